@@ -1,0 +1,97 @@
+"""All errors. Each docstring says when the error is raised."""
+
+from dataclasses import dataclass
+
+
+class BatchrankError(Exception):
+    """The root of all errors batchrank raises on purpose; its text is meant for the user."""
+
+    exit_code = 1
+
+
+class JobError(BatchrankError):
+    """Raised when a job file, an environment variable or ``--set`` can't be understood or used."""
+
+    exit_code = 2
+
+
+class UnknownModelError(JobError):
+    """Raised when a job names a model that has no card, or one that its vendor discontinued."""
+
+
+class MissingExtraError(JobError):
+    """Raised when a feature needs an optional dependency that is missing; names the install line."""
+
+
+class InputError(BatchrankError):
+    """Raised when the input as a whole is unusable: no such file, unknown format, ambiguous columns."""
+
+    exit_code = 4
+
+
+class OutputError(BatchrankError):
+    """Raised when rankings can't be written: no permission, disk full, a file that isn't ours."""
+
+
+class RunStoppedError(BatchrankError):
+    """Raised when an answer means that no request of this run can succeed: bad key, unpaid account."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the input something stands.
+
+    ``unit`` says what ``number`` counts from 1: ``line`` (JSONL), ``row`` (Parquet), ``query`` (an iterable).
+    """
+
+    file: str
+    unit: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, {self.unit} {self.number}"
+
+
+class QueryError(BatchrankError):
+    """Raised when one query can't be ranked; the rest of the run goes on and the query becomes a dead letter.
+
+    ``cause`` is a short stable word for machines, the text is for people.
+    """
+
+    exit_code = 3
+
+    def __init__(self, cause: str, message: str, *, attempts: int = 0) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.attempts = attempts
+
+
+class MalformedAnswerError(BatchrankError):
+    """Raised by a wire codec when an answer doesn't score each document of its request exactly once."""
+
+
+class LedgerError(BatchrankError):
+    """Raised when the ledger can't be opened, read or written: in use, disk full, damaged."""
+
+
+class StoppedError(BatchrankError):
+    """Raised when a run ended early but can go on where it stopped: budget, outage, interruption."""
+
+    exit_code = 75
+
+
+class BudgetReachedError(StoppedError):
+    """Raised when the next request could make the run cost more than its cap."""
+
+
+class OutageError(StoppedError):
+    """Raised when no request has succeeded for a long time, or the run's retries are used up."""
+
+
+class InterruptedRunError(StoppedError):
+    """Raised when a signal asked the run to stop; ``signal`` is its number."""
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+        self.exit_code = 128 + signal

@@ -1,0 +1,258 @@
+"""Job file + environment + ``--set`` -> one validated Job; every error names its key and its line."""
+
+import difflib
+import os
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from batchrank.errors import JobError
+from batchrank.job.lines import key_lines
+from batchrank.job.schema import Job
+
+PREFIX = "BATCHRANK_"
+NOT_YET = {
+    "fps": "video frames",
+    "image_root": "local images",
+}
+"""Keys of the job file whose feature isn't built yet: naming one is an error, never ignored."""
+NOT_YET_WIRES = ("dashscope-native", "cohere", "voyage", "tei", "nim")
+
+
+class _EnvironmentJob(Job, BaseSettings):
+    """A Job as settings, so that the environment is read the settings library's way."""
+
+    model_config = SettingsConfigDict(enable_decoding=False)
+
+
+def load_job(
+    path: str | Path, *, overrides: Sequence[str] = (), environ: Mapping[str, str] | None = None
+) -> Job:
+    """Read a job file and what overrides it.
+
+    Args:
+        path: a ``.yaml``, ``.yml`` or ``.toml`` file; paths inside it are relative to it.
+        overrides: ``key.sub=value``, as given to ``--set``; they win over the environment, and it over the file.
+        environ: the environment, ``os.environ`` by default.
+
+    Raises:
+        JobError: the file can't be read, or a key is unknown, of the wrong type, impossible or not supported yet.
+    """
+    path = Path(path)
+    environ = os.environ if environ is None else environ
+    data, lines = _read(path)
+    origin = {key: f"{path}, line {line}" for key, line in lines.items()}
+    for source, changes in (("environment", _environment(environ, data)), ("--set", _overrides(overrides))):
+        _merge_into(data, changes, origin, source)
+    _refuse_what_is_not_built(data, origin)
+    for key in ("input", "output"):
+        if key not in data:
+            raise JobError(
+                f"{path}: {key}.path: required; say where the {'queries are' if key == 'input' else 'rankings go'}"
+            )
+    try:
+        job = Job.model_validate(data)
+    except ValidationError as error:
+        raise JobError("\n".join(_explain(e, origin, str(path)) for e in _telling(error))) from None
+    except JobError as error:
+        raise JobError(f"{_where(_named(str(error)), origin) or path}: {error}") from None
+    return _anchored(job, path)
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise JobError(f"{path}: no such job file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise JobError(f"{path}: can't be read: {error}") from None
+    if path.suffix not in (".yaml", ".yml", ".toml"):
+        raise JobError(f"{path}: a job file ends in .yaml, .yml or .toml")
+    try:
+        if path.suffix == ".toml":
+            data, lines = tomllib.loads(text), key_lines(text, toml=True)
+        else:
+            lines = key_lines(text, toml=False)
+            data = yaml.safe_load(text)
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, ValueError) as error:
+        raise JobError(f"{path}: {error}") from None
+    if not isinstance(data, dict):
+        raise JobError(f"{path}: a job file is a mapping of keys; this one holds {type(data).__name__}")
+    return data, lines
+
+
+def _environment(environ: Mapping[str, str], data: dict[str, Any]) -> dict[str, Any]:
+    endpoint = data.get("endpoint")
+    own = {"DASHSCOPE_API_KEY"} | (
+        {str(endpoint.get("api_key_env"))} if isinstance(endpoint, dict) else set()
+    )
+    for name in environ:
+        if name.startswith(PREFIX) and name not in own:
+            first = name.removeprefix(PREFIX).split("__")[0].lower()
+            if first not in Job.model_fields:
+                raise JobError(
+                    f"environment, {name}: unknown key {first!r}{_closest(first, Job.model_fields)}"
+                )
+    source = EnvSettingsSource(
+        _EnvironmentJob, env_prefix=PREFIX, env_nested_delimiter="__", case_sensitive=False
+    )
+    source.env_vars = {k.lower(): v for k, v in environ.items() if k.startswith(PREFIX) and k not in own}
+    return {key: _plain(value) for key, value in source().items()}
+
+
+def _plain(value: Any) -> Any:
+    """What a text from the environment or --set means; the schema turns texts into numbers where it wants some."""
+    if isinstance(value, dict):
+        return {key: _plain(nested) for key, nested in value.items()}
+    try:
+        return (
+            yaml.safe_load(value)
+            if isinstance(value, str) and re.match(r"\s*([\[{]|null\s*$)", value)
+            else value
+        )
+    except yaml.YAMLError:
+        return value
+
+
+def _overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    data: dict[str, Any] = {}
+    for item in overrides:
+        key, equals, value = item.partition("=")
+        if not equals or not re.fullmatch(r"[A-Za-z_-]+(\.[A-Za-z_-]+)*", key):
+            raise JobError(f"--set {item}: write key.sub=value, for example --set rate.rpm=60")
+        *parents, last = key.split(".")
+        target = data
+        for parent in parents:
+            target = target.setdefault(parent, {})
+        target[last] = _plain(value)
+    return data
+
+
+def _merge_into(
+    data: dict[str, Any],
+    changes: dict[str, Any],
+    origin: dict[tuple[str, ...], str],
+    source: str,
+    at: tuple[str, ...] = (),
+) -> None:
+    for key, value in changes.items():
+        here = (*at, key)
+        if isinstance(value, dict):
+            if not isinstance(data.get(key), dict):
+                data[key] = (
+                    {"base": data[key]} if here == ("model",) and isinstance(data.get(key), str) else {}
+                )
+            _merge_into(data[key], value, origin, source, here)
+        else:
+            data[key] = value
+            origin[here] = source
+
+
+def _refuse_what_is_not_built(data: dict[str, Any], origin: dict[tuple[str, ...], str]) -> None:
+    for key, feature in NOT_YET.items():
+        value = data.get(key)
+        if value is not None and not (isinstance(value, dict) and all(v is None for v in value.values())):
+            raise JobError(f"{_where((key,), origin)}: {key}: not supported yet ({feature}); remove the key")
+    endpoint = data.get("endpoint")
+    wire = endpoint.get("wire") if isinstance(endpoint, dict) else None
+    if wire in NOT_YET_WIRES:
+        raise JobError(
+            f"{_where(('endpoint', 'wire'), origin)}: endpoint.wire: {wire}: not supported yet; use dashscope"
+        )
+
+
+def _telling(error: ValidationError) -> list[Any]:
+    """The errors without those of union branches where another branch got further into the value."""
+    errors = error.errors()
+    keys = [tuple(part for part in e["loc"] if not _is_branch(part)) for e in errors]
+    return [
+        e
+        for e, key in zip(errors, keys, strict=True)
+        if not any(len(k) > len(key) and k[: len(key)] == key for k in keys)
+    ]
+
+
+def _explain(error: Any, origin: dict[tuple[str, ...], str], path: str) -> str:
+    keys = tuple(str(part) for part in error["loc"] if not _is_branch(part))
+    where, key = _where(keys, origin) or path, ".".join(keys)
+    if error["type"] == "extra_forbidden":
+        return f"{where}: {key}: unknown key{_closest(keys[-1], _fields_at(keys[:-1]))}"
+    if error["type"] == "missing":
+        return f"{path}: {key}: required"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{where}: {key + ': ' if key else ''}{message[0].lower() + message[1:]}" + _given(error)
+
+
+def _given(error: Any) -> str:
+    value = error.get("input")
+    return (
+        f"; got {value!r}"
+        if isinstance(value, str | int | float | bool) and error["type"] != "value_error"
+        else ""
+    )
+
+
+def _is_branch(part: object) -> bool:
+    """Whether a step of an error's location names a branch of a union instead of a key."""
+    return isinstance(part, str) and bool(
+        re.search(r"[\[(]|^(str|int|constrained-int|Workspace|dict)$", part)
+    )
+
+
+def _named(message: str) -> tuple[str, ...]:
+    """The key that a message begins with."""
+    return tuple(message.partition(":")[0].split("."))
+
+
+def _where(keys: tuple[str, ...], origin: dict[tuple[str, ...], str]) -> str:
+    for depth in range(len(keys), 0, -1):
+        if keys[:depth] in origin:
+            return origin[keys[:depth]]
+    return ""
+
+
+def _closest(name: str, known: typing.Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
+
+
+def _fields_at(keys: tuple[str, ...]) -> list[str]:
+    model: type[BaseModel] = Job
+    for key in keys:
+        annotation = model.model_fields[key].annotation if key in model.model_fields else None
+        options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        nested = [o for o in options if isinstance(o, type) and issubclass(o, BaseModel)]
+        if not nested:
+            return []
+        model = nested[0]
+    return list(model.model_fields)
+
+
+def _anchored(job: Job, path: Path) -> Job:
+    """The job with its name filled in and every path made relative to the job file."""
+
+    def at(value: str | None) -> str | None:
+        return (
+            value if value in (None, "-") or "://" in value else str(path.parent / Path(value).expanduser())
+        )
+
+    assert job.input is not None and job.output is not None
+    tokenizer = job.tokenizer if job.tokenizer in ("auto", "qwen", "bytes") else at(job.tokenizer)
+    data = job.model_dump(exclude_unset=True)
+    data |= {"name": job.name or path.stem, "tokenizer": tokenizer}
+    data["input"]["path"] = [at(p) for p in job.input.path]
+    data["output"]["path"] = at(job.output.path)
+    if job.ledger or job.output.path == "-":
+        data["ledger"] = at(job.ledger or f"{data['name']}.ledger.sqlite")
+    if job.endpoint.api_key_file:
+        data["endpoint"]["api_key_file"] = at(job.endpoint.api_key_file)
+    return Job.model_validate(data)

@@ -1,0 +1,278 @@
+"""Every key of a job with its default; what they mean together is in ``Job``'s properties."""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from batchrank.errors import JobError
+from batchrank.models import Card, Price, Wire, card, vendor
+
+Positive = Annotated[int, Field(ge=1)]
+REDACTED = "(not shown)"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Columns(_Section):
+    """Which column or key holds what, where the names don't tell."""
+
+    query_id: str | None = None
+    query: str | None = None
+    candidates: str | None = None
+    doc_id: str | None = None
+    text: str | None = None
+    score: str | None = None
+
+
+class Input(_Section):
+    """Where the queries come from.
+
+    Attributes:
+        path: files, globs or folders; ``-`` is standard input.
+        limit: stop after so many queries.
+    """
+
+    path: Annotated[tuple[str, ...], Field(min_length=1)]
+    format: Literal["auto", "jsonl", "parquet"] = "auto"
+    columns: Columns = Columns()
+    limit: Positive | None = None
+
+    @field_validator("path", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+
+class Workspace(_Section):
+    """A workspace of Model Studio, which has a host of its own."""
+
+    workspace: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
+    region: str | None = None
+
+
+class Endpoint(_Section):
+    """Where requests are sent, and with which key.
+
+    Attributes:
+        url: the full address; None takes the model's; ``emulator`` starts one inside this process.
+        api_key_env: the name of the environment variable that holds the key.
+        api_key_file: a file that holds the key, instead.
+        timeout: seconds one attempt may take.
+    """
+
+    url: str | None = None
+    wire: Wire | None = None
+    region: str | Workspace | None = None
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "DASHSCOPE_API_KEY"
+    api_key_file: str | None = None
+    headers: dict[str, str] = {}
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 60
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None or value == "emulator":
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is not an http(s) address; write the full one, path included")
+        if parts.username or parts.password:
+            raise ValueError("a user or password in the address would end up in reports; use api_key_env")
+        return value
+
+
+class Merge(_Section):
+    """How the chunks of one query become one ranking; ``top_k`` is the depth that must be exact."""
+
+    method: Literal["hub", "full", "rrf", "raw"] = "hub"
+    top_k: Positive = 100
+
+
+class Limits(_Section):
+    """What one request may hold; None takes the model card's number."""
+
+    documents: Positive | None = None
+    request_tokens: Positive | None = None
+    item_tokens: Positive | None = None
+    body_bytes: Annotated[int, Field(ge=1024)] | None = None
+    overhead_tokens: Annotated[int, Field(ge=0)] = 0
+    headroom: Annotated[float, Field(ge=0, lt=1)] = 0.02
+
+
+class Rate(_Section):
+    """How fast requests are sent; None takes the model card's quota."""
+
+    rpm: Annotated[float, Field(gt=0)] | None = None
+    tpm: Annotated[float, Field(gt=0)] | None = None
+    concurrency: Literal["auto"] | Positive = "auto"
+
+
+class Retry(_Section):
+    """How often one request is tried.
+
+    Attributes:
+        attempts: tries per request; being throttled doesn't count as one.
+        max_delay: the longest pause between two tries, seconds.
+        outage: after so many seconds without any success the run stops, to be continued later.
+    """
+
+    attempts: Positive = 6
+    max_delay: Annotated[float, Field(gt=0)] = 60
+    outage: Annotated[float, Field(gt=0)] = 600
+
+
+class Budget(_Section):
+    """What the run may spend: a cost in the card's currency, a number of tokens."""
+
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    max_tokens: Positive | None = None
+
+
+class Failures(_Section):
+    """Past so many failed queries the run stops."""
+
+    max_queries: Annotated[int, Field(ge=0)] | None = None
+
+
+class Output(_Section):
+    """Where rankings go: a folder, or ``-`` for JSON lines on standard output."""
+
+    path: str
+    format: Literal["parquet", "jsonl", "trec"] = "parquet"
+    top_n: Positive | None = None
+
+
+class Job(_Section):
+    """One run, fully described. ``input`` and ``output`` may be left out when used as a library.
+
+    Raises:
+        JobError: from the properties, when keys contradict each other.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[^/\x00]+$")] | None = None
+    input: Input | None = None
+    model: Annotated[str | dict[str, Any], Field(union_mode="left_to_right")]
+    endpoint: Endpoint = Endpoint()
+    instruct: Annotated[str, Field(min_length=1)] | None = None
+    fps: Annotated[float, Field(gt=0, le=1)] | None = None
+    image_root: str | None = None
+    merge: Merge = Merge()
+    limits: Limits = Limits()
+    tokenizer: Annotated[str, Field(min_length=1)] = "auto"
+    rate: Rate = Rate()
+    retry: Retry = Retry()
+    budget: Budget = Budget()
+    failures: Failures = Failures()
+    output: Output | None = None
+    ledger: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Job":
+        card = self.card
+        for parameter in ("instruct", "fps"):
+            if getattr(self, parameter) is not None and parameter not in card.parameters:
+                raise JobError(f"{parameter}: {card.name} does not accept it; remove the key")
+        out = self.output
+        if out and out.path == "-" and "format" in out.model_fields_set and out.format != "jsonl":
+            raise JobError("output.format: standard output carries JSON lines only; remove the key")
+        if self.endpoint.url is None:
+            vendor(card.vendor).url(self.wire, self._region)
+        return self
+
+    @cached_property
+    def card(self) -> Card:
+        """The model's card with everything that this job overrides: the model mapping, limits and rate."""
+        overrides: dict[str, Any] = {}
+        if isinstance(self.model, str):
+            base = card(self.model)
+        else:
+            overrides = dict(self.model)
+            base = card(str(overrides.pop("base", "") or overrides.get("name", "")))
+        if price := overrides.pop("price", None):
+            overrides["prices"] = dict.fromkeys([*base.prices, vendor(base.vendor).default_region], price)
+        for section in (self.limits, self.rate):
+            overrides |= {k: v for k, v in section if v is not None and k in Card.model_fields}
+        try:
+            return Card.model_validate(base.model_dump() | overrides)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            raise JobError(f"model.{key}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
+
+    @property
+    def _region(self) -> str | None:
+        region = self.endpoint.region
+        return region.region if isinstance(region, Workspace) else region
+
+    @property
+    def wire(self) -> str:
+        """The wire format's name."""
+        return self.endpoint.wire or self.card.wire
+
+    @property
+    def ledger_path(self) -> Path | None:
+        """Where the ledger is; None when there is neither a ledger nor an output folder."""
+        if self.ledger:
+            return Path(self.ledger)
+        return Path(self.output.path) / "ledger.sqlite" if self.output and self.output.path != "-" else None
+
+    @property
+    def emulated(self) -> bool:
+        """Whether requests go to an emulator inside this process."""
+        return self.endpoint.url == "emulator"
+
+    @property
+    def price(self) -> Price | None:
+        """The price that applies, or None when unknown."""
+        return self.card.price(self._region)
+
+    @property
+    def url(self) -> str:
+        """Where requests go, as configured or as the card says; ``emulator`` for an embedded one.
+
+        Raises:
+            JobError: the region is unknown.
+        """
+        region = self.endpoint.region
+        workspace = region.workspace if isinstance(region, Workspace) else None
+        return self.endpoint.url or vendor(self.card.vendor).url(self.wire, self._region, workspace)
+
+    def api_key(self) -> str | None:
+        """Read the key from its file or variable; None when an embedded emulator needs none.
+
+        Raises:
+            JobError: the file or variable is missing or empty, or holds what no header can carry.
+        """
+        if self.emulated:
+            return None
+        if self.endpoint.api_key_file:
+            source = f"endpoint.api_key_file: {self.endpoint.api_key_file}"
+            try:
+                key = Path(self.endpoint.api_key_file).expanduser().read_text(encoding="utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise JobError(f"{source}: can't be read: {error}") from None
+        else:
+            source = f"endpoint.api_key_env: {self.endpoint.api_key_env}"
+            key = os.environ.get(self.endpoint.api_key_env, "").strip()
+        if not key:
+            raise JobError(
+                f"{source}: no API key there; set it, for example: export {self.endpoint.api_key_env}=sk-..."
+            )
+        if not key.isascii() or not key.isprintable():
+            raise JobError(f"{source}: the API key holds a character that no HTTP header can carry")
+        return key
+
+    def public(self) -> dict[str, Any]:
+        """The resolved job as plain data, with nothing in it that could be a secret."""
+        data = self.model_dump(mode="json")
+        data["endpoint"]["headers"] = dict.fromkeys(self.endpoint.headers, REDACTED)
+        url = urlsplit(self.endpoint.url or "")
+        if url.query:
+            data["endpoint"]["url"] = url._replace(query=REDACTED).geturl()
+        return data
