@@ -1,0 +1,35 @@
+"""DashScope's flat format: ``POST /compatible-api/v1/reranks``, for qwen3-rerank.
+
+Source: Model Studio, "Text rerank", request and response of qwen3-rerank.
+"""
+
+from typing import Any
+
+import orjson
+
+from batchrank.records import Answer, Request
+from batchrank.wire import results
+
+
+class DashScope:
+    """Model, query, documents and parameters side by side; ``results`` at the top of the answer."""
+
+    def body(self, request: Request) -> bytes:
+        """Encode a request; ``top_n`` is never sent, because merging needs every score."""
+        fields: dict[str, Any] = {
+            "model": request.model,
+            "query": request.query,
+            "documents": request.documents,
+        }
+        if request.instruct is not None:
+            fields["instruct"] = request.instruct
+        return orjson.dumps(fields)
+
+    def answer(self, data: object, documents: int) -> Answer:
+        """Decode an answer to a request of so many documents."""
+        fields = results.mapping(data)
+        return Answer(
+            results.values(fields.get("results"), documents),
+            results.tokens(fields.get("usage")),
+            str(fields.get("id") or fields.get("request_id") or ""),
+        )
