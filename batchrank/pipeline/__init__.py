@@ -1,0 +1,1 @@
+"""The four stages in one run: backpressure, resume, drain, progress."""

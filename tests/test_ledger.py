@@ -1,0 +1,176 @@
+"""The ledger: what was acknowledged is there, for one process at a time."""
+
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from batchrank.errors import LedgerError
+from batchrank.ledger import Ledger, Spent, pack, unpack
+from batchrank.pipeline.tasks import beside
+from batchrank.records import Answer, Rejection
+
+pytestmark = pytest.mark.anyio
+ANSWER = Answer(np.array([0.1, 0.25, 1 / 3]), 79, "request-1")
+
+
+@asynccontextmanager
+async def opened(path: Path | None) -> AsyncIterator[Ledger]:
+    ledger = Ledger(path)
+    async with beside(ledger.serve):
+        yield ledger
+    ledger.close()
+
+
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=30))
+def test_scores_survive_to_the_last_bit(scores: list[float]) -> None:
+    """Compact storage loses nothing: a resumed run sees the very same numbers."""
+    values = np.array(scores, dtype=np.float64)
+    assert unpack(pack(values)).tobytes() == values.tobytes()
+
+
+def test_single_precision_scores_take_half_the_room() -> None:
+    """What servers computed in 32 bits is stored in 32 bits."""
+    assert len(pack(np.array([0.1, 0.2], dtype=np.float32).astype(np.float64))) == 1 + 8
+    assert len(pack(np.array([0.1, 0.2]))) == 1 + 16
+
+
+async def test_an_acknowledged_answer_is_found_by_the_next_process(tmp_path: Path) -> None:
+    """put() returns only when the answer is on disk."""
+    path = tmp_path / "ledger.sqlite"
+    async with opened(path) as ledger:
+        await ledger.begin(1)
+        assert await ledger.get(b"k") is None
+        await ledger.put(b"k", ANSWER, 80)
+        await ledger.put(b"r", Rejection(413, "TooLarge", "too large", None, "id"), 80)
+    async with opened(path) as ledger:
+        await ledger.begin(2)
+        found = await ledger.get(b"k")
+        assert isinstance(found, Answer) and found.values.tolist() == ANSWER.values.tolist()
+        assert (found.tokens, found.request_id) == (79, "request-1")
+        assert await ledger.get(b"r") == Rejection(413, "TooLarge", "too large", None, "id")
+
+
+async def test_what_was_in_flight_at_a_kill_becomes_ambiguous(tmp_path: Path) -> None:
+    """Sent, no answer seen: perhaps billed, so counted, and counted once."""
+    path = tmp_path / "ledger.sqlite"
+    async with opened(path) as ledger:
+        await ledger.begin(1)
+        for key in (b"answered", b"rejected", b"lost", b"killed"):
+            ledger.sent(key, 100)
+        await ledger.put(b"answered", ANSWER, 100)
+        ledger.unsent(b"rejected")
+        await ledger.put_attempt(b"lost", "ambiguous", Rejection(None, "timeout", ""), 100)
+        await ledger.put_attempt(b"odd", "malformed", Rejection(200, "malformed", ""), 30)
+    async with opened(path) as ledger:
+        spent = await ledger.begin(1)
+        assert spent == Spent(answers=1, tokens=79, malformed=(1, 30), ambiguous=(2, 200))
+        assert spent.all_tokens == 309
+        assert await ledger.begin(1) == spent
+        assert (await ledger.begin(2)).all_tokens == 0
+
+
+async def test_answers_without_usage_count_as_predicted() -> None:
+    """A server that names no usage doesn't make a run free."""
+    async with opened(None) as ledger:
+        await ledger.begin(1)
+        await ledger.put(b"k", Answer(np.array([1.0])), 55)
+        assert (await ledger.begin(1)).tokens == 55
+
+
+async def test_many_writers_share_commits(tmp_path: Path) -> None:
+    """What arrives while a group is being committed forms the next group."""
+    async with opened(tmp_path / "ledger.sqlite") as ledger:
+        await ledger.begin(1)
+        async with anyio.create_task_group() as group:
+            for number in range(200):
+                group.start_soon(ledger.put, number.to_bytes(2, "big"), ANSWER, 1)
+        assert (await ledger.begin(1)).answers == 200
+
+
+async def test_state_is_kept(tmp_path: Path) -> None:
+    """The run's own notes survive with the answers."""
+    async with opened(tmp_path / "ledger.sqlite") as ledger:
+        await ledger.save("run", {"number": 3})
+    async with opened(tmp_path / "ledger.sqlite") as ledger:
+        assert await ledger.load("run") == {"number": 3}
+        await ledger.save("run", None)
+        assert await ledger.load("run") is None
+
+
+def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
+    """The ledger holds what was asked and answered: mode 0600, WAL included."""
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    ledger.close()
+
+
+def test_a_second_process_fails_with_a_clear_error(tmp_path: Path) -> None:
+    """One process per ledger, whatever happens to the first: the lock dies with it."""
+    path = tmp_path / "ledger.sqlite"
+    code = "import sys; from pathlib import Path; from batchrank.ledger import Ledger; l = Ledger(Path(sys.argv[1]))\n"
+    first = subprocess.Popen(
+        [sys.executable, "-c", code + "print('open', flush=True); sys.stdin.read()", str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert first.stdin is not None and first.stdout is not None
+    assert first.stdout.readline() == b"open\n"
+    with pytest.raises(LedgerError, match="another batchrank process is using this ledger"):
+        Ledger(path)
+    first.kill()
+    first.communicate()
+    Ledger(path).close()
+
+
+def test_a_damaged_ledger_is_named(tmp_path: Path) -> None:
+    """A file that isn't a ledger, or no longer one, stops the run before anything is sent."""
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"not a database, certainly not one" * 100)
+    with pytest.raises(LedgerError, match=r"ledger\.sqlite: the ledger is damaged"):
+        Ledger(path)
+
+
+async def test_a_damaged_page_is_not_mistaken_for_a_missing_answer(tmp_path: Path) -> None:
+    """A corrupted page raises; taking it for an unasked request would pay twice."""
+    path = tmp_path / "ledger.sqlite"
+    async with opened(path) as ledger:
+        await ledger.begin(1)
+        for number in range(400):
+            await ledger.put(number.to_bytes(16, "big"), ANSWER, 1)
+    data = bytearray(path.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    path.write_bytes(data)
+    with pytest.raises(LedgerError, match="damaged"):
+        async with opened(path) as ledger:
+            await ledger.get((7).to_bytes(16, "big"))
+
+
+def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:
+    """A newer schema isn't guessed at."""
+    path = tmp_path / "ledger.sqlite"
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(LedgerError, match="schema is version 99"):
+        Ledger(path)
+
+
+async def test_after_a_fault_nothing_is_acknowledged(tmp_path: Path) -> None:
+    """Once a commit failed, every later call fails too: no answer is used that isn't kept."""
+    async with opened(tmp_path / "ledger.sqlite") as ledger:
+        await ledger.begin(1)
+        with pytest.raises(LedgerError):
+            await ledger.perform(lambda db: db.execute("INSERT INTO nowhere VALUES (1)"))
+        with pytest.raises(LedgerError):
+            await ledger.put(b"k", ANSWER, 1)
