@@ -95,3 +95,7 @@ class InterruptedRunError(StoppedError):
         super().__init__(message)
         self.signal = signal
         self.exit_code = 128 + signal
+
+
+class TooManyFailuresError(BatchrankError):
+    """Raised when more queries failed than the job allows."""

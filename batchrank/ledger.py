@@ -116,6 +116,10 @@ class Ledger:
         result: Spent = await self._do(lambda db: _begin(db, run))
         return result
 
+    async def forget(self) -> None:
+        """Drop every answer and all state."""
+        await self._do(_forget)
+
     async def load(self, name: str) -> Any:
         """A stored piece of the run's state, None if absent."""
         row = await self._do(
@@ -144,6 +148,12 @@ class Ledger:
         finally:
             with anyio.CancelScope(shield=True), suppress(LedgerError):
                 await self._commit()
+
+    def vacuum(self) -> None:
+        """Give the room of dropped entries back to the disk; nothing else may be under way."""
+        with self._translated("written"):
+            self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Close the file and let other processes have it."""
@@ -280,6 +290,11 @@ def _begin(db: sqlite3.Connection, run: int) -> Spent:
     answers, tokens = one("answers", "COALESCE(tokens, predicted)")
     malformed = one("attempts", "predicted", "kind = 'malformed'")
     return Spent(answers, tokens, malformed, one("attempts", "predicted", "kind = 'ambiguous'"))
+
+
+def _forget(db: sqlite3.Connection) -> None:
+    for table in ("answers", "rejections", "attempts", "sent", "state"):
+        db.execute(f"DELETE FROM {table}")  # noqa: S608 our own words
 
 
 def pack(values: Floats) -> bytes:

@@ -1,19 +1,27 @@
 """Model cards: limits, accepted parameters, quotas and prices of each model, from ``models.toml``."""
 
 import difflib
+import math
 import tomllib
+from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchrank.errors import JobError, UnknownModelError
 
-Wire = Literal["dashscope", "dashscope-native", "cohere", "voyage", "tei", "nim"]
-Parameter = Literal["instruct", "top_n", "return_documents", "fps"]
-DISCONTINUED = {"gte-rerank": "qwen3-rerank"}
-"""Names that the vendor no longer serves, with the successor it names."""
+Wire: TypeAlias = Literal[
+    "dashscope", "dashscope-native", "cohere", "jina", "siliconflow", "vllm", "voyage", "tei", "nim"
+]
+Parameter: TypeAlias = Literal["instruct", "top_n", "return_documents", "fps"]
+Kind: TypeAlias = Literal["text", "image", "video"]
+
+UNLIMITED = 10**12
+"""A limit that no request reaches: where none is documented."""
+_BODY_BYTES = 16 * 2**20
+_Positive: TypeAlias = Annotated[int, Field(ge=1)]
 
 
 class _Frozen(BaseModel):
@@ -21,22 +29,33 @@ class _Frozen(BaseModel):
 
 
 class Price(_Frozen):
-    """What a million tokens cost, per kind of input."""
+    """What a million tokens cost, per kind of input; ``image`` is None where images and videos cost what text does."""
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
     text: Annotated[float, Field(ge=0)]
+    image: Annotated[float, Field(ge=0)] | None = None
 
-    def cost(self, tokens: int) -> float:
-        """The cost of so many text tokens, in ``currency``."""
-        return tokens * self.text / 1e6
+    def cost(self, tokens: int, *, image_tokens: int = 0) -> float:
+        """The cost of so many tokens in ``currency``, ``image_tokens`` of them being images' and videos'."""
+        dear = self.text if self.image is None else self.image
+        return ((tokens - image_tokens) * self.text + image_tokens * dear) / 1e6
 
 
 class Vendor(_Frozen):
-    """Where a vendor's models are served."""
+    """Where a vendor's models are served.
 
-    api_key_env: str
-    default_region: str
-    hosts: dict[str, str]
+    Attributes:
+        api_key_env: the environment variable that holds the API key; None where none is needed.
+        default_region: the region of a job that names none.
+        hosts: base addresses by region; empty for servers that are the user's own.
+        workspace_host: the pattern of a workspace's own host.
+        workspace_regions: what ``{region}`` in it stands for, by region.
+        paths: by wire format.
+    """
+
+    api_key_env: str | None = None
+    default_region: str = "default"
+    hosts: dict[str, str] = {}
     workspace_host: str | None = None
     workspace_regions: dict[str, str] = {}
     paths: dict[str, str]
@@ -47,6 +66,8 @@ class Vendor(_Frozen):
         Raises:
             JobError: the region or the wire is not one of the vendor's.
         """
+        if not self.hosts:
+            raise JobError("endpoint.url: required, because the server is your own: write its full address")
         if wire not in self.paths:
             raise JobError(f"wire {wire!r} has no known path at this vendor: set endpoint.url")
         name = region or self.default_region
@@ -60,55 +81,99 @@ class Vendor(_Frozen):
         return host + self.paths[wire]
 
 
+class Vision(_Frozen):
+    """What a model takes of images and videos, and how many tokens they are.
+
+    Attributes:
+        image_formats: names as in media types.
+        video_formats: the same for videos.
+        image_bytes: the largest image.
+        token_pixels: pixels a token stands for.
+        image_tokens: the least and the most tokens of one image.
+        video_frames: most frames looked at.
+        frame_tokens: most tokens of one frame.
+    """
+
+    image_formats: tuple[str, ...]
+    video_formats: tuple[str, ...]
+    image_bytes: _Positive
+    token_pixels: _Positive
+    image_tokens: tuple[_Positive, _Positive]
+    video_frames: _Positive
+    frame_tokens: _Positive
+    source: str = ""
+
+
 class Card(_Frozen):
     """One model: what it accepts and what it costs.
 
     Attributes:
-        documents: most documents in one request.
+        documents: most documents in one request (most texts, where a model takes more kinds).
+        media: most images and videos in one request, for a model that takes them.
+        query_kinds: what a query may be.
         item_tokens: tokens after which the API silently cuts a query or a document.
         request_tokens: most tokens in one request, as query tokens x documents + document tokens.
         body_bytes: largest request body in bytes.
-        rpm: requests a minute allowed per account.
-        tpm: tokens a minute allowed per account.
+        rpm: requests a minute allowed per account, infinite for no quota.
+        tpm: tokens a minute allowed per account, infinite for no quota.
         parameters: optional request parameters that the model accepts.
         scores: whether scores of different requests can be compared.
         prices: by region.
+        vision: what images and videos may be, for a model that takes them.
     """
 
     name: str
     vendor: str
     wire: Wire
-    documents: Annotated[int, Field(ge=1)]
-    item_tokens: Annotated[int, Field(ge=1)]
-    request_tokens: Annotated[int, Field(ge=1)]
-    body_bytes: Annotated[int, Field(ge=1024)]
-    rpm: Annotated[float, Field(gt=0)]
-    tpm: Annotated[float, Field(gt=0)]
+    documents: _Positive
+    media: dict[Kind, _Positive] = {}
+    query_kinds: tuple[Kind, ...] = ("text",)
+    item_tokens: _Positive = UNLIMITED
+    request_tokens: _Positive = UNLIMITED
+    body_bytes: Annotated[int, Field(ge=1024)] = _BODY_BYTES
+    rpm: Annotated[float, Field(gt=0)] = math.inf
+    tpm: Annotated[float, Field(gt=0)] = math.inf
     parameters: tuple[Parameter, ...] = ()
     scores: Literal["absolute", "relative", "unknown"] = "unknown"
     prices: dict[str, Price] = {}
+    vision: Vision | None = None
     source: str = ""
+
+    @property
+    def counts(self) -> dict[Kind, int]:
+        """Most documents of each kind in one request; a kind that is missing isn't accepted."""
+        return {**self.media, "text": self.documents}
 
     def price(self, region: str | None) -> Price | None:
         """The price in a region (None: the vendor's default one); None when the card knows no price there."""
         return self.prices.get(region or vendor(self.vendor).default_region)
 
 
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    vendors: dict[str, Vendor]
+    cards: dict[str, Card]
+    discontinued: dict[str, str]
+
+
 @cache
-def _tables() -> tuple[dict[str, Vendor], dict[str, Card]]:
+def _tables() -> _Tables:
     data = tomllib.loads(resources.files("batchrank").joinpath("models.toml").read_text(encoding="utf-8"))
-    vendors = {name: Vendor(**fields) for name, fields in data["vendor"].items()}
-    return vendors, {name: Card(name=name, **fields) for name, fields in data["model"].items()}
+    return _Tables(
+        {name: Vendor(**fields) for name, fields in data["vendor"].items()},
+        {name: Card(name=name, **fields) for name, fields in data["model"].items()},
+        data["discontinued"],
+    )
 
 
 def cards() -> dict[str, Card]:
     """All model cards by name."""
-    return dict(_tables()[1])
+    return dict(_tables().cards)
 
 
 def vendor(name: str) -> Vendor:
     """A vendor by the name its cards use."""
-    return _tables()[0][name]
+    return _tables().vendors[name]
 
 
 def card(name: str) -> Card:
@@ -117,12 +182,13 @@ def card(name: str) -> Card:
     Raises:
         UnknownModelError: no such card, or the vendor discontinued the model; says what to use instead.
     """
-    known = _tables()[1]
+    tables = _tables()
+    known, discontinued = tables.cards, tables.discontinued
     if name in known:
         return known[name]
-    if name in DISCONTINUED:
+    if name in discontinued:
         raise UnknownModelError(
-            f"model: {name!r} was discontinued by its vendor; use {DISCONTINUED[name]!r}, its successor"
+            f"model: {name!r} was discontinued by its vendor; use {discontinued[name]!r}, its successor"
         )
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -1,1 +1,19 @@
 """The four stages in one run: backpressure, resume, drain, progress."""
+
+from batchrank.pipeline.inventory import Inventory, compact_ledger, inventory
+from batchrank.pipeline.report import Report
+from batchrank.pipeline.rerank import rerank
+from batchrank.pipeline.run import Options, Run, run
+from batchrank.pipeline.summary import Progress
+
+__all__ = [
+    "Inventory",
+    "Options",
+    "Progress",
+    "Report",
+    "Run",
+    "compact_ledger",
+    "inventory",
+    "rerank",
+    "run",
+]

@@ -1,19 +1,33 @@
 """Wire formats: request -> body, body -> scores. A codec is pure: it knows JSON, not HTTP.
 
-Adding a wire format is one file with a class that satisfies ``Codec``, and one row in ``CODECS``.
+Adding a wire format is one file with a class that satisfies ``Codec``, and one row in ``CODECS``. Servers that differ
+from a known format in a field or two are a row alone.
 """
 
 from typing import Protocol
 
 from batchrank.records import Answer, Request
+from batchrank.wire.cohere import Cohere
 from batchrank.wire.dashscope import DashScope
+from batchrank.wire.dashscope_native import DashScopeNative
+from batchrank.wire.nim import Nim
+from batchrank.wire.tei import Tei
+from batchrank.wire.voyage import Voyage
 
 
 class Codec(Protocol):
-    """One wire format, both directions."""
+    """One wire format, both directions.
+
+    Around the JSON of each document a body has at most ``DOCUMENT_BYTES``, and at most ``WRAPPER_BYTES`` besides
+    documents, query, instruct and the model's name: sharding relies on it.
+    """
 
     def body(self, request: Request) -> bytes:
-        """The request's JSON body; the same request always gives the same bytes."""
+        """The request's JSON body; the same request always gives the same bytes.
+
+        Raises:
+            JobError: the request asks for what the format can't say.
+        """
 
     def answer(self, data: object, documents: int) -> Answer:
         """The scores in a decoded answer to a request of so many documents.
@@ -23,4 +37,18 @@ class Codec(Protocol):
         """
 
 
-CODECS: dict[str, Codec] = {"dashscope": DashScope()}
+DOCUMENT_BYTES = 16
+WRAPPER_BYTES = 256
+
+CODECS: dict[str, Codec] = {
+    "dashscope": DashScope(),
+    "dashscope-native": DashScopeNative(),
+    "cohere": Cohere(),
+    "jina": Cohere(always={"return_documents": False}),
+    "siliconflow": Cohere(instruct="instruction", always={"return_documents": False}),
+    "vllm": Cohere(always={"truncate_prompt_tokens": -1}),
+    "voyage": Voyage(),
+    "tei": Tei(),
+    "nim": Nim(),
+}
+"""Every wire format by the name a job gives it."""

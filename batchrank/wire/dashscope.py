@@ -3,12 +3,9 @@
 Source: Model Studio, "Text rerank", request and response of qwen3-rerank.
 """
 
-from typing import Any
-
-import orjson
-
 from batchrank.records import Answer, Request
 from batchrank.wire import results
+from batchrank.wire.content import encoded, instruct, texts
 
 
 class DashScope:
@@ -16,14 +13,9 @@ class DashScope:
 
     def body(self, request: Request) -> bytes:
         """Encode a request; ``top_n`` is never sent, because merging needs every score."""
-        fields: dict[str, Any] = {
-            "model": request.model,
-            "query": request.query,
-            "documents": request.documents,
-        }
-        if request.instruct is not None:
-            fields["instruct"] = request.instruct
-        return orjson.dumps(fields)
+        query, documents = texts(request, "dashscope")
+        fields = {"model": request.model, "query": query, "documents": documents}
+        return encoded({**fields, **instruct(request, "dashscope", "instruct")})
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""

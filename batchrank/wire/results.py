@@ -1,5 +1,6 @@
 """What all wire formats share: lists of index and score, usage, and the three shapes of an error."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,17 @@ def tokens(usage: object, key: str = "total_tokens") -> int | None:
     """The tokens billed, or None where the usage is missing or impossible."""
     count = usage.get(key) if isinstance(usage, dict) else None
     return count if type(count) is int and 0 <= count < 2**53 else None
+
+
+def first_tokens(data: object, paths: Sequence[Sequence[str]]) -> int | None:
+    """The tokens billed at the first of these paths that leads to a possible count; None where none does."""
+    for *path, key in paths:
+        place = data
+        for name in path:
+            place = place.get(name) if isinstance(place, dict) else None
+        if (count := tokens(place, key)) is not None:
+            return count
+    return None
 
 
 def error(data: object) -> tuple[str, str, str] | None:

@@ -1,0 +1,164 @@
+"""The commands; each does little more than call the library and print."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from batchrank.cli.emulate import emulate
+from batchrank.cli.ledger import show_ledger
+from batchrank.cli.running import run_job
+from batchrank.errors import BatchrankError
+from batchrank.job import load_job
+from batchrank.models import cards
+from batchrank.version import __version__
+
+app = typer.Typer(
+    name="batchrank",
+    help="Rerank offline over paid, rate-limited APIs. Rankings go to files, logs to stderr.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file, .yaml or .toml.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the job: --set rate.rpm=60. Repeatable."
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every failed attempt.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
+
+
+@app.command()
+def run(
+    job: JobFile,
+    overrides: Set = None,
+    fresh: Annotated[bool, typer.Option(help="Start over; paid answers are reused all the same.")] = False,
+    forget: Annotated[
+        bool, typer.Option(help="With --fresh: drop the paid answers too, and pay again.")
+    ] = False,
+    only_failed: Annotated[bool, typer.Option(help="Ask only about what is in failed.jsonl.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run a job, or continue it where it stopped.
+
+    Exit codes: 0 complete; 1 failed; 2 usage or job file; 3 complete but some queries failed; 4 input unusable;
+    75 stopped, run it again to continue; 130/143 interrupted, likewise.
+    """
+    if forget and not fresh:
+        raise typer.BadParameter("--forget drops paid answers; say --fresh too if you mean it")
+    log_to_stderr(verbose=verbose, quiet=quiet)
+    report = run_job(
+        load_job(job, overrides=overrides or ()),
+        fresh=fresh,
+        forget=forget,
+        only_failed=only_failed,
+        quiet=quiet,
+    )
+    leave(report.exit_code)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(help="Where the demo's files go.")] = Path("demo"),
+    overrides: Set = None,
+    quiet: Quiet = False,
+) -> None:
+    """Rerank the standard library's documentation for questions of a programmer, on an emulated API.
+
+    Writes candidates.jsonl, qrels.txt and job.yaml into FOLDER, runs that job, and shows what reranking changed.
+    """
+    from batchrank.cli.demonstration import demonstrate
+
+    log_to_stderr(verbose=False, quiet=quiet)
+    leave(demonstrate(folder, overrides or [], quiet=quiet))
+
+
+@app.command()
+def models() -> None:
+    """List the model cards: limits, quotas, prices."""
+    table = Table(box=None, pad_edge=False)
+    for name in (
+        "model",
+        "wire",
+        "documents",
+        "tokens/item",
+        "tokens/request",
+        "rpm",
+        "tpm",
+        "scores",
+        "price per 1M",
+    ):
+        table.add_column(
+            name, justify="left" if name in ("model", "wire", "scores", "price per 1M") else "right"
+        )
+    for card in cards().values():
+        prices = ", ".join(f"{p.text:g} {p.currency} ({region})" for region, p in card.prices.items())
+        table.add_row(
+            card.name, card.wire, f"{card.documents:,}", f"{card.item_tokens:,}", f"{card.request_tokens:,}",
+            f"{card.rpm:,.0f}", f"{card.tpm:,.0f}", card.scores, prices or "-",
+        )  # fmt: skip
+    Console().print(table)
+
+
+@app.command()
+def ledger(
+    job: JobFile,
+    overrides: Set = None,
+    compact: Annotated[bool, typer.Option(help="Drop what the job's last complete run did not use.")] = False,
+) -> None:
+    """Show what a job's ledger holds: answers, tokens, cost, size."""
+    log_to_stderr(verbose=False, quiet=False)
+    show_ledger(load_job(job, overrides=overrides or ()), compact=compact)
+
+
+app.command(name="emulate")(emulate)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Rerank offline over paid, rate-limited APIs. Rankings go to files, logs to stderr."""
+    if version:
+        print(f"batchrank {__version__}")
+        raise typer.Exit
+
+
+def log_to_stderr(*, verbose: bool, quiet: bool) -> None:
+    """Send log records to stderr, one line each."""
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    logger = logging.getLogger("batchrank")
+    logger.handlers[:] = [handler]
+    logger.setLevel(level)
+    logger.propagate = False
+
+
+def leave(code: int) -> None:
+    """End the process with a code; after an interruption at once, because a reader may wait for input for ever."""
+    if code in (130, 143):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line; errors meant for the user become one message and an exit code."""
+    try:
+        app()
+    except BatchrankError as error:
+        print(f"batchrank: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os._exit(1)  # whoever read our output went away: nothing can be said any more

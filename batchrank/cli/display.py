@@ -1,0 +1,121 @@
+"""How a run goes, on stderr: a live display on a terminal, a line now and then otherwise."""
+
+from collections.abc import Iterator
+
+import anyio
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from batchrank.pipeline import Progress, Report, Run
+
+_REFRESH = 0.25
+_LINE_EVERY = 10.0
+
+
+class Display:
+    """Shows a run's progress until cancelled."""
+
+    def __init__(self, run: Run, console: Console) -> None:
+        self._run = run
+        self._console = console
+        self._notices = 0
+
+    async def show(self) -> None:
+        """Redraw on a terminal, or print a line every ten seconds."""
+        if self._console.is_terminal:
+            with Live(console=self._console, transient=True, auto_refresh=False) as live:
+                while True:
+                    self._tell_notices()
+                    if progress := self._run.progress():
+                        live.update(_table(progress), refresh=True)
+                    await anyio.sleep(_REFRESH)
+        waited = 0.0
+        while True:
+            self._tell_notices()
+            await anyio.sleep(_REFRESH)
+            waited += _REFRESH
+            if waited >= _LINE_EVERY and (progress := self._run.progress()):
+                waited = 0.0
+                self._console.print(_line(progress), markup=False, soft_wrap=True)
+
+    def _tell_notices(self) -> None:
+        for notice in self._run.notices[self._notices :]:
+            self._console.print(notice, markup=False, soft_wrap=True)
+        self._notices = len(self._run.notices)
+
+
+def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
+    seconds = max(progress.elapsed, 1e-6)
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    yield (
+        "queries",
+        f"{progress.queries:,} written ({progress.share:.0%} of the input){failed}, {progress.unfinished:,} under way",
+    )
+    yield "documents", f"{progress.documents:,}, {progress.documents / seconds:,.0f}/s"
+    per_minute = progress.requests / seconds * 60
+    yield (
+        "requests",
+        f"{progress.requests:,}, {per_minute:,.0f}/min of {progress.rpm:,.0f} ({progress.quota_used:.0%} of the quota "
+        f"in the last minute), {progress.in_flight} in flight, {progress.retries:,} retries",
+    )
+    if progress.reused:
+        yield "reused", f"{progress.reused:,} requests from the ledger"
+    tokens = progress.billed_tokens / seconds * 60
+    yield "tokens", f"{progress.tokens:,}, {tokens:,.0f}/min of {progress.tpm:,.0f}"
+    if progress.cost is not None:
+        yield "cost", f"{progress.cost:,.4f} {progress.currency}"
+    left = "" if progress.eta is None else f", about {duration(progress.eta)} to go"
+    yield "time", duration(progress.elapsed) + left
+
+
+def _table(progress: Progress) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in _facts(progress):
+        table.add_row(name, value)
+    return table
+
+
+def _line(progress: Progress) -> str:
+    return "; ".join(f"{name} {value}" for name, value in _facts(progress))
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: ``3.2 s``, ``4 min 10 s``, ``2 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def closing_lines(run: Run, report: Report) -> Iterator[str]:
+    """What came of a run, for people."""
+    totals, spend, process = run.totals, report.data["spend"], report.data["process"]
+    extra = f", {totals.extra:+.1%} beyond one pass" if totals.multi_chunk else ""
+    yield f"ranked {totals.queries:,} queries, {totals.documents:,} documents in {duration(process['seconds'])}"
+    reused = f", {process['reused_requests']:,} reused" if process["reused_requests"] else ""
+    retried = sum(process["retries"].values())
+    retries = f", {retried:,} retries" if retried else ""
+    lost = f", {process['ambiguous']} sent without an answer seen" if process["ambiguous"] else ""
+    yield f"requests: {process['requests']:,} sent{reused}{retries}{lost}; documents sent: {totals.sent:,}{extra}"
+    if totals.multi_chunk:
+        verdicts = ", ".join(f"{name} {count:,}" for name, count in totals.verdicts.items())
+        depth = run.job.merge.top_k
+        yield f"exact to depth {depth}: {totals.certified:,} of {totals.queries:,} queries; scores found: {verdicts}"
+    cost = "" if spend["cost"] is None else f", {spend['cost']:,.4f} {spend['currency']}"
+    saved = f"; reused answers saved {spend['saved_tokens']:,} tokens" if spend["saved_tokens"] else ""
+    if saved and spend["saved_cost"]:
+        saved += f", {spend['saved_cost']:,.4f} {spend['currency']}"
+    yield f"spent: {spend['tokens']:,} tokens{cost}{saved}"
+    if totals.failed or totals.refused:
+        causes = ", ".join(f"{name} {count:,}" for name, count in sorted(totals.causes.items()))
+        where = "the log above" if run.folder is None else f"{run.folder / 'failed.jsonl'}"
+        yield f"failed: {causes}; see {where}"
+    for notice in report.data["notices"]:
+        if notice not in run.notices:
+            yield f"note: {notice}"
+    if report.reason is not None:
+        yield f"stopped: {report.reason}"
+    elif run.folder is not None:
+        yield f"output: {run.folder}"

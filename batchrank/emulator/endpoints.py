@@ -1,0 +1,176 @@
+"""Every API's endpoint: its paths, what a request asks there, and how an answer is laid out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from batchrank.emulator.answer import Answer
+from batchrank.emulator.asked import Asked, asked, invalid, parsed
+from batchrank.emulator.content import Content, Medium
+from batchrank.emulator.dialects import DIALECTS, Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One endpoint.
+
+    Attributes:
+        wire: the wire format, as jobs name it.
+        paths: where it is served.
+        read: a body to what it asks.
+        render: an answer, its request and the request's id to JSON.
+        dialect: how it refuses.
+    """
+
+    wire: str
+    paths: tuple[str, ...]
+    read: Callable[[bytes], Asked]
+    render: Callable[[Answer, Asked, str], Any]
+    dialect: Dialect
+
+
+def _read_flat(body: bytes) -> Asked:
+    data = parsed(body)
+    return asked(data, data)
+
+
+def _read_native(body: bytes) -> Asked:
+    data = parsed(body)
+    content, parameters = data.get("input"), data.get("parameters") or {}
+    if not isinstance(content, dict) or not isinstance(parameters, dict):
+        raise invalid("input and parameters must be objects: input")
+    items = content.get("documents")
+    fields = {
+        "model": data.get("model"),
+        "query": _item(content.get("query")),
+        "documents": [_item(item) for item in items] if isinstance(items, list) else items,
+    }
+    return asked(fields, parameters, at="input.", objects=isinstance(items, list) and not _all_texts(items))
+
+
+def _read_echoing(body: bytes) -> Asked:
+    data = parsed(body)
+    return asked(data, {"return_documents": True, **data})
+
+
+def _read_voyage(body: bytes) -> Asked:
+    data = parsed(body)
+    return asked(data, {**data, "top_n": data.get("top_k")})
+
+
+def _read_tei(body: bytes) -> Asked:
+    data = parsed(body)
+    fields = {"model": "-", "query": data.get("query"), "documents": data.get("texts")}
+    return asked(fields, {"return_documents": data.get("return_text"), "raw": data.get("raw_scores")})
+
+
+def _read_nim(body: bytes) -> Asked:
+    data = parsed(body)
+    query, passages = data.get("query"), data.get("passages")
+    if not isinstance(query, dict) or not isinstance(passages, list):
+        raise invalid("query must be an object and passages a list")
+    texts = [passage.get("text") if isinstance(passage, dict) else None for passage in passages]
+    return asked(
+        {"model": data.get("model"), "query": query.get("text"), "documents": texts}, {"raw": True}
+    )
+
+
+def _item(item: Any) -> Any:
+    """A one-key object as the content it stands for; anything else is left to be refused, or a text."""
+    if not isinstance(item, dict) or len(item) != 1:
+        return item
+    ((kind, value),) = item.items()
+    if not isinstance(value, str) or kind not in ("text", "image", "video"):
+        return item
+    return value if kind == "text" else Medium(kind, value)
+
+
+def _all_texts(items: list[Any]) -> bool:
+    return all(isinstance(item, str) for item in items)
+
+
+def _render_flat(answer: Answer, asked: Asked, request_id: str) -> dict[str, Any]:
+    content = {"object": "list", "results": answer.results, "model": asked.model, "id": request_id}
+    return _with_usage(content, answer)
+
+
+def _render_native(answer: Answer, asked: Asked, request_id: str) -> dict[str, Any]:
+    return {**_with_usage({"output": {"results": answer.results}}, answer), "request_id": request_id}
+
+
+def _render_cohere(answer: Answer, asked: Asked, request_id: str) -> dict[str, Any]:
+    units = {"search_units": -(-len(asked.documents) // 100)}
+    meta = {"api_version": {"version": "2"}, "billed_units": units}
+    content = {"id": request_id, "results": answer.results}
+    return content if answer.usage is None else {**content, "meta": meta}
+
+
+def _render_jina(answer: Answer, asked: Asked, request_id: str) -> dict[str, Any]:
+    return _with_usage({"model": asked.model, "object": "list", "results": answer.results}, answer)
+
+
+def _render_vllm(answer: Answer, asked: Asked, request_id: str) -> dict[str, Any]:
+    content = {"id": f"rerank-{request_id}", "model": asked.model, "results": answer.results}
+    return _with_usage(content, answer)
+
+
+def _render_voyage(answer: Answer, asked: Asked, request_id: str) -> dict[str, Any]:
+    data = _edited(answer.results, document=lambda document: document["text"])
+    return _with_usage({"object": "list", "data": data, "model": asked.model}, answer)
+
+
+def _render_tei(answer: Answer, asked: Asked, request_id: str) -> Any:
+    texts = _edited(answer.results, document=lambda document: document["text"])
+    return _renamed(_renamed(texts, "relevance_score", "score"), "document", "text")
+
+
+def _render_nim(answer: Answer, asked: Asked, request_id: str) -> dict[str, Any]:
+    return _with_usage({"rankings": _renamed(answer.results, "relevance_score", "logit")}, answer)
+
+
+def _with_usage(content: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    return content if answer.usage is None else {**content, "usage": answer.usage}
+
+
+def _renamed(results: Any, old: str, new: str) -> Any:
+    """The results with another key; what a fault made of them is left alone."""
+    if not isinstance(results, list):
+        return results
+    return [
+        {new if key == old else key: value for key, value in result.items()}
+        if isinstance(result, dict)
+        else result
+        for result in results
+    ]
+
+
+def _edited(results: Any, **edits: Callable[[Any], Any]) -> Any:
+    if not isinstance(results, list):
+        return results
+    return [
+        {key: edits[key](value) if key in edits else value for key, value in result.items()}
+        if isinstance(result, dict)
+        else result
+        for result in results
+    ]
+
+
+_NATIVE = "/api/v1/services/rerank/text-rerank/text-rerank"
+
+ENDPOINTS = (
+    Endpoint(
+        *("dashscope", ("/compatible-api/v1/reranks", "/compatible-mode/v1/reranks")),
+        *(_read_flat, _render_flat, DIALECTS["dashscope"]),
+    ),
+    Endpoint("dashscope-native", (_NATIVE,), _read_native, _render_native, DIALECTS["dashscope"]),
+    Endpoint("cohere", ("/v2/rerank", "/v1/rerank"), _read_flat, _render_cohere, DIALECTS["cohere"]),
+    Endpoint("jina", ("/v1/rerank",), _read_echoing, _render_jina, DIALECTS["jina"]),
+    Endpoint(
+        *("vllm", ("/rerank", "/v1/rerank", "/v2/rerank")),
+        *(_read_echoing, _render_vllm, DIALECTS["vllm"]),
+    ),
+    Endpoint("voyage", ("/v1/rerank",), _read_voyage, _render_voyage, DIALECTS["voyage"]),
+    Endpoint("tei", ("/rerank",), _read_tei, _render_tei, DIALECTS["tei"]),
+    Endpoint("nim", ("/v1/ranking",), _read_nim, _render_nim, DIALECTS["nim"]),
+)
+"""Every endpoint that is served. Where several claim a path, the first has it, unless the switch ``api`` says which."""

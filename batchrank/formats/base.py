@@ -1,0 +1,163 @@
+"""What every file format gives and takes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO, Protocol, TypeAlias
+
+from batchrank.errors import Place, QueryError
+from batchrank.job.schema import Columns
+from batchrank.records import Failure, Floats, Ranking
+
+TRUNCATED = "truncated-file"
+"""The cause of a failure that ends its whole file."""
+
+
+class ColumnsError(QueryError):
+    """Raised when the names or types in a record, or in a whole file, don't tell what holds what.
+
+    Attributes:
+        ambiguous: several names fit one role, so that reading on could only guess.
+    """
+
+    def __init__(self, cause: str, message: str, *, ambiguous: bool = False) -> None:
+        super().__init__(cause, message)
+        self.ambiguous = ambiguous
+
+
+class Gauge:
+    """How far reading has come, for whoever shows progress; set by the reading thread."""
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self._before, self._size, self._total = 0, 0, 0
+
+    def start(self, total: int) -> None:
+        """Begin an input of so many bytes; 0 when that can't be known."""
+        self._before, self._size, self._total = 0, 0, total
+
+    def file(self, size: int) -> None:
+        """Go on to the next file."""
+        self._before, self._size = self._before + self._size, size
+        self.at(0)
+
+    def at(self, done: float) -> None:
+        """Tell which part of the current file was read, from 0 to 1."""
+        if self._total:
+            self.share = min(1.0, (self._before + self._size * done) / self._total)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input. ``path`` is None for standard input; ``name`` is how messages call it."""
+
+    name: str
+    path: str | None
+    format: str
+    gauge: Gauge = field(default_factory=Gauge, compare=False)
+
+    @property
+    def bytes(self) -> int:
+        """The file's size; 0 when it has none."""
+        try:
+            return Path(self.path).stat().st_size if self.path is not None else 0
+        except OSError:
+            return 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """A query, or as much of one as stands together in a file.
+
+    Attributes:
+        place: its first record.
+        query_id: the query's id.
+        query: the query's text.
+        documents: the texts; a null one is empty here.
+        doc_ids: aligned with ``documents``, None where missing; None when none has an id.
+        scores: aligned with ``documents``, NaN where missing; None when none has a score.
+        whole: a record of its own; otherwise the next segment may go on with the same query.
+        fault: why the query can't be ranked; then there are no documents.
+    """
+
+    place: Place
+    query_id: str
+    query: str
+    documents: Sequence[str]
+    doc_ids: Sequence[str | None] | None
+    scores: Sequence[float] | Floats | None
+    whole: bool
+    fault: Failure | None = None
+
+    @classmethod
+    def faulty(cls, place: Place, query_id: str, error: QueryError, *, whole: bool) -> "Segment":
+        """A record whose query is known and can't be ranked."""
+        fault = Failure(place, query_id, error.cause, str(error))
+        return cls(place, query_id, "", [], None, None, whole, fault)
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecognised:
+    """A record, or a whole file, whose names don't tell what holds what."""
+
+    failure: Failure
+    ambiguous: bool
+
+    @classmethod
+    def of(cls, place: Place, error: ColumnsError, query_id: str | None = None) -> "Unrecognised":
+        """What the error says about the record at this place."""
+        return cls(Failure(place, query_id, error.cause, str(error)), error.ambiguous)
+
+
+Item: TypeAlias = Segment | Failure | Unrecognised
+Reader: TypeAlias = Callable[[Source, Columns], Iterator[Item]]
+
+
+class PartWriter(Protocol):
+    """Writes the files of one output part, in memory bounded whatever the part's size."""
+
+    def add(self, ranking: Ranking) -> None:
+        """Take the next ranking.
+
+        Raises:
+            OutputError: the format can't hold it.
+        """
+
+    def finish(self) -> None:
+        """Write what is still held back; the files themselves stay open."""
+
+
+MakeWriter: TypeAlias = Callable[[tuple[BinaryIO, ...]], PartWriter]
+
+
+@dataclass(frozen=True, slots=True)
+class InputFormat:
+    """How files of one format are known and read."""
+
+    suffixes: tuple[str, ...]
+    read: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """``kinds`` are the files of one part, in the order in which ``writer`` takes them: (stem, suffix)."""
+
+    kinds: tuple[tuple[str, str], ...]
+    writer: MakeWriter
+
+
+def cut(source: Source, unit: str, number: int, error: Exception) -> Failure:
+    """A file that can't be read past its so many records: what its readers yield last."""
+    where, before = f"past {unit} {number}", "what stands before was read, the rest was not"
+    if not number:
+        where, before = "at all", "nothing of it was read"
+    message = f"{source.name} can't be read {where}: {error}; {before}: restore the file and run again"
+    return Failure(Place(source.name, unit, number + 1), None, TRUNCATED, message)
+
+
+def unreadable(source: Source, unit: str, error: OSError) -> Unrecognised:
+    """A file that can't be opened."""
+    message = f"{source.name} can't be opened: {error.strerror or error}; make it readable, or leave it out"
+    return Unrecognised(
+        Failure(Place(source.name, unit, 1), None, "unreadable-file", message), ambiguous=False
+    )

@@ -1,0 +1,239 @@
+"""Which key or column holds what: by the job's ``input.columns``, otherwise by the names of the field.
+
+How a name is found, first match wins:
+
+1. the name that ``input.columns`` gives; a dot reaches into an object (``doc.text``);
+2. a name that has only this meaning (``query_id``, ``docid``); two of them are ambiguous;
+3. a name that several roles share (``_id``, ``id``, ``text``), if only one role is left for it.
+
+A query may be an object of id and text, a document one of text, title and id.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from batchrank.formats.base import ColumnsError
+from batchrank.job.schema import Columns
+
+Path: TypeAlias = tuple[str, ...]
+Fields: TypeAlias = Mapping[str, tuple[str, ...] | None]
+"""The names in a record; an object's value is the names in it, anything else is None."""
+
+QUERY_ID = (("query_id", "qid", "query-id"), ("custom_id",), ("_id", "id"))
+QUERY = (("query", "query_text", "question"), ("text",))
+CANDIDATES = (("candidates", "documents", "docs", "passages", "candidate_docs"),)
+DOC_ID = (("doc_id", "docid", "pid", "did", "corpus-id"), ("_id", "id"))
+TEXT = (("text", "passage", "doc", "contents", "content", "body", "document"),)
+NESTED_TEXT = ((*TEXT[0], "segment"),)
+SCORE = (("score",),)
+TITLE = "title"
+
+_CAUSES = {
+    "query_id": ("no-query-id", "query id", QUERY_ID),
+    "query": ("null-query", "query", QUERY),
+    "candidates": ("no-candidates", "list of candidates", CANDIDATES),
+    "text": ("no-text", "document text", TEXT),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRoles:
+    """Where a candidate has its parts."""
+
+    text: Path
+    title: Path | None = None
+    doc_id: Path | None = None
+    score: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRoles:
+    """Where a record has its parts: a list of candidates, or the one document of a pair."""
+
+    query_id: Path
+    query: Path
+    candidates: Path | None
+    document: DocumentRoles | None
+
+
+def record_roles(fields: Fields, columns: Columns) -> RecordRoles:
+    """Find the roles in a record: one row a query, or one row a pair when there is no list.
+
+    Raises:
+        ColumnsError: a role is missing or ambiguous; the message names the key to set.
+    """
+    candidates = _named("candidates", fields, columns) or _pick("candidates", fields, CANDIDATES)
+    if not candidates:
+        return _pair_roles(fields, columns)
+    query = _query(fields, columns, QUERY)
+    return RecordRoles(_query_id(fields, columns, query), query, candidates, None)
+
+
+def document_roles(fields: Fields, columns: Columns) -> DocumentRoles:
+    """Find the roles in one candidate of a list.
+
+    Raises:
+        ColumnsError: there is no text, or a role is ambiguous.
+    """
+    text = _text(fields, columns)
+    beside = fields.get(text[0]) or () if len(text) > 1 else fields
+    title = next((t for t in ((*text[:-1], TITLE), (TITLE,)) if _has(fields, t) and t != text), None)
+    doc_id = _named("doc_id", fields, columns) or _pick("doc_id", fields, DOC_ID)
+    if not doc_id and len(text) > 1 and (nested := _pick("doc_id", beside, DOC_ID)):
+        doc_id = (text[0], *nested)
+    return DocumentRoles(
+        text, title, doc_id, _named("score", fields, columns) or _pick("score", fields, SCORE)
+    )
+
+
+def refuse_plain(columns: Columns) -> None:
+    """Refuse keys that can't apply when candidates are plain strings.
+
+    Raises:
+        ColumnsError: the job names a document's id, text or score.
+    """
+    for role in ("doc_id", "text", "score"):
+        if name := getattr(columns, role):
+            raise ColumnsError(
+                "unknown-column",
+                f"input.columns.{role} names {name!r}, but the candidates are plain strings, with nothing in them to "
+                "name; remove the key, or make each candidate an object",
+            )
+
+
+def _pair_roles(fields: Fields, columns: Columns) -> RecordRoles:
+    if not columns.text and not any(name in fields for name in TEXT[0]):
+        names = ", ".join(CANDIDATES[0] + TEXT[0])
+        raise ColumnsError(
+            "no-candidates",
+            f"no candidates: none of {names} is among {_list(fields)}; set input.columns.candidates (one record a "
+            "query) or input.columns.text (one record a pair)",
+        )
+    # `text` is the query's only where no other name is there for it and the document has one of its own.
+    texts = [name for name in TEXT[0] if name in fields]
+    query = _query(fields, columns, QUERY if columns.text or len(texts) > 1 else QUERY[:1])
+    document = {name: inner for name, inner in fields.items() if name != query[0]}
+    _refuse_shared_id(fields, columns, query, document)
+    mine = {
+        name: inner
+        for name, inner in fields.items()
+        if name not in (columns.doc_id, columns.text, columns.score)
+    }
+    query_id = _query_id(mine, columns, query)
+    document = {name: inner for name, inner in document.items() if (name,) != query_id}
+    return RecordRoles(query_id, query, None, document_roles(document, columns))
+
+
+def _refuse_shared_id(fields: Fields, columns: Columns, query: Path, document: Fields) -> None:
+    """Refuse ``_id`` or ``id`` in a pair where both the query's id and the document's are still to be found."""
+    shared = [name for name in DOC_ID[1] if name in fields]
+    in_query = fields.get(query[0]) or () if len(query) > 1 else ()
+    in_document = {name for inner in document.values() for name in inner or ()}
+    known_query = columns.query_id or any(n in fields for tier in QUERY_ID[:2] for n in tier)
+    known_query = known_query or any(n in in_query for tier in QUERY_ID for n in tier)
+    known_document = columns.doc_id or any(n in fields for n in DOC_ID[0])
+    known_document = known_document or any(n in in_document for tier in DOC_ID for n in tier)
+    if shared and not known_query and not known_document:
+        raise _ambiguous(
+            f"{' and '.join(shared)} could be the query's id or the document's", "query_id", "doc_id"
+        )
+
+
+def _query(fields: Fields, columns: Columns, tiers: tuple[tuple[str, ...], ...]) -> Path:
+    path = _named("query", fields, columns) or _pick("query", fields, tiers)
+    if not path:
+        raise _missing("query", fields)
+    inner = fields.get(path[0]) if len(path) == 1 else None
+    if inner is None:
+        return path
+    nested = _pick("query", inner, (QUERY[0] + QUERY[1],))
+    if not nested:
+        raise _missing("query", inner)
+    return path + nested
+
+
+def _query_id(fields: Fields, columns: Columns, query: Path) -> Path:
+    inner = fields.get(query[0]) or () if len(query) > 1 else ()
+    if columns.query_id and columns.query_id in inner and columns.query_id not in fields:
+        return query[0], columns.query_id
+    if path := _named("query_id", fields, columns):
+        return path
+    outer = _pick("query_id", [name for name in fields if name != query[0]], QUERY_ID)
+    nested = _pick("query_id", inner, QUERY_ID)
+    if nested and outer and outer[0] in QUERY_ID[0]:
+        raise _ambiguous(f"{outer[0]} and {query[0]}.{nested[0]} could both be the query's id", "query_id")
+    if nested:
+        return query[0], nested[0]
+    if not outer:
+        raise _missing("query_id", fields)
+    return outer
+
+
+def _text(fields: Fields, columns: Columns) -> Path:
+    """The document's text; beside a plain value, an object of the same role only describes the document."""
+    plain = [name for name, inner in fields.items() if inner is None]
+    path = _named("text", fields, columns) or _pick("text", plain, TEXT) or _pick("text", fields, TEXT)
+    if not path:
+        raise _missing("text", fields)
+    inner = fields.get(path[0]) if len(path) == 1 else None
+    if inner is None:
+        return path
+    nested = _pick("text", inner, NESTED_TEXT)
+    if not nested:
+        raise _missing("text", inner)
+    return path + nested
+
+
+def _has(fields: Fields, path: Path) -> bool:
+    return path[0] in fields and (len(path) == 1 or path[1] in (fields[path[0]] or ()))
+
+
+def _named(role: str, fields: Fields, columns: Columns) -> Path | None:
+    """The path that the job names for a role."""
+    name: str | None = getattr(columns, role)
+    if name is None:
+        return None
+    outer, _, inner = name.partition(".")
+    if name in fields:
+        return (name,)
+    if inner and inner in (fields.get(outer) or ()):
+        return outer, inner
+    for outer, names in fields.items():
+        if role in ("doc_id", "text", "score") and name in (names or ()):
+            return outer, name
+    raise ColumnsError(
+        "unknown-column",
+        f"input.columns.{role} names {name!r}, which is not among {_list(fields)}; correct it",
+    )
+
+
+def _pick(role: str, fields: Iterable[str], tiers: tuple[tuple[str, ...], ...]) -> Path | None:
+    present = set(fields)
+    for tier in tiers:
+        found = [name for name in tier if name in present]
+        if len(found) > 1:
+            label = role.replace("_", " ")
+            raise _ambiguous(f"{' and '.join(found)} could each be the {label}", role)
+        if found:
+            return (found[0],)
+    return None
+
+
+def _ambiguous(what: str, *roles: str) -> ColumnsError:
+    keys = " or ".join(f"input.columns.{role}" for role in roles)
+    return ColumnsError("ambiguous-columns", f"{what}; set {keys} to the right name", ambiguous=True)
+
+
+def _missing(role: str, fields: Iterable[str]) -> ColumnsError:
+    cause, label, tiers = _CAUSES[role]
+    names = ", ".join(dict.fromkeys(name for tier in tiers for name in tier))
+    return ColumnsError(
+        cause, f"no {label}: none of {names} is among {_list(fields)}; set input.columns.{role} to its name"
+    )
+
+
+def _list(fields: Iterable[str]) -> str:
+    names = [str(name)[:60] for name in fields]
+    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
+    return f"the names there ({', '.join(names[:20])}{more})" if names else "the names there (it has none)"

@@ -1,0 +1,143 @@
+"""JSON lines, read and written: one object a line, UTF-8, at most 64 MiB a line.
+
+Of a key that comes twice in an object the last value counts, as in every JSON library.
+"""
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import BinaryIO, cast
+
+import orjson
+
+from batchrank.errors import Place
+from batchrank.formats.base import ColumnsError, Item, Source, Unrecognised, cut, unreadable
+from batchrank.formats.compression import BUFFER, decompressed
+from batchrank.formats.objects import Objects
+from batchrank.formats.rows import merge_row, ranking_rows
+from batchrank.job.schema import Columns
+from batchrank.records import Failure, Ranking
+
+MAX_LINE = 64 * 1024 * 1024
+"""Bytes; a longer line is a bad record."""
+
+_BOM = b"\xef\xbb\xbf"
+_PARQUET = b"PAR1"
+# Asking a file for its position takes as long as reading a short line.
+_GAUGED_LINES = 64
+
+
+def read(source: Source, columns: Columns) -> Iterator[Item]:
+    """The records of a file or of standard input; what can't be read is yielded as a failure in its place."""
+    try:
+        file = _open(source)
+    except OSError as error:
+        yield unreadable(source, "line", error)
+        return
+    objects = Objects(columns)
+    number, source_bytes = 0, source.bytes
+    with nullcontext(file) if source.path is None else file:
+        try:
+            text = decompressed(file, source.path or "")
+            if text.peek(len(_PARQUET)).startswith(_PARQUET):
+                yield Unrecognised.of(Place(source.name, "line", 1), _is_parquet())
+                return
+            for number, line in _lines(text):
+                if source.path is not None and number % _GAUGED_LINES == 0:
+                    source.gauge.at(file.tell() / max(source_bytes, 1))
+                place = Place(source.name, "line", number)
+                if line is None:
+                    limit = f"{MAX_LINE // 2**20} MiB"
+                    message = f"the line is longer than {limit}; split the query's candidates, or shorten their texts"
+                    yield Failure(place, None, "line-too-long", message)
+                elif not line.isspace():
+                    yield _item(line, place, objects)
+        except OSError as error:
+            yield cut(source, "line", number, error)
+
+
+def _open(source: Source) -> io.BufferedReader:
+    if source.path is not None:
+        return io.BufferedReader(io.FileIO(source.path), BUFFER)
+    stdin = sys.stdin.buffer
+    return stdin if isinstance(stdin, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, stdin))
+
+
+def _is_parquet() -> ColumnsError:
+    return ColumnsError(
+        "wrong-format",
+        "this is Parquet, not JSON lines; give it as an uncompressed file (standard input can't be Parquet) whose "
+        "name ends in .parquet, or set input.format: parquet",
+    )
+
+
+def _lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
+    """Each line with its number from 1; None for one that is too long, which is never held as a whole."""
+    number = 0
+    while line := file.readline(MAX_LINE + len(b"\r\n")):
+        number += 1
+        if number == 1:
+            line = line.removeprefix(_BOM)
+        if len(line) <= MAX_LINE or len(line.rstrip(b"\r\n")) <= MAX_LINE:
+            yield number, line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = file.readline(BUFFER)
+        yield number, None
+
+
+def _item(line: bytes, place: Place, objects: Objects) -> Item:
+    try:
+        record = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        cause, message = _diagnosis(line, error)
+        return Failure(place, None, cause, message)
+    return objects.item(record, place)
+
+
+def _diagnosis(line: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
+    """Why a line is not JSON, and what to do: (cause, message)."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as wrong:
+        byte = f"byte {wrong.start + 1} of the line is 0x{line[wrong.start]:02x}"
+        return "invalid-utf8", f"the line is not UTF-8 ({byte}: {wrong.reason}); convert the file to UTF-8"
+    text = text.rstrip()
+    where = f"at character {min(error.pos, len(text)) + 1}: {error.msg.split(':')[0]}"
+    number = next((n for n in ("NaN", "Infinity", "-Infinity") if text.startswith(n, error.pos)), None)
+    if "surrogate" in error.msg:
+        return "invalid-unicode", f"half a surrogate pair {where}; no text can hold one: remove or replace it"
+    if number:
+        return "broken-json", f"{number} {where}; JSON has no such number: write null"
+    if text.lstrip().startswith("["):
+        return (
+            "broken-json",
+            f"a JSON array where one object a line is due; convert the file: jq -c '.[]' ({where})",
+        )
+    if error.pos >= len(text):
+        return (
+            "broken-json",
+            f"the line ends within its record {where}; the file may be cut off: write it again",
+        )
+    return "broken-json", f"the line is not JSON {where}; correct the line, or write the file again"
+
+
+class JsonlWriter:
+    """One line a query: its id, its ranking, and how that was made."""
+
+    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
+        (self._file,) = files
+
+    def add(self, ranking: Ranking) -> None:
+        """Write one line."""
+        self._file.write(line(ranking))
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+
+def line(ranking: Ranking) -> bytes:
+    """The line of one query, with its line end."""
+    data = {"query_id": ranking.query_id, "ranking": ranking_rows(ranking), "merge": merge_row(ranking)}
+    return orjson.dumps(data, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,173 @@
+"""JSON objects -> segments.
+
+What holds what is found once for each set of keys. A list whose candidates are all alike is taken apart column by
+column; any other candidate by candidate, which also finds the one to blame.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from batchrank.errors import Place, QueryError
+from batchrank.formats.base import ColumnsError, Item, Segment, Unrecognised
+from batchrank.formats.columns import (
+    DocumentRoles,
+    Fields,
+    Path,
+    RecordRoles,
+    document_roles,
+    record_roles,
+    refuse_plain,
+)
+from batchrank.formats.values import (
+    document_text,
+    identifier,
+    kind,
+    query_identifier,
+    query_text,
+    score,
+    titled,
+)
+from batchrank.job.schema import Columns
+from batchrank.records import Failure, Floats
+
+Object: TypeAlias = dict[str, Any]
+Parts: TypeAlias = tuple[Sequence[str], Sequence[str | None] | None, Sequence[float] | Floats | None]
+T = TypeVar("T")
+
+_PLAIN: set[type] = {str, type(None)}
+_IDS: set[type] = {str, int, type(None)}
+_NUMBERS: set[type] = {int, float, type(None)}
+_SHAPES_KEPT = 1024
+
+
+class Objects:
+    """Turns the objects of one file into segments."""
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._record_roles: dict[object, RecordRoles] = {}
+        self._document_roles: dict[object, DocumentRoles] = {}
+
+    def item(self, record: object, place: Place) -> Item:
+        """One record as a segment, or why it isn't one."""
+        if type(record) is not dict:
+            message = f"the line holds {kind(record)}, not an object; write one object a line"
+            return Failure(place, None, "wrong-type", message)
+        try:
+            roles = _cached(self._record_roles, record, lambda fields: record_roles(fields, self._columns))
+            query_id = query_identifier(_get(record, roles.query_id))
+        except ColumnsError as error:
+            return Unrecognised.of(place, error)
+        except QueryError as error:
+            return Failure(place, None, error.cause, str(error))
+        try:
+            query = query_text(_get(record, roles.query))
+            documents, ids, scores = self._documents(record, roles)
+        except ColumnsError as error:
+            return Unrecognised.of(place, error, query_id)
+        except QueryError as error:
+            return Segment.faulty(place, query_id, error, whole=roles.candidates is not None)
+        return Segment(place, query_id, query, documents, ids, scores, roles.candidates is not None)
+
+    def _documents(self, record: Object, roles: RecordRoles) -> Parts:
+        if roles.document is not None:
+            text, doc_id, value = _parts(record, roles.document)
+            return [text], [doc_id], [value]
+        candidates = _get(record, roles.candidates or ())
+        if candidates is None:
+            return [], None, None
+        if type(candidates) is not list:
+            raise QueryError("wrong-type", f"the candidates are {kind(candidates)}; write a list")
+        kinds = set(map(type, candidates))
+        if kinds <= _PLAIN:
+            refuse_plain(self._columns)
+            return [text or "" for text in candidates], None, None
+        alike = self._alike(candidates) if kinds == {dict} else None
+        return self._one_by_one(candidates) if alike is None else alike
+
+    def _alike(self, candidates: list[Object]) -> Parts | None:
+        """The columns of candidates that all have the same keys; None when any of them is peculiar."""
+        if len(set(map(tuple, candidates))) > 1:
+            return None
+        roles = self._roles_of(candidates[0])
+        try:
+            texts = _column(candidates, roles.text, _PLAIN)
+            titles = _column(candidates, roles.title, _PLAIN) if roles.title else None
+            ids = _column(candidates, roles.doc_id, _IDS) if roles.doc_id else None
+            scores = _column(candidates, roles.score, _NUMBERS) if roles.score else None
+        except LookupError:
+            return None
+        if None in texts:
+            texts = [text or "" for text in texts]
+        if titles is not None:
+            texts = [titled(title or "", text) for title, text in zip(titles, texts, strict=True)]
+        if ids is not None and set(map(type, ids)) != {str}:
+            ids = [None if i is None else str(i) for i in ids]
+        return texts, ids, None if scores is None else np.array(scores, dtype=np.float64)
+
+    def _one_by_one(self, candidates: list[object]) -> Parts:
+        texts, ids, scores = [], [], []
+        for number, candidate in enumerate(candidates, 1):
+            try:
+                text, doc_id, value = self._candidate(candidate)
+            except QueryError as error:
+                error.args = (f"candidate {number} of the list: {error}",)
+                raise
+            texts.append(text)
+            ids.append(doc_id)
+            scores.append(value)
+        return texts, ids, scores
+
+    def _candidate(self, candidate: object) -> tuple[str, str | None, float]:
+        if candidate is None or type(candidate) is str:
+            return candidate or "", None, score(None)
+        if type(candidate) is not dict:
+            raise QueryError("wrong-type", f"it is {kind(candidate)}; write a string or an object")
+        return _parts(candidate, self._roles_of(candidate))
+
+    def _roles_of(self, candidate: Object) -> DocumentRoles:
+        return _cached(self._document_roles, candidate, lambda fields: document_roles(fields, self._columns))
+
+
+def _cached(cache: dict[object, T], record: Object, find: Callable[[Fields], T]) -> T:
+    shape = tuple([(k, tuple(v)) if type(v) is dict else k for k, v in record.items()])
+    roles = cache.get(shape)
+    if roles is None:
+        if len(cache) >= _SHAPES_KEPT:
+            cache.clear()
+        roles = find({k: tuple(v) if type(v) is dict else None for k, v in record.items()})
+        cache[shape] = roles
+    return roles
+
+
+def _get(record: Object, path: Path) -> Any:
+    value: Any = record
+    for name in path:
+        value = value.get(name)
+    return value
+
+
+def _column(candidates: list[Object], path: Path, types: set[type]) -> list[Any]:
+    """One value of each.
+
+    Raises:
+        LookupError: one of them has no such path, or a value of another type there.
+    """
+    rows: list[Any] = candidates
+    for name in path:
+        if set(map(type, rows)) != {dict}:
+            raise LookupError
+        rows = [row[name] for row in rows]
+    if not set(map(type, rows)) <= types:
+        raise LookupError
+    return rows
+
+
+def _parts(record: Object, roles: DocumentRoles) -> tuple[str, str | None, float]:
+    text = document_text(_get(record, roles.text))
+    if roles.title:
+        text = titled(document_text(_get(record, roles.title)), text)
+    doc_id = identifier(_get(record, roles.doc_id), "the document's id") if roles.doc_id else None
+    return text, doc_id, score(_get(record, roles.score)) if roles.score else score(None)

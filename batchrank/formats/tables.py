@@ -1,0 +1,189 @@
+"""Arrow batches -> segments, a column at a time: no step takes one document after the other."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as types
+from numpy.typing import NDArray
+
+from batchrank.errors import Place, QueryError
+from batchrank.formats import arrow
+from batchrank.formats.arrow import Array, DataType
+from batchrank.formats.base import ColumnsError, Item, Segment
+from batchrank.formats.columns import (
+    DocumentRoles,
+    Path,
+    RecordRoles,
+    document_roles,
+    record_roles,
+    refuse_plain,
+)
+from batchrank.formats.values import query_identifier, query_text, titled
+from batchrank.job.schema import Columns
+from batchrank.records import Failure, Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a table has its parts.
+
+    Attributes:
+        record: of each row.
+        document: of each candidate, or of the row itself when it is a pair; None for plain strings.
+    """
+
+    record: RecordRoles
+    document: DocumentRoles | None
+
+
+def layout(schema: Any, columns: Columns) -> Layout:
+    """Find the roles in a schema, and check that each has a type that can hold it.
+
+    Raises:
+        ColumnsError: a role is missing, ambiguous or of a wrong type.
+    """
+    roles = record_roles(arrow.fields_of(schema), columns)
+    _require(schema, roles.query_id, "the query id", arrow.is_identifier, "strings or whole numbers")
+    _require(schema, roles.query, "the query", arrow.is_text, "strings")
+    if roles.candidates is None:
+        return Layout(roles, _checked(schema, roles.document))
+    kind = arrow.type_at(schema, roles.candidates)
+    if types.is_null(kind):
+        return Layout(roles, None)
+    name = ".".join(roles.candidates)
+    if not arrow.is_list(kind):
+        raise ColumnsError("wrong-type", f"the candidates ({name}) are of type {kind}; write lists")
+    item = arrow.plain(kind.value_type)
+    if types.is_struct(item):
+        return Layout(roles, _checked(item, document_roles(arrow.fields_of(item), columns)))
+    if not arrow.is_text(item):
+        raise ColumnsError(
+            "wrong-type", f"each candidate ({name}) is of type {item}; write strings or structs"
+        )
+    refuse_plain(columns)
+    return Layout(roles, None)
+
+
+def _checked(type_: DataType, roles: DocumentRoles | None) -> DocumentRoles | None:
+    if roles is not None:
+        _require(type_, roles.text, "the document's text", arrow.is_text, "strings")
+        _require(type_, roles.title, "the document's title", arrow.is_text, "strings")
+        _require(type_, roles.doc_id, "the document's id", arrow.is_identifier, "strings or whole numbers")
+        _require(type_, roles.score, "the score", arrow.is_number, "numbers")
+    return roles
+
+
+def _require(
+    type_: DataType, path: Path | None, what: str, allowed: Callable[[DataType], bool], wanted: str
+) -> None:
+    if path and not allowed(kind := arrow.type_at(type_, path)):
+        raise ColumnsError("wrong-type", f"{what} ({'.'.join(path)}) is of type {kind}; write {wanted}")
+
+
+def items(batch: Any, where: Layout, place: Place) -> list[Item]:
+    """The segments of a batch whose first row stands at ``place``.
+
+    Where a text is not UTF-8 the batch is halved until its row is found; the other rows are as without it.
+    """
+    rows = pa.StructArray.from_arrays(batch.columns, names=batch.schema.names)
+    try:
+        return (_pairs if where.record.candidates is None else _whole)(rows, where, place)
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            return [_not_utf8(rows, where, place, error)]
+    half = batch.num_rows // 2
+    return items(batch.slice(0, half), where, place) + items(batch.slice(half), where, _later(place, half))
+
+
+def _later(place: Place, rows: int) -> Place:
+    return Place(place.file, place.unit, place.number + rows)
+
+
+def _not_utf8(row: Array, where: Layout, place: Place, error: UnicodeDecodeError) -> Item:
+    wrong = QueryError("invalid-utf8", f"a text in the row is not UTF-8 ({error.reason}); write it as UTF-8")
+    try:
+        query_id = query_identifier(arrow.strings(arrow.at(row, where.record.query_id))[0])
+    except (UnicodeDecodeError, QueryError):
+        return Failure(place, None, wrong.cause, str(wrong))
+    return Segment.faulty(place, query_id, wrong, whole=where.record.candidates is not None)
+
+
+class _Documents:
+    """The documents of a batch."""
+
+    def __init__(self, array: Array, roles: DocumentRoles | None) -> None:
+        self._ids: list[str | None] | None = None
+        self._scores: Floats | None = None
+        self._wrong: NDArray[np.bool_] | None = None
+        self._texts = arrow.strings(array if roles is None else arrow.at(array, roles.text), missing="")
+        if roles is None:
+            return
+        if roles.title:
+            titles = arrow.strings(arrow.at(array, roles.title), missing="")
+            self._texts = list(map(titled, titles, self._texts))
+        if roles.doc_id:
+            self._ids = arrow.strings(arrow.at(array, roles.doc_id))
+        if roles.score:
+            self._scores, self._wrong = arrow.numbers(arrow.at(array, roles.score))
+
+    def segment(
+        self, start: int, end: int, place: Place, query_id: str, query: str, *, whole: bool
+    ) -> Segment:
+        """The documents from ``start`` up to ``end`` as those of a query."""
+        if self._wrong is not None and self._wrong[start:end].any():
+            message = "a score is NaN or infinite; write a number, or null where there is none"
+            raise QueryError("bad-score", message)
+        ids = None if self._ids is None else self._ids[start:end]
+        scores = None if self._scores is None else self._scores[start:end]
+        return Segment(place, query_id, query, self._texts[start:end], ids, scores, whole)
+
+
+def _whole(rows: Array, where: Layout, place: Place) -> list[Item]:
+    """One row a query."""
+    ids = arrow.strings(arrow.at(rows, where.record.query_id))
+    queries = arrow.strings(arrow.at(rows, where.record.query))
+    flat, offsets = arrow.lists(arrow.at(rows, where.record.candidates or ()))
+    documents = _Documents(flat, where.document)
+    bounds = offsets.tolist()
+
+    def row(i: int, query_id: str) -> Segment:
+        here = _later(place, i)
+        return documents.segment(bounds[i], bounds[i + 1], here, query_id, query_text(queries[i]), whole=True)
+
+    return [_item(_later(place, i), ids[i], partial(row, i), whole=True) for i in range(len(rows))]
+
+
+def _pairs(rows: Array, where: Layout, place: Place) -> list[Item]:
+    """One row a pair: each run of equal query ids and texts is a segment."""
+    ids, queries = arrow.at(rows, where.record.query_id), arrow.at(rows, where.record.query)
+    ends = np.union1d(arrow.runs(ids), arrow.runs(queries))
+    starts = np.concatenate([[0], ends[:-1]]).astype(np.intp)
+    run_ids = arrow.strings(ids.take(pa.array(starts)))
+    texts = arrow.strings(queries.take(pa.array(starts)))
+    documents = _Documents(rows, where.document)
+
+    def run(i: int, query_id: str) -> Segment:
+        here, query = _later(place, int(starts[i])), query_text(texts[i])
+        return documents.segment(int(starts[i]), int(ends[i]), here, query_id, query, whole=False)
+
+    found: list[Item] = []
+    for i, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        # Rows without a query id belong to no query: each is a record of its own.
+        alone = range(start, end) if not run_ids[i] else (start,)
+        found += [_item(_later(place, r), run_ids[i], partial(run, i), whole=False) for r in alone]
+    return found
+
+
+def _item(place: Place, raw_id: str | None, make: Callable[[str], Segment], *, whole: bool) -> Item:
+    try:
+        query_id = query_identifier(raw_id)
+    except QueryError as error:
+        return Failure(place, None, error.cause, str(error))
+    try:
+        return make(query_id)
+    except QueryError as error:
+        return Segment.faulty(place, query_id, error, whole=whole)

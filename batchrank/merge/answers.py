@@ -1,0 +1,190 @@
+"""Answers as the merge works with them, and the small generators that ask for them.
+
+Inside the package a document is its *index*: 0..n-1 over the documents of the first pass, in first-stage
+order. Only ``Pool`` knows document positions.
+"""
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from batchrank.merge.rounds import Consult, Round, Shards, Step
+from batchrank.records import Chunk, Floats, Merged, Overlap, Positions, Scores, Verdict
+
+Reply: TypeAlias = "Sequence[Scores] | Verdict"
+Purpose: TypeAlias = Literal["pass", "probe", "hub", "repair"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """One answered request, best first; tied documents in first-stage order.
+
+    Attributes:
+        docs: document indices.
+        values: their scores, never increasing.
+        chunk: which chunk of its round was answered.
+    """
+
+    docs: Positions
+    values: Floats
+    chunk: int = 0
+
+    @classmethod
+    def of(cls, docs: Positions, values: Floats, chunk: int = 0) -> "Answer":
+        """Sort an answer."""
+        order = np.lexsort((docs, -values))
+        return cls(docs[order], values[order], chunk)
+
+    def __len__(self) -> int:
+        return len(self.docs)
+
+    def starts(self) -> Positions:
+        """Where each group of tied documents begins."""
+        return np.flatnonzero(np.r_[True, self.values[1:] < self.values[:-1]])
+
+
+class Pool:
+    """The documents of one query's first pass: index <-> document position."""
+
+    def __init__(self, shards: Shards) -> None:
+        self.shards = shards
+        self.positions: Positions = np.sort(
+            np.concatenate([np.asarray(c, dtype=np.intp) for c in shards.chunks])
+        )
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def index(self, positions: Positions) -> Positions:
+        """Indices of document positions."""
+        return np.searchsorted(self.positions, positions)
+
+    def fits(self, docs: Positions) -> bool:
+        """Whether these documents fit one request."""
+        return len(docs) <= self.shards.limit and self.shards.fits(self.positions[docs])
+
+    def chunk(self, docs: Positions, purpose: Purpose) -> Chunk:
+        """One request of these documents, in first-stage order."""
+        return Chunk(np.sort(self.positions[docs]), purpose)
+
+    def answer(self, scores: Scores) -> Answer:
+        """One answer, with indices."""
+        return Answer.of(
+            self.index(scores.documents), np.asarray(scores.values, dtype=np.float64), scores.chunk
+        )
+
+
+def ask(pool: Pool, chunks: Sequence[Chunk]) -> Generator[Step, Reply, list[Answer]]:
+    """Send chunks and return the answers that came, empty ones left out."""
+    reply = yield Round(chunks)
+    assert not isinstance(reply, str)
+    return [pool.answer(scores) for scores in reply if len(scores.documents)]
+
+
+def consult(probe: Overlap | None = None) -> Generator[Step, Reply, Verdict]:
+    """Ask for the run-wide verdict."""
+    reply = yield Consult(probe)
+    assert isinstance(reply, str)
+    return reply
+
+
+class FirstPass:
+    """What the first pass told: each document stands in at most one *piece* (an answered chunk or part of one).
+
+    Attributes:
+        pieces: the answers.
+        probes: the probe's answers, without documents that no piece holds.
+        piece: n piece numbers, -1 for a document without a score.
+        place: n places within the piece, from 0 for the best.
+        quantile: n places as fractions of the piece's length, the middle of the place; NaN without a score.
+        raw: n scores as answered, NaN for none.
+        tiebreak: n ranks by quantile, then first-stage rank; unscored documents last, in first-stage order.
+    """
+
+    def __init__(self, n: int, pieces: Sequence[Answer], probes: Sequence[Answer] = ()) -> None:
+        self.pieces = list(pieces)
+        self.piece: Positions = np.full(n, -1, dtype=np.intp)
+        self.place: Positions = np.zeros(n, dtype=np.intp)
+        self.quantile: Floats = np.full(n, np.nan)
+        self.raw: Floats = np.full(n, np.nan)
+        for number, answer in enumerate(self.pieces):
+            places = np.arange(len(answer))
+            self.piece[answer.docs] = number
+            self.place[answer.docs] = places
+            self.quantile[answer.docs] = (places + 0.5) / len(answer)
+            self.raw[answer.docs] = answer.values
+        known = [(answer, self.piece[answer.docs] >= 0) for answer in probes]
+        self.probes = [Answer(a.docs[keep], a.values[keep], a.chunk) for a, keep in known if keep.any()]
+
+    def __len__(self) -> int:
+        return len(self.piece)
+
+    @cached_property
+    def scored(self) -> Positions:
+        """Indices of the documents that have a score."""
+        return np.flatnonzero(self.piece >= 0)
+
+    @cached_property
+    def tiebreak(self) -> Positions:
+        """Ranks by quantile, then first stage."""
+        ranks = np.empty(len(self), dtype=np.intp)
+        ranks[np.lexsort((np.arange(len(self)), self.quantile))] = np.arange(len(self))
+        return ranks
+
+    @cached_property
+    def quartiles(self) -> tuple[float, float]:
+        """Lower and upper quartile of all scores."""
+        low, high = np.quantile(self.raw[self.scored], [0.25, 0.75])
+        return float(low), float(high)
+
+    def by(self, value: Floats) -> Positions:
+        """All scored documents by falling value; ties by quantile, then first-stage rank."""
+        scored = self.scored
+        return scored[np.lexsort((self.tiebreak[scored], -value[scored]))]
+
+
+def overlap(first: FirstPass, others: Sequence[Answer]) -> Overlap | None:
+    """The documents of other requests, all of which the first pass has scored; None if there is none."""
+    pairs, ones, twos = [], [], []
+    for number, answer in enumerate(others):
+        pairs.append(first.piece[answer.docs] + number * len(first.pieces))
+        ones.append(first.raw[answer.docs])
+        twos.append(answer.values)
+    if not pairs:
+        return None
+    numbers = np.unique(np.concatenate(pairs), return_inverse=True)[1].astype(np.intp)
+    return Overlap(numbers, np.concatenate(ones), np.concatenate(twos), first.quartiles)
+
+
+def drift(one: Floats, two: Floats) -> tuple[float, float] | None:
+    """Median and largest difference; None of nothing."""
+    differences = np.abs(one - two)
+    differences = differences[np.isfinite(differences)]
+    return (float(np.median(differences)), float(differences.max())) if len(differences) else None
+
+
+def merged(
+    pool: Pool,
+    first: FirstPass,
+    order: Positions,
+    value: Floats,
+    *,
+    method: str,
+    certified: int = 0,
+    verdict: Verdict = "unknown",
+    drift: tuple[float, float] | None = None,
+    evidence: Overlap | None = None,
+) -> Merged:
+    """Put a ranking together: ``order`` holds the indices of all scored documents, best first.
+
+    ``value`` is aligned with it: the scores to publish, flattened where they would contradict the order.
+    """
+    unscored = np.flatnonzero(first.piece < 0)
+    everything = np.concatenate([order, unscored])
+    scores = np.concatenate([np.minimum.accumulate(value), np.full(len(unscored), np.nan)])
+    return Merged(
+        pool.positions[everything], scores, first.raw[everything], certified, method, verdict, drift, evidence
+    )

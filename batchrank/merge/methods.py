@@ -1,0 +1,73 @@
+"""The table of merge methods, and what all of them begin with."""
+
+from collections.abc import Generator
+from typing import Protocol
+
+import numpy as np
+
+from batchrank.merge.answers import FirstPass, Pool, Reply, ask, consult, merged, overlap
+from batchrank.merge.certificate import certify
+from batchrank.merge.full import full
+from batchrank.merge.hub import hub
+from batchrank.merge.raw import raw
+from batchrank.merge.rounds import Method, Shards, Step
+from batchrank.merge.rrf import rrf
+from batchrank.merge.sample import probe as probe_documents
+from batchrank.records import Chunk, Merged, Verdict
+
+
+class Build(Protocol):
+    """A method after the first pass."""
+
+    def __call__(
+        self, pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int
+    ) -> Generator[Step, Reply, Merged]:
+        """Go on from a first pass of at least two answers."""
+
+
+METHODS: dict[str, Build] = {"hub": hub, "full": full, "rrf": rrf, "raw": raw}
+BLIND = frozenset({"rrf"})  # methods to which the verdict makes no difference
+
+
+def start(method: str, shards: Shards, *, top_k: int, probe: bool = False) -> Method:
+    """Start merging one query.
+
+    Args:
+        method: a name in ``METHODS``.
+        shards: the query's chunks, at least one, and what fits a request.
+        top_k: documents, the depth that must be exact.
+        probe: whether this query carries the probe, as ``Verdicts.carries_probe`` says.
+
+    Cases:
+    1. One chunk: one request, whatever the method, and no question about the verdict. Should the API split it, its
+       parts are merged by the method.
+    2. At most one answer comes: its own order is all there is to know.
+    3. Otherwise the method goes on from the first pass and the verdict.
+    """
+    pool, many = Pool(shards), len(shards.chunks) > 1
+    asks = many and method not in BLIND
+    first = yield from _first_pass(pool, probe=probe and asks)
+    if len(first.pieces) <= 1:
+        return _alone(pool, first, method if many else "single")
+    verdict: Verdict = "unknown"
+    if asks:
+        verdict = yield from consult(overlap(first, first.probes))
+    return (yield from METHODS[method](pool, first, verdict, top_k=top_k))
+
+
+def _first_pass(pool: Pool, *, probe: bool) -> Generator[Step, Reply, FirstPass]:
+    """Send every chunk and, in the same round, the probe."""
+    chunks = [Chunk(np.asarray(chunk, dtype=np.intp)) for chunk in pool.shards.chunks]
+    count = len(chunks)
+    if probe:
+        chunks.append(pool.chunk(probe_documents(pool), "probe"))
+    answers = yield from ask(pool, chunks)
+    pieces = [answer for answer in answers if answer.chunk < count]
+    return FirstPass(len(pool), pieces, [answer for answer in answers if answer.chunk >= count])
+
+
+def _alone(pool: Pool, first: FirstPass, method: str) -> Merged:
+    """The order of the only answer, unless the probe contradicts it."""
+    proof = certify(first, first.probes)
+    order = proof.order if proof.consistent else first.by(first.raw)
+    return merged(pool, first, order, first.raw[order], method=method, certified=proof.depth)

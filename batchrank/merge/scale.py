@@ -1,0 +1,123 @@
+"""The hub's scale: the hub's documents with values that can be compared, made from one answer or from several."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from batchrank.merge.answers import Answer, FirstPass
+from batchrank.merge.isotonic import falling
+from batchrank.merge.links import informative, links
+from batchrank.records import Floats, Positions
+
+FLAT = 1e-6  # relative spread up to which scores count as all equal
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scale:
+    """M documents, best first.
+
+    Attributes:
+        docs: document indices.
+        values: scores on the base hub's scale, never increasing.
+        betters: the estimated number of better documents, never decreasing.
+    """
+
+    docs: Positions
+    values: Floats
+    betters: Floats
+
+    def __len__(self) -> int:
+        return len(self.docs)
+
+
+def scale(first: FirstPass, hubs: Sequence[Answer]) -> Scale:
+    """Join hub answers on the scale of the longest; one that shares too little with it is left out."""
+    base, *others = sorted(hubs, key=len, reverse=True)
+    docs, values = [base.docs], [base.values]
+    for other in others:
+        moved = align(first, other, base)
+        if moved is not None:
+            new = ~np.isin(other.docs, np.concatenate(docs))
+            docs.append(other.docs[new])
+            values.append(moved[new])
+    joined = Answer.of(np.concatenate(docs), np.concatenate(values))
+    # Documents tied on the scale stand in the order of their quantiles.
+    order = np.lexsort((first.tiebreak[joined.docs], -joined.values))
+    joined = Answer(joined.docs[order], joined.values[order])
+    return Scale(joined.docs, joined.values, betters(first, joined))
+
+
+def betters(first: FirstPass, hub: Answer) -> Floats:
+    """How many documents of the whole list are better than each of the hub's.
+
+    Each piece is an evenly drawn sample, so a document's place in its piece is a first guess. The second one adds up,
+    over all pieces, how many documents of the piece stand above a hub position, by interpolation between the
+    piece's own hub documents; the guesses are the axis of interpolation.
+    """
+    places = np.arange(len(hub), dtype=np.float64)
+    guess = -falling(-first.quantile[hub.docs]) * len(first.scored) + 1e-6 * places
+    piece = first.piece[hub.docs]
+    # Pieces that this answer holds nothing of are like the others.
+    share = len(first.scored) / sum(len(first.pieces[number]) for number in np.unique(piece))
+    for _ in range(2):
+        total = np.zeros(len(hub))
+        for number in np.unique(piece):
+            own = np.flatnonzero(piece == number)
+            above = np.maximum.accumulate(first.place[hub.docs[own]]).astype(np.float64)
+            # None of the piece is better than its best; all of it than what ranks below everything.
+            axis = np.r_[0.0, guess[own], len(first.scored)]
+            total += np.interp(guess, axis, np.r_[0.0, above + 0.5, len(first.pieces[number])])
+            if above[0] == 0:
+                total[: own[0]] -= np.interp(guess[: own[0]], axis[:2], [0.0, 0.5])
+            total[own] -= 0.5
+        guess = np.maximum.accumulate(total * share) + 1e-6 * places
+    return guess
+
+
+def align(first: FirstPass, other: Answer, base: Answer) -> Floats | None:
+    """A second hub's scores on the base hub's scale; None where they share too little.
+
+    Tried are a line in each link, and equal numbers of better documents; the least error on the shared documents
+    (leaving each out in turn), in base positions, decides.
+    """
+    _, here, there = np.intersect1d(other.docs, base.docs, return_indices=True)
+    if len(here) < 3:
+        return None
+    target = base.values[there]
+    best, least = None, np.inf
+    for moved, checked in _candidates(first, other, base, here, target):
+        error = float(np.abs(_position(base, checked) - _position(base, target)).mean())
+        if error < least:
+            best, least = moved, error
+    return best
+
+
+def _candidates(
+    first: FirstPass, other: Answer, base: Answer, here: Positions, target: Floats
+) -> list[tuple[Floats, Floats]]:
+    """Pairs of all moved scores, and the shared documents' as if each had not been shared."""
+    found = []
+    for link in links(np.r_[other.values, base.values]):
+        use = informative(other.values[here]) & informative(target)
+        x, y = link.forward(other.values[here]), link.forward(target)
+        if use.sum() < 3 or np.ptp(x[use]) <= FLAT * np.abs(x[use]).max():
+            continue
+        design = np.stack([np.ones(use.sum()), x[use]])
+        inverse = np.linalg.pinv(design @ design.T)
+        intercept, slope = inverse @ design @ y[use]
+        if slope <= 0:
+            continue
+        fitted = intercept + slope * x
+        leverage = np.einsum("ij,ik,kj->j", design, inverse, design)
+        checked = fitted.copy()
+        checked[use] = y[use] - (y[use] - fitted[use]) / np.maximum(1 - leverage, 1e-3)
+        found.append((link.inverse(intercept + slope * link.forward(other.values)), link.inverse(checked)))
+    counts = betters(first, base)
+    moved = np.interp(betters(first, other), counts, base.values)
+    found.append((moved, moved[here]))
+    return found
+
+
+def _position(base: Answer, values: Floats) -> Floats:
+    return np.interp(-values, -base.values, np.arange(len(base), dtype=np.float64))

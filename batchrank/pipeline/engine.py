@@ -1,0 +1,109 @@
+"""Everything a run sends with, put together from the job: endpoint, limiter, ledger, merge."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from batchrank.job import Job
+from batchrank.ledger import Ledger, Spent
+from batchrank.limiter import Limiter
+from batchrank.merge.verdict import Verdicts
+from batchrank.pipeline.drive import Driver
+from batchrank.pipeline.tasks import beside
+from batchrank.pipeline.verdicts import SharedVerdicts
+from batchrank.send import Dispatcher, Http, Places, Sender, Spend
+from batchrank.shard import Limits, Sharder
+from batchrank.tokens import counter
+from batchrank.wire import CODECS
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """The parts of a run that live as long as it does."""
+
+    job: Job
+    sharder: Sharder
+    sender: Sender
+    dispatcher: Dispatcher
+    limiter: Limiter
+    places: Places
+    spend: Spend
+    verdicts: Verdicts
+    driver: Driver
+    ledger: Ledger
+
+
+def sharder(job: Job) -> Sharder:
+    """What shards queries for a job.
+
+    Raises:
+        MissingExtraError: the tokenizer needs an extra that isn't installed.
+    """
+    card = job.card
+    limits = Limits(
+        documents=card.documents,
+        request_tokens=card.request_tokens,
+        item_tokens=card.item_tokens,
+        body_bytes=card.body_bytes,
+        overhead_tokens=job.limits.overhead_tokens,
+        headroom=job.limits.headroom,
+    )
+    return Sharder(limits, counter(job.tokenizer), instruct=job.instruct)
+
+
+@asynccontextmanager
+async def engine(
+    job: Job, shards: Sharder, ledger: Ledger, spent: Spent, verdicts: Verdicts
+) -> AsyncIterator[Engine]:
+    """Start everything a run needs; the ledger is already being served, the verdicts perhaps restored.
+
+    Raises:
+        JobError: no API key, or a tokenizer that can't be read.
+    """
+    card, key = job.card, job.api_key()
+    async with AsyncExitStack() as stack:
+        url = await _emulated(job, stack) if job.emulated else job.url
+        codec = CODECS[job.wire]
+        http = await stack.enter_async_context(
+            Http(
+                url, codec, key=key or "emulator", headers=job.endpoint.headers, timeout=job.endpoint.timeout
+            )
+        )
+        limiter = Limiter(rpm=card.rpm, tpm=card.tpm)
+        concurrency = job.rate.concurrency
+        places = Places(concurrency if isinstance(concurrency, int) else None)
+        dispatcher = Dispatcher(limiter, places)
+        spend = Spend(
+            job.price,
+            max_cost=job.budget.max_cost,
+            max_tokens=job.budget.max_tokens,
+            spent_tokens=spent.all_tokens,
+        )
+        sender = Sender(
+            http=http,
+            codec=codec,
+            ledger=ledger,
+            dispatcher=dispatcher,
+            spend=spend,
+            scope=f"{job.url}\n{job.wire}\n",
+            model=card.name,
+            instruct=job.instruct,
+            attempts=job.retry.attempts,
+            max_delay=job.retry.max_delay,
+            outage=job.retry.outage,
+            rng=random.Random(),  # noqa: S311 jitter, not secrets
+        )
+        driver = Driver(sender, SharedVerdicts(verdicts), job.merge.method, job.merge.top_k, job.price)
+        await stack.enter_async_context(beside(dispatcher.serve))
+        yield Engine(job, shards, sender, dispatcher, limiter, places, spend, verdicts, driver, ledger)
+
+
+async def _emulated(job: Job, stack: AsyncExitStack) -> str:
+    """Start an emulator of the job's model in this process; its scores are relative to the request, as documented."""
+    from batchrank.emulator import Emulator, Settings
+    from batchrank.models import vendor
+
+    settings = Settings(cards={job.card.name: job.card}, tokenizer=job.tokenizer, scores="relative")
+    emulator = await stack.enter_async_context(Emulator(settings))
+    return emulator.url + vendor(job.card.vendor).paths[job.wire]

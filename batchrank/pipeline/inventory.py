@@ -1,0 +1,66 @@
+"""What a ledger holds, and what of it may be dropped."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from batchrank.errors import JobError
+from batchrank.job import Job
+from batchrank.ledger import Ledger
+from batchrank.pipeline.resume import scope
+from batchrank.pipeline.tasks import beside
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a ledger holds over all its runs; tokens are as billed, or as predicted where no bill was seen."""
+
+    answers: int
+    documents: int
+    tokens: int
+    rejections: int
+    malformed: int
+    malformed_tokens: int
+    ambiguous: int
+    ambiguous_tokens: int
+
+
+async def inventory(ledger: Ledger) -> Inventory:
+    """Count what a ledger holds."""
+    async with beside(ledger.serve):
+        result: Inventory = await ledger.perform(_count)
+        return result
+
+
+async def compact_ledger(ledger: Ledger, job: Job) -> int:
+    """Drop the answers that the job's last complete run did not use; how many.
+
+    Raises:
+        JobError: the job has no complete run.
+    """
+    async with beside(ledger.serve):
+        state = await ledger.load(f"run/{scope(job)}")
+        if state is None or not state["complete"]:
+            raise JobError("--compact: the job has no complete run yet, so every answer may still be needed")
+        dropped: int = await ledger.perform(lambda db: _drop(db, state["number"]))
+    ledger.vacuum()
+    return dropped
+
+
+def _count(db: sqlite3.Connection) -> Inventory:
+    answers, documents, tokens = db.execute(
+        "SELECT COUNT(*), "
+        "COALESCE(SUM((LENGTH(scores) - 1) / CASE SUBSTR(scores, 1, 1) WHEN x'34' THEN 4 ELSE 8 END), 0), "
+        "COALESCE(SUM(COALESCE(tokens, predicted)), 0) FROM answers"
+    ).fetchone()
+    (rejections,) = db.execute("SELECT COUNT(*) FROM rejections").fetchone()
+    attempts = "SELECT COUNT(*), COALESCE(SUM(predicted), 0) FROM attempts WHERE kind = ?"
+    malformed = db.execute(attempts, ("malformed",)).fetchone()
+    ambiguous = db.execute(attempts, ("ambiguous",)).fetchone()
+    return Inventory(
+        answers, documents, tokens, rejections, malformed[0], malformed[1], ambiguous[0], ambiguous[1]
+    )
+
+
+def _drop(db: sqlite3.Connection, run: int) -> int:
+    answers = db.execute("DELETE FROM answers WHERE used <> ?", (run,)).rowcount
+    return answers + db.execute("DELETE FROM rejections WHERE used <> ?", (run,)).rowcount

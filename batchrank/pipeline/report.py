@@ -1,0 +1,142 @@
+"""What came of a run: the content of ``summary.json``, and the exit code."""
+
+import platform
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from batchrank.errors import BatchrankError
+from batchrank.job import Job
+from batchrank.pipeline.engine import Engine
+from batchrank.pipeline.resume import Checkpoint, fingerprint, identity
+from batchrank.pipeline.summary import Totals
+from batchrank.version import __version__
+
+FAILED_QUERIES = 3
+_DRIFT = 0.02
+_LIBRARIES = ("aiohttp", "anyio", "gigatoken", "numpy", "orjson", "pyarrow", "dashscope")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What came of a run.
+
+    Attributes:
+        exit_code: 0 complete, 3 complete but some queries failed, else why the run stopped.
+        reason: why it stopped early; None when it is complete.
+        data: all there is to say, as plain data without secrets.
+    """
+
+    exit_code: int
+    reason: BatchrankError | None
+    data: dict[str, Any]
+
+
+def report(
+    job: Job,
+    parts: Engine,
+    totals: Totals,
+    *,
+    reason: BatchrankError | None,
+    elapsed: float,
+    notices: list[str],
+    checkpoints: list[Checkpoint],
+    inputs: list[list[Any]] | None,
+) -> Report:
+    """Sum up a run."""
+    code = reason.exit_code if reason else (FAILED_QUERIES if totals.failed else 0)
+    notices = [*notices, *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
+    data = {
+        "name": job.name,
+        "complete": reason is None,
+        "exit_code": code,
+        "reason": None if reason is None else str(reason),
+        "totals": totals.state() | {"extra_documents": round(totals.extra, 6)},
+        "spend": _spend(parts),
+        "process": _process(parts, elapsed),
+        "notices": notices,
+        "verdict": _verdict(parts),
+        "parts": {name: digest for part in checkpoints for name, digest in part.digests.items()},
+        "hashes": {
+            "job": fingerprint(identity(job, parts.sharder.counter.name)),
+            "input": fingerprint(inputs),
+        },
+        "versions": _versions(),
+        "job": job.public(),
+    }
+    return Report(code, reason, data)
+
+
+def _spend(parts: Engine) -> dict[str, Any]:
+    spend = parts.spend
+    reused = parts.sender.counts.reused_tokens
+    price = spend.price
+    return {
+        "tokens": spend.tokens,
+        "cost": spend.cost,
+        "currency": price.currency if price else None,
+        "perhaps_billed_for_nothing_tokens": spend.lost_tokens,
+        "saved_tokens": reused,
+        "saved_cost": price.cost(reused) if price else None,
+        "predicted_tokens": spend.predicted_tokens,
+        "billed_tokens": spend.billed_tokens,
+        "drift": round(spend.drift, 6),
+    }
+
+
+def _process(parts: Engine, elapsed: float) -> dict[str, Any]:
+    counts, limiter = parts.sender.counts, parts.limiter.stats()
+    return {
+        "seconds": round(elapsed, 3),
+        "requests": counts.requests,
+        "reused_requests": counts.reused_requests,
+        "retries": dict(counts.retries),
+        "malformed": counts.malformed,
+        "ambiguous": counts.ambiguous,
+        "splits": counts.splits,
+        "documents_per_second": round(counts.documents / elapsed, 1) if elapsed else 0.0,
+        "quota_used": round(max(limiter.requests_used, limiter.tokens_used), 4),
+        "throttled": dict(limiter.throttled),
+    }
+
+
+def _drift_notice(parts: Engine) -> list[str]:
+    spend = parts.spend
+    if abs(spend.drift) <= _DRIFT or not parts.sharder.counter.exact:
+        return []
+    text = f"billed tokens differ from the predicted by {spend.drift:+.1%}"
+    hidden = round(spend.hidden_tokens)
+    return [f"{text}; limits.overhead_tokens: {hidden} would explain it" if hidden > 0 else text]
+
+
+def _verdict(parts: Engine) -> dict[str, Any]:
+    components = parts.verdicts.components()
+    return {
+        "declared": parts.job.card.scores,
+        "flips": [asdict(flip) for flip in parts.verdicts.flips()],
+        "components": None if components is None else asdict(components),
+    }
+
+
+def _verdict_notices(job: Job, parts: Engine, totals: Totals) -> list[str]:
+    notices = [
+        f"scores were taken to be comparable across requests ({flip.before}) until query {flip.ordinal} of those with "
+        "more than one chunk showed that they aren't; rankings before it were merged by raw scores"
+        for flip in parts.verdicts.flips()
+    ]
+    if job.merge.method == "raw" and totals.verdicts.get("relative"):
+        notices.append(
+            "merge.method raw sorts scores of different requests together, but this model's scores were found to be "
+            "relative to their request: rankings of lists beyond one request are WRONG; use merge.method hub"
+        )
+    return notices
+
+
+def _versions() -> dict[str, str]:
+    found = {"batchrank": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,173 @@
+"""What an earlier process of the same run left: which parts are published, and how the run stood after each."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from batchrank.job import Job
+from batchrank.ledger import Ledger, Spent
+from batchrank.version import __version__
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How a run stood when a part had been published.
+
+    Attributes:
+        part: the part's number, from 0.
+        files: its files' names and sizes in bytes.
+        position: items of the input dealt with so far.
+        ordinal: queries of more than one chunk among them.
+        totals: the sums so far.
+        verdicts: the run-wide verdict's state.
+        failures: dead letters since the part before, those of the reader left out (it finds them again).
+        digests: SHA-256 of the part's files.
+    """
+
+    part: int
+    files: dict[str, int]
+    position: int
+    ordinal: int
+    totals: dict[str, Any]
+    verdicts: dict[str, Any]
+    failures: list[dict[str, Any]]
+    digests: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a run starts.
+
+    Attributes:
+        checkpoints: of the parts that stay as they are.
+        changed: what differs from the run before, for the user.
+        spent: what earlier processes of this run have spent.
+        continued: whether this continues a run that was cut short.
+    """
+
+    checkpoints: Sequence[Checkpoint]
+    changed: Sequence[str]
+    spent: Spent
+    continued: bool
+
+
+class Resume:
+    """The run's state in the ledger, apart from other jobs' that share it.
+
+    Args:
+        ledger: where the state is kept.
+        job: the job.
+        inputs: the input files' names, sizes and times; None when they can't be compared (standard input).
+        tokenizer: what counts tokens, because chunks depend on it.
+    """
+
+    def __init__(self, ledger: Ledger, job: Job, inputs: list[list[Any]] | None, tokenizer: str) -> None:
+        self._ledger = ledger
+        self._scope = scope(job)
+        self._folder = Path("" if job.output is None else job.output.path).absolute()
+        self._identity = identity(job, tokenizer)
+        self._inputs = inputs
+        self._number = 0
+
+    async def begin(self, *, fresh: bool) -> Start:
+        """Find out where to start, and note that the run has begun.
+
+        Published parts stay if the run before was cut short and neither job nor input has changed since.
+        """
+        before = await self._ledger.load(f"run/{self._scope}")
+        continued = before is not None and not before["complete"]
+        if continued:
+            self._number = before["number"]
+        else:
+            self._number = 1 + (await self._ledger.load("runs") or 0)
+            await self._ledger.save("runs", self._number)
+        changed = _differences(before, self._identity, self._inputs)
+        checkpoints: list[Checkpoint] = []
+        if continued and not changed and not fresh and self._inputs is not None:
+            checkpoints = await self._checkpoints()
+        state = {
+            "number": self._number,
+            "complete": False,
+            "identity": self._identity,
+            "inputs": self._inputs,
+            "folder": str(self._folder),
+        }
+        await self._ledger.save(f"run/{self._scope}", state)
+        await self._ledger.save(f"part/{self._scope}/{len(checkpoints)}", None)
+        spent = await self._ledger.begin(self._number)
+        return Start(checkpoints, changed, spent, continued)
+
+    async def _checkpoints(self) -> list[Checkpoint]:
+        found: list[Checkpoint] = []
+        while data := await self._ledger.load(f"part/{self._scope}/{len(found)}"):
+            checkpoint = Checkpoint(**data)
+            if not all(_size(self._folder / name) == size for name, size in checkpoint.files.items()):
+                break
+            found.append(checkpoint)
+        return found
+
+    async def published(self, checkpoint: Checkpoint) -> None:
+        """Commit that a part stands; what an older run knew of later parts is void."""
+        data = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+        await self._ledger.save(f"part/{self._scope}/{checkpoint.part + 1}", None)
+        await self._ledger.save(f"part/{self._scope}/{checkpoint.part}", data)
+
+    async def complete(self) -> None:
+        """Commit that the run has ended; the next one starts anew."""
+        state = await self._ledger.load(f"run/{self._scope}")
+        await self._ledger.save(f"run/{self._scope}", state | {"complete": True})
+
+
+def scope(job: Job) -> str:
+    """What tells a job's state from that of other jobs that share its ledger: where its output goes."""
+    out = "" if job.output is None else str(Path(job.output.path).absolute())
+    return hashlib.sha256(out.encode()).hexdigest()[:16]
+
+
+def identity(job: Job, tokenizer: str) -> dict[str, Any]:
+    """All that the rankings of a job depend on besides the input's content."""
+    card, output = job.card, job.output
+    source = None if job.input is None else job.input.model_dump(mode="json", exclude={"path"})
+    return {
+        "batchrank": __version__,
+        "input": source,
+        "model": card.model_dump(mode="json", exclude={"rpm", "tpm", "source", "prices"}),
+        "price": None if job.price is None else job.price.model_dump(mode="json"),
+        "endpoint": [job.url, job.wire],
+        "instruct": job.instruct,
+        "merge": job.merge.model_dump(mode="json"),
+        "limits": [job.limits.overhead_tokens, job.limits.headroom],
+        "tokenizer": tokenizer,
+        "output": None if output is None else [output.format, output.top_n],
+    }
+
+
+def fingerprint(data: Any) -> str:
+    """SHA-256 of plain data."""
+    return hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def inputs(files: Sequence[Path] | None) -> list[list[Any]] | None:
+    """Names, sizes and times of the input files, to tell whether they changed."""
+    if files is None:
+        return None
+    facts = [(path, path.stat()) for path in files]
+    return [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in facts]
+
+
+def _differences(before: Any, now: dict[str, Any], files: list[list[Any]] | None) -> list[str]:
+    if before is None:
+        return []
+    changed = [f"the job ({key})" for key in now if before["identity"].get(key) != now[key]]
+    return changed + (["the input"] if before["inputs"] != files else [])
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None

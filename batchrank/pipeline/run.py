@@ -1,0 +1,271 @@
+"""A whole job: read, shard, send, merge, write; continued where it stopped, summed up at the end."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from batchrank.errors import BatchrankError, JobError, OutputError, Place, TooManyFailuresError
+from batchrank.job import Job
+from batchrank.ledger import Ledger
+from batchrank.merge.verdict import Verdicts
+from batchrank.pipeline.engine import Engine, engine, sharder
+from batchrank.pipeline.flow import Flow, Outcome, Reader
+from batchrank.pipeline.only import OnlyFailed
+from batchrank.pipeline.report import Report, report
+from batchrank.pipeline.resume import Checkpoint, Resume, Start, inputs
+from batchrank.pipeline.room import ROOM_BYTES, Room
+from batchrank.pipeline.sink import FailureLines, Sink
+from batchrank.pipeline.summary import Progress, Totals
+from batchrank.pipeline.tasks import beside
+from batchrank.read import Gauge, find, read
+from batchrank.records import Failure
+from batchrank.write import FailureLog, Part, StreamWriter, Writer, write_summary
+
+_FINISHED_PER_PLACE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to run a job.
+
+    Attributes:
+        fresh: start over even if an earlier run could be continued; its paid answers are still reused.
+        forget: drop all paid answers first.
+        only_failed: ask the API only about what failed in the run before.
+        part_rows: rows after which an output file is closed and published.
+        drain: seconds that requests in flight are given once the run has to stop.
+    """
+
+    fresh: bool = False
+    forget: bool = False
+    only_failed: bool = False
+    part_rows: int = 500_000
+    drain: float = 25.0
+
+
+class Run:
+    """One run of a job; ``execute`` once. ``progress`` and ``stop`` may be used meanwhile.
+
+    Raises:
+        JobError: the job lacks an input or an output.
+    """
+
+    def __init__(self, job: Job, options: Options | None = None) -> None:
+        if job.input is None or job.output is None:
+            raise JobError("a run needs input.path and output.path; batchrank.rerank() needs neither")
+        self.job = job
+        self.options = options or Options()
+        self.totals = Totals()
+        self.notices: list[str] = []
+        self._input, self._output = job.input, job.output
+        self.folder = None if job.output.path == "-" else Path(job.output.path)
+        self._reason: BatchrankError | None = None
+        self._flow: Flow | None = None
+        self._engine: Engine | None = None
+        self._gauge = Gauge()
+        self._started = time.monotonic()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the run was asked to stop."""
+        return self._reason is not None
+
+    def stop(self, reason: BatchrankError) -> None:
+        """Admit no more queries, drain what is in flight, and let ``execute`` end."""
+        self._reason = self._reason or reason
+        if self._flow is not None:
+            self._flow.stop(self._reason)
+
+    async def execute(self) -> Report:
+        """Run the job, continuing an earlier run that was cut short.
+
+        Returns:
+            What came of it, with the exit code; also written to ``summary.json``.
+
+        Raises:
+            JobError: the job can't be run: no key, no such tokenizer, nothing failed before.
+            InputError: the input as a whole is unusable.
+            LedgerError: the ledger can't be used.
+            OutputError: the output can't be written.
+        """
+        self._started = time.monotonic()
+        self.job.api_key()  # a missing key should be told before anything is touched
+        shards = sharder(self.job)
+        only = OnlyFailed.of(self.job) if self.options.only_failed else None
+        sources = find(self._input.path, self._input.format)
+        paths = [Path(source.path) for source in sources if source.path is not None]
+        facts = inputs(paths) if len(paths) == len(sources) else None
+        ledger = await anyio.to_thread.run_sync(Ledger, self.job.ledger_path)
+        try:
+            async with beside(ledger.serve):
+                if self.options.forget:
+                    await ledger.forget()
+                resume = Resume(ledger, self.job, facts, shards.counter.name)
+                start = await resume.begin(fresh=self.options.fresh or only is not None)
+                self._tell(start)
+                verdicts = Verdicts(self.job.card.scores)
+                if start.checkpoints:
+                    verdicts = Verdicts.restore(start.checkpoints[-1].verdicts)
+                async with engine(self.job, shards, ledger, start.spent, verdicts) as parts:
+                    parts.sender.allow = only
+                    self._engine = parts
+                    return await self._run(parts, resume, start, facts)
+        finally:
+            ledger.close()
+
+    async def _run(
+        self, parts: Engine, resume: Resume, start: Start, facts: list[list[Any]] | None
+    ) -> Report:
+        checkpoints = list(start.checkpoints)
+        last = checkpoints[-1] if checkpoints else None
+        self.totals = Totals(**last.totals) if last else Totals()
+        published: list[Part] = []
+        writer, failures = self._outputs(checkpoints, published)
+        try:
+            for failure in (f for checkpoint in checkpoints for f in checkpoint.failures):
+                failures.write(Failure(**failure | {"place": Place(**failure["place"])}))
+            sink = Sink(
+                writer, failures, self.totals,
+                top_k=self.job.merge.top_k, verdicts=parts.verdicts, ordinal=last.ordinal if last else 0,
+                published=published, clear=lambda: self._clear(writer),
+            )  # fmt: skip
+            reason = await self._flow_through(parts, resume, sink, failures, checkpoints)
+            if not isinstance(reason, OutputError):
+                checkpoints += await sink.close()
+            await anyio.to_thread.run_sync(failures.close)
+        finally:
+            writer.abort()
+        result = report(
+            self.job, parts, self.totals,
+            reason=reason, elapsed=time.monotonic() - self._started, notices=self.notices,
+            checkpoints=checkpoints, inputs=facts,
+        )  # fmt: skip
+        if self.folder is not None:
+            await anyio.to_thread.run_sync(write_summary, self.folder / "summary.json", result.data)
+        if reason is None:
+            await resume.complete()
+        return result
+
+    def _outputs(
+        self, checkpoints: list[Checkpoint], published: list[Part]
+    ) -> tuple[Writer | StreamWriter, FailureLog | FailureLines]:
+        if self.folder is None:
+            return StreamWriter(self._output, sys.stdout.buffer), FailureLines()
+        writer = Writer(
+            self._output,
+            first_part=len(checkpoints),
+            part_rows=self.options.part_rows,
+            on_published=published.append,
+        )
+        return writer, FailureLog(self.folder / "failed.jsonl")
+
+    def _clear(self, writer: Writer | StreamWriter) -> None:
+        """Take down what an older run left, so that nobody takes a mixture for one run's output."""
+        if self.folder is not None and isinstance(writer, Writer):
+            (self.folder / "summary.json").unlink(missing_ok=True)
+            writer.sweep()
+
+    async def _flow_through(
+        self,
+        parts: Engine,
+        resume: Resume,
+        sink: Sink,
+        failures: FailureLog | FailureLines,
+        checkpoints: list[Checkpoint],
+    ) -> BatchrankError | None:
+        last = checkpoints[-1] if checkpoints else None
+
+        async def deliver(outcomes: list[Outcome]) -> None:
+            for checkpoint in await sink.write(outcomes):
+                await resume.published(checkpoint)
+                checkpoints.append(checkpoint)
+            self._check_failures()
+
+        room = Room(ROOM_BYTES, _FINISHED_PER_PLACE * parts.places.most)
+        self._flow = flow = Flow(parts.driver, deliver, room=room, drain=self.options.drain)
+        if self._reason is not None:
+            flow.stop(self._reason)
+        position = last.position if last else 0
+        reader = Reader(
+            read(self._input, self._gauge),
+            parts.sharder,
+            skip=position,
+            ordinal=last.ordinal if last else 0,
+            passed=failures.write,
+        )
+        await flow.run(reader.batches(), first=position)
+        return flow.reason
+
+    def _check_failures(self) -> None:
+        most = self.job.failures.max_queries
+        if most is not None and self.totals.failed > most and self._flow is not None:
+            raise TooManyFailuresError(
+                f"failures.max_queries: {self.totals.failed} queries failed, more than {most}; see failed.jsonl"
+            )
+
+    def _tell(self, start: Start) -> None:
+        if start.checkpoints:
+            self.notices.append(
+                f"continues an earlier run: {len(start.checkpoints)} published parts, "
+                f"{start.checkpoints[-1].position:,} queries, stay as they are"
+            )
+        elif start.changed:
+            self.notices.append(
+                f"changed since the last run: {', '.join(start.changed)}; all rankings are made anew, and answers to "
+                "requests that did not change are reused"
+            )
+        elif start.continued:
+            self.notices.append("continues an earlier run that was cut short; its answers are reused")
+        if self.folder is None and self.job.ledger_path is None:
+            self.notices.append("there is no ledger: answers are lost if the run is cut short")
+
+    def progress(self) -> Progress | None:
+        """A snapshot; None before the first request could be sent."""
+        parts, flow = self._engine, self._flow
+        if parts is None or flow is None:
+            return None
+        counts, limiter = parts.sender.counts, parts.limiter.stats()
+        card, elapsed = self.job.card, time.monotonic() - self._started
+        done = self.totals.queries + self.totals.failed
+        share = self._gauge.share * done / max(1, flow.admitted)
+        return Progress(
+            queries=self.totals.queries,
+            failed=self.totals.failed,
+            unfinished=flow.unfinished,
+            documents=counts.documents,
+            requests=counts.requests,
+            in_flight=parts.places.busy,
+            retries=sum(counts.retries.values()),
+            reused=counts.reused_requests,
+            tokens=parts.spend.tokens,
+            billed_tokens=counts.tokens,
+            cost=parts.spend.cost,
+            currency=self.job.price.currency if self.job.price else "",
+            rpm=card.rpm,
+            tpm=card.tpm,
+            quota_used=max(limiter.requests_used, limiter.tokens_used),
+            elapsed=elapsed,
+            share=share,
+            eta=elapsed * (1 - share) / share if share > 0.001 else None,
+        )
+
+
+async def run(job: Job, options: Options | None = None) -> Report:
+    """Run a job from its files to its output folder: what ``batchrank run`` does.
+
+    Args:
+        job: the job, from ``load_job`` or made in Python, with ``input`` and ``output``.
+        options: how to run it.
+
+    Returns:
+        What came of it, with the exit code.
+
+    Raises:
+        BatchrankError: the run could not start, or its output could not be written.
+    """
+    return await Run(job, options).execute()

@@ -1,0 +1,127 @@
+"""Outcomes -> files, in input order, in a worker thread; a checkpoint after each published part."""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import anyio.to_thread
+
+from batchrank.merge.verdict import Verdicts
+from batchrank.pipeline.drive import Ranked
+from batchrank.pipeline.flow import Outcome
+from batchrank.pipeline.resume import Checkpoint
+from batchrank.pipeline.summary import Totals
+from batchrank.records import Failure
+from batchrank.write import FailureLog, Part, StreamWriter, Writer
+
+log = logging.getLogger(__name__)
+
+
+class FailureLines:
+    """Dead letters as log lines, for runs without an output folder."""
+
+    def write(self, failure: Failure) -> None:
+        """Log one failure."""
+        log.warning("%s: query %r: %s: %s", failure.place, failure.query_id, failure.cause, failure.message)
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class Sink:
+    """Takes outcomes in input order and writes them.
+
+    Args:
+        writer: writes rankings, in parts.
+        failures: writes dead letters.
+        totals: sums up what was written.
+        top_k: the depth that should be certified.
+        verdicts: the run-wide verdict, whose state goes into checkpoints.
+        ordinal: queries of more than one chunk that came before.
+        published: where the writer puts each part it has published.
+        clear: called before the first ranking is written, to take down what an older run left.
+    """
+
+    def __init__(
+        self,
+        writer: Writer | StreamWriter,
+        failures: FailureLog | FailureLines,
+        totals: Totals,
+        *,
+        top_k: int,
+        verdicts: Verdicts,
+        ordinal: int,
+        published: list[Part],
+        clear: Callable[[], None],
+    ) -> None:
+        self._clear: Callable[[], None] | None = clear
+        self._published = published
+        self._writer = writer
+        self._failures = failures
+        self._totals = totals
+        self._top_k = top_k
+        self._verdicts = verdicts
+        self._ordinal = ordinal
+        self._position = 0
+        self._recent: list[dict[str, Any]] = []
+
+    async def write(self, outcomes: list[Outcome]) -> list[Checkpoint]:
+        """Write some outcomes; the checkpoints of parts that this published."""
+        return await anyio.to_thread.run_sync(self._write, outcomes)
+
+    async def close(self) -> list[Checkpoint]:
+        """Publish the last part, full or not; its checkpoint."""
+        await anyio.to_thread.run_sync(self._writer.close)
+        return self._checkpoints(self._position)
+
+    def _write(self, outcomes: list[Outcome]) -> list[Checkpoint]:
+        checkpoints: list[Checkpoint] = []
+        for outcome in outcomes:
+            if outcome.ordinal is not None:
+                self._ordinal = outcome.ordinal + 1
+            if isinstance(outcome.result, Failure):
+                self._fail(outcome.result, keep=not outcome.unreadable)
+            else:
+                self._rank(outcome.result)
+            self._position = outcome.position + 1
+            checkpoints += self._checkpoints(self._position)
+        return checkpoints
+
+    def _fail(self, failure: Failure, *, keep: bool) -> None:
+        self._failures.write(failure)
+        self._totals.fail(failure.cause)
+        if keep:
+            self._recent.append(_plain(failure))
+
+    def _rank(self, ranked: Ranked) -> None:
+        for failure in ranked.refused:
+            self._failures.write(failure)
+            self._recent.append(_plain(failure))
+        if self._clear is not None:
+            self._clear()
+            self._clear = None
+        self._totals.add(ranked, self._top_k)
+        self._writer.write(ranked.ranking)
+
+    def _checkpoints(self, position: int) -> list[Checkpoint]:
+        parts, self._published[:] = list(self._published), []
+        made = []
+        for part in parts:
+            checkpoint = Checkpoint(
+                part=part.index,
+                files={file.name: file.bytes for file in part.files},
+                digests={file.name: file.sha256 for file in part.files},
+                position=position,
+                ordinal=self._ordinal,
+                totals=self._totals.state(),
+                verdicts=self._verdicts.state(),
+                failures=self._recent,
+            )
+            made.append(checkpoint)
+            self._recent = []
+        return made
+
+
+def _plain(failure: Failure) -> dict[str, Any]:
+    return dataclasses.asdict(failure)

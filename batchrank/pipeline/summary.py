@@ -1,0 +1,134 @@
+"""What a run amounts to: totals that a rerun repeats, and a snapshot for the display."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from batchrank.pipeline.drive import Ranked
+from batchrank.records import Ranking
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over queries in input order; the same on every run of the same job, however often it was interrupted.
+
+    Attributes:
+        queries: queries ranked.
+        failed: queries and records that could not be ranked.
+        documents: candidates of the ranked queries.
+        unscored: candidates without a score: blank, or refused by the API.
+        refused: candidates that the API refused.
+        chunks: requests of the first passes.
+        requests: answered requests in all.
+        sent: documents in those requests.
+        one_pass: documents that a single pass over each list sends.
+        tokens: tokens billed for those requests, whenever they were asked.
+        certified: queries proven exact to ``merge.top_k`` (or to their end).
+        multi_chunk: queries that needed more than one chunk.
+        methods: queries by the method that made the ranking.
+        verdicts: queries of more than one chunk by verdict.
+        causes: failures by cause.
+    """
+
+    queries: int = 0
+    failed: int = 0
+    documents: int = 0
+    unscored: int = 0
+    refused: int = 0
+    chunks: int = 0
+    requests: int = 0
+    sent: int = 0
+    one_pass: int = 0
+    tokens: int = 0
+    certified: int = 0
+    multi_chunk: int = 0
+    methods: dict[str, int] = field(default_factory=dict)
+    verdicts: dict[str, int] = field(default_factory=dict)
+    causes: dict[str, int] = field(default_factory=dict)
+
+    def add(self, ranked: Ranked, top_k: int) -> None:
+        """Count one ranked query."""
+        ranking = ranked.ranking
+        cost, merge = ranking.cost, ranking.merge
+        self.queries += 1
+        self.documents += len(ranking)
+        self.unscored += _unscored(ranking)
+        self.refused += len(ranked.refused)
+        self.chunks += cost.chunks
+        self.requests += cost.requests
+        self.sent += cost.documents
+        self.one_pass += len(merge.order)
+        self.tokens += cost.tokens
+        self.certified += merge.certified >= min(top_k, len(merge.order) - len(ranked.refused))
+        _count(self.methods, merge.method)
+        if cost.chunks > 1:
+            self.multi_chunk += 1
+            _count(self.verdicts, merge.verdict)
+        for _ in ranked.refused:
+            _count(self.causes, "document-refused")
+
+    def fail(self, cause: str) -> None:
+        """Count one query or record that could not be ranked."""
+        self.failed += 1
+        _count(self.causes, cause)
+
+    def state(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)
+
+    @property
+    def extra(self) -> float:
+        """Documents paid for beyond one pass, as a share of one pass."""
+        return self.sent / self.one_pass - 1 if self.one_pass else 0.0
+
+
+def _unscored(ranking: Ranking) -> int:
+    return int(np.isnan(ranking.scores).sum())
+
+
+def _count(table: dict[str, int], name: str) -> None:
+    table[name] = table.get(name, 0) + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A snapshot of a running job.
+
+    Attributes:
+        queries: written so far; ``unfinished`` more are under way.
+        failed: queries and records that could not be ranked.
+        documents: documents in answered requests of this process.
+        requests: requests sent by this process; ``in_flight`` of them have no answer yet.
+        retries: requests that had to be repeated.
+        reused: requests answered by the ledger.
+        tokens: tokens spent by the run.
+        billed_tokens: tokens billed to this process.
+        cost: the run's cost, None without a price; ``currency`` names its unit.
+        rpm: requests a minute allowed.
+        tpm: tokens a minute allowed.
+        quota_used: the part of the scarcer quota used in the last minute.
+        elapsed: seconds since the start.
+        share: the part of the input that is done with, by bytes.
+        eta: seconds to go at the pace so far, None while unknown.
+    """
+
+    queries: int
+    failed: int
+    unfinished: int
+    documents: int
+    requests: int
+    in_flight: int
+    retries: int
+    reused: int
+    tokens: int
+    billed_tokens: int
+    cost: float | None
+    currency: str
+    rpm: float
+    tpm: float
+    quota_used: float
+    elapsed: float
+    share: float
+    eta: float | None

@@ -1,0 +1,34 @@
+"""The run-wide verdict, for queries that finish in any order: each waits for just the evidence it depends on."""
+
+import anyio
+
+from batchrank.merge.verdict import Verdicts
+from batchrank.records import Overlap, Verdict
+
+
+class SharedVerdicts:
+    """Wraps the pure ``Verdicts``: whoever asks too early waits until the evidence is in."""
+
+    def __init__(self, verdicts: Verdicts) -> None:
+        self.verdicts = verdicts
+        self._changed = anyio.Event()
+
+    async def at(self, ordinal: int) -> Verdict:
+        """The verdict that counts for the multi-chunk query with this ordinal."""
+        while (verdict := self.verdicts.at(ordinal)) is None:
+            await self._changed.wait()
+        return verdict
+
+    def record_probe(self, ordinal: int, probe: Overlap | None) -> None:
+        """Take in a probe's evidence; None when the query ended without any."""
+        self.verdicts.record_probe(ordinal, probe)
+        self._notify()
+
+    def record_hub(self, ordinal: int, hub: Overlap | None) -> None:
+        """Take in a hub's evidence; None when the query had no hub."""
+        self.verdicts.record_hub(ordinal, hub)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

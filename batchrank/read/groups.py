@@ -1,0 +1,135 @@
+"""Segments -> queries: pairs that follow one another and have the same query id are one query.
+
+A group goes on from the end of one file to the start of the next, as sharded part files are cut anywhere.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
+
+import numpy as np
+
+from batchrank.errors import Place, QueryError
+from batchrank.formats import Segment
+from batchrank.formats.base import TRUNCATED
+from batchrank.read.seen import SeenIds
+from batchrank.records import Failure, Floats, Query
+
+
+def queries(items: Iterable[Segment | Failure], seen: SeenIds) -> Iterator[Query | Failure]:
+    """Join segments to queries, in order; failures of single records pass through as they come."""
+    group: _Group | None = None
+    for item in items:
+        if isinstance(item, Failure):
+            if group and item.cause == TRUNCATED:
+                group.cut(item)
+            yield item
+        elif group and group.continues(item):
+            group.add(item)
+        else:
+            if group:
+                yield group.result()
+            group = _Group(item, seen.add(item.query_id, item.place))
+            if item.whole:
+                yield group.result()
+                group = None
+    if group:
+        yield group.result()
+
+
+class _Group:
+    """One query while its segments come in."""
+
+    def __init__(self, first: Segment, earlier: Place | None) -> None:
+        self._first = first
+        self._last = first.place
+        self._fault = _duplicate(first, earlier) if earlier else first.fault
+        self._more: list[Segment] = []
+
+    def continues(self, segment: Segment) -> bool:
+        return not segment.whole and segment.query_id == self._first.query_id
+
+    def add(self, segment: Segment) -> None:
+        """Take more of the query's documents; none of them is kept once the query can't be ranked."""
+        self._last = segment.place
+        if segment.fault is None and segment.query != self._first.query:
+            message = (
+                f"{segment.place} has the same query id but another query text; give each query its own id"
+            )
+            self._fault = self._fault or self._failure(QueryError("conflicting-query", message))
+        self._fault = self._fault or segment.fault
+        if self._fault:
+            self._more.clear()
+        else:
+            self._more.append(segment)
+
+    def cut(self, end: Failure) -> None:
+        """The file ended before its time: if the query's last documents came from it, some may be missing."""
+        if end.place.file == self._last.file:
+            message = f"the file is cut off or corrupt after {self._last}, so documents of this query may be missing"
+            self._fault = self._fault or self._failure(QueryError(TRUNCATED, f"{message}; restore the file"))
+
+    def result(self) -> Query | Failure:
+        """The query, or why it can't be ranked."""
+        if self._fault:
+            return self._fault
+        texts, ids, scores = self._columns()
+        try:
+            _check(texts, ids)
+        except QueryError as error:
+            return self._failure(error)
+        first = self._first
+        return Query.from_columns(first.query_id, first.query, ids, texts, scores, first.place)
+
+    def _columns(self) -> tuple[Sequence[str], Sequence[str], Sequence[float] | Floats | None]:
+        parts = [self._first, *self._more]
+        raw: Sequence[str | None] | None
+        if len(parts) == 1:
+            texts, raw, scores = self._first.documents, self._first.doc_ids, self._first.scores
+        else:
+            texts = [text for part in parts for text in part.documents]
+            raw = [i for part in parts for i in part.doc_ids or [None] * len(part.documents)]
+            scores = [s for part in parts for s in _scores(part)]
+        if raw is None:
+            return texts, list(map(str, range(len(texts)))), scores
+        if None in raw:
+            return texts, [str(i) if doc_id is None else doc_id for i, doc_id in enumerate(raw)], scores
+        return texts, cast(Sequence[str], raw), scores
+
+    def _failure(self, error: QueryError) -> Failure:
+        return Failure(self._first.place, self._first.query_id, error.cause, str(error))
+
+
+def _scores(part: Segment) -> Sequence[float]:
+    if part.scores is None:
+        return [np.nan] * len(part.documents)
+    return part.scores.tolist() if isinstance(part.scores, np.ndarray) else part.scores
+
+
+def _duplicate(segment: Segment, earlier: Place) -> Failure:
+    message = (
+        f"query id {segment.query_id!r} at {segment.place} was already used at {earlier}; the records of one query "
+        "must follow one another: sort the input by query id, or give each query an id of its own"
+    )
+    return Failure(segment.place, segment.query_id, "duplicate-query", message)
+
+
+def _check(texts: Sequence[str], ids: Sequence[str]) -> None:
+    """Refuse what can't be ranked, or not without mixing documents up.
+
+    Raises:
+        QueryError: no candidates, none with a text, or two with one id.
+    """
+    if not texts:
+        raise QueryError("no-candidates", "the query has no candidates; give it some, or remove the record")
+    if len(set(ids)) != len(ids):
+        first: dict[str, int] = {}
+        second, again = next((i, d) for i, d in enumerate(ids, 1) if first.setdefault(d, i) != i)
+        raise QueryError(
+            "duplicate-document",
+            f"document id {again!r} comes twice among the query's candidates, as number {first[again]} and number "
+            f"{second}; keep one of them, or give each its own id",
+        )
+    if not any(text and not text.isspace() for text in texts):
+        raise QueryError(
+            "all-documents-blank", f"all {len(texts)} documents of the query are empty; fill in their texts"
+        )

@@ -1,0 +1,69 @@
+"""The input as queries and failures."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
+
+from batchrank.errors import InputError
+from batchrank.formats import INPUTS, Gauge, Item, Segment, Source, Unrecognised
+from batchrank.job.schema import Columns, Input
+from batchrank.read.files import find
+from batchrank.read.groups import queries
+from batchrank.read.seen import SeenIds
+from batchrank.records import Failure, Query
+
+# So many records in a row from the start that nobody understands, and the names are wrong, not the records.
+_HOPELESS = 100
+
+
+def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]:
+    """Yield the input's queries in order, and a failure in the place of each record that can't be ranked.
+
+    One synchronous generator, to be driven by one thread at a time; it holds one query and one batch of records.
+    A failure whose ``query_id`` is None is about a line, a row or (cause ``truncated-file``, ``unreadable-file``)
+    the rest of a file; the next file is read all the same. ``limit`` counts queries, not failures. A ``gauge`` is
+    kept up to date.
+
+    Raises:
+        InputError: a path matches no file; or the first records don't tell what their parts are.
+    """
+    gauge = gauge or Gauge()
+    sources = [replace(found, gauge=gauge) for found in find(source.path, source.format)]
+    gauge.start(sum(found.bytes for found in sources))
+    left = source.limit
+    with closing(SeenIds()) as seen:
+        for item in queries(_recognised(_items(sources, source.columns)), seen):
+            yield item
+            if left is not None and isinstance(item, Query):
+                left -= 1
+                if not left:
+                    return
+
+
+def _items(sources: Iterable[Source], columns: Columns) -> Iterator[Item]:
+    for source in sources:
+        source.gauge.file(source.bytes)
+        yield from INPUTS[source.format].read(source, columns)
+
+
+def _recognised(items: Iterable[Item]) -> Iterator[Segment | Failure]:
+    """Records whose names tell nothing are failures, once any other record was understood.
+
+    Raises:
+        InputError: none was understood, and the first is ambiguous, or there were many, or the input has ended.
+    """
+    first: Failure | None = None
+    understood = False
+    count = 0
+    for item in items:
+        if not isinstance(item, Unrecognised):
+            understood = understood or isinstance(item, Segment)
+            yield item
+            continue
+        count += 1
+        first = first or item.failure
+        if not understood and (item.ambiguous or count == _HOPELESS):
+            break
+        yield item.failure
+    if first and not understood:
+        raise InputError(f"{first.place}: {first.message}")

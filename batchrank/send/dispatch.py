@@ -1,0 +1,139 @@
+"""Whose turn it is: a free place first, then the limiter, oldest query first."""
+
+import heapq
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+
+import anyio
+
+from batchrank.errors import BatchrankError
+from batchrank.limiter import Limiter
+
+Priority = tuple[int, int, int]
+"""Query position, round, chunk: the smallest goes first."""
+
+
+@dataclass(order=True, slots=True)
+class _Waiter:
+    priority: Priority
+    order: int
+    tokens: int = field(compare=False)
+    granted: anyio.Event = field(compare=False)
+    left: bool = field(default=False, compare=False)
+    held: bool = field(default=False, compare=False)
+
+
+class Places:
+    """How many requests may be in flight, and how many are.
+
+    With a fixed number it is that. On ``auto`` it starts small, grows while requests have to wait for a place
+    although the limiter would let them go, and shrinks on time-outs and connection faults.
+    """
+
+    def __init__(self, fixed: int | None, *, start: int = 16, most: int = 512) -> None:
+        self._fixed = fixed
+        self._most = most
+        self._room = float(fixed or start)
+        self.busy = 0
+        self.crowded = False
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be in flight now."""
+        return self._fixed or int(self._room)
+
+    @property
+    def most(self) -> int:
+        """Requests that may ever be in flight."""
+        return self._fixed or self._most
+
+    def succeeded(self) -> None:
+        """Learn that an answer came while others waited for a place: there could be one more."""
+        if self.crowded:
+            self._room = min(self._most, self._room + 1)
+
+    def struggled(self) -> None:
+        """Learn that the server did not cope: a time-out or a broken connection."""
+        self._room = max(1.0, self._room * 0.7)
+
+
+class Dispatcher:
+    """Gives turns to requests; ``serve`` runs in the run's task group."""
+
+    def __init__(self, limiter: Limiter, places: Places) -> None:
+        self.limiter = limiter
+        self.places = places
+        self._waiting: list[_Waiter] = []
+        self._order = count()
+        self._changed = anyio.Event()
+        self._closed: BatchrankError | None = None
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return len(self._waiting)
+
+    @asynccontextmanager
+    async def turn(self, priority: Priority, tokens: int) -> AsyncIterator[None]:
+        """Wait for a turn, and hold a place for the length of the block.
+
+        Raises:
+            BatchrankError: the one given to ``close``.
+        """
+        waiter = _Waiter(priority, next(self._order), tokens, anyio.Event())
+        heapq.heappush(self._waiting, waiter)
+        self._changed.set()
+        try:
+            await waiter.granted.wait()
+        except BaseException:
+            waiter.left = True
+            if waiter.held:
+                self._leave()
+            raise
+        if self._closed is not None:
+            if waiter.held:
+                self._leave()
+            raise self._closed
+        try:
+            yield
+        finally:
+            self._leave()
+
+    def close(self, reason: BatchrankError) -> None:
+        """Give no more turns: whoever waits, or comes later, gets the reason raised."""
+        self._closed = self._closed or reason
+        for waiter in self._waiting:
+            waiter.granted.set()
+        self._waiting.clear()
+        self._changed.set()
+
+    async def serve(self) -> None:
+        """Give turns until cancelled."""
+        while True:
+            self._changed = anyio.Event()
+            if self._closed is not None:
+                self.close(self._closed)
+            self.places.crowded = bool(self._waiting) and self.places.busy >= self.places.limit
+            if not self._waiting or self.places.busy >= self.places.limit:
+                await self._changed.wait()
+                continue
+            waiter = heapq.heappop(self._waiting)
+            if waiter.left:
+                continue
+            self.places.busy += 1
+            try:
+                await self.limiter.acquire(waiter.tokens)
+            except BaseException:
+                self._leave()
+                raise
+            if waiter.left:
+                self._leave()
+            else:
+                waiter.held = True
+                waiter.granted.set()
+
+    def _leave(self) -> None:
+        self.places.busy -= 1
+        self._changed.set()

@@ -1,0 +1,198 @@
+"""Texts -> token counts: exact by a vocabulary, or a proven upper bound from their length in bytes.
+
+A byte-level BPE token stands for at least one byte, so the UTF-8 length bounds the count from above. The Qwen
+tokenizer first brings a text into Unicode's normal form C, which can make it longer (U+0958 has 3 bytes
+before and 6 after), so the bound is the larger length of the two forms.
+
+Special tokens such as ``<|im_end|>`` are counted as ordinary text: more tokens, so never too few. A lone
+surrogate, which no UTF-8 text can hold, is counted as U+FFFD, which has as many bytes.
+"""
+
+import importlib.util
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import orjson
+from gigatoken import Tokenizer
+from numpy.typing import NDArray
+
+from batchrank.errors import JobError, MissingExtraError
+
+Counts = NDArray[np.int64]
+
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_MATRIX_CELLS = 4_000_000
+"""Token ids held at a time, 4 bytes each: the tokenizer pads all texts of a call to its longest one."""
+
+
+class Counter(Protocol):
+    """Counts the tokens of texts.
+
+    Attributes:
+        exact: whether the counts are the model's own, as opposed to an upper bound.
+        bytes_bound: whether ``BytesCounter`` is a proven upper bound of these counts.
+        name: what a report calls it.
+    """
+
+    @property
+    def exact(self) -> bool: ...  # noqa: D102 - see the class
+    @property
+    def bytes_bound(self) -> bool: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    def count(self, texts: Sequence[str]) -> Counts:
+        """Tokens of each text."""
+
+
+class BytesCounter:
+    """The UTF-8 length in bytes (the longer of the text's and its normal form C's): needs no vocabulary."""
+
+    exact = False
+    bytes_bound = True
+    name = "bytes"
+
+    def count(self, texts: Sequence[str]) -> Counts:
+        """An upper bound of the tokens of each text."""
+        lengths = (len(text) if text.isascii() else _bytes(text) for text in texts)
+        return np.fromiter(lengths, dtype=np.int64, count=len(texts))
+
+
+class VocabularyCounter:
+    """Exact counts by a tokenizer's vocabulary.
+
+    The tokenizer releases the GIL, and may be used by several threads. It is never asked to start threads of
+    its own: those would not survive a fork.
+
+    Args:
+        name: what a report calls it.
+        tokenizer: a gigatoken tokenizer without special tokens.
+        normalize: whether texts are brought into normal form C first, which a file of ranks can't say itself.
+        bytes_bound: whether the vocabulary is a byte-level one that needs no other normalization.
+    """
+
+    exact = True
+
+    def __init__(self, name: str, tokenizer: Tokenizer, *, normalize: bool, bytes_bound: bool) -> None:
+        self.name = name
+        self.bytes_bound = bytes_bound
+        self._tokenizer = tokenizer
+        self._normalize = normalize
+
+    def count(self, texts: Sequence[str]) -> Counts:
+        """Tokens of each text."""
+        clean = [text if text.isascii() else self._clean(text) for text in texts]
+        widths = BytesCounter().count(clean)
+        if widths.size * widths.max(initial=0) <= _MATRIX_CELLS:
+            return self._lengths(clean)
+        counts = np.empty(len(clean), dtype=np.int64)
+        for rows in _groups(widths):
+            counts[rows] = self._lengths([clean[row] for row in rows.tolist()])
+        return counts
+
+    def _lengths(self, texts: list[str]) -> Counts:
+        lengths: Counts = self._tokenizer.encode_batch_padded(texts, pad_id=0, parallel=False)[1]
+        return lengths
+
+    def _clean(self, text: str) -> str:
+        if self._normalize:
+            text = unicodedata.normalize("NFC", text)
+        return _SURROGATES.sub("\ufffd", text)
+
+
+def counter(name: str) -> Counter:
+    """The counter that a job names.
+
+    Args:
+        name: ``qwen``; ``bytes``; ``auto``, which is ``qwen`` where its vocabulary is installed and else
+            ``bytes``; or the path of a Hugging Face ``tokenizer.json`` or a ``*.tiktoken`` file.
+
+    Raises:
+        MissingExtraError: ``qwen`` without its vocabulary.
+        JobError: the file can't be read or understood.
+    """
+    if name == "bytes":
+        return BytesCounter()
+    if name not in ("auto", "qwen"):
+        return _file_counter(Path(name))
+    vocabulary = _qwen_vocabulary()
+    if vocabulary is not None:
+        return _qwen_counter(vocabulary)
+    if name == "auto":
+        return BytesCounter()
+    raise MissingExtraError(
+        "tokenizer: qwen needs the Qwen vocabulary, which is not installed: pip install 'batchrank[qwen]' "
+        "(or set tokenizer: bytes, which counts an upper bound)"
+    )
+
+
+def _bytes(text: str) -> int:
+    own = len(text.encode("utf-8", "surrogatepass"))
+    if unicodedata.is_normalized("NFC", text):
+        return own
+    return max(own, len(unicodedata.normalize("NFC", text).encode("utf-8", "surrogatepass")))
+
+
+def _groups(widths: Counts) -> list[NDArray[np.intp]]:
+    """Rows, shortest first, in groups whose padded matrix stays small; a huge text is a group of its own."""
+    order = np.argsort(widths, kind="stable")
+    groups, start = [], 0
+    for end in range(1, len(order) + 1):
+        if end == len(order) or (end + 1 - start) * widths[order[end]] > _MATRIX_CELLS:
+            groups.append(order[start:end])
+            start = end
+    return groups
+
+
+def _qwen_vocabulary() -> Path | None:
+    """The vocabulary in the ``dashscope`` package, which isn't imported: that takes seconds."""
+    spec = importlib.util.find_spec("dashscope")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        path = Path(folder) / "resources" / "qwen.tiktoken"
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def _qwen_counter(path: Path) -> Counter:
+    tokenizer = Tokenizer.from_tiktoken(str(path), pretokenizer="qwen2", special_tokens={})
+    return VocabularyCounter("qwen", tokenizer, normalize=True, bytes_bound=True)
+
+
+def _file_counter(path: Path) -> Counter:
+    try:
+        if path.suffix == ".tiktoken":
+            return _tiktoken_counter(path)
+        config = orjson.loads(path.read_bytes())
+        return _hugging_face_counter(path, config)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise JobError(
+            f"tokenizer: can't use {path}: {reason}. Name a Hugging Face tokenizer.json or a *.tiktoken "
+            "file, or one of auto, qwen, bytes"
+        ) from error
+
+
+def _tiktoken_counter(path: Path) -> Counter:
+    """A file of ranks lacks the pattern that splits words: it is told by the file's name."""
+    qwen = path.name.startswith("qwen")
+    tokenizer = Tokenizer.from_tiktoken(str(path), pretokenizer="qwen2" if qwen else None, special_tokens={})
+    return VocabularyCounter(path.name, tokenizer, normalize=qwen, bytes_bound=True)
+
+
+def _hugging_face_counter(path: Path, config: dict[str, Any]) -> Counter:
+    config["added_tokens"] = [token for token in config.get("added_tokens") or () if not token.get("special")]
+    config["post_processor"] = None  # adds special tokens, which ``overhead_tokens`` accounts for
+    tokenizer = Tokenizer.from_json(orjson.dumps(config))
+    steps = [config.get("pre_tokenizer") or {}]
+    steps += steps[0].get("pretokenizers", [])
+    byte_level = any(step.get("type") == "ByteLevel" and not step.get("add_prefix_space") for step in steps)
+    normalizer = (config.get("normalizer") or {"type": "NFC"})["type"]
+    bounded = byte_level and normalizer == "NFC"
+    return VocabularyCounter(path.name, tokenizer, normalize=False, bytes_bound=bounded)

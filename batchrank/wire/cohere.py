@@ -1,0 +1,50 @@
+"""Cohere's format, which many speak: ``POST /v2/rerank``, ``/v1/rerank`` or ``/rerank``.
+
+Cohere, Jina, vLLM, Infinity, SiliconFlow, Xinference and LiteLLM take the same request, but for a field or two, and
+differ in where they put the tokens billed.
+
+Source: docs.cohere.com, "Rerank API (v2)"; jina.ai, "Reranker API"; docs.vllm.ai, "Re-rank API"; the servers' OpenAPI.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from batchrank.records import Answer, Request
+from batchrank.wire import results
+from batchrank.wire.content import encoded, instruct, texts
+
+_BILLED = (
+    ("usage", "total_tokens"),
+    ("meta", "billed_units", "input_tokens"),
+    ("meta", "tokens", "input_tokens"),
+)
+"""Where the tokens billed may stand. Cohere itself bills searches, and tells no tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cohere:
+    """Model, query and documents side by side; ``results`` at the top of the answer.
+
+    Attributes:
+        instruct: the server's name for an instruction, None where it has none.
+        always: fields that go with every request.
+    """
+
+    instruct: str | None = None
+    always: Mapping[str, Any] = field(default_factory=dict)
+
+    def body(self, request: Request) -> bytes:
+        """Encode a request; ``top_n`` is never sent, because merging needs every score."""
+        query, documents = texts(request, "cohere")
+        fields = {"model": request.model, "query": query, "documents": documents}
+        return encoded({**fields, **instruct(request, "cohere", self.instruct), **self.always})
+
+    def answer(self, data: object, documents: int) -> Answer:
+        """Decode an answer to a request of so many documents."""
+        fields = results.mapping(data)
+        return Answer(
+            results.values(fields.get("results"), documents),
+            results.first_tokens(fields, _BILLED),
+            str(fields.get("id") or ""),
+        )

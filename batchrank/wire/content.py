@@ -1,0 +1,56 @@
+"""What requests are made of besides plain text, and what several formats write alike."""
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias
+
+import orjson
+
+from batchrank.errors import JobError
+from batchrank.records import Request
+
+
+class Medium(Protocol):
+    """An image or a video: its ``kind`` is the key it is sent under, its ``value`` an address or a data URI."""
+
+    @property
+    def kind(self) -> str: ...  # noqa: D102 - see the class
+    @property
+    def value(self) -> str: ...  # noqa: D102
+
+
+Item: TypeAlias = str | Medium
+
+
+def texts(request: Request, wire: str) -> tuple[str, list[str]]:
+    """The query and the documents of a request that holds nothing but text.
+
+    Raises:
+        JobError: it holds an image or a video.
+    """
+    items: list[Item] = [request.query, *request.documents]
+    plain = [item for item in items if isinstance(item, str)]
+    if len(plain) != len(items):
+        raise JobError(f"endpoint.wire: {wire} carries text only, no images or videos: use dashscope-native")
+    return plain[0], plain[1:]
+
+
+def instruct(request: Request, wire: str, key: str | None) -> Mapping[str, Any]:
+    """The request's instruction under the key that the format has for it.
+
+    Raises:
+        JobError: there is an instruction and the format has no key for one.
+    """
+    if request.instruct is None:
+        return {}
+    if key is None:
+        raise JobError(f"instruct: wire {wire!r} has no field for it; remove the key")
+    return {key: request.instruct}
+
+
+def encoded(fields: Mapping[str, Any]) -> bytes:
+    """The fields as JSON; a lone surrogate, which no UTF-8 can hold, becomes a question mark."""
+    try:
+        return orjson.dumps(fields)
+    except orjson.JSONEncodeError:
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")

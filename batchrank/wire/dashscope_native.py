@@ -1,0 +1,44 @@
+"""DashScope's nested format: ``POST /api/v1/services/rerank/text-rerank/text-rerank``, for every one of its models.
+
+Source: Model Studio, "Text rerank", requests and responses of gte-rerank-v2 and qwen3-vl-rerank.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from batchrank.records import Answer, Request
+from batchrank.wire import results
+from batchrank.wire.content import Item, encoded
+
+
+class DashScopeNative:
+    """``input`` holds query and documents, ``parameters`` the rest; ``output.results`` holds the answer."""
+
+    def body(self, request: Request) -> bytes:
+        """Encode a request; ``top_n`` and ``return_documents`` are never sent: merging needs every score alone."""
+        query, *documents = _items([request.query, *request.documents])
+        parameters = {"instruct": request.instruct, "fps": getattr(request, "fps", None)}
+        fields: dict[str, Any] = {
+            "model": request.model,
+            "input": {"query": query, "documents": documents},
+        }
+        if given := {name: value for name, value in parameters.items() if value is not None}:
+            fields["parameters"] = given
+        return encoded(fields)
+
+    def answer(self, data: object, documents: int) -> Answer:
+        """Decode an answer to a request of so many documents."""
+        fields = results.mapping(data)
+        output = results.mapping(fields.get("output"), "output")
+        return Answer(
+            results.values(output.get("results"), documents),
+            results.tokens(fields.get("usage")),
+            str(fields.get("request_id") or ""),
+        )
+
+
+def _items(items: Sequence[Item]) -> list[Any]:
+    """Plain strings if all is text, which is all that text models take; else one-key objects throughout."""
+    if all(isinstance(item, str) for item in items):
+        return list(items)
+    return [{"text": item} if isinstance(item, str) else {item.kind: item.value} for item in items]

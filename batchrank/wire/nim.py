@@ -1,0 +1,32 @@
+"""NVIDIA NIM's format: ``POST /v1/ranking``. Its scores are logits, so they are unbounded.
+
+Source: docs.nvidia.com, "Use NVIDIA NeMo Retriever Reranking NIM".
+"""
+
+from batchrank.records import Answer, Request
+from batchrank.wire import results
+from batchrank.wire.content import encoded, instruct, texts
+
+
+class Nim:
+    """Query and ``passages`` as objects with a ``text``; ``rankings`` with a ``logit`` in the answer."""
+
+    def body(self, request: Request) -> bytes:
+        """Encode a request; texts too long are cut at their end."""
+        query, documents = texts(request, "nim")
+        fields = {
+            "model": request.model,
+            "query": {"text": query},
+            "passages": [{"text": document} for document in documents],
+            "truncate": "END",
+        }
+        return encoded({**fields, **instruct(request, "nim", None)})
+
+    def answer(self, data: object, documents: int) -> Answer:
+        """Decode an answer to a request of so many documents."""
+        fields = results.mapping(data)
+        return Answer(
+            results.values(fields.get("rankings"), documents, score="logit"),
+            results.tokens(fields.get("usage")),
+            str(fields.get("id") or ""),
+        )

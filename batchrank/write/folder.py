@@ -1,0 +1,165 @@
+"""Files that appear in a folder complete or not at all, and never anywhere else."""
+
+import hashlib
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from batchrank.errors import OutputError
+
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_BUFFER = 1 << 20
+
+
+@contextmanager
+def translated(path: str, doing: str) -> Iterator[None]:
+    """Raise an ``OutputError`` that names the file where the system refuses."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"{path} can't be {doing}: {reason}; free space or correct output.path or its permissions, and run again"
+        ) from error
+
+
+class Folder:
+    """An output folder, held open, so that no file in it can be redirected elsewhere while the job runs."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Make the folder where it is missing, and open it.
+
+        Raises:
+            OutputError: it can't be made or opened, or is a file.
+        """
+        self.path = Path(path).expanduser()
+        with translated(str(self.path), "used as output folder"):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def create(self, name: str, temporary: str | None = None) -> "PendingFile":
+        """Start a file that will be called ``name``; a left-over of its temporary name is replaced.
+
+        Raises:
+            OutputError: the name is taken by a link, a folder or a device; or the system refuses.
+        """
+        temporary = temporary or f".{name}.tmp"
+        self._require_regular(name)
+        with translated(str(self.path / name), "written"):
+            self.remove(temporary)
+            fd = os.open(temporary, _NEW, 0o666, dir_fd=self._fd)
+        return PendingFile(self, name, temporary, fd)
+
+    def publish(self, name: str, temporary: str) -> None:
+        """Give a file its final name. ``sync`` makes the name durable."""
+        self._require_regular(name)
+        with translated(str(self.path / name), "put in place"):
+            os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+    def sync(self) -> None:
+        """Make the folder's names durable."""
+        with translated(str(self.path), "made durable"):
+            os.fsync(self._fd)
+
+    def names(self) -> list[str]:
+        """The names of the regular files in the folder."""
+        with translated(str(self.path), "listed"), os.scandir(self._fd) as entries:
+            return [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+
+    def remove(self, name: str) -> None:
+        """Delete a file, or a link and not what it points to; nothing when there is none."""
+        with translated(str(self.path / name), "removed"):
+            if self._mode(name):
+                os.unlink(name, dir_fd=self._fd)
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _mode(self, name: str) -> int:
+        """The file's mode, 0 when there is no such file."""
+        try:
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode
+        except FileNotFoundError:
+            return 0
+
+    def _require_regular(self, name: str) -> None:
+        with translated(str(self.path / name), "looked at"):
+            mode = self._mode(name)
+        if mode and not stat.S_ISREG(mode):
+            what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+            raise OutputError(
+                f"{self.path / name} is {what}; it is left alone: remove it, or choose another output.path"
+            )
+
+
+class PendingFile(io.RawIOBase):
+    """A file under its temporary name; counts and hashes what is written.
+
+    After ``discard`` it takes writes and forgets them, as encoders that are given up still write their footers.
+    """
+
+    def __init__(self, folder: Folder, name: str, temporary: str, fd: int) -> None:
+        self.name = name
+        self.bytes = 0
+        self._folder, self._temporary = folder, temporary
+        self._file: BinaryIO | None = os.fdopen(fd, "wb", buffering=_BUFFER)
+        self._hash = hashlib.sha256()
+        self._published = False
+
+    @property
+    def sha256(self) -> str:
+        """The hash of all that was written, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: Any, /) -> int:
+        """Write all of the data, or raise an ``OutputError``."""
+        view = memoryview(data).cast("B")
+        if self._file is not None:
+            with self._translated():
+                self._file.write(view)
+            self._hash.update(view)
+            self.bytes += len(view)
+        return len(view)
+
+    def push(self) -> None:
+        """Hand what was written to the system, so that it outlives this process."""
+        if self._file is not None:
+            with self._translated():
+                self._file.flush()
+
+    def publish(self) -> None:
+        """Make the contents durable and give the file its final name; the folder is still to be synced."""
+        assert self._file is not None
+        with self._translated():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.leave()
+        self._folder.publish(self.name, self._temporary)
+        self._published = True
+
+    def leave(self) -> None:
+        """Write no more, and leave the file as it is."""
+        if self._file is not None:
+            # Closing the buffer would write what it holds, which may be what failed.
+            cast(io.BufferedWriter, self._file).raw.close()
+            self._file = None
+
+    def discard(self) -> None:
+        """Give the file up and remove it, unless it is published."""
+        self.leave()
+        if not self._published:
+            self._folder.remove(self._temporary)
+
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(str(self._folder.path / self.name), "written")

@@ -1,0 +1,190 @@
+"""Rankings -> parts, in input order; or JSON lines on a stream."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, cast
+
+from batchrank.errors import OutputError
+from batchrank.formats import OUTPUTS, PartWriter
+from batchrank.formats.jsonl import line
+from batchrank.formats.rows import top
+from batchrank.job.schema import Output
+from batchrank.records import Ranking
+from batchrank.write.folder import Folder, PendingFile
+
+PART_ROWS = 500_000
+_OURS = re.compile(r"\.?(?:ranking|queries)-(\d{5,})\.(?:parquet|jsonl|trec)(?:\.tmp)?")
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A file in place: its size in bytes and its hash."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A part whose files are all in place and durable.
+
+    Attributes:
+        index: from 0.
+        first_query: how many rankings stand in the parts before.
+        queries: rankings in this part.
+        rows: documents in this part.
+        files: its files.
+    """
+
+    index: int
+    first_query: int
+    queries: int
+    rows: int
+    files: tuple[WrittenFile, ...]
+
+
+class _OpenPart:
+    def __init__(self, files: tuple[PendingFile, ...], writer: PartWriter) -> None:
+        self.files, self.writer = files, writer
+        self.queries = 0
+        self.rows = 0
+
+
+class Writer:
+    """Writes rankings to an output folder, in the order given.
+
+    A part is closed after the query that brings it to ``part_rows`` documents: where parts end depends on the
+    rankings alone, and so do their bytes. Its files have temporary names until all of them are complete. What else
+    is in the folder is left alone. One thread at a time.
+
+    Args:
+        output: folder, format and how many documents of each query to write.
+        first_part: the index of the first part written; those before it are in place already.
+        first_query: how many rankings they hold.
+        part_rows: documents a part, at least.
+        on_published: called after each part is in place.
+
+    Raises:
+        OutputError: here and from every method: the folder can't be used, or the system refuses a write.
+    """
+
+    def __init__(
+        self,
+        output: Output,
+        *,
+        first_part: int = 0,
+        first_query: int = 0,
+        part_rows: int = PART_ROWS,
+        on_published: Callable[[Part], None] | None = None,
+    ) -> None:
+        self._format = OUTPUTS[output.format]
+        self._top_n = output.top_n
+        self._next, self._queries, self._part_rows = first_part, first_query, part_rows
+        self._on_published = on_published
+        self._open: _OpenPart | None = None
+        self._parts: list[Part] = []
+        self._folder = Folder(output.path)
+
+    def write(self, ranking: Ranking) -> None:
+        """Write one ranking; it is in place once its part is."""
+        ranking = top(ranking, self._top_n)
+        part = self._open = self._open or self._start()
+        part.writer.add(ranking)
+        part.queries += 1
+        part.rows += len(ranking)
+        if part.rows >= self._part_rows:
+            self._publish(part)
+
+    def close(self) -> tuple[Part, ...]:
+        """Publish the last part; return all parts written by this writer."""
+        if self._open:
+            self._publish(self._open)
+        self._folder.close()
+        return tuple(self._parts)
+
+    def abort(self) -> None:
+        """Give up the part that is not complete; published parts stay. After ``close`` it does nothing."""
+        part, self._open = self._open, None
+        if part:
+            for file in part.files:
+                file.discard()
+        self._folder.close()
+
+    def sweep(self) -> tuple[str, ...]:
+        """Remove what a former run left under names of ours: later parts, other formats, temporary files.
+
+        Call it before ``close``, when the run is complete; returns the removed names.
+        """
+        if self._open:
+            self._publish(self._open)
+        removed = []
+        for name in sorted(self._folder.names()):
+            match = _OURS.fullmatch(name)
+            kept = match and int(match[1]) < self._next and name in self._names(int(match[1]))
+            if match and not kept:
+                self._folder.remove(name)
+                removed.append(name)
+        self._folder.sync()
+        return tuple(removed)
+
+    def _names(self, index: int) -> tuple[str, ...]:
+        return tuple(f"{stem}-{index:05d}{suffix}" for stem, suffix in self._format.kinds)
+
+    def _start(self) -> _OpenPart:
+        files: list[PendingFile] = []
+        try:
+            files.extend(self._folder.create(name) for name in self._names(self._next))
+        except OutputError:
+            for file in files:
+                file.discard()
+            raise
+        return _OpenPart(tuple(files), self._format.writer(cast(tuple[BinaryIO, ...], tuple(files))))
+
+    def _publish(self, open_part: _OpenPart) -> None:
+        open_part.writer.finish()
+        for file in open_part.files:
+            file.publish()
+        self._folder.sync()
+        written = tuple(WrittenFile(file.name, file.bytes, file.sha256) for file in open_part.files)
+        part = Part(self._next, self._queries, open_part.queries, open_part.rows, written)
+        self._parts.append(part)
+        self._open = None
+        self._next += 1
+        self._queries += open_part.queries
+        if self._on_published:
+            self._on_published(part)
+
+
+class StreamWriter:
+    """Writes rankings as JSON lines to a stream, each one passed on at once.
+
+    Raises:
+        OutputError: from ``write``, when nobody reads the stream any more or it can't be written.
+    """
+
+    def __init__(self, output: Output, stream: BinaryIO) -> None:
+        self._top_n = output.top_n
+        self._stream = stream
+
+    def write(self, ranking: Ranking) -> None:
+        """Write one line and flush it."""
+        data = line(top(ranking, self._top_n))
+        try:
+            self._stream.write(data)
+            self._stream.flush()
+        except OSError as error:
+            reason = (
+                "its reader went away" if isinstance(error, BrokenPipeError) else error.strerror or str(error)
+            )
+            raise OutputError(
+                f"standard output can't be written at query {ranking.query_id!r}: {reason}; set output.path to a folder"
+            ) from error
+
+    def close(self) -> tuple[Part, ...]:
+        """Nothing is held back, and there are no parts."""
+        return ()
+
+    def abort(self) -> None:
+        """Nothing is held back."""

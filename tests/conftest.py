@@ -1,0 +1,26 @@
+"""Every async test runs in virtual time, unless it is marked ``real_clock``."""
+
+from typing import Any
+
+import pytest
+from virtual_time import VirtualTimeLoop
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "real_clock: runs on the system's clock and event loop, not in virtual time"
+    )
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The anyio plugin's backend.
+
+    Module-scoped, as hypothesis refuses less; yet each test gets a new loop, so the same time.
+    """
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("real_clock"):
+        metafunc.parametrize("anyio_backend", [("asyncio", {})], ids=["real_clock"], scope="module")

@@ -1,0 +1,355 @@
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Coroutine
+from fractions import Fraction
+from typing import Any, Literal, TypeVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from virtual_time import VirtualTimeLoop
+
+from batchrank.limiter import Limiter
+
+pytestmark = pytest.mark.anyio
+T = TypeVar("T")
+Admission = tuple[float, int]
+MANY = 5e9
+
+
+def virtually(main: Coroutine[Any, Any, T], late: float = 1e-6) -> T:
+    """Run in virtual time with timers that wake late."""
+    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(late)) as runner:
+        return runner.run(main)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def saturate(limiter: Limiter, tokens: int, seconds: float) -> list[Admission]:
+    """Always have a request ready, for so long; what was admitted and when."""
+    end, admitted = now() + seconds, []
+    while now() < end:
+        await limiter.acquire(tokens)
+        admitted.append((now(), tokens))
+    return admitted
+
+
+def fullest(admitted: list[Admission], seconds: float) -> tuple[int, int]:
+    """The most requests and the most tokens in any half-open window."""
+    window: deque[Admission] = deque()
+    tokens = most_requests = most_tokens = 0
+    for time, amount in admitted:
+        window.append((time, amount))
+        tokens += amount
+        while time - window[0][0] >= seconds:
+            tokens -= window.popleft()[1]
+        most_requests, most_tokens = max(most_requests, len(window)), max(most_tokens, tokens)
+    return most_requests, most_tokens
+
+
+traffic = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.0, 0.0, 0.001, 0.3, 1.0, 2.5, 70.0]),  # seconds of silence before it
+        st.integers(0, 400) | st.sampled_from([999, 1000]),  # tokens, in thousandths of a second's
+        st.sampled_from([None, None, None, "requests", "tokens", "growth"]),  # then an earlier one is refused
+    ),
+    max_size=150,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 10**6), traffic, st.sampled_from([1e-6, 1e-3, 0.02]))
+def test_no_second_and_no_minute_is_over_quota(
+    rps: int,
+    tps: int,
+    requests: list[tuple[float, int, Literal["requests", "tokens", "growth"] | None]],
+    late: float,
+) -> None:
+    """The promise, for random traffic, idle times, refusals and late timers, at quotas of whole numbers a second."""
+
+    async def run() -> list[Admission]:
+        limiter, admitted = Limiter(rpm=rps * 60, tpm=tps * 60), []
+        for silence, share, refusal in requests:
+            await asyncio.sleep(silence)
+            await limiter.acquire(tps * share // 1000)
+            admitted.append((now(), tps * share // 1000))
+            if refusal:
+                limiter.throttled(refusal)
+        return admitted
+
+    admitted = virtually(run(), late)
+    assert len(admitted) == len(requests)
+    for seconds in (1, 60):
+        most_requests, most_tokens = fullest(admitted, seconds)
+        assert most_requests <= rps * seconds
+        assert most_tokens <= tps * seconds
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(1, 3000), st.lists(st.sampled_from([0.0, 0.0, 0.0, 0.7, 61.0]), max_size=150))
+def test_a_quota_of_no_whole_number_a_second(rpm: float, silences: list[float]) -> None:
+    """Case 2: a second holds at most the next whole number of requests, and a minute never more than the quota."""
+
+    async def run() -> list[Admission]:
+        limiter, admitted = Limiter(rpm=rpm, tpm=MANY), []
+        for silence in silences:
+            await asyncio.sleep(silence)
+            await limiter.acquire(1)
+            admitted.append((now(), 1))
+        return admitted
+
+    admitted = virtually(run())
+    assert fullest(admitted, 1)[0] <= -(-rpm // 60)
+    assert fullest(admitted, 60)[0] <= rpm
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([10, 400, 999, 1000, 1001, 2500, 59_000, 60_001]), max_size=60))
+def test_a_request_beyond_a_seconds_tokens_stands_alone(sizes: list[int]) -> None:
+    """Case 1: such a request shares its second with no other, beyond a minute's its minute; the rest keep the quota."""
+
+    async def run() -> list[Admission]:
+        limiter, admitted = Limiter(rpm=6000, tpm=60_000), []
+        for size in sizes:
+            await limiter.acquire(size)
+            admitted.append((now(), size))
+        return admitted
+
+    admitted = virtually(run())
+    for (before, _), (after, _) in itertools.pairwise(admitted):
+        assert after >= before
+    for i, (time, size) in enumerate(admitted):
+        for seconds in (1, 60):
+            near = [other for j, (t, other) in enumerate(admitted) if j != i and abs(t - time) < seconds]
+            assert size <= 1000 * seconds or not near
+    assert fullest([a for a in admitted if a[1] <= 1000], 1)[1] <= 1000
+    assert fullest([a for a in admitted if a[1] <= 60_000], 60)[1] <= 60_000
+
+
+@pytest.mark.parametrize("late", [1e-6, 1e-3, 5e-3])
+@pytest.mark.parametrize("rpm", [60, 90, 100, 1234, 4000, 5400, 100_000])
+def test_the_quota_of_requests_is_used(rpm: int, late: float) -> None:
+    """In steady state at least 97% of the requests are sent, though every timer wakes late."""
+    seconds = max(10, 60_000 // rpm)
+    admitted = virtually(saturate(Limiter(rpm=rpm, tpm=MANY), 50_000, seconds + 5), late)
+    steady = [time for time, _ in admitted if time >= admitted[0][0] + 5]
+    assert (len(steady) - 1) / (steady[-1] - steady[0]) >= 0.97 * rpm / 60
+
+
+@pytest.mark.parametrize("late", [1e-6, 1e-3])
+@pytest.mark.parametrize(
+    "tokens, least", [(500, 0.97), (2000, 0.97), (117_000, 0.97), (60_000, 0.59), (40_000, 0.78)]
+)
+def test_the_quota_of_tokens_is_used(tokens: int, least: float, late: float) -> None:
+    """At least 97% of the tokens, of 100,000 a second: with requests of up to a fiftieth, or of more than all of it.
+
+    In between whole requests must do: one of 60,000, two of 40,000.
+    """
+    admitted = virtually(saturate(Limiter(rpm=100_000, tpm=6_000_000), tokens, 125), late)
+    steady = [time for time, _ in admitted if time >= admitted[0][0] + 5]
+    assert (len(steady) - 1) * tokens / (steady[-1] - steady[0]) >= least * 100_000
+
+
+async def test_a_burst_is_two_requests() -> None:
+    """After a pause two requests go at once and the others at the pace, however many are ready."""
+    limiter = Limiter(rpm=600, tpm=MANY)
+    await saturate(limiter, 1, 5)
+    await asyncio.sleep(20)
+    times = []
+    for _ in range(5):
+        await limiter.acquire(1)
+        times.append(now())
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps[0] < 0.01
+    assert gaps[1:] == pytest.approx([60 / 600 / 0.985] * 3, abs=0.01)
+
+
+async def test_requests_are_admitted_in_order() -> None:
+    """Callers are served in the order of their calls: a small request doesn't overtake a large one."""
+    limiter, served = Limiter(rpm=6000, tpm=60_000), []
+
+    async def one(i: int, tokens: int) -> None:
+        await limiter.acquire(tokens)
+        served.append(i)
+
+    await asyncio.gather(*(one(i, 900 if i % 2 else 1) for i in range(20)))
+    assert served == list(range(20))
+
+
+async def test_a_cancelled_wait_takes_nothing() -> None:
+    """A caller cancelled while it waits leaves the quota and the order as they were."""
+    limiter = Limiter(rpm=60_000, tpm=60_000)
+    await limiter.acquire(1000)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await limiter.acquire(1000)
+    began = now()
+    await limiter.acquire(10)
+    assert limiter.stats().requests == 2 and limiter.stats().tokens == 1010
+    assert now() - began < 0.6
+    assert limiter.stats().waited == pytest.approx(now() - began)
+
+
+async def test_a_short_job_is_hardly_slowed_by_the_slow_start() -> None:
+    """The first 100 requests at 90/s take a second more than they must; at 10/s and less there is no ramp."""
+    fast, slow = Limiter(rpm=5400, tpm=MANY), Limiter(rpm=600, tpm=MANY)
+    began = now()
+    for _ in range(100):
+        await fast.acquire(1000)
+    assert 1.5 < now() - began < 2.7
+    began = now()
+    for _ in range(20):
+        await slow.acquire(1000)
+    assert now() - began < 2
+
+
+async def test_slow_start_begins_low() -> None:
+    """The first second of a run holds well under half of its quota, the fourth all of it."""
+    admitted = await saturate(Limiter(rpm=60_000, tpm=MANY), 1, 5)
+    began = admitted[0][0]
+    per_second = [sum(began + i <= time < began + i + 1 for time, _ in admitted) for i in range(5)]
+    assert per_second[0] < 400 and per_second[4] > 970
+    assert per_second[:4] == sorted(per_second[:4])
+
+
+async def rate(limiter: Limiter, tokens: int = 1, seconds: float = 1) -> float:
+    return len(await saturate(limiter, tokens, seconds)) / seconds
+
+
+@pytest.mark.parametrize("kind, other", [("requests", "tokens"), ("tokens", "requests")])
+async def test_a_refusal_slows_its_own_account(kind: Literal["requests", "tokens"], other: str) -> None:
+    """A 429 for requests slows requests alone, one for tokens tokens alone; both recover within half a minute."""
+    # 100 requests and 1,000,000 tokens a second: which binds depends on the tokens of a request
+    limiter = Limiter(rpm=6000, tpm=60_000_000)
+    bound = {"requests": 1, "tokens": 20_000}
+    full = {"requests": 98.5, "tokens": 49.25}
+    await saturate(limiter, 1, 5)
+    for _ in range(30):  # all of one incident
+        limiter.throttled(kind)
+    began = now()
+    await limiter.acquire(1)
+    assert 0.9 < now() - began < 1.2
+    assert await rate(limiter, bound[kind]) == pytest.approx(0.7 * full[kind], rel=0.06)
+    assert await rate(limiter, bound[other], 2) == pytest.approx(full[other], rel=0.05)
+    await saturate(limiter, 1, 25)
+    assert await rate(limiter, bound[kind], 2) == pytest.approx(full[kind], rel=0.05)
+    assert limiter.stats().throttled[kind] == 30
+
+
+async def test_retry_after_is_waited_for() -> None:
+    """A pause that the API asks for is kept, up to a minute; nonsense is ignored."""
+    limiter = Limiter(rpm=6000, tpm=MANY)
+    await limiter.acquire(1)
+    for asked, waited in [(7.5, 7.5), (1e9, 60), (float("nan"), 1), (-3, 1)]:
+        await asyncio.sleep(5)
+        began = now()
+        limiter.throttled("requests", asked)
+        await limiter.acquire(1)
+        assert now() - began == pytest.approx(waited, abs=0.3)
+
+
+async def test_growth_starts_slowly_again() -> None:
+    """A growth 429 goes back to the slow start: lower and longer than before, then the full rate."""
+    limiter = Limiter(rpm=60_000, tpm=MANY)
+    await saturate(limiter, 1, 5)
+    limiter.throttled("growth")
+    assert await rate(limiter, seconds=2) < 400
+    await saturate(limiter, 1, 5)
+    assert await rate(limiter) > 970
+
+
+async def test_billed_tokens_correct_the_account() -> None:
+    """Tokens billed beyond the prediction delay the next request; those billed below it hasten it."""
+
+    async def wait(billed: int) -> float:
+        limiter = Limiter(rpm=60_000, tpm=60_000)
+        await asyncio.sleep(100)
+        await limiter.acquire(3000)
+        began = now()
+        asyncio.get_running_loop().call_later(1.5, limiter.settle, 3000, billed)
+        await limiter.acquire(10)
+        return now() - began
+
+    less, equal, more = await wait(300), await wait(3000), await wait(6000)
+    assert less == pytest.approx(1.5, abs=0.1)
+    assert equal == pytest.approx(3.04, abs=0.1)
+    assert more == pytest.approx(6.09, abs=0.1)
+
+
+async def test_shares_add_up_to_the_quota() -> None:
+    """Four processes with a quarter each send no more than the quota in any second, and 90% of it at least."""
+    limiters = [Limiter(rpm=5400, tpm=MANY, share=Fraction(1, 4)) for _ in range(4)]
+    runs = await asyncio.gather(*(saturate(limiter, 1, 40) for limiter in limiters))
+    admitted = sorted(itertools.chain(*runs))
+    assert fullest(admitted, 1)[0] <= 90
+    assert len(admitted) >= 0.9 * 40 * 90 - 90
+
+
+class Server:
+    """Refuses what a sliding window of one second doesn't hold, and answers after a latency."""
+
+    def __init__(self, quota: int, latency: float) -> None:
+        self.quota, self.latency = quota, latency
+        self.accepted: deque[float] = deque()
+        self.refused: list[float] = []
+
+    def send(self, limiter: Limiter) -> None:
+        while self.accepted and now() - self.accepted[0] >= 1:
+            self.accepted.popleft()
+        if len(self.accepted) < self.quota:
+            self.accepted.append(now())
+            return
+        self.refused.append(now())
+        asyncio.get_running_loop().call_later(self.latency, limiter.throttled, "requests")
+
+
+@pytest.mark.parametrize("latency", [0.02, 0.5, 2.0])
+async def test_a_constant_quota_is_never_refused(latency: float) -> None:
+    """A server that enforces the quota by the second refuses nothing."""
+    limiter, server = Limiter(rpm=5400, tpm=MANY), Server(90, latency)
+    end = now() + 60
+    while now() < end:
+        await limiter.acquire(1)
+        server.send(limiter)
+    assert not server.refused and limiter.stats().requests_used > 0.95
+
+
+@pytest.mark.parametrize("latency", [0.02, 0.5, 2.0])
+async def test_a_quota_cut_in_half_is_followed(latency: float) -> None:
+    """Ten seconds after the quota was halved under 1% are refused, and most of what is left is used."""
+    limiter, server = Limiter(rpm=5400, tpm=MANY), Server(90, latency)
+    began, sent = now(), 0
+    while now() < began + 130:
+        server.quota = 90 if now() < began + 20 else 45
+        await limiter.acquire(1)
+        sent += now() >= began + 30
+        server.send(limiter)
+    late = sum(time >= began + 30 for time in server.refused)
+    assert late < 0.01 * sent
+    assert sent - late > 0.75 * 45 * 100
+
+
+async def test_stats_tell_what_happened() -> None:
+    """Counts, waiting and use of the quota; asking before the first request is harmless."""
+    limiter = Limiter(rpm=600, tpm=6_000_000)
+    assert limiter.stats().requests == 0 and limiter.stats().requests_used == 0
+    await saturate(limiter, 5000, 120)
+    stats = limiter.stats()
+    assert stats.tokens == stats.requests * 5000
+    assert stats.requests_used == pytest.approx(0.985, abs=0.01)
+    assert stats.tokens_used == pytest.approx(0.985 / 2, abs=0.01)
+    assert stats.waited == pytest.approx(120, abs=1)
+    assert stats.speed == 1 and sum(stats.throttled.values()) == 0
+
+
+@pytest.mark.real_clock
+async def test_on_the_real_clock() -> None:
+    """A smoke test: 30 requests at 100 a second are paced by real timers as well."""
+    limiter = Limiter(rpm=6000, tpm=MANY)
+    began = now()
+    for _ in range(30):
+        await limiter.acquire(1000)
+    assert now() - began >= 0.29

@@ -1,0 +1,351 @@
+"""Rankings, failures and the summary on disk."""
+
+import errno
+import hashlib
+import io
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batchrank.errors import OutputError, Place
+from batchrank.formats import parquet
+from batchrank.job import Output
+from batchrank.records import Failure, Merged, Query, QueryCost, Ranking
+from batchrank.write import FailureLog, Part, StreamWriter, Writer, write_summary
+
+FORMATS = {
+    "parquet": ["queries-{}.parquet", "ranking-{}.parquet"],
+    "jsonl": ["ranking-{}.jsonl"],
+    "trec": ["queries-{}.jsonl", "ranking-{}.trec"],
+}
+
+
+def ranking(number: int, documents: int = 10, *, blank: int = 2) -> Ranking:
+    """A ranking of so many documents, the last ``blank`` of which were never sent."""
+    scores = np.linspace(1, 0, documents - blank)
+    ids = [f"d{i}" for i in range(documents)]
+    query = Query(f"q{number}", "text", ids, ["a"] * documents, np.linspace(9, 1, documents))
+    order = np.arange(documents - blank)[::-1]
+    merged = Merged(order, scores, scores * 2, 3, "hub", "relative", (0.125, 0.5))
+    return Ranking.of(query, merged, QueryCost(2, 3, documents + 1, 100 + number, None))
+
+
+def write(folder: Path, format: Any, count: int, **keys: Any) -> tuple[Part, ...]:
+    writer = Writer(Output(path=str(folder), format=format, top_n=keys.pop("top_n", None)), **keys)
+    for number in range(count):
+        writer.write(ranking(number))
+    return writer.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_parquet_rows_are_as_documented(tmp_path: Path) -> None:
+    """Columns, nulls and the certified depth of ``ranking-*``; how it was made in ``queries-*``."""
+    write(tmp_path, "parquet", 2)
+    table = pq.read_table(tmp_path / "ranking-00000.parquet")
+    names = "query_id doc_id rank score raw_score first_stage_rank first_stage_score certified"
+    assert table.column_names == names.split()
+    rows = table.to_pylist()
+    assert len(rows) == 20
+    assert list(rows[0].values()) == ["q0", "d7", 1, 1.0, 2.0, 8, 9 - 7 * 8 / 9, True]
+    assert list(rows[9].values()) == ["q0", "d9", 10, None, None, 10, 1.0, False]
+    assert [row["certified"] for row in rows[:10]] == [True] * 3 + [False] * 7
+    (first, _) = pq.read_table(tmp_path / "queries-00000.parquet").to_pylist()
+    assert first == {
+        "query_id": "q0",
+        "documents": 11,
+        "chunks": 2,
+        "requests": 3,
+        "tokens": 100,
+        "cost": None,
+        "method": "hub",
+        "certified": 3,
+        "verdict": "relative",
+        "drift": 0.125,
+        "drift_max": 0.5,
+    }
+
+
+def test_all_formats_say_the_same(tmp_path: Path) -> None:
+    """JSON lines hold the rows of Parquet; TREC holds their order."""
+    for format in FORMATS:
+        write(tmp_path / format, format, 3)
+    rows = pq.read_table(tmp_path / "parquet/ranking-00000.parquet").to_pylist()
+    queries = pq.read_table(tmp_path / "parquet/queries-00000.parquet").to_pylist()
+    lines = [
+        orjson.loads(line) for line in (tmp_path / "jsonl/ranking-00000.jsonl").read_bytes().splitlines()
+    ]
+    assert [{"query_id": line["query_id"]} | row for line in lines for row in line["ranking"]] == rows
+    assert [{"query_id": line["query_id"]} | line["merge"] for line in lines] == queries
+    run = [line.split()[:4] for line in (tmp_path / "trec/ranking-00000.trec").read_text().splitlines()]
+    assert run == [[row["query_id"], "Q0", row["doc_id"], str(row["rank"])] for row in rows]
+    beside = (tmp_path / "trec/queries-00000.jsonl").read_bytes().splitlines()
+    assert [orjson.loads(line) for line in beside] == queries
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_parts_end_where_their_rows_are_full(tmp_path: Path, format: str) -> None:
+    """A part closes with the query that fills it, is in place at once, and is described truly."""
+    published: list[Part] = []
+    parts = write(tmp_path, format, 5, part_rows=15, on_published=published.append)
+    assert [(p.index, p.first_query, p.queries, p.rows) for p in parts] == [
+        (0, 0, 2, 20),
+        (1, 2, 2, 20),
+        (2, 4, 1, 10),
+    ]
+    assert tuple(published) == parts
+    names = sorted(name.format(f"{i:05d}") for name in FORMATS[format] for i in range(3))
+    assert [path.name for path in sorted(tmp_path.iterdir())] == names
+    for file in (file for part in parts for file in part.files):
+        data = (tmp_path / file.name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (file.bytes, file.sha256)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_part_appears_whole_or_not_at_all(tmp_path: Path, format: Any) -> None:
+    """Until a part is complete its files have temporary names; giving up removes them and keeps earlier parts."""
+    writer = Writer(Output(path=str(tmp_path), format=format), part_rows=15)
+    for number in range(3):
+        writer.write(ranking(number))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {
+        name for kind in FORMATS[format] for name in (kind.format("00000"), f".{kind.format('00001')}.tmp")
+    }
+    writer.abort()
+    assert {path.name for path in tmp_path.iterdir()} == {kind.format("00000") for kind in FORMATS[format]}
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_bytes_are_the_same_however_often_it_was_interrupted(tmp_path: Path, format: Any) -> None:
+    """A run continued at a part, over the left-overs of a killed one, gives the bytes of one run."""
+    write(tmp_path / "once", format, 5, part_rows=15)
+    writer = Writer(Output(path=str(tmp_path / "twice"), format=format), part_rows=15)
+    for number in range(3):
+        writer.write(ranking(number))
+    leftovers = [path for path in (tmp_path / "twice").iterdir() if path.name.endswith(".tmp")]
+    assert leftovers
+    saved = {path: b"killed here" for path in leftovers}
+    writer.abort()
+    for path, data in saved.items():
+        path.write_bytes(data)
+    resumed = Writer(
+        Output(path=str(tmp_path / "twice"), format=format), first_part=1, first_query=2, part_rows=15
+    )
+    for number in range(2, 5):
+        resumed.write(ranking(number))
+    resumed.close()
+    assert contents(tmp_path / "twice") == contents(tmp_path / "once")
+
+
+def test_row_groups_are_bounded_and_do_not_change_the_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of any size is written in row groups, as soon as one is full."""
+    monkeypatch.setattr(parquet, "_GROUP_ROWS", 25)
+    write(tmp_path, "parquet", 7)
+    file = pq.ParquetFile(tmp_path / "ranking-00000.parquet")
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [30, 30, 10]
+    assert file.read().column("query_id").to_pylist() == [f"q{i // 10}" for i in range(70)]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_top_n_cuts_each_query(tmp_path: Path, format: Any) -> None:
+    """Only the first documents are written, and counted as rows."""
+    (part,) = write(tmp_path, format, 4, top_n=3)
+    assert part.rows == 12
+
+
+FLOATS = st.floats(allow_nan=True, allow_infinity=False)
+ROWS = st.lists(
+    st.tuples(st.text(st.characters(codec="utf-8"), max_size=5), FLOATS, FLOATS, FLOATS), max_size=8
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(ROWS, min_size=1, max_size=4))
+def test_any_ranking_survives_parquet_and_jsonl(data: list[Any]) -> None:
+    """Ids of any text and floats of any size come back exactly; a missing number is null."""
+    rankings = []
+    for number, rows in enumerate(data):
+        ids, *columns = zip(*rows, strict=True) if rows else ((), (), (), ())
+        scores, raw, first = (np.array(column, dtype=np.float64) for column in columns)
+        order = np.arange(len(rows))
+        merged = Merged(order, scores, raw, 1, "raw")
+        cost = QueryCost(1, 1, len(rows), 1, 0.5)
+        rankings.append(Ranking(f"q{number}", ids, scores, raw, order + 1, first, merged, cost))
+    with TemporaryDirectory() as name:
+        for format in ("parquet", "jsonl"):
+            writer = Writer(Output(path=name, format=format))
+            for one in rankings:
+                writer.write(one)
+            writer.close()
+        table = pq.read_table(Path(name, "ranking-00000.parquet")).to_pylist()
+        lines = [orjson.loads(line) for line in Path(name, "ranking-00000.jsonl").read_bytes().splitlines()]
+    assert [{"query_id": line["query_id"]} | row for line in lines for row in line["ranking"]] == table
+    nullable = [[None if np.isnan(x) else x for x in row[1:]] for rows in data for row in rows]
+    assert [[row["score"], row["raw_score"], row["first_stage_score"]] for row in table] == nullable
+    assert [row["doc_id"] for row in table] == [row[0] for rows in data for row in rows]
+
+
+def test_sweep_removes_only_what_a_former_run_left(tmp_path: Path) -> None:
+    """Later parts, other formats and temporary files of ours go; foreign files and links stay."""
+    write(tmp_path, "parquet", 6, part_rows=10)
+    write(tmp_path, "jsonl", 1)
+    foreign = [
+        "ranking.parquet",
+        "ranking-1.parquet",
+        "my-ranking-00001.parquet",
+        "ranking-00009.csv",
+        "notes.txt",
+    ]
+    for name in foreign:
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "ranking-00077.parquet").symlink_to("notes.txt")
+    (tmp_path / ".queries-00003.parquet.tmp").write_text("left over")
+    writer = Writer(Output(path=str(tmp_path)), part_rows=10)
+    for number in range(2):
+        writer.write(ranking(number))
+    removed = writer.sweep()
+    assert len(removed) == 10
+    kept = {name.format(f"{i:05d}") for name in FORMATS["parquet"] for i in range(2)}
+    assert {path.name for path in tmp_path.iterdir()} == kept | set(foreign) | {"ranking-00077.parquet"}
+    writer.close()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_nothing_is_written_through_a_link(tmp_path: Path, format: Any) -> None:
+    """A part's name that is a link is refused, one of its temporary name is replaced; the target is untouched."""
+    out, secret = tmp_path / "out", tmp_path / "secret"
+    out.mkdir()
+    secret.write_text("untouched")
+    name = FORMATS[format][-1].format("00000")
+    (out / f".{name}.tmp").symlink_to(secret)
+    write(out, format, 1)
+    (out / name).unlink()
+    (out / name).symlink_to(secret)
+    writer = Writer(Output(path=str(out), format=format))
+    with pytest.raises(OutputError, match=f"{name} is a symbolic link, which is left alone"):
+        writer.write(ranking(0))
+    writer.abort()
+    assert secret.read_text() == "untouched"
+    assert not list(out.glob(".*"))
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    """The message names the path and what to correct."""
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OutputError, match=r"out can't be used as output folder: .*correct output\.path"):
+        Writer(Output(path=str(tmp_path / "out")))
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow past 64 KiB, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_files")
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_full_disk_is_named_and_leaves_no_half_part(tmp_path: Path, format: Any) -> None:
+    """The error names the file and keeps its cause; afterwards no temporary file is left."""
+    writer = Writer(Output(path=str(tmp_path), format=format))
+    with pytest.raises(OutputError, match="ranking-00000.* can't be written: ") as caught:
+        for number in range(100):
+            writer.write(ranking(number, 5000))
+        writer.close()
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == errno.EFBIG
+    writer.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_folder_can_t_be_exchanged_while_the_job_runs(tmp_path: Path) -> None:
+    """Files go where the folder was opened, even if its name is made a link in the meantime."""
+    writer = Writer(Output(path=str(tmp_path / "out")), part_rows=10)
+    writer.write(ranking(0))
+    (tmp_path / "out").rename(tmp_path / "moved")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "elsewhere")
+    writer.write(ranking(1))
+    writer.close()
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    assert len(list((tmp_path / "moved").iterdir())) == 4
+
+
+def test_no_ranking_is_no_part(tmp_path: Path) -> None:
+    """A run without rankings publishes nothing."""
+    assert write(tmp_path / "out", "parquet", 0) == ()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_standard_output_gets_a_line_at_once() -> None:
+    """Each query is one JSON line, flushed; a reader that went away is an error that says so."""
+    stream = io.BytesIO()
+    writer = StreamWriter(Output(path="-", top_n=2), stream)
+    writer.write(ranking(1))
+    line = orjson.loads(stream.getvalue())
+    assert (line["query_id"], len(line["ranking"]), line["merge"]["tokens"]) == ("q1", 2, 101)
+    reader, end = os.pipe()
+    os.close(reader)
+    with os.fdopen(end, "wb", buffering=0) as broken:
+        with pytest.raises(OutputError, match="at query 'q1': its reader went away; set output.path"):
+            StreamWriter(Output(path="-"), broken).write(ranking(1))
+
+
+FAILURE = Failure(Place("in.jsonl", "line", 7), "q\ud8001", "content-refused", "the API refused it", 2)
+
+
+def test_failures_are_seen_at_once_and_published_at_the_end(tmp_path: Path) -> None:
+    """A killed run shows what failed so far; the final name always holds a complete file."""
+    path = tmp_path / "failed.jsonl"
+    path.write_text("of the run before")
+    log = FailureLog(path)
+    log.write(FAILURE)
+    expected = {
+        "query_id": None,
+        "cause": "content-refused",
+        "message": "the API refused it",
+        "attempts": 2,
+        "file": "in.jsonl",
+        "line": 7,
+    }
+    seen = orjson.loads((tmp_path / "failed.partial.jsonl").read_bytes().replace(rb'"q\ud8001"', b"null"))
+    assert seen == expected
+    assert path.read_text() == "of the run before"
+    log.close()
+    assert [p.name for p in tmp_path.iterdir()] == ["failed.jsonl"]
+    assert path.read_bytes().count(b"\n") == log.count == 1
+
+
+def test_no_failure_is_an_empty_file(tmp_path: Path) -> None:
+    """The dead letters of an earlier run never outlive a good one."""
+    (tmp_path / "failed.jsonl").write_text("of the run before")
+    FailureLog(tmp_path / "failed.jsonl").close()
+    assert (tmp_path / "failed.jsonl").read_bytes() == b""
+
+
+def test_the_summary_is_whole_sorted_and_strict_json(tmp_path: Path) -> None:
+    """Keys are sorted, NaN is null, numpy numbers are numbers, and no temporary file is left."""
+    path = tmp_path / "summary.json"
+    write_summary(path, {"b": float("nan"), "a": np.int64(3), "c": {"y": 1, "x": "ü"}})
+    assert path.read_text("utf-8") == (
+        '{\n  "a": 3,\n  "b": null,\n  "c": {\n    "x": "ü",\n    "y": 1\n  }\n}\n'
+    )
+    with pytest.raises(TypeError):
+        write_summary(path, {"a": object()})
+    assert [p.name for p in tmp_path.iterdir()] == ["summary.json"]
