@@ -10,7 +10,7 @@ from batchrank.errors import (
     RunStoppedError,
     StoppedError,
 )
-from batchrank.job import Job, load_job
+from batchrank.job import Budget, Endpoint, Job, Limits, Merge, Rate, Retry, load_job
 from batchrank.pipeline import Options, Report, rerank, run
 from batchrank.records import Candidate, Failure, Query, Ranking
 from batchrank.version import __version__
@@ -21,9 +21,15 @@ __all__ = [
     "run",
     # what it takes
     "Candidate",
-    "Job",
-    "Options",
     "Query",
+    "Job",
+    "Budget",
+    "Endpoint",
+    "Limits",
+    "Merge",
+    "Rate",
+    "Retry",
+    "Options",
     "load_job",
     # what comes of it
     "Failure",

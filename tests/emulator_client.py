@@ -1,6 +1,7 @@
 """A small client that asks an emulator what tests of it ask."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -41,7 +42,9 @@ class Client:
     ) -> tuple[int, Any, CIMultiDictProxy[str]]:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         used = KEY if headers is None else headers
-        async with self.session.post(self.emulator.url + path, data=body, headers=used) as response:
+        async with self.session.post(
+            self.emulator.url + path, data=io.BytesIO(body), headers=used
+        ) as response:
             return response.status, json.loads(await response.read()), response.headers
 
     async def flat(

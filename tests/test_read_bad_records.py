@@ -196,7 +196,6 @@ def test_a_bad_pair_fails_its_query_as_a_whole(
         ({"candidates": []}, "bad", "no-candidates"),
         ({"candidates": [{"docid": "a", "text": None, "score": None}]}, "bad", "all-documents-blank"),
         ({"candidates": [{"docid": "a", "text": "x", "score": np.inf}]}, "bad", "bad-score"),
-        ({"candidates": [{"docid": "a", "text": "x", "score": np.nan}]}, "bad", "bad-score"),
         ({"candidates": [{"docid": "a", "text": "x"}] * 2}, "bad", "duplicate-document"),
         ({"query_id": "good"}, "good", "duplicate-query"),
     ],

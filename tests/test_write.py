@@ -34,7 +34,7 @@ def ranking(number: int, documents: int = 10, *, blank: int = 2) -> Ranking:
     """A ranking of so many documents, the last ``blank`` of which were never sent."""
     scores = np.linspace(1, 0, documents - blank)
     ids = [f"d{i}" for i in range(documents)]
-    query = Query(f"q{number}", "text", ids, ["a"] * documents, np.linspace(9, 1, documents))
+    query = Query(f"q{number}", "text", ids, ["a"] * documents, np.arange(documents, 0.0, -1))
     order = np.arange(documents - blank)[::-1]
     merged = Merged(order, scores, scores * 2, 3, "hub", "relative", (0.125, 0.5))
     return Ranking.of(query, merged, QueryCost(2, 3, documents + 1, 100 + number, None))
@@ -59,7 +59,7 @@ def test_parquet_rows_are_as_documented(tmp_path: Path) -> None:
     assert table.column_names == names.split()
     rows = table.to_pylist()
     assert len(rows) == 20
-    assert list(rows[0].values()) == ["q0", "d7", 1, 1.0, 2.0, 8, 9 - 7 * 8 / 9, True]
+    assert list(rows[0].values()) == ["q0", "d7", 1, 1.0, 2.0, 8, 3.0, True]
     assert list(rows[9].values()) == ["q0", "d9", 10, None, None, 10, 1.0, False]
     assert [row["certified"] for row in rows[:10]] == [True] * 3 + [False] * 7
     (first, _) = pq.read_table(tmp_path / "queries-00000.parquet").to_pylist()
@@ -136,7 +136,7 @@ def test_bytes_are_the_same_however_often_it_was_interrupted(tmp_path: Path, for
         writer.write(ranking(number))
     leftovers = [path for path in (tmp_path / "twice").iterdir() if path.name.endswith(".tmp")]
     assert leftovers
-    saved = {path: b"killed here" for path in leftovers}
+    saved = dict.fromkeys(leftovers, b"killed here")
     writer.abort()
     for path, data in saved.items():
         path.write_bytes(data)
@@ -236,7 +236,7 @@ def test_nothing_is_written_through_a_link(tmp_path: Path, format: Any) -> None:
     (out / name).unlink()
     (out / name).symlink_to(secret)
     writer = Writer(Output(path=str(out), format=format))
-    with pytest.raises(OutputError, match=f"{name} is a symbolic link, which is left alone"):
+    with pytest.raises(OutputError, match=f"{name} is a symbolic link; it is left alone"):
         writer.write(ranking(0))
     writer.abort()
     assert secret.read_text() == "untouched"
@@ -264,7 +264,7 @@ def small_files() -> Iterator[None]:
 def test_a_full_disk_is_named_and_leaves_no_half_part(tmp_path: Path, format: Any) -> None:
     """The error names the file and keeps its cause; afterwards no temporary file is left."""
     writer = Writer(Output(path=str(tmp_path), format=format))
-    with pytest.raises(OutputError, match="ranking-00000.* can't be written: ") as caught:
+    with pytest.raises(OutputError, match=r"ranking-00000.* can't be written: ") as caught:
         for number in range(100):
             writer.write(ranking(number, 5000))
         writer.close()
@@ -302,9 +302,9 @@ def test_standard_output_gets_a_line_at_once() -> None:
     assert (line["query_id"], len(line["ranking"]), line["merge"]["tokens"]) == ("q1", 2, 101)
     reader, end = os.pipe()
     os.close(reader)
-    with os.fdopen(end, "wb", buffering=0) as broken:
-        with pytest.raises(OutputError, match="at query 'q1': its reader went away; set output.path"):
-            StreamWriter(Output(path="-"), broken).write(ranking(1))
+    message = r"at query 'q1': its reader went away; set output\.path"
+    with os.fdopen(end, "wb", buffering=0) as broken, pytest.raises(OutputError, match=message):
+        StreamWriter(Output(path="-"), broken).write(ranking(1))
 
 
 FAILURE = Failure(Place("in.jsonl", "line", 7), "q\ud8001", "content-refused", "the API refused it", 2)

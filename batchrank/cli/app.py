@@ -106,7 +106,7 @@ def models() -> None:
             card.name, card.wire, f"{card.documents:,}", f"{card.item_tokens:,}", f"{card.request_tokens:,}",
             f"{card.rpm:,.0f}", f"{card.tpm:,.0f}", card.scores, prices or "-",
         )  # fmt: skip
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
 
 
 @app.command()

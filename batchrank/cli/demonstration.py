@@ -1,5 +1,6 @@
 """The demo: its files, its run, and what reranking changed."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import orjson
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from batchrank.cli.running import execute
 from batchrank.demo import write_demo
@@ -14,6 +16,7 @@ from batchrank.job import load_job
 from batchrank.pipeline import Run
 
 _CUTOFF = 10
+_WIDTH = 120
 JOB = """\
 # The demo's job. Change it and run it again: batchrank run demo/job.yaml
 input:
@@ -56,7 +59,7 @@ def demonstrate(folder: Path, overrides: Sequence[str], *, quiet: bool) -> int:
         and job.output is not None
         and job.output.format == "jsonl"
     ):
-        _print(_read(folder, run.folder), folder)
+        _print(_read(folder, run.folder), path)
     return report.exit_code
 
 
@@ -87,23 +90,30 @@ def _read(folder: Path, out: Path) -> list[Shown]:
     return shown
 
 
-def _print(shown: Sequence[Shown], folder: Path) -> None:
-    console = Console()
-    table = Table(box=None, pad_edge=False)
+def _print(shown: Sequence[Shown], path: Path) -> None:
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    table = Table(
+        box=None, pad_edge=False, title_justify="left", title="Rank of a right answer, and the best answer"
+    )
+    table.add_column("before", justify="right", no_wrap=True)
+    table.add_column("after", justify="right", no_wrap=True)
+    table.add_column("best answer", no_wrap=True, max_width=36)
     table.add_column("question")
-    table.add_column("best answer after reranking")
-    table.add_column("right answer's rank: before", justify="right")
-    table.add_column("after", justify="right")
     for row in shown:
-        mark = "[green]" if row.right else ""
-        table.add_row(row.question, f"{mark}{row.best}", _rank(row.before), _rank(row.after))
+        style = "green" if row.right else ""
+        table.add_row(
+            _rank(row.before),
+            _rank(row.after),
+            Text(row.best, style),
+            Text(row.question, no_wrap=True, overflow="ellipsis"),
+        )
     console.print(table)
     before, after = (_mrr([getattr(row, name) for row in shown]) for name in ("before", "after"))
     console.print(
         f"\nMRR@{_CUTOFF}: {before:.3f} before, {after:.3f} after reranking, over {len(shown)} questions"
     )
     console.print(
-        f"Files to open, change and run again: {folder}/job.yaml, then: batchrank run {folder}/job.yaml"
+        f"To change the job and run it again: edit {path}, then batchrank run {path}", soft_wrap=True
     )
 
 

@@ -107,7 +107,8 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     saved = f"; reused answers saved {spend['saved_tokens']:,} tokens" if spend["saved_tokens"] else ""
     if saved and spend["saved_cost"]:
         saved += f", {spend['saved_cost']:,.4f} {spend['currency']}"
-    yield f"spent: {spend['tokens']:,} tokens{cost}{saved}"
+    emulated = " (by the emulator: the real API would have charged this)" if run.job.emulated else ""
+    yield f"spent: {spend['tokens']:,} tokens{cost}{emulated}{saved}"
     if totals.failed or totals.refused:
         causes = ", ".join(f"{name} {count:,}" for name, count in sorted(totals.causes.items()))
         where = "the log above" if run.folder is None else f"{run.folder / 'failed.jsonl'}"

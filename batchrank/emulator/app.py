@@ -15,9 +15,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from batchrank.emulator.answer import BODY_FAULTS, RESULT_FAULTS
+from batchrank.emulator.asked import Asked
+from batchrank.emulator.content import value_of
 from batchrank.emulator.counts import Counts, Received
 from batchrank.emulator.delivery import Delivery, hang_up
-from batchrank.emulator.endpoints import ENDPOINTS, Asked, Endpoint
+from batchrank.emulator.endpoints import Endpoint, routes
 from batchrank.emulator.faults import Fate, Fates, rng_for, with_retry_after
 from batchrank.emulator.model import Model, Work
 from batchrank.emulator.quota import Limits, Quota
@@ -64,9 +66,8 @@ class Emulator:
     async def __aenter__(self) -> Self:
         largest = self.settings.body_bytes or max(card.body_bytes for card in self.settings.cards.values())
         app = web.Application(client_max_size=largest)
-        for endpoint in ENDPOINTS:
-            for path in endpoint.paths:
-                app.router.add_post(path, self._handler(endpoint))
+        for path, endpoint in routes(self.settings.api).items():
+            app.router.add_post(path, self._handler(endpoint))
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.0)
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
@@ -113,17 +114,17 @@ class Emulator:
             body = await self._read(request, number, now)
             content = blake2b(body, digest_size=16, key=request.path.encode()[:64]).digest()
             fate = self._fate(number, content)
-            self._check_key(request)
+            self._check_key(request, endpoint)
             if fate.rejection is not None:
                 raise RejectedError(fate.rejection)
             asked = endpoint.read(body)
             fate = self._poisoned(asked, fate)
             if fate.rejection is not None:
                 raise RejectedError(fate.rejection)
-            work = self._admit(asked, len(body))
+            work = self._admit(asked, endpoint, len(body))
         except RejectedError as error:
             await self._wait(f"refusal {number}".encode())
-            return self._refuse(error.rejection, request_id)
+            return self._refuse(error.rejection, endpoint, request_id)
         if fate.billed:
             self._bill(work, content)
         async with self._workers:
@@ -141,13 +142,12 @@ class Emulator:
             self.received.append(Received(number, now, request.path, dict(request.headers), body))
         return body
 
-    def _check_key(self, request: web.Request) -> None:
+    def _check_key(self, request: web.Request, endpoint: Endpoint) -> None:
+        if endpoint.dialect.keyless and not self.settings.keys:
+            return
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        if (
-            scheme.lower() != "bearer"
-            or not key.strip()
-            or (self.settings.keys and key not in self.settings.keys)
-        ):
+        known = not self.settings.keys or key in self.settings.keys
+        if scheme.lower() != "bearer" or not key.strip() or not known:
             raise RejectedError(REJECTIONS["401"])
 
     def _fate(self, number: int, content: bytes) -> Fate:
@@ -157,14 +157,14 @@ class Emulator:
 
     def _poisoned(self, asked: Asked, fate: Fate) -> Fate:
         for text, names in self.settings.poison.items():
-            if text in asked.query or any(text in document for document in asked.documents):
+            if any(text in value_of(item) for item in (asked.query, *asked.documents)):
                 self.counts.faults.update(names.split(","))
                 return self._fates.named(names)
         return fate
 
-    def _admit(self, asked: Asked, body_bytes: int) -> Work:
-        card, own = self._model.card(asked.model), self.settings
-        work = self._model.accept(asked, body_bytes)
+    def _admit(self, asked: Asked, endpoint: Endpoint, body_bytes: int) -> Work:
+        card, own = self._model.card(asked.model, endpoint.wire), self.settings
+        work = self._model.accept(asked, card, endpoint.dialect, body_bytes)
         if card.name not in self._quotas:
             rpm, tpm = (card.rpm if own.rpm is None else own.rpm), (card.tpm if own.tpm is None else own.tpm)
             self._quotas[card.name] = Quota(Limits(rpm, tpm, own.per_second, own.growth, own.growth_start))
@@ -189,17 +189,22 @@ class Emulator:
         if seconds:
             await asyncio.sleep(seconds)
 
-    def _refuse(self, rejection: Rejection, request_id: str) -> web.Response:
-        status = rejection.http_status(self.settings.error_shape)
+    def _refuse(self, rejection: Rejection, endpoint: Endpoint, request_id: str) -> web.Response:
+        shape = rejection.shape or self.settings.error_shape
+        status = rejection.http_status(shape)
         self.counts.statuses[status] += 1
         headers = {**dict(rejection.headers), "X-Request-Id": request_id}
         if status == 307:
-            headers["Location"] = ENDPOINTS[0].paths[0]
+            headers["Location"] = endpoint.paths[0]
         if rejection.html:
             page = _PAGE.format(rejection.status, rejection.message)
             return web.Response(status=status, text=page, content_type="text/html", headers=headers)
-        body = orjson.dumps(rejection.body(self.settings.error_shape, request_id))
-        return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+        spoken = endpoint.dialect.spoken(rejection)
+        plain = shape == "plain"
+        data = endpoint.dialect.body(spoken, request_id) if plain else spoken.body(shape, request_id)
+        return web.Response(
+            status=status, body=orjson.dumps(data), content_type="application/json", headers=headers
+        )
 
     def _respond(
         self, endpoint: Endpoint, work: Work, content: bytes, fate: Fate, request_id: str

@@ -16,6 +16,7 @@ class Dialect:
         too_many: status and words for too many documents, or none; with ``{count}`` and ``{most}``.
         too_long: status and words for too many tokens, with ``{count}`` and ``{most}``.
         blank: whether an empty text sinks the request.
+        some_echo: whether only some models return documents, others ignore the wish.
         keyless: whether a request without a key is let in, if no keys are named.
         words: messages that differ from DashScope's, by its code.
     """
@@ -24,6 +25,7 @@ class Dialect:
     too_many: tuple[int, str]
     too_long: tuple[int, str]
     blank: bool = False
+    some_echo: bool = False
     keyless: bool = False
     words: Mapping[str, str] = field(default_factory=dict)
 
@@ -75,7 +77,9 @@ _LISTED = "Value error, List should have at least 1 and at most {most} items, no
 _TRIAL = "You are past the per minute request limit, please wait and try again later."
 
 DIALECTS: dict[str, Dialect] = {
-    "dashscope": Dialect(body=_plain, too_many=(400, _BATCH), too_long=(400, _TOKENS), blank=True),
+    "dashscope": Dialect(
+        body=_plain, too_many=(400, _BATCH), too_long=(400, _TOKENS), blank=True, some_echo=True
+    ),
     "cohere": Dialect(
         body=_cohere,
         too_many=(400, "invalid request: the number of documents must be at least 1 and at most {most}"),
@@ -96,7 +100,10 @@ DIALECTS: dict[str, Dialect] = {
     "vllm": Dialect(
         body=_openai,
         too_many=(400, "at most {most} documents"),
-        too_long=(400, "This model's maximum context length is {most} tokens. However, you requested {count}."),
+        too_long=(
+            400,
+            "This model's maximum context length is {most} tokens. However, you requested {count}.",
+        ),
         keyless=True,
         words={"ModelNotFound": "The model does not exist.", "InvalidApiKey": "Unauthorized"},
     ),

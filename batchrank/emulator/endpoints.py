@@ -6,7 +6,7 @@ from typing import Any
 
 from batchrank.emulator.answer import Answer
 from batchrank.emulator.asked import Asked, asked, invalid, parsed
-from batchrank.emulator.content import Content, Medium
+from batchrank.emulator.content import Medium
 from batchrank.emulator.dialects import DIALECTS, Dialect
 
 
@@ -39,13 +39,15 @@ def _read_native(body: bytes) -> Asked:
     content, parameters = data.get("input"), data.get("parameters") or {}
     if not isinstance(content, dict) or not isinstance(parameters, dict):
         raise invalid("input and parameters must be objects: input")
-    items = content.get("documents")
+    items, query = content.get("documents"), content.get("query")
+    listed = items if isinstance(items, list) else []
     fields = {
         "model": data.get("model"),
-        "query": _item(content.get("query")),
-        "documents": [_item(item) for item in items] if isinstance(items, list) else items,
+        "query": _item(query),
+        "documents": [_item(item) for item in listed] if listed or items == [] else items,
     }
-    return asked(fields, parameters, at="input.", objects=isinstance(items, list) and not _all_texts(items))
+    objects = any(isinstance(item, dict) for item in (query, *listed))
+    return asked(fields, parameters, at="input.", objects=objects)
 
 
 def _read_echoing(body: bytes) -> Asked:
@@ -70,9 +72,7 @@ def _read_nim(body: bytes) -> Asked:
     if not isinstance(query, dict) or not isinstance(passages, list):
         raise invalid("query must be an object and passages a list")
     texts = [passage.get("text") if isinstance(passage, dict) else None for passage in passages]
-    return asked(
-        {"model": data.get("model"), "query": query.get("text"), "documents": texts}, {"raw": True}
-    )
+    return asked({"model": data.get("model"), "query": query.get("text"), "documents": texts}, {"raw": True})
 
 
 def _item(item: Any) -> Any:
@@ -83,10 +83,6 @@ def _item(item: Any) -> Any:
     if not isinstance(value, str) or kind not in ("text", "image", "video"):
         return item
     return value if kind == "text" else Medium(kind, value)
-
-
-def _all_texts(items: list[Any]) -> bool:
-    return all(isinstance(item, str) for item in items)
 
 
 def _render_flat(answer: Answer, asked: Asked, request_id: str) -> dict[str, Any]:
@@ -155,22 +151,35 @@ def _edited(results: Any, **edits: Callable[[Any], Any]) -> Any:
     ]
 
 
-_NATIVE = "/api/v1/services/rerank/text-rerank/text-rerank"
+_FLAT = ("/compatible-api/v1/reranks", "/compatible-mode/v1/reranks")
+_NATIVE = ("/api/v1/services/rerank/text-rerank/text-rerank",)
 
 ENDPOINTS = (
-    Endpoint(
-        *("dashscope", ("/compatible-api/v1/reranks", "/compatible-mode/v1/reranks")),
-        *(_read_flat, _render_flat, DIALECTS["dashscope"]),
-    ),
-    Endpoint("dashscope-native", (_NATIVE,), _read_native, _render_native, DIALECTS["dashscope"]),
+    Endpoint("dashscope", _FLAT, _read_flat, _render_flat, DIALECTS["dashscope"]),
+    Endpoint("dashscope-native", _NATIVE, _read_native, _render_native, DIALECTS["dashscope"]),
     Endpoint("cohere", ("/v2/rerank", "/v1/rerank"), _read_flat, _render_cohere, DIALECTS["cohere"]),
     Endpoint("jina", ("/v1/rerank",), _read_echoing, _render_jina, DIALECTS["jina"]),
-    Endpoint(
-        *("vllm", ("/rerank", "/v1/rerank", "/v2/rerank")),
-        *(_read_echoing, _render_vllm, DIALECTS["vllm"]),
-    ),
+    Endpoint("vllm", ("/rerank", "/v1/rerank", "/v2/rerank"), _read_echoing, _render_vllm, DIALECTS["vllm"]),
     Endpoint("voyage", ("/v1/rerank",), _read_voyage, _render_voyage, DIALECTS["voyage"]),
     Endpoint("tei", ("/rerank",), _read_tei, _render_tei, DIALECTS["tei"]),
     Endpoint("nim", ("/v1/ranking",), _read_nim, _render_nim, DIALECTS["nim"]),
 )
-"""Every endpoint that is served. Where several claim a path, the first has it, unless the switch ``api`` says which."""
+"""Every endpoint. A path that several claim is the first one's, unless the switch ``api`` names another of them; each
+is also served below ``/<wire>``, where none is in another's way."""
+
+
+def routes(api: str) -> dict[str, Endpoint]:
+    """Paths to endpoints, with the API that the switch names first."""
+    found: dict[str, Endpoint] = {}
+    for endpoint in sorted(ENDPOINTS, key=lambda endpoint: endpoint.wire != api):
+        for path in endpoint.paths:
+            found.setdefault(path, endpoint)
+            found[f"/{endpoint.wire}{path}"] = endpoint
+    return found
+
+
+def path(wire: str) -> str:
+    """A path at which a wire format is served whatever the switches."""
+    alike = {"siliconflow": "vllm"}.get(wire, wire)
+    own = next(endpoint for endpoint in ENDPOINTS if endpoint.wire == alike)
+    return f"/{alike}{own.paths[0]}"

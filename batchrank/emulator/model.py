@@ -1,23 +1,29 @@
 """What the API does with a request once it is let in: check limits, count tokens, score."""
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from batchrank.emulator import content
 from batchrank.emulator.answer import Answer
-from batchrank.emulator.endpoints import Asked
+from batchrank.emulator.asked import Asked, invalid
+from batchrank.emulator.content import Content, kind_of, value_of
+from batchrank.emulator.dialects import Dialect
 from batchrank.emulator.faults import rng_for
 from batchrank.emulator.rejections import REJECTIONS, RejectedError
 from batchrank.emulator.relevance import relevances
 from batchrank.emulator.scores import absolute, jittered, noisy, relative
 from batchrank.emulator.settings import Settings
-from batchrank.models import Card
+from batchrank.models import Card, Kind
 from batchrank.records import Floats
-from batchrank.tokens import Counter, counter
+from batchrank.tokens import counter
 
-_INVALID = REJECTIONS["400-parameter"]
+_EDGE = 1e-9
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,8 +32,8 @@ class Work:
 
     Attributes:
         asked: the request.
-        query: the query as cut to the item limit.
-        documents: the documents as cut to the item limit.
+        query: the query as cut to the item limit, an image in words.
+        documents: the documents as cut to the item limit, images and videos in words.
         tokens: what it is billed.
         echo: whether the answer carries the documents.
     """
@@ -44,68 +50,120 @@ class Model:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._counter: Counter = counter(settings.tokenizer)
+        self._counter = counter(settings.tokenizer)
 
-    def card(self, name: str) -> Card:
-        """The card of a model that is served, or the refusal of one that isn't."""
-        if name not in self._settings.cards:
+    def card(self, name: str, wire: str) -> Card:
+        """The card of a model that is served, or the refusal of one that isn't.
+
+        An API that names no model has the one that is served by its wire, else the only one.
+        """
+        cards = self._settings.cards
+        if name == "-":
+            own = [card for card in cards.values() if card.wire == wire] or list(cards.values())
+            return own[0]
+        if name not in cards:
             raise RejectedError(REJECTIONS["404-model"].saying(f"The model {name} does not exist."))
-        return self._settings.cards[name]
+        return cards[name]
 
-    def accept(self, asked: Asked, body_bytes: int) -> Work:
+    def accept(self, asked: Asked, card: Card, dialect: Dialect, body_bytes: int) -> Work:
         """Check a request against the limits of its model and count its tokens.
 
         Raises:
-            RejectedError: a limit is passed, or an item is empty.
+            RejectedError: a limit is passed, an item is empty, or not what the model takes.
         """
-        card, own = self.card(asked.model), self._settings
+        own = self._settings
         if body_bytes > (own.body_bytes or card.body_bytes):
             raise RejectedError(REJECTIONS["413"])
-        self._check_items(asked, own.documents or card.documents)
-        counts = self._counter.count([asked.query, asked.instruct, *asked.documents])
+        self._check_counts(asked, card, dialect)
+        self._check_items(asked, card, dialect)
+        items = [asked.query, *asked.documents]
         most = own.item_tokens or card.item_tokens
-        query, *documents = _cut([asked.query, *asked.documents], np.delete(counts, 1), most)
+        counts = self._counts(items, card, asked.fps)
         capped = np.minimum(counts, most)
-        each = int(capped[0]) + own.overhead_tokens + (int(capped[1]) if own.bill_instruct else 0)
-        tokens = each * len(documents) + int(capped[2:].sum())
+        each = int(capped[0]) + own.overhead_tokens
+        if own.bill_instruct:
+            each += min(most, int(self._counter.count([asked.instruct])[0]))
+        tokens = each * len(asked.documents) + int(capped[1:].sum())
         limit = own.request_tokens or card.request_tokens
         if tokens > limit:
-            message = f"Range of input length should be [1, {limit}], got {tokens}: input"
-            raise RejectedError(REJECTIONS["400-too-large"].saying(message))
-        echo = asked.return_documents and "return_documents" in card.parameters
+            raise RejectedError(dialect.tokens(tokens, limit))
+        query, *documents = _cut(list(map(content.described, items)), counts, most)
+        echo = asked.return_documents and not (
+            dialect.some_echo and "return_documents" not in card.parameters
+        )
         return Work(asked, query, documents, tokens, echo)
 
-    def _check_items(self, asked: Asked, most: int) -> None:
-        if not 1 <= len(asked.documents) <= most:
-            text = f"batch size of documents is invalid, it should not be empty or larger than {most}."
-            raise RejectedError(_INVALID.saying(f"{text}: input.documents"))
-        if not asked.query.strip():
-            raise RejectedError(_INVALID.saying("text input should not be empty.: input.query"))
-        if not all(map(str.strip, asked.documents)):
-            raise RejectedError(_INVALID.saying("text input should not be empty.: input.documents"))
-        longest = self._settings.item_characters
-        if max(map(len, asked.documents)) > longest:
-            raise RejectedError(
-                _INVALID.saying(f"Range of input length should be [1, {longest}]: input.documents")
-            )
+    def _check_counts(self, asked: Asked, card: Card, dialect: Dialect) -> None:
+        """Each kind's count over its limit, added up, is at most 1: the documents leave room for one another."""
+        limits: dict[Kind, int] = {**card.counts, "text": self._settings.documents or card.documents}
+        if asked.objects and not card.media:
+            raise invalid("documents must be a list of strings: input.documents")
+        if kind_of(asked.query) not in card.query_kinds:
+            raise invalid(f"{card.name} takes no {kind_of(asked.query)} as a query: input.query")
+        found = Counter(map(kind_of, asked.documents))
+        if missing := found.keys() - limits.keys():
+            raise invalid(f"{card.name} takes no {min(missing)}: input.documents")
+        used = sum((Fraction(count, limits[kind]) for kind, count in found.items()), Fraction())
+        if not 0 < used <= 1:
+            most = min((limits[kind] for kind in found), default=limits["text"])
+            raise RejectedError(dialect.documents(len(asked.documents), most))
 
-    def answer(self, work: Work, content: bytes) -> Answer:
+    def _check_items(self, asked: Asked, card: Card, dialect: Dialect) -> None:
+        longest = self._settings.item_characters
+        for at, item in _placed(asked):
+            value = value_of(item)
+            if dialect.blank and not value.strip():
+                raise invalid(f"text input should not be empty.: {at}")
+            if not isinstance(item, str):
+                if refusal := content.problem(item, card.vision, at):
+                    raise RejectedError(refusal)
+            elif len(value) > longest:
+                raise invalid(f"Range of input length should be [1, {longest}]: {at}")
+
+    def _counts(self, items: list[Content], card: Card, fps: float) -> NDArray[np.int64]:
+        counts = self._counter.count([item if isinstance(item, str) else "" for item in items])
+        media = [(at, item) for at, item in enumerate(items) if not isinstance(item, str)]
+        if media:
+            counts = counts.copy()
+        for at, item in media:
+            counts[at] = content.tokens(item, card, fps)
+        return counts
+
+    def answer(self, work: Work, digest: bytes) -> Answer:
         """Score a request; noise and relative scores follow from the digest of its content."""
-        scores = self._scores(relevances(work.query, work.documents), content)
+        scores = self._scores(relevances(work.query, work.documents), digest)
+        if work.asked.raw:
+            scores = _logits(scores)
         order = np.argsort(-scores, kind="stable")[: work.asked.top_n].tolist()
         results: list[dict[str, Any]] = [{"index": i, "relevance_score": float(scores[i])} for i in order]
         if work.echo:
-            results = [{"document": {"text": work.asked.documents[r["index"]]}, **r} for r in results]
+            results = [{"document": _echoed(work.asked.documents[r["index"]]), **r} for r in results]
         return Answer(results, {"total_tokens": work.tokens})
 
-    def _scores(self, logits: Floats, content: bytes) -> Floats:
+    def _scores(self, logits: Floats, digest: bytes) -> Floats:
         own = self._settings
         if own.scores == "absolute" and not own.sigma and not own.jitter:
             return absolute(logits)
-        rng = np.random.default_rng(rng_for(own.seed, content, "scores").getrandbits(64))
+        rng = np.random.default_rng(rng_for(own.seed, digest, "scores").getrandbits(64))
         logits = noisy(logits, own.sigma, rng)
         logits = jittered(logits, rng) if own.jitter else logits
         return absolute(logits) if own.scores == "absolute" else relative(logits, own.family, rng)
+
+
+def _placed(asked: Asked) -> Iterator[tuple[str, Content]]:
+    yield "input.query", asked.query
+    for document in asked.documents:
+        yield "input.documents", document
+
+
+def _echoed(item: Content) -> dict[str, str]:
+    return {kind_of(item): value_of(item)}
+
+
+def _logits(scores: Floats) -> Floats:
+    clipped = np.clip(scores, _EDGE, 1 - _EDGE)
+    logits: Floats = np.log(clipped) - np.log1p(-clipped)
+    return logits
 
 
 def _cut(texts: list[str], counts: NDArray[np.int64], most: int) -> list[str]:

@@ -21,6 +21,11 @@ class Settings:
     keys: Annotated[
         tuple[str, ...], "API keys that are accepted; none given: any key is, but there must be one"
     ] = ()
+    api: Annotated[
+        Literal["cohere", "jina", "vllm", "voyage", "tei"],
+        "whose the paths are that several APIs have (/rerank, /v1/rerank, /v2/rerank); each API is also served below "
+        "/<wire>, such as /tei/rerank",
+    ] = "cohere"
     cards: Annotated[Mapping[str, Card], "the models that are served, by name"] = field(default_factory=cards)
 
     documents: Annotated[int | None, "most documents in a request; by default the model card's"] = None

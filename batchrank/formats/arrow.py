@@ -136,13 +136,13 @@ def strings(array: Array, *, missing: str | None = None) -> list[Any]:
 
 
 def numbers(array: Array) -> tuple[Floats, NDArray[np.bool_] | None]:
-    """Scores, NaN where null, and which of them are neither null nor finite (None when none is)."""
-    array = decoded(array).cast(pa.float64())
-    values: Floats = array.to_numpy(zero_copy_only=False)
-    wrong = ~np.isfinite(values)
-    if int(wrong.sum()) == array.null_count:
-        return values, None
-    return values, wrong & array.is_valid().to_numpy(zero_copy_only=False)
+    """Scores, NaN where missing, and which of them are infinite (None when none is).
+
+    A NaN counts as missing, because that is how data frames write what they lack.
+    """
+    values: Floats = decoded(array).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    infinite = np.isinf(values)
+    return values, infinite if infinite.any() else None
 
 
 def lists(array: Array) -> tuple[Array, Positions]:

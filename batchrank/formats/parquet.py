@@ -16,8 +16,8 @@ from batchrank.job.schema import Columns
 from batchrank.records import Ranking
 
 # What one batch may hold; a single row may exceed it.
-_BATCH_DOCUMENTS = 16_384
-_BATCH_BYTES = 16 * 1024 * 1024
+_BATCH_DOCUMENTS = 4096
+_BATCH_BYTES = 4 * 1024 * 1024
 # Column chunks are read through a window of this many bytes instead of as a whole.
 _WINDOW = 1024 * 1024
 # Rows held back until they are written as a row group.

@@ -135,7 +135,7 @@ class _Documents:
     ) -> Segment:
         """The documents from ``start`` up to ``end`` as those of a query."""
         if self._wrong is not None and self._wrong[start:end].any():
-            message = "a score is NaN or infinite; write a number, or null where there is none"
+            message = "a score is infinite; write a number, or null where there is none"
             raise QueryError("bad-score", message)
         ids = None if self._ids is None else self._ids[start:end]
         scores = None if self._scores is None else self._scores[start:end]

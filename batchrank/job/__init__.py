@@ -1,6 +1,18 @@
 """The job: what one run does, frozen and validated; from a file, the environment and ``--set``."""
 
 from batchrank.job.load import load_job
-from batchrank.job.schema import Columns, Endpoint, Input, Job, Limits, Merge, Output, Rate, Retry
+from batchrank.job.schema import Budget, Columns, Endpoint, Input, Job, Limits, Merge, Output, Rate, Retry
 
-__all__ = ["Columns", "Endpoint", "Input", "Job", "Limits", "Merge", "Output", "Rate", "Retry", "load_job"]
+__all__ = [
+    "Budget",
+    "Columns",
+    "Endpoint",
+    "Input",
+    "Job",
+    "Limits",
+    "Merge",
+    "Output",
+    "Rate",
+    "Retry",
+    "load_job",
+]

@@ -62,7 +62,8 @@ def calibrate(first: FirstPass, scale: Scale) -> Estimate:
     checked = [_checked(first, scale, pieces, estimate) for estimate in [*lines, ranks]]
     best_link = links(scores)[int(np.argmin([estimate.error for estimate in checked[:-1]]))]
     checked.append(_checked(first, scale, pieces, _isotonic(first, scale, pieces, best_link, ranks)))
-    return min(checked, key=lambda estimate: estimate.error)
+    # Rounded, so that among models without any error the first one, a line, is taken.
+    return min(checked, key=lambda estimate: round(estimate.error, 9))
 
 
 def _pieces(first: FirstPass, scale: Scale) -> list[_Piece]:

@@ -84,7 +84,8 @@ class Verdicts:
 
     def flips(self) -> list[Flip]:
         """All turns to relative so far, in order; each is worth a warning."""
-        self._span(max(self._probes, default=-1))
+        if self._probes:
+            self._span(max(self._probes))
         return [span.flip for span in self._spans if span.flip]
 
     def components(self) -> Components | None:

@@ -25,19 +25,26 @@ def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]
     kept up to date.
 
     Raises:
-        InputError: a path matches no file; or the first records don't tell what their parts are.
+        InputError: a path matches no file; there is no record at all; or the first ones don't tell what is what.
     """
     gauge = gauge or Gauge()
     sources = [replace(found, gauge=gauge) for found in find(source.path, source.format)]
     gauge.start(sum(found.bytes for found in sources))
     left = source.limit
     with closing(SeenIds()) as seen:
+        empty = True
         for item in queries(_recognised(_items(sources, source.columns)), seen):
+            empty = False
             yield item
             if left is not None and isinstance(item, Query):
                 left -= 1
                 if not left:
                     return
+    if empty:
+        names = ", ".join(found.name for found in sources[:3])
+        raise InputError(
+            f"input.path: there is no query in {names}; correct the path, or see what wrote the file"
+        )
 
 
 def _items(sources: Iterable[Source], columns: Columns) -> Iterator[Item]:
