@@ -35,6 +35,7 @@ from typing import Literal
 
 Kind = Literal["requests", "tokens", "growth"]
 
+_UNLIMITED = 1e15  # a minute: an account without a quota still has numbers to count with
 _PACE = 0.985
 _SECOND, _MINUTE = 1.01, 60.05
 _TOLERANCE = 0.01
@@ -80,7 +81,7 @@ class Limiter:
     """
 
     def __init__(self, *, rpm: float, tpm: float, share: Fraction | float = 1) -> None:
-        rpm, tpm = float(rpm * share), float(tpm * share)
+        rpm, tpm = (min(float(quota * share), _UNLIMITED) for quota in (rpm, tpm))
         whole = math.floor(rpm / 60)
         spaced = whole / _SECOND < (_WASTE if share == 1 else _SHARED_WASTE) * rpm / 60
         pair = 0.0 if spaced else 60 / (rpm * _PACE)

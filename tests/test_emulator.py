@@ -10,13 +10,8 @@ from emulator_client import DOCUMENTS, FLAT, NATIVE, QUERY, Client, serving
 
 from batchrank.emulator import Emulator, Settings, described, relevance, run_forever
 from batchrank.errors import JobError
-from batchrank.models import Card, card
 
 pytestmark = pytest.mark.anyio
-
-GTE: Card = card("qwen3-rerank").model_copy(
-    update={"name": "gte-rerank-v2", "request_tokens": 30000, "parameters": ("top_n", "return_documents")}
-)
 
 
 async def test_flat_answer_has_the_documented_shape() -> None:
@@ -47,7 +42,7 @@ async def test_native_answer_has_the_documented_shape() -> None:
         "input": {"query": QUERY, "documents": DOCUMENTS},
         "parameters": {"return_documents": True, "top_n": 2},
     }
-    async with serving(cards={"gte-rerank-v2": GTE, "qwen3-rerank": card("qwen3-rerank")}) as client:
+    async with serving() as client:
         status, data, headers = await client.post(asked, NATIVE)
         plain = (await client.post({**asked, "model": "qwen3-rerank"}, NATIVE))[1]
     assert status == 200 and list(data) == ["output", "usage", "request_id"]

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from batchrank.cli.emulate import emulate
 from batchrank.cli.ledger import show_ledger
+from batchrank.cli.plan import show_plan
 from batchrank.cli.running import run_job
 from batchrank.errors import BatchrankError
 from batchrank.job import load_job
@@ -80,6 +81,17 @@ def demo(
 
     log_to_stderr(verbose=False, quiet=quiet)
     leave(demonstrate(folder, overrides or [], quiet=quiet))
+
+
+@app.command()
+def plan(
+    job: JobFile,
+    overrides: Set = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Tell what a job would do and cost: reads the input once, sends nothing, needs no key."""
+    log_to_stderr(verbose=False, quiet=False)
+    show_plan(load_job(job, overrides=overrides or ()), as_json=as_json)
 
 
 @app.command()

@@ -24,7 +24,6 @@ NOT_YET = {
     "image_root": "local images",
 }
 """Keys of the job file whose feature isn't built yet: naming one is an error, never ignored."""
-NOT_YET_WIRES = ("dashscope-native", "cohere", "voyage", "tei", "nim")
 
 
 class _EnvironmentJob(Job, BaseSettings):
@@ -161,12 +160,6 @@ def _refuse_what_is_not_built(data: dict[str, Any], origin: dict[tuple[str, ...]
         value = data.get(key)
         if value is not None and not (isinstance(value, dict) and all(v is None for v in value.values())):
             raise JobError(f"{_where((key,), origin)}: {key}: not supported yet ({feature}); remove the key")
-    endpoint = data.get("endpoint")
-    wire = endpoint.get("wire") if isinstance(endpoint, dict) else None
-    if wire in NOT_YET_WIRES:
-        raise JobError(
-            f"{_where(('endpoint', 'wire'), origin)}: endpoint.wire: {wire}: not supported yet; use dashscope"
-        )
 
 
 def _telling(error: ValidationError) -> list[Any]:

@@ -61,7 +61,7 @@ class Endpoint(_Section):
 
     Attributes:
         url: the full address; None takes the model's; ``emulator`` starts one inside this process.
-        api_key_env: the name of the environment variable that holds the key.
+        api_key_env: the name of the environment variable that holds the key; None takes the vendor's own.
         api_key_file: a file that holds the key, instead.
         timeout: seconds one attempt may take.
     """
@@ -69,7 +69,7 @@ class Endpoint(_Section):
     url: str | None = None
     wire: Wire | None = None
     region: str | Workspace | None = None
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] = "DASHSCOPE_API_KEY"
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     api_key_file: str | None = None
     headers: dict[str, str] = {}
     timeout: Annotated[float, Field(gt=0, le=3600)] = 60
@@ -243,8 +243,13 @@ class Job(_Section):
         workspace = region.workspace if isinstance(region, Workspace) else None
         return self.endpoint.url or vendor(self.card.vendor).url(self.wire, self._region, workspace)
 
+    @property
+    def api_key_env(self) -> str | None:
+        """The environment variable that holds the key; None when the server needs none."""
+        return self.endpoint.api_key_env or vendor(self.card.vendor).api_key_env
+
     def api_key(self) -> str | None:
-        """Read the key from its file or variable; None when an embedded emulator needs none.
+        """Read the key from its file or variable; None when no key is needed.
 
         Raises:
             JobError: the file or variable is missing or empty, or holds what no header can carry.
@@ -257,13 +262,15 @@ class Job(_Section):
                 key = Path(self.endpoint.api_key_file).expanduser().read_text(encoding="utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
                 raise JobError(f"{source}: can't be read: {error}") from None
+            hint = "write the key into it"
+        elif (name := self.api_key_env) is not None:
+            source = f"endpoint.api_key_env: {name}"
+            key = os.environ.get(name, "").strip()
+            hint = f"set it, for example: export {name}=sk-..."
         else:
-            source = f"endpoint.api_key_env: {self.endpoint.api_key_env}"
-            key = os.environ.get(self.endpoint.api_key_env, "").strip()
+            return None
         if not key:
-            raise JobError(
-                f"{source}: no API key there; set it, for example: export {self.endpoint.api_key_env}=sk-..."
-            )
+            raise JobError(f"{source}: no API key there; {hint}")
         if not key.isascii() or not key.isprintable():
             raise JobError(f"{source}: the API key holds a character that no HTTP header can carry")
         return key

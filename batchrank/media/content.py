@@ -36,3 +36,8 @@ Content: TypeAlias = str | Image | Video
 def kind_of(item: Content) -> Kind:
     """What an item is."""
     return "text" if isinstance(item, str) else item.kind
+
+
+def value_of(item: Content) -> str:
+    """What is sent of an item: the text, the address or the data URI."""
+    return item if isinstance(item, str) else item.value

@@ -7,18 +7,16 @@ reads without parsing XML, and only bytes in memory, because it would fetch an a
 import io
 import struct
 
-import imagesize
+import imagesize  # type: ignore[import-untyped]  # it ships no types
 
 _MAGIC = (
     (b"\xff\xd8\xff", "jpeg"),
     (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"BM", "bmp"),
     (b"II*\x00", "tiff"),
     (b"MM\x00*", "tiff"),
     (b"II+\x00", "tiff"),
     (b"MM\x00+", "tiff"),
     (b"\x00\x00\x01\x00", "ico"),
-    (b"\x28\x00\x00\x00", "dib"),
     (b"icns", "icns"),
     (b"\x01\xda", "sgi"),
     (b"GIF8", "gif"),
@@ -26,6 +24,7 @@ _MAGIC = (
     (b"<svg", "svg"),
     (b"<?xml", "svg"),
 )
+_BITMAP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
 _MEASURED = frozenset({"jpeg", "png", "bmp", "tiff", "webp"})
 
 
@@ -33,6 +32,10 @@ def image_format(data: bytes) -> str | None:
     """The format's name as in ``image/<name>``, None when the beginning is that of none."""
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
+    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BITMAP_HEADERS:
+        return "bmp"
+    if data[:4] == b"\x28\x00\x00\x00" and data[12:14] == b"\x01\x00":  # a bitmap without its file's header
+        return "dib"
     if data[4:8] == b"ftyp":
         return {b"avif": "avif", b"heic": "heic"}.get(data[8:12], "mp4")
     return next((name for magic, name in _MAGIC if data.startswith(magic)), None)

@@ -29,7 +29,25 @@ _DATA = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _SHOWN = 120
 _SAME = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff", "rgb": "sgi", "bw": "sgi", "qt": "mov"}
-_FOREIGN = frozenset("gif svg heic heif avif pdf psd mkv webm flv wmv mpg mpeg m3u8 mp3 wav".split())
+_FOREIGN = frozenset(
+    [
+        "gif",
+        "svg",
+        "heic",
+        "heif",
+        "avif",
+        "pdf",
+        "psd",
+        "mkv",
+        "webm",
+        "flv",
+        "wmv",
+        "mpg",
+        "mpeg",
+        "mp3",
+        "wav",
+    ]
+)
 """Endings of files that no model of ours takes; an ending that is neither these nor known tells nothing."""
 
 
@@ -86,7 +104,8 @@ class Sources:
         if isinstance(value, bytes | bytearray | memoryview):
             return self._encoded(bytes(value), "bytes")
         if not isinstance(value, str) or not value.strip():
-            raise _bad("image", f"is {type(value).__name__}, not an address, a data URI, a path or bytes")
+            what = "blank" if isinstance(value, str) else type(value).__name__
+            raise _bad("image", f"is {what}, not an address, a data URI, a path or bytes")
         if _DATA.match(value):
             return self._data_uri(value)
         if value[:5].lower() == "data:":
@@ -162,7 +181,7 @@ class Sources:
         """Read a file below ``image_root``.
 
         Refused are an absolute path, one with ``..``, one that leads outside by a symbolic link, anything but a regular
-        file. What was checked is what is opened: links are resolved first, and then none is followed.
+        file. Links are resolved before the check, and the file itself is opened only if it is none by then.
         """
         if self._root is None:
             raise _bad(
@@ -195,7 +214,7 @@ class Sources:
 
 def _read(path: Path, most: int, name: str) -> bytes:
     flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    with open(os.open(path, flags), "rb") as file:
+    with os.fdopen(os.open(path, flags), "rb") as file:
         info = os.fstat(file.fileno())
         if not stat.S_ISREG(info.st_mode):
             raise _bad("image", f"{name} below image_root is no regular file")

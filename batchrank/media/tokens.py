@@ -5,9 +5,15 @@ shrunk to the most. Counts here are upper bounds of that, as far as sizes are kn
 """
 
 import math
+from collections.abc import Callable, Sequence
 
-from batchrank.media.content import Image, Video
+import numpy as np
+from numpy.typing import NDArray
+
+from batchrank.media.content import Content, Image, Video
 from batchrank.models import Vision
+
+Counts = NDArray[np.int64]
 
 
 def image_tokens(pixels: tuple[int, int] | None, vision: Vision) -> int:
@@ -39,3 +45,28 @@ def video_tokens(vision: Vision, *, fps: float | None = None, seconds: float | N
 def tokens(item: Image | Video, vision: Vision, *, fps: float | None = None) -> int:
     """Most tokens of an image or a video of unknown length."""
     return image_tokens(item.pixels, vision) if isinstance(item, Image) else video_tokens(vision, fps=fps)
+
+
+def counts(
+    items: Sequence[Content],
+    vision: Vision | None,
+    texts: Callable[[Sequence[str]], Counts],
+    *,
+    fps: float | None = None,
+) -> Counts:
+    """Tokens of each text, image or video.
+
+    Args:
+        items: what is counted; texts only, where a model has no ``vision``.
+        vision: the model's rule.
+        texts: counts texts; it is called once, with all of them.
+        fps: as for ``video_tokens``.
+    """
+    counted = texts([item if isinstance(item, str) else "" for item in items])
+    if vision is None:
+        return counted
+    result = np.array(counted, dtype=np.int64)
+    for at, item in enumerate(items):
+        if not isinstance(item, str):
+            result[at] = tokens(item, vision, fps=fps)
+    return result

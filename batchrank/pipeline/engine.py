@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+from batchrank.errors import JobError
 from batchrank.job import Job
 from batchrank.ledger import Ledger, Spent
 from batchrank.limiter import Limiter
@@ -12,6 +13,7 @@ from batchrank.merge.verdict import Verdicts
 from batchrank.pipeline.drive import Driver
 from batchrank.pipeline.tasks import beside
 from batchrank.pipeline.verdicts import SharedVerdicts
+from batchrank.records import Request
 from batchrank.send import Dispatcher, Http, Places, Sender, Spend
 from batchrank.shard import Limits, Sharder
 from batchrank.tokens import counter
@@ -59,15 +61,26 @@ async def engine(
     """Start everything a run needs; the ledger is already being served, the verdicts perhaps restored.
 
     Raises:
-        JobError: no API key, or a tokenizer that can't be read.
+        JobError: no API key, a tokenizer that can't be read, or a cap on a cost that can't be known.
     """
     card, key = job.card, job.api_key()
+    if job.budget.max_cost is not None and job.price is None:
+        raise JobError(
+            f"budget.max_cost: no price is known for {card.name}; set model.price or budget.max_tokens"
+        )
     async with AsyncExitStack() as stack:
         url = await _emulated(job, stack) if job.emulated else job.url
         codec = CODECS[job.wire]
+        codec.body(
+            Request(card.name, "query", ["document"], job.instruct)
+        )  # a parameter it can't carry is told now
         http = await stack.enter_async_context(
             Http(
-                url, codec, key=key or "emulator", headers=job.endpoint.headers, timeout=job.endpoint.timeout
+                url,
+                codec,
+                key="emulator" if job.emulated else key,
+                headers=job.endpoint.headers,
+                timeout=job.endpoint.timeout,
             )
         )
         limiter = Limiter(rpm=card.rpm, tpm=card.tpm)
@@ -79,6 +92,9 @@ async def engine(
             max_cost=job.budget.max_cost,
             max_tokens=job.budget.max_tokens,
             spent_tokens=spent.all_tokens,
+            lost_tokens=spent.lost_tokens,
+            ratio=spent.ratio,
+            hidden=spent.hidden,
         )
         sender = Sender(
             http=http,
@@ -101,9 +117,8 @@ async def engine(
 
 async def _emulated(job: Job, stack: AsyncExitStack) -> str:
     """Start an emulator of the job's model in this process; its scores are relative to the request, as documented."""
-    from batchrank.emulator import Emulator, Settings
-    from batchrank.models import vendor
+    from batchrank.emulator import Emulator, Settings, path
 
     settings = Settings(cards={job.card.name: job.card}, tokenizer=job.tokenizer, scores="relative")
     emulator = await stack.enter_async_context(Emulator(settings))
-    return emulator.url + vendor(job.card.vendor).paths[job.wire]
+    return emulator.url + path(job.wire)

@@ -1,0 +1,55 @@
+"""What the README shows works as it stands there."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from batchrank.job import Job
+from batchrank.job.load import NOT_YET
+from batchrank.job.schema import Input, Output
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_library_example_runs(tmp_path: Path) -> None:
+    """Copied from the README into a file, it prints a ranking."""
+    (tmp_path / "example.py").write_text(blocks("python")[0])
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, check=False, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("q1 ['d2', 'd1']")
+
+
+def test_the_job_example_is_valid() -> None:
+    """Every key of the example exists."""
+    Job.model_validate(yaml.safe_load(blocks("yaml")[0]))
+
+
+def test_every_key_of_the_job_stands_in_the_table() -> None:
+    """The table is complete, and names nothing that isn't there."""
+    named = set(
+        re.findall(r"`([a-z_]+(?:\.[a-z_*]+)?)`", README.split("| key | meaning |")[1].split("\n\n")[0])
+    )
+    top = {name for name in Job.model_fields if name not in ("name", "input", "output", *NOT_YET)}
+    sections = {name.split(".")[0] for name in named}
+    assert top <= sections
+    assert {f"input.{name}" for name in Input.model_fields} <= named
+    assert {f"output.{name}" for name in Output.model_fields} <= named
+
+
+def test_the_commands_are_those_of_the_command_line() -> None:
+    """Every `batchrank X` that the README names is a command."""
+    from batchrank.cli import app
+
+    known = {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    assert set(re.findall(r"batchrank ([a-z]+)\b", " ".join(re.findall(r"`([^`]*)`", README)))) <= known
