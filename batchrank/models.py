@@ -11,12 +11,12 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from batchrank.errors import JobError, UnknownModelError
+from batchrank.records import Kind
 
 Wire: TypeAlias = Literal[
     "dashscope", "dashscope-native", "cohere", "jina", "siliconflow", "vllm", "voyage", "tei", "nim"
 ]
 Parameter: TypeAlias = Literal["instruct", "top_n", "return_documents", "fps"]
-Kind: TypeAlias = Literal["text", "image", "video"]
 
 UNLIMITED = 10**12
 """A limit that no request reaches: where none is documented."""

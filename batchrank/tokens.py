@@ -59,6 +59,8 @@ class BytesCounter:
 
     def count(self, texts: Sequence[str]) -> Counts:
         """An upper bound of the tokens of each text."""
+        if all(map(str.isascii, texts)):
+            return np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
         lengths = (len(text) if text.isascii() else _bytes(text) for text in texts)
         return np.fromiter(lengths, dtype=np.int64, count=len(texts))
 
@@ -86,7 +88,9 @@ class VocabularyCounter:
 
     def count(self, texts: Sequence[str]) -> Counts:
         """Tokens of each text."""
-        clean = [text if text.isascii() else self._clean(text) for text in texts]
+        clean = list(texts)
+        if not all(map(str.isascii, clean)):
+            clean = [text if text.isascii() else self._clean(text) for text in clean]
         widths = BytesCounter().count(clean)
         if widths.size * widths.max(initial=0) <= _MATRIX_CELLS:
             return self._lengths(clean)

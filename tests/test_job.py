@@ -166,6 +166,8 @@ def test_a_library_job_needs_only_a_model() -> None:
         Job(model="nope")
 
 
-def test_features_not_built_yet_are_refused(tmp_path: Path) -> None:
-    """A key whose feature is missing is never silently ignored."""
-    assert "line 4: fps: not supported yet" in complaint(tmp_path, MINIMAL + "fps: 0.5\n")
+def test_a_parameter_the_model_does_not_take_is_refused(tmp_path: Path) -> None:
+    """It is an error, not dropped: the answers would not be what was asked for."""
+    assert "line 4: fps: qwen3-rerank does not accept it" in complaint(tmp_path, MINIMAL + "fps: 0.5\n")
+    gte = MINIMAL.replace("qwen3-rerank", "gte-rerank-v2") + "instruct: Find answers.\n"
+    assert "line 4: instruct: gte-rerank-v2 does not accept it" in complaint(tmp_path, gte)

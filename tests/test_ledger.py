@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrank.errors import LedgerError
-from batchrank.ledger import Ledger, Spent, pack, unpack
+from batchrank.ledger import Known, Ledger, Spent, pack, unpack
 from batchrank.pipeline.tasks import beside
 from batchrank.records import Answer, Rejection
 
@@ -54,10 +54,12 @@ async def test_an_acknowledged_answer_is_found_by_the_next_process(tmp_path: Pat
         await ledger.put(b"r", Rejection(413, "TooLarge", "too large", None, "id"), 80)
     async with opened(path) as ledger:
         await ledger.begin(2)
-        found = await ledger.get(b"k")
+        known = await ledger.get(b"k")
+        assert known is not None and known.earlier
+        found = known.outcome
         assert isinstance(found, Answer) and found.values.tolist() == ANSWER.values.tolist()
         assert (found.tokens, found.request_id) == (79, "request-1")
-        assert await ledger.get(b"r") == Rejection(413, "TooLarge", "too large", None, "id")
+        assert await ledger.get(b"r") == Known(Rejection(413, "TooLarge", "too large", None, "id"), True)
 
 
 async def test_what_was_in_flight_at_a_kill_becomes_ambiguous(tmp_path: Path) -> None:
@@ -66,14 +68,16 @@ async def test_what_was_in_flight_at_a_kill_becomes_ambiguous(tmp_path: Path) ->
     async with opened(path) as ledger:
         await ledger.begin(1)
         for key in (b"answered", b"rejected", b"lost", b"killed"):
-            ledger.sent(key, 100)
+            await ledger.sent(key, 100)
         await ledger.put(b"answered", ANSWER, 100)
         ledger.unsent(b"rejected")
         await ledger.put_attempt(b"lost", "ambiguous", Rejection(None, "timeout", ""), 100)
         await ledger.put_attempt(b"odd", "malformed", Rejection(200, "malformed", ""), 30)
     async with opened(path) as ledger:
         spent = await ledger.begin(1)
-        assert spent == Spent(answers=1, tokens=79, malformed=(1, 30), ambiguous=(2, 200))
+        assert spent == Spent(
+            answers=1, tokens=79, malformed=(1, 30), ambiguous=(2, 200), ratio=0.79, hidden=-7
+        )
         assert spent.all_tokens == 309
         assert await ledger.begin(1) == spent
         assert (await ledger.begin(2)).all_tokens == 0

@@ -20,7 +20,8 @@ from batchrank.media import (
     video_tokens,
 )
 from batchrank.media.sniff import image_format, pixels
-from batchrank.models import Kind, card
+from batchrank.models import card
+from batchrank.records import Kind
 from batchrank.tokens import BytesCounter
 
 CARD = card("qwen3-vl-rerank")

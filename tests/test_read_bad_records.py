@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrank.errors import InputError, Place
-from batchrank.formats import jsonl
+from batchrank.formats import lines
 from batchrank.job import Columns, Input
 from batchrank.read import read
 from batchrank.records import Failure, Query
@@ -117,7 +117,7 @@ def test_a_bad_line_is_named_and_the_rest_is_read(
 
 def test_a_line_too_long_is_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line over the limit is skipped to its end; one of just the limit is read."""
-    monkeypatch.setattr(jsonl, "MAX_LINE", 2**20)
+    monkeypatch.setattr(lines, "MAX_LINE", 2**20)
     path = tmp_path / "x.jsonl"
     fits = orjson.dumps(GOOD).ljust(2**20)
     path.write_bytes(fits + b"\r\n" + fits + b" \n" + orjson.dumps(LAST))

@@ -19,7 +19,9 @@ CASES = [
         "batch size of documents is invalid, it should not be empty or larger than 500.: input.documents",
         Action.SPLIT,
     ),
-    (400, "InvalidParameter", "text input should not be empty.: input.documents", Action.FAIL),
+    (400, "InvalidParameter", "text input should not be empty.: input.documents", Action.REFUSE),
+    (400, "InvalidParameter", "text input should not be empty.: input.query", Action.FAIL),
+    (None, "certificate", "self-signed certificate", Action.STOP),
     (400, "InvalidParameter", "Range of input length should be [1, 120000]", Action.SPLIT),
     (400, "DataInspectionFailed", "Input data may contain inappropriate content.", Action.REFUSE),
     (400, "Arrearage", "Access denied, please make sure your account is in good standing.", Action.STOP),
@@ -66,6 +68,8 @@ CASES = [
     (302, "", "redirected to https://login", Action.STOP),
     (200, "Throttling.RateQuota", "Requests rate limit exceeded", Action.SLOW_REQUESTS),
     (200, "InternalError", "", Action.RETRY),
+    (200, "500", "an error whose code is a status", Action.RETRY),
+    (200, "AllocationQuota", "You exceeded your current quota", Action.SLOW_TOKENS),
     (200, "InvalidApiKey", "Invalid API-key provided.", Action.STOP),
 ]
 

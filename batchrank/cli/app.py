@@ -11,9 +11,14 @@ from rich.console import Console
 from rich.table import Table
 
 from batchrank.cli.emulate import emulate
+from batchrank.cli.examples import epilog
+from batchrank.cli.first_steps import check, init, schema
 from batchrank.cli.ledger import show_ledger
+from batchrank.cli.logs import LogFormat, as_json, log_to_stderr
+from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose
 from batchrank.cli.plan import show_plan
 from batchrank.cli.running import run_job
+from batchrank.cli.watching import status
 from batchrank.errors import BatchrankError
 from batchrank.job import load_job
 from batchrank.models import cards
@@ -26,15 +31,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file, .yaml or .toml.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key of the job: --set rate.rpm=60. Repeatable."
-    ),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every failed attempt.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
 
 
 @app.command()
@@ -48,6 +44,12 @@ def run(
     only_failed: Annotated[bool, typer.Option(help="Ask only about what is in failed.jsonl.")] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Let Prometheus ask here; metrics.prom is always written."),
+    ] = None,
+    metrics_host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
 ) -> None:
     """Run a job, or continue it where it stopped.
 
@@ -56,13 +58,15 @@ def run(
     """
     if forget and not fresh:
         raise typer.BadParameter("--forget drops paid answers; say --fresh too if you mean it")
-    log_to_stderr(verbose=verbose, quiet=quiet)
+    log_to_stderr(verbose=verbose, quiet=quiet, format=log_format)
     report = run_job(
         load_job(job, overrides=overrides or ()),
         fresh=fresh,
         forget=forget,
         only_failed=only_failed,
         quiet=quiet,
+        port=metrics_port,
+        host=metrics_host,
     )
     leave(report.exit_code)
 
@@ -132,7 +136,10 @@ def ledger(
     show_ledger(load_job(job, overrides=overrides or ()), compact=compact)
 
 
-app.command(name="emulate")(emulate)
+for _command in (init, check, schema, status, emulate):
+    app.command(name=_command.__name__)(_command)
+for _known in app.registered_commands:
+    _known.epilog = epilog(_known.name or str(getattr(_known.callback, "__name__", "")))
 
 
 @app.callback(invoke_without_command=True)
@@ -143,17 +150,6 @@ def root(
     if version:
         print(f"batchrank {__version__}")
         raise typer.Exit
-
-
-def log_to_stderr(*, verbose: bool, quiet: bool) -> None:
-    """Send log records to stderr, one line each."""
-    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
-    logger = logging.getLogger("batchrank")
-    logger.handlers[:] = [handler]
-    logger.setLevel(level)
-    logger.propagate = False
 
 
 def leave(code: int) -> None:
@@ -170,7 +166,10 @@ def main() -> None:
     try:
         app()
     except BatchrankError as error:
-        print(f"batchrank: {error}", file=sys.stderr)
+        if as_json():
+            logging.getLogger("batchrank").error("failed", extra={"error": str(error)})
+        else:
+            print(f"batchrank: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         os._exit(1)  # whoever read our output went away: nothing can be said any more

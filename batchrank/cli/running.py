@@ -1,5 +1,6 @@
-"""Runs a job under a display, with signals handled."""
+"""Runs a job under a display, with signals handled and its state told to whoever watches."""
 
+import logging
 import os
 import signal
 import sys
@@ -9,19 +10,33 @@ import anyio
 from rich.console import Console
 
 from batchrank.cli.display import Display, closing_lines
-from batchrank.errors import InterruptedRunError
+from batchrank.cli.events import Events
+from batchrank.cli.logs import as_json
+from batchrank.errors import BatchrankError, InterruptedRunError
 from batchrank.job import Job
+from batchrank.observe import Observer
 from batchrank.pipeline import Options, Report, Run
 
+log = logging.getLogger(__name__)
 _NAMES = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM"}
 
 
-def run_job(job: Job, *, fresh: bool, forget: bool, only_failed: bool, quiet: bool) -> Report:
-    """Run a job to its end, showing how it goes on stderr."""
-    return execute(Run(job, Options(fresh=fresh, forget=forget, only_failed=only_failed)), quiet=quiet)
+def run_job(
+    job: Job,
+    *,
+    fresh: bool,
+    forget: bool,
+    only_failed: bool,
+    quiet: bool,
+    port: int | None = None,
+    host: str = "127.0.0.1",
+) -> Report:
+    """Run a job to its end, showing how it goes on stderr; Prometheus may ask at ``port``."""
+    run = Run(job, Options(fresh=fresh, forget=forget, only_failed=only_failed))
+    return execute(run, quiet=quiet, port=port, host=host)
 
 
-def execute(run: Run, *, quiet: bool) -> Report:
+def execute(run: Run, *, quiet: bool, port: int | None = None, host: str = "127.0.0.1") -> Report:
     """Run under uvloop where there is one."""
     options: dict[str, bool] = {}
     with suppress(ImportError):
@@ -29,25 +44,34 @@ def execute(run: Run, *, quiet: bool) -> Report:
 
         options["use_uvloop"] = True
     console = Console(stderr=True, highlight=False)
-    report = anyio.run(_watched, run, console, quiet, backend_options=options)
-    if not quiet or report.exit_code:
+    events = Events(run) if as_json() else None
+    show = events or Display(run, console)
+    with Observer(run, port=port, host=host) as observer:
+        report = anyio.run(_watched, run, None if quiet else show, observer, backend_options=options)
+    if events is not None:
+        events.closing(report)
+    elif not quiet or report.exit_code:
         for line in closing_lines(run, report):
             console.print(line, markup=False, soft_wrap=True)
     return report
 
 
-async def _watched(run: Run, console: Console, quiet: bool) -> Report:
+async def _watched(run: Run, show: Display | Events | None, observer: Observer) -> Report:
     async with anyio.create_task_group() as group:
         group.start_soon(_heed_signals, run)
-        if not quiet:
-            group.start_soon(Display(run, console).show)
+        group.start_soon(observer.watch)
+        if show is not None:
+            group.start_soon(show.show)
+        report: Report | None = None
         fault: Exception | None = None
         try:
             report = await run.execute()
         except Exception as error:
             fault = error
         group.cancel_scope.cancel()
-    if fault is not None:
+    observer.ended(report, fault if isinstance(fault, BatchrankError) else None)
+    if report is None:
+        assert fault is not None
         raise fault
     return report
 
@@ -58,5 +82,9 @@ async def _heed_signals(run: Run) -> None:
             if run.stopping:
                 os._exit(128 + number)
             name = _NAMES[signal.Signals(number)]
-            print(f"{name}: waiting for requests in flight; once more to stop at once", file=sys.stderr)
+            text = f"{name}: waiting for requests in flight; once more to stop at once"
+            if as_json():
+                log.warning("%s", text)
+            else:
+                print(text, file=sys.stderr)
             run.stop(InterruptedRunError(f"interrupted by {name}; run the job again to continue", number))

@@ -11,7 +11,8 @@ from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from batchrank.emulator.rejections import REJECTIONS, Rejection
-from batchrank.models import Card, Kind, Vision
+from batchrank.models import Card, Vision
+from batchrank.records import Kind
 
 _DATA = re.compile(r"data:image/([a-z0-9.+-]+);base64,", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\W_]+")

@@ -19,8 +19,8 @@ from batchrank.emulator.rejections import REJECTIONS, RejectedError
 from batchrank.emulator.relevance import relevances
 from batchrank.emulator.scores import absolute, jittered, noisy, relative
 from batchrank.emulator.settings import Settings
-from batchrank.models import Card, Kind
-from batchrank.records import Floats
+from batchrank.models import Card
+from batchrank.records import Floats, Kind
 from batchrank.tokens import counter
 
 _EDGE = 1e-9

@@ -135,6 +135,18 @@ def strings(array: Array, *, missing: str | None = None) -> list[Any]:
     return values
 
 
+def texts(array: Array, what: str) -> Array:
+    """Ids or texts as an Arrow array of strings.
+
+    Raises:
+        ColumnsError: they are of a type that can't hold any.
+        pyarrow.ArrowException: bytes that are not UTF-8.
+    """
+    if not is_identifier(plain(array.type)):
+        raise ColumnsError("wrong-type", f"{what} is of type {array.type}; write strings or whole numbers")
+    return decoded(array).cast(pa.string())
+
+
 def numbers(array: Array) -> tuple[Floats, NDArray[np.bool_] | None]:
     """Scores, NaN where missing, and which of them are infinite (None when none is).
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import BinaryIO, Protocol, TypeAlias
 
 from batchrank.errors import Place, QueryError
+from batchrank.formats.storage import stamp
 from batchrank.job.schema import Columns
 from batchrank.records import Failure, Floats, Ranking
 
@@ -49,18 +49,27 @@ class Gauge:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input. ``path`` is None for standard input; ``name`` is how messages call it."""
+    """One input.
+
+    Attributes:
+        name: how messages call it.
+        path: a path or an address, None for standard input.
+        format: the reader's name in ``INPUTS``.
+        gauge: told how far reading has come.
+        counts: records so far of each split, shared by all inputs of a job; for records that have no id.
+    """
 
     name: str
     path: str | None
     format: str
     gauge: Gauge = field(default_factory=Gauge, compare=False)
+    counts: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def bytes(self) -> int:
         """The file's size; 0 when it has none."""
         try:
-            return Path(self.path).stat().st_size if self.path is not None else 0
+            return stamp(self.path)[0] if self.path is not None else 0
         except OSError:
             return 0
 
@@ -140,10 +149,16 @@ class InputFormat:
 
 @dataclass(frozen=True, slots=True)
 class OutputFormat:
-    """``kinds`` are the files of one part, in the order in which ``writer`` takes them: (stem, suffix)."""
+    """How rankings are written.
+
+    Attributes:
+        kinds: the files of one part, in the order in which ``writer`` takes them: (stem, suffix).
+        single: all rankings go into one part, whatever its size.
+    """
 
     kinds: tuple[tuple[str, str], ...]
     writer: MakeWriter
+    single: bool = False
 
 
 def cut(source: Source, unit: str, number: int, error: Exception) -> Failure:

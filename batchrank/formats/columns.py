@@ -6,7 +6,8 @@ How a name is found, first match wins:
 2. a name that has only this meaning (``query_id``, ``docid``); two of them are ambiguous;
 3. a name that several roles share (``_id``, ``id``, ``text``), if only one role is left for it.
 
-A query may be an object of id and text, a document one of text, title and id.
+A query may be an object of id and text, a document one of text, title and id. Beside a list of texts there may be
+one of their ids (``candidate_ids``); a record with ``positive`` and ``negative`` is one of mteb's.
 """
 
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,8 @@ QUERY_ID = (("query_id", "qid", "query-id"), ("custom_id",), ("_id", "id"))
 QUERY = (("query", "query_text", "question"), ("text",))
 CANDIDATES = (("candidates", "documents", "docs", "passages", "candidate_docs"),)
 DOC_ID = (("doc_id", "docid", "pid", "did", "corpus-id"), ("_id", "id"))
+IDS = (("candidate_ids", "corpus-ids", "doc_ids", "docids"),)
+LABELLED = ("positive", "negative")
 TEXT = (("text", "passage", "doc", "contents", "content", "body", "document"),)
 NESTED_TEXT = ((*TEXT[0], "segment"),)
 SCORE = (("score",),)
@@ -49,12 +52,19 @@ class DocumentRoles:
 
 @dataclass(frozen=True, slots=True)
 class RecordRoles:
-    """Where a record has its parts: a list of candidates, or the one document of a pair."""
+    """Where a record has its parts: a list of candidates, or the one document of a pair.
+
+    Attributes:
+        ids: a list of the candidates' ids beside them.
+        labelled: whether the candidates are those of ``LABELLED``; then ``query_id`` may be empty.
+    """
 
     query_id: Path
     query: Path
     candidates: Path | None
     document: DocumentRoles | None
+    ids: Path | None = None
+    labelled: bool = False
 
 
 def record_roles(fields: Fields, columns: Columns) -> RecordRoles:
@@ -63,11 +73,14 @@ def record_roles(fields: Fields, columns: Columns) -> RecordRoles:
     Raises:
         ColumnsError: a role is missing or ambiguous; the message names the key to set.
     """
-    candidates = _named("candidates", fields, columns) or _pick("candidates", fields, CANDIDATES)
+    candidates = named("candidates", fields, columns) or pick("candidates", fields, CANDIDATES)
+    if not candidates and all(name in fields for name in LABELLED) and not columns.text:
+        return _labelled_roles(fields, columns)
     if not candidates:
         return _pair_roles(fields, columns)
     query = _query(fields, columns, QUERY)
-    return RecordRoles(_query_id(fields, columns, query), query, candidates, None)
+    ids = pick("doc_id", fields, IDS)
+    return RecordRoles(_query_id(fields, columns, query), query, candidates, None, ids)
 
 
 def document_roles(fields: Fields, columns: Columns) -> DocumentRoles:
@@ -79,12 +92,10 @@ def document_roles(fields: Fields, columns: Columns) -> DocumentRoles:
     text = _text(fields, columns)
     beside = fields.get(text[0]) or () if len(text) > 1 else fields
     title = next((t for t in ((*text[:-1], TITLE), (TITLE,)) if _has(fields, t) and t != text), None)
-    doc_id = _named("doc_id", fields, columns) or _pick("doc_id", fields, DOC_ID)
-    if not doc_id and len(text) > 1 and (nested := _pick("doc_id", beside, DOC_ID)):
+    doc_id = named("doc_id", fields, columns) or pick("doc_id", fields, DOC_ID)
+    if not doc_id and len(text) > 1 and (nested := pick("doc_id", beside, DOC_ID)):
         doc_id = (text[0], *nested)
-    return DocumentRoles(
-        text, title, doc_id, _named("score", fields, columns) or _pick("score", fields, SCORE)
-    )
+    return DocumentRoles(text, title, doc_id, named("score", fields, columns) or pick("score", fields, SCORE))
 
 
 def refuse_plain(columns: Columns) -> None:
@@ -102,8 +113,21 @@ def refuse_plain(columns: Columns) -> None:
             )
 
 
+def _labelled_roles(fields: Fields, columns: Columns) -> RecordRoles:
+    query = _query(fields, columns, QUERY)
+    query_id = named("query_id", fields, columns) or pick("query_id", fields, QUERY_ID)
+    return RecordRoles(query_id or (), query, None, None, labelled=True)
+
+
 def _pair_roles(fields: Fields, columns: Columns) -> RecordRoles:
     if not columns.text and not any(name in fields for name in TEXT[0]):
+        if any(name in fields for name in (*IDS[0], *DOC_ID[0])):
+            raise ColumnsError(
+                "no-candidates",
+                f"no texts: the names there ({', '.join(fields)}) give documents by id only; set input.corpus to the "
+                "file that holds their texts",
+                ambiguous=True,
+            )
         names = ", ".join(CANDIDATES[0] + TEXT[0])
         raise ColumnsError(
             "no-candidates",
@@ -141,15 +165,15 @@ def _refuse_shared_id(fields: Fields, columns: Columns, query: Path, document: F
 
 
 def _query(fields: Fields, columns: Columns, tiers: tuple[tuple[str, ...], ...]) -> Path:
-    path = _named("query", fields, columns) or _pick("query", fields, tiers)
+    path = named("query", fields, columns) or pick("query", fields, tiers)
     if not path:
-        raise _missing("query", fields)
+        raise missing("query", fields)
     inner = fields.get(path[0]) if len(path) == 1 else None
     if inner is None:
         return path
-    nested = _pick("query", inner, (QUERY[0] + QUERY[1],))
+    nested = pick("query", inner, (QUERY[0] + QUERY[1],))
     if not nested:
-        raise _missing("query", inner)
+        raise missing("query", inner)
     return path + nested
 
 
@@ -157,31 +181,31 @@ def _query_id(fields: Fields, columns: Columns, query: Path) -> Path:
     inner = fields.get(query[0]) or () if len(query) > 1 else ()
     if columns.query_id and columns.query_id in inner and columns.query_id not in fields:
         return query[0], columns.query_id
-    if path := _named("query_id", fields, columns):
+    if path := named("query_id", fields, columns):
         return path
-    outer = _pick("query_id", [name for name in fields if name != query[0]], QUERY_ID)
-    nested = _pick("query_id", inner, QUERY_ID)
+    outer = pick("query_id", [name for name in fields if name != query[0]], QUERY_ID)
+    nested = pick("query_id", inner, QUERY_ID)
     if nested and outer and outer[0] in QUERY_ID[0]:
         raise _ambiguous(f"{outer[0]} and {query[0]}.{nested[0]} could both be the query's id", "query_id")
     if nested:
         return query[0], nested[0]
     if not outer:
-        raise _missing("query_id", fields)
+        raise missing("query_id", fields)
     return outer
 
 
 def _text(fields: Fields, columns: Columns) -> Path:
     """The document's text; beside a plain value, an object of the same role only describes the document."""
     plain = [name for name, inner in fields.items() if inner is None]
-    path = _named("text", fields, columns) or _pick("text", plain, TEXT) or _pick("text", fields, TEXT)
+    path = named("text", fields, columns) or pick("text", plain, TEXT) or pick("text", fields, TEXT)
     if not path:
-        raise _missing("text", fields)
+        raise missing("text", fields)
     inner = fields.get(path[0]) if len(path) == 1 else None
     if inner is None:
         return path
-    nested = _pick("text", inner, NESTED_TEXT)
+    nested = pick("text", inner, NESTED_TEXT)
     if not nested:
-        raise _missing("text", inner)
+        raise missing("text", inner)
     return path + nested
 
 
@@ -189,8 +213,12 @@ def _has(fields: Fields, path: Path) -> bool:
     return path[0] in fields and (len(path) == 1 or path[1] in (fields[path[0]] or ()))
 
 
-def _named(role: str, fields: Fields, columns: Columns) -> Path | None:
-    """The path that the job names for a role."""
+def named(role: str, fields: Fields, columns: Columns) -> Path | None:
+    """The path that the job names for a role; None when it names none.
+
+    Raises:
+        ColumnsError: nothing of that name is there.
+    """
     name: str | None = getattr(columns, role)
     if name is None:
         return None
@@ -208,7 +236,12 @@ def _named(role: str, fields: Fields, columns: Columns) -> Path | None:
     )
 
 
-def _pick(role: str, fields: Iterable[str], tiers: tuple[tuple[str, ...], ...]) -> Path | None:
+def pick(role: str, fields: Iterable[str], tiers: tuple[tuple[str, ...], ...]) -> Path | None:
+    """The name that is there of the first tier that has any.
+
+    Raises:
+        ColumnsError: two of one tier are there.
+    """
     present = set(fields)
     for tier in tiers:
         found = [name for name in tier if name in present]
@@ -225,7 +258,8 @@ def _ambiguous(what: str, *roles: str) -> ColumnsError:
     return ColumnsError("ambiguous-columns", f"{what}; set {keys} to the right name", ambiguous=True)
 
 
-def _missing(role: str, fields: Iterable[str]) -> ColumnsError:
+def missing(role: str, fields: Iterable[str]) -> ColumnsError:
+    """What to say where a role has no name."""
     cause, label, tiers = _CAUSES[role]
     names = ", ".join(dict.fromkeys(name for tier in tiers for name in tier))
     return ColumnsError(

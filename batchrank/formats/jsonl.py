@@ -3,65 +3,43 @@
 Of a key that comes twice in an object the last value counts, as in every JSON library.
 """
 
-import io
-import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO
 
 import orjson
 
 from batchrank.errors import Place
 from batchrank.formats.base import ColumnsError, Item, Source, Unrecognised, cut, unreadable
-from batchrank.formats.compression import BUFFER, decompressed
+from batchrank.formats.lines import Lines, too_long
 from batchrank.formats.objects import Objects
 from batchrank.formats.rows import merge_row, ranking_rows
 from batchrank.job.schema import Columns
 from batchrank.records import Failure, Ranking
 
-MAX_LINE = 64 * 1024 * 1024
-"""Bytes; a longer line is a bad record."""
-
-_BOM = b"\xef\xbb\xbf"
 _PARQUET = b"PAR1"
-# Asking a file for its position takes as long as reading a short line.
-_GAUGED_LINES = 64
 
 
 def read(source: Source, columns: Columns) -> Iterator[Item]:
     """The records of a file or of standard input; what can't be read is yielded as a failure in its place."""
     try:
-        file = _open(source)
+        lines = Lines(source)
     except OSError as error:
         yield unreadable(source, "line", error)
         return
-    objects = Objects(columns)
-    number, source_bytes = 0, source.bytes
-    with nullcontext(file) if source.path is None else file:
+    objects = Objects(columns, source)
+    with lines.closing():
         try:
-            text = decompressed(file, source.path or "")
-            if text.peek(len(_PARQUET)).startswith(_PARQUET):
+            if lines.decompress().peek(len(_PARQUET)).startswith(_PARQUET):
                 yield Unrecognised.of(Place(source.name, "line", 1), _is_parquet())
                 return
-            for number, line in _lines(text):
-                if source.path is not None and number % _GAUGED_LINES == 0:
-                    source.gauge.at(file.tell() / max(source_bytes, 1))
+            for number, line in lines:
                 place = Place(source.name, "line", number)
                 if line is None:
-                    limit = f"{MAX_LINE // 2**20} MiB"
-                    message = f"the line is longer than {limit}; split the query's candidates, or shorten their texts"
-                    yield Failure(place, None, "line-too-long", message)
+                    yield Failure(place, None, "line-too-long", too_long())
                 elif not line.isspace():
                     yield _item(line, place, objects)
         except OSError as error:
-            yield cut(source, "line", number, error)
-
-
-def _open(source: Source) -> io.BufferedReader:
-    if source.path is not None:
-        return io.BufferedReader(io.FileIO(source.path), BUFFER)
-    stdin = sys.stdin.buffer
-    return stdin if isinstance(stdin, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, stdin))
+            yield cut(source, "line", lines.number, error)
 
 
 def _is_parquet() -> ColumnsError:
@@ -72,28 +50,18 @@ def _is_parquet() -> ColumnsError:
     )
 
 
-def _lines(file: io.BufferedReader) -> Iterator[tuple[int, bytes | None]]:
-    """Each line with its number from 1; None for one that is too long, which is never held as a whole."""
-    number = 0
-    while line := file.readline(MAX_LINE + len(b"\r\n")):
-        number += 1
-        if number == 1:
-            line = line.removeprefix(_BOM)
-        if len(line) <= MAX_LINE or len(line.rstrip(b"\r\n")) <= MAX_LINE:
-            yield number, line
-            continue
-        while line and not line.endswith(b"\n"):
-            line = file.readline(BUFFER)
-        yield number, None
-
-
 def _item(line: bytes, place: Place, objects: Objects) -> Item:
+    record = parsed(line, place)
+    return record if isinstance(record, Failure) else objects.item(record, place)
+
+
+def parsed(line: bytes, place: Place) -> Any:
+    """The value that a line holds, or a failure that tells why it holds none."""
     try:
-        record = orjson.loads(line)
+        return orjson.loads(line)
     except orjson.JSONDecodeError as error:
         cause, message = _diagnosis(line, error)
         return Failure(place, None, cause, message)
-    return objects.item(record, place)
 
 
 def _diagnosis(line: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:

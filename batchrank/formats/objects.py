@@ -10,8 +10,9 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from batchrank.errors import Place, QueryError
-from batchrank.formats.base import ColumnsError, Item, Segment, Unrecognised
+from batchrank.formats.base import ColumnsError, Item, Segment, Source, Unrecognised
 from batchrank.formats.columns import (
+    LABELLED,
     DocumentRoles,
     Fields,
     Path,
@@ -20,6 +21,7 @@ from batchrank.formats.columns import (
     record_roles,
     refuse_plain,
 )
+from batchrank.formats.labelled import Labels
 from batchrank.formats.values import (
     document_text,
     identifier,
@@ -28,6 +30,7 @@ from batchrank.formats.values import (
     query_text,
     score,
     titled,
+    unequal,
 )
 from batchrank.job.schema import Columns
 from batchrank.records import Failure, Floats
@@ -45,8 +48,9 @@ _SHAPES_KEPT = 1024
 class Objects:
     """Turns the objects of one file into segments."""
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, source: Source) -> None:
         self._columns = columns
+        self._labels = Labels(source)
         self._record_roles: dict[object, RecordRoles] = {}
         self._document_roles: dict[object, DocumentRoles] = {}
 
@@ -57,6 +61,10 @@ class Objects:
             return Failure(place, None, "wrong-type", message)
         try:
             roles = _cached(self._record_roles, record, lambda fields: record_roles(fields, self._columns))
+            if roles.labelled:
+                given = _get(record, roles.query_id) if roles.query_id else None
+                lists = [record[name] for name in LABELLED]
+                return self._labels.item(place, given, _get(record, roles.query), *lists)
             query_id = query_identifier(_get(record, roles.query_id))
         except ColumnsError as error:
             return Unrecognised.of(place, error)
@@ -81,11 +89,13 @@ class Objects:
         if type(candidates) is not list:
             raise QueryError("wrong-type", f"the candidates are {kind(candidates)}; write a list")
         kinds = set(map(type, candidates))
+        ids = None if roles.ids is None else _ids(_get(record, roles.ids), len(candidates))
         if kinds <= _PLAIN:
             refuse_plain(self._columns)
-            return [text or "" for text in candidates], None, None
+            return [text or "" for text in candidates], ids, None
         alike = self._alike(candidates) if kinds == {dict} else None
-        return self._one_by_one(candidates) if alike is None else alike
+        texts, own_ids, scores = self._one_by_one(candidates) if alike is None else alike
+        return texts, own_ids if ids is None else ids, scores
 
     def _alike(self, candidates: list[Object]) -> Parts | None:
         """The columns of candidates that all have the same keys; None when any of them is peculiar."""
@@ -163,6 +173,15 @@ def _column(candidates: list[Object], path: Path, types: set[type]) -> list[Any]
     if not set(map(type, rows)) <= types:
         raise LookupError
     return rows
+
+
+def _ids(values: Any, documents: int) -> list[str | None]:
+    """The list of ids beside a list of documents."""
+    if type(values) is not list:
+        raise QueryError("wrong-type", f"the candidates' ids are {kind(values)}; write a list")
+    if len(values) != documents:
+        raise unequal(len(values), documents)
+    return [identifier(value, "a candidate's id") for value in values]
 
 
 def _parts(record: Object, roles: DocumentRoles) -> tuple[str, str | None, float]:

@@ -9,8 +9,10 @@ import pyarrow.parquet as pq
 
 from batchrank.errors import Place
 from batchrank.formats.base import ColumnsError, Item, Source, Unrecognised, cut, unreadable
-from batchrank.formats.columns import Path
+from batchrank.formats.columns import LABELLED, Path
+from batchrank.formats.labelled import Labels
 from batchrank.formats.rows import certified, merge_row
+from batchrank.formats.storage import filesystem
 from batchrank.formats.tables import Layout, items, layout
 from batchrank.job.schema import Columns
 from batchrank.records import Ranking
@@ -27,11 +29,12 @@ _GROUP_ROWS = 65_536
 def read(source: Source, columns: Columns) -> Iterator[Item]:
     """The rows of a file; what can't be read is yielded as a failure in its place."""
     row = 0
+    labels = Labels(source)
     try:
-        with _open(source) as file:
+        with opened(source) as file:
             where = layout(file.schema_arrow, columns)
             for batch in _batches(file, where):
-                yield from items(batch, where, Place(source.name, "row", row + 1))
+                yield from items(batch, where, Place(source.name, "row", row + 1), labels)
                 row += batch.num_rows
                 source.gauge.at(row / file.metadata.num_rows)
     except ColumnsError as error:
@@ -42,8 +45,17 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
         yield cut(source, "row", row, error)
 
 
-def _open(source: Source) -> Any:
-    return pq.ParquetFile(source.path, pre_buffer=False, buffer_size=_WINDOW, page_checksum_verification=True)
+def opened(source: Source) -> Any:
+    """A Parquet file, to be read through a small window and checked.
+
+    Raises:
+        OSError: it can't be opened.
+        pyarrow.ArrowException: it isn't one.
+    """
+    system, path = filesystem(source.path or "")
+    return pq.ParquetFile(
+        path, filesystem=system, pre_buffer=False, buffer_size=_WINDOW, page_checksum_verification=True
+    )
 
 
 def _batches(file: Any, where: Layout) -> Iterator[Any]:
@@ -60,6 +72,17 @@ def _batches(file: Any, where: Layout) -> Iterator[Any]:
         yield from file.iter_batches(batch_size=max(int(batch), 1), row_groups=[number], columns=names)
 
 
+def batches(file: Any, rows: int, size: int, *columns: str) -> Iterator[Any]:
+    """Batches of whole columns, of so many rows and bytes at most; a single row may exceed it."""
+    names = list(dict.fromkeys(columns))
+    for number in range(file.num_row_groups):
+        group = file.metadata.row_group(number)
+        chunks = [group.column(i) for i in range(group.num_columns)]
+        wanted = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in names)
+        batch = min(rows, size * max(group.num_rows, 1) / max(wanted, 1))
+        yield from file.iter_batches(batch_size=max(int(batch), 1), row_groups=[number], columns=names)
+
+
 def _leaves(file: Any, where: Layout) -> list[int]:
     """The file's columns that hold what is needed, below lists and structs."""
     roles, document = where.record, where.document
@@ -68,6 +91,7 @@ def _leaves(file: Any, where: Layout) -> list[int]:
         parts = [p for p in (document.text, document.title, document.doc_id, document.score) if p]
     exact = {".".join(path) for path in (roles.query_id, roles.query)}
     lists = ".".join(roles.candidates or ())
+    beside = tuple(f"{n}." for n in ((".".join(roles.ids or ())), *(LABELLED if roles.labelled else ())) if n)
     ends = tuple("." + ".".join(path) for path in parts)
     if not lists:
         exact |= {".".join(path) for path in parts}
@@ -76,6 +100,7 @@ def _leaves(file: Any, where: Layout) -> list[int]:
         i
         for i, path in enumerate(paths)
         if path in exact
+        or path.startswith(beside)
         or (lists and f"{path}.".startswith(f"{lists}.") and (not ends or path.endswith(ends)))
     ]
 

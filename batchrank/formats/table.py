@@ -1,6 +1,6 @@
 """The table of file formats: adding one is one file and one row here."""
 
-from batchrank.formats import jsonl, parquet
+from batchrank.formats import jsonl, msmarco, mteb, parquet, rank_llm
 from batchrank.formats.base import InputFormat, OutputFormat
 from batchrank.formats.trec import TrecWriter
 
@@ -8,8 +8,16 @@ INPUTS: dict[str, InputFormat] = {
     "jsonl": InputFormat((".jsonl", ".ndjson", ".json"), jsonl.read),
     "parquet": InputFormat((".parquet", ".pq"), parquet.read),
 }
+"""Formats whose records hold the texts of a query's documents."""
+
+TEXT_SUFFIXES = (".tsv", ".trec", ".run")
+"""Of files of columns: runs, qrels, collections; see ``tsv``."""
+
 OUTPUTS: dict[str, OutputFormat] = {
     "parquet": OutputFormat((("ranking", ".parquet"), ("queries", ".parquet")), parquet.ParquetWriter),
     "jsonl": OutputFormat((("ranking", ".jsonl"),), jsonl.JsonlWriter),
     "trec": OutputFormat((("ranking", ".trec"), ("queries", ".jsonl")), TrecWriter),
+    "rank_llm": OutputFormat((("ranking", ".jsonl"), ("queries", ".jsonl")), rank_llm.RankLlmWriter),
+    "mteb": OutputFormat((("ranking", ".json"), ("queries", ".jsonl")), mteb.PredictionsWriter, single=True),
+    "msmarco": OutputFormat((("ranking", ".tsv"), ("queries", ".jsonl")), msmarco.MsMarcoWriter),
 }

@@ -1,7 +1,7 @@
 """Arrow batches -> segments, a column at a time: no step takes one document after the other."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from batchrank.formats import arrow
 from batchrank.formats.arrow import Array, DataType
 from batchrank.formats.base import ColumnsError, Item, Segment
 from batchrank.formats.columns import (
+    LABELLED,
     DocumentRoles,
     Path,
     RecordRoles,
@@ -22,7 +23,8 @@ from batchrank.formats.columns import (
     record_roles,
     refuse_plain,
 )
-from batchrank.formats.values import query_identifier, query_text, titled
+from batchrank.formats.labelled import Labels
+from batchrank.formats.values import query_identifier, query_text, titled, unequal
 from batchrank.job.schema import Columns
 from batchrank.records import Failure, Floats
 
@@ -49,6 +51,10 @@ def layout(schema: Any, columns: Columns) -> Layout:
     roles = record_roles(arrow.fields_of(schema), columns)
     _require(schema, roles.query_id, "the query id", arrow.is_identifier, "strings or whole numbers")
     _require(schema, roles.query, "the query", arrow.is_text, "strings")
+    if roles.ids and not arrow.is_list(arrow.type_at(schema, roles.ids)):
+        raise ColumnsError(
+            "wrong-type", f"the candidates' ids ({'.'.join(roles.ids)}) are no lists; write lists"
+        )
     if roles.candidates is None:
         return Layout(roles, _checked(schema, roles.document))
     kind = arrow.type_at(schema, roles.candidates)
@@ -84,19 +90,22 @@ def _require(
         raise ColumnsError("wrong-type", f"{what} ({'.'.join(path)}) is of type {kind}; write {wanted}")
 
 
-def items(batch: Any, where: Layout, place: Place) -> list[Item]:
-    """The segments of a batch whose first row stands at ``place``.
+def items(batch: Any, where: Layout, place: Place, labels: Labels) -> list[Item]:
+    """The segments of a batch whose first row stands at ``place``; ``labels`` number the records without an id.
 
     Where a text is not UTF-8 the batch is halved until its row is found; the other rows are as without it.
     """
     rows = pa.StructArray.from_arrays(batch.columns, names=batch.schema.names)
+    if where.record.labelled:
+        return [_labelled(rows.slice(i, 1), where, _later(place, i), labels) for i in range(len(rows))]
     try:
         return (_pairs if where.record.candidates is None else _whole)(rows, where, place)
     except UnicodeDecodeError as error:
         if batch.num_rows == 1:
             return [_not_utf8(rows, where, place, error)]
     half = batch.num_rows // 2
-    return items(batch.slice(0, half), where, place) + items(batch.slice(half), where, _later(place, half))
+    first = items(batch.slice(0, half), where, place, labels)
+    return first + items(batch.slice(half), where, _later(place, half), labels)
 
 
 def _later(place: Place, rows: int) -> Place:
@@ -110,6 +119,18 @@ def _not_utf8(row: Array, where: Layout, place: Place, error: UnicodeDecodeError
     except (UnicodeDecodeError, QueryError):
         return Failure(place, None, wrong.cause, str(wrong))
     return Segment.faulty(place, query_id, wrong, whole=where.record.candidates is not None)
+
+
+def _labelled(row: Array, where: Layout, place: Place, labels: Labels) -> Item:
+    roles = where.record
+    try:
+        given = arrow.strings(arrow.at(row, roles.query_id))[0] if roles.query_id else None
+        query = arrow.at(row, roles.query).to_pylist()[0]
+        lists = [arrow.strings(arrow.lists(arrow.at(row, (name,)))[0]) for name in LABELLED]
+    except UnicodeDecodeError as error:
+        wrong = f"a text in the row is not UTF-8 ({error.reason}); write it as UTF-8"
+        return Failure(place, None, "invalid-utf8", wrong)
+    return labels.item(place, given, query, *lists)
 
 
 class _Documents:
@@ -149,10 +170,22 @@ def _whole(rows: Array, where: Layout, place: Place) -> list[Item]:
     flat, offsets = arrow.lists(arrow.at(rows, where.record.candidates or ()))
     documents = _Documents(flat, where.document)
     bounds = offsets.tolist()
+    given, starts = None, bounds
+    if where.record.ids:
+        values, spans = arrow.lists(arrow.at(rows, where.record.ids))
+        given, starts = arrow.strings(values), spans.tolist()
 
     def row(i: int, query_id: str) -> Segment:
         here = _later(place, i)
-        return documents.segment(bounds[i], bounds[i + 1], here, query_id, query_text(queries[i]), whole=True)
+        found = documents.segment(
+            bounds[i], bounds[i + 1], here, query_id, query_text(queries[i]), whole=True
+        )
+        if given is None:
+            return found
+        beside = given[starts[i] : starts[i + 1]]
+        if len(beside) != len(found.documents):
+            raise unequal(len(beside), len(found.documents))
+        return replace(found, doc_ids=beside)
 
     return [_item(_later(place, i), ids[i], partial(row, i), whole=True) for i in range(len(rows))]
 

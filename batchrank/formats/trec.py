@@ -34,11 +34,11 @@ class TrecWriter:
             OutputError: an id is empty or holds white space.
         """
         query = ranking.query_id
-        _refuse_spaces(query, f"query {query!r}: its id")
+        refuse_spaces(query, f"query {query!r}: its id")
         scores = decreasing(ranking.scores).tolist()
         lines = []
         for rank, (document, score) in enumerate(zip(ranking.doc_ids, scores, strict=True), 1):
-            _refuse_spaces(document, f"query {query!r}, document {document!r}: the document's id")
+            refuse_spaces(document, f"query {query!r}, document {document!r}: the document's id")
             lines.append(f"{query} Q0 {document} {rank} {score:.9g} {_TAG}\n")
         self._run.write("".join(lines).encode())
         row = {"query_id": query} | merge_row(ranking)
@@ -48,7 +48,12 @@ class TrecWriter:
         """Nothing is held back."""
 
 
-def _refuse_spaces(name: str, what: str) -> None:
+def refuse_spaces(name: str, what: str) -> None:
+    """Refuse an id that a run's columns can't hold.
+
+    Raises:
+        OutputError: it is empty or holds white space.
+    """
     if name.split() != [name]:
         raise OutputError(
             f"{what} is empty or holds white space, which parts the columns of a TREC run; choose output.format: "

@@ -89,3 +89,11 @@ def score(value: object) -> float:
 def titled(title: str, text: str) -> str:
     """The text with its title on a line before it; either may be empty."""
     return f"{title}\n{text}" if title and text else title or text
+
+
+def unequal(ids: int, documents: int) -> QueryError:
+    """What to say where a list of ids doesn't fit the list of documents."""
+    return QueryError(
+        "unequal-lists",
+        f"there are {ids} ids and {documents} candidates; write one id for each, or none at all",
+    )

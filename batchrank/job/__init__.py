@@ -1,5 +1,6 @@
 """The job: what one run does, frozen and validated; from a file, the environment and ``--set``."""
 
+from batchrank.job.editors import job_schema
 from batchrank.job.load import load_job
 from batchrank.job.schema import Budget, Columns, Endpoint, Input, Job, Limits, Merge, Output, Rate, Retry
 
@@ -14,5 +15,6 @@ __all__ = [
     "Output",
     "Rate",
     "Retry",
+    "job_schema",
     "load_job",
 ]

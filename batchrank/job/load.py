@@ -19,11 +19,6 @@ from batchrank.job.lines import key_lines
 from batchrank.job.schema import Job
 
 PREFIX = "BATCHRANK_"
-NOT_YET = {
-    "fps": "video frames",
-    "image_root": "local images",
-}
-"""Keys of the job file whose feature isn't built yet: naming one is an error, never ignored."""
 
 
 class _EnvironmentJob(Job, BaseSettings):
@@ -43,7 +38,7 @@ def load_job(
         environ: the environment, ``os.environ`` by default.
 
     Raises:
-        JobError: the file can't be read, or a key is unknown, of the wrong type, impossible or not supported yet.
+        JobError: the file can't be read, or a key is unknown, of the wrong type, impossible.
     """
     path = Path(path)
     environ = os.environ if environ is None else environ
@@ -51,7 +46,6 @@ def load_job(
     origin = {key: f"{path}, line {line}" for key, line in lines.items()}
     for source, changes in (("environment", _environment(environ, data)), ("--set", _overrides(overrides))):
         _merge_into(data, changes, origin, source)
-    _refuse_what_is_not_built(data, origin)
     for key in ("input", "output"):
         if key not in data:
             raise JobError(
@@ -155,13 +149,6 @@ def _merge_into(
             origin[here] = source
 
 
-def _refuse_what_is_not_built(data: dict[str, Any], origin: dict[tuple[str, ...], str]) -> None:
-    for key, feature in NOT_YET.items():
-        value = data.get(key)
-        if value is not None and not (isinstance(value, dict) and all(v is None for v in value.values())):
-            raise JobError(f"{_where((key,), origin)}: {key}: not supported yet ({feature}); remove the key")
-
-
 def _telling(error: ValidationError) -> list[Any]:
     """The errors without those of union branches where another branch got further into the value."""
     errors = error.errors()
@@ -246,6 +233,8 @@ def _anchored(job: Job, path: Path) -> Job:
     data["output"]["path"] = at(job.output.path)
     if job.ledger or job.output.path == "-":
         data["ledger"] = at(job.ledger or f"{data['name']}.ledger.sqlite")
+    if job.image_root:
+        data["image_root"] = at(job.image_root)
     if job.endpoint.api_key_file:
         data["endpoint"]["api_key_file"] = at(job.endpoint.api_key_file)
     return Job.model_validate(data)

@@ -34,19 +34,36 @@ class Input(_Section):
     """Where the queries come from.
 
     Attributes:
-        path: files, globs or folders; ``-`` is standard input.
+        path: files, globs or folders, here or at an address (``s3://...``); ``-`` is standard input.
+        corpus: where the texts of documents are, when ``path`` names documents by id: files, or a dataset's folder.
+        queries: where the texts of queries are, when ``path`` names queries by id.
+        split: which part of a dataset's folder; ``test`` by default.
+        subset: which language or subset of a dataset's folder that has several.
         limit: stop after so many queries.
     """
 
     path: Annotated[tuple[str, ...], Field(min_length=1)]
-    format: Literal["auto", "jsonl", "parquet"] = "auto"
+    format: Literal["auto", "jsonl", "parquet", "tsv", "trec", "beir", "mteb"] = "auto"
+    corpus: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    queries: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    split: Annotated[str, Field(min_length=1)] | None = None
+    subset: Annotated[str, Field(min_length=1)] | None = None
     columns: Columns = Columns()
     limit: Positive | None = None
 
-    @field_validator("path", mode="before")
+    @field_validator("path", "corpus", "queries", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("path", "corpus", "queries")
+    @classmethod
+    def _no_secrets(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if any("://" in path and urlsplit(path).username for path in value or ()):
+            raise ValueError(
+                "a key or password in the address would end up in reports; set it in the environment"
+            )
+        return value
 
 
 class Workspace(_Section):
@@ -95,12 +112,22 @@ class Merge(_Section):
 
 
 class Limits(_Section):
-    """What one request may hold; None takes the model card's number."""
+    """What one request may hold; None takes the model card's number.
+
+    Attributes:
+        long_documents: what to do with a document of more than ``item_tokens``: let the API cut it, rank it by its best
+            passage, or let its query fail.
+        passage_overlap: tokens that neighbouring passages share.
+        overhead_tokens: billed per document on top of query, instruct and document.
+        headroom: the part of ``request_tokens`` that is kept free.
+    """
 
     documents: Positive | None = None
     request_tokens: Positive | None = None
     item_tokens: Positive | None = None
     body_bytes: Annotated[int, Field(ge=1024)] | None = None
+    long_documents: Literal["truncate", "split", "error"] = "truncate"
+    passage_overlap: Annotated[int, Field(ge=0)] = 100
     overhead_tokens: Annotated[int, Field(ge=0)] = 0
     headroom: Annotated[float, Field(ge=0, lt=1)] = 0.02
 
@@ -144,8 +171,17 @@ class Output(_Section):
     """Where rankings go: a folder, or ``-`` for JSON lines on standard output."""
 
     path: str
-    format: Literal["parquet", "jsonl", "trec"] = "parquet"
+    format: Literal["parquet", "jsonl", "trec", "rank_llm", "mteb", "msmarco"] = "parquet"
     top_n: Positive | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _local(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError(
+                f"{value!r} is an address; write to a folder here, and copy it when the job has ended"
+            )
+        return value
 
 
 class Job(_Section):
@@ -181,6 +217,8 @@ class Job(_Section):
         out = self.output
         if out and out.path == "-" and "format" in out.model_fields_set and out.format != "jsonl":
             raise JobError("output.format: standard output carries JSON lines only; remove the key")
+        if self.limits.long_documents == "split" and self.limits.passage_overlap >= card.item_tokens:
+            raise JobError(f"limits.passage_overlap: must be below limits.item_tokens, {card.item_tokens}")
         if self.endpoint.url is None:
             vendor(card.vendor).url(self.wire, self._region)
         return self

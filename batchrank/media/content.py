@@ -1,36 +1,8 @@
-"""What a query or a document may be."""
+"""What an item of content is, and what is sent of it."""
 
-from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from batchrank.records import Content, Image, Kind, Video
 
-from batchrank.models import Kind
-
-
-@dataclass(frozen=True, slots=True)
-class Image:
-    """An image, as it is sent.
-
-    Attributes:
-        value: an http(s) address, or a data URI.
-        pixels: width and height, None where the header isn't at hand or doesn't tell.
-    """
-
-    kind: ClassVar[Kind] = "image"
-
-    value: str
-    pixels: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Video:
-    """A video; ``value`` is its http(s) address."""
-
-    kind: ClassVar[Kind] = "video"
-
-    value: str
-
-
-Content: TypeAlias = str | Image | Video
+__all__ = ["Content", "Image", "Video", "kind_of", "value_of"]
 
 
 def kind_of(item: Content) -> Kind:
@@ -39,5 +11,8 @@ def kind_of(item: Content) -> Kind:
 
 
 def value_of(item: Content) -> str:
-    """What is sent of an item: the text, the address or the data URI."""
-    return item if isinstance(item, str) else item.value
+    """What is sent of an item: the text, the address or the data URI; bytes must have been prepared before."""
+    if isinstance(item, str):
+        return item
+    assert isinstance(item.value, str)
+    return item.value

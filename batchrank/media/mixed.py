@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.models import Kind
+from batchrank.records import Kind
 
 
 class Shares:

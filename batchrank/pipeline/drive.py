@@ -12,24 +12,24 @@ from batchrank.errors import BatchrankError, Place, QueryError
 from batchrank.merge import start
 from batchrank.merge.rounds import Method, Round
 from batchrank.models import Price
+from batchrank.pipeline.content import Ready
 from batchrank.pipeline.verdicts import SharedVerdicts
-from batchrank.records import Chunk, Failure, Merged, Query, QueryCost, Ranking, Scores, Verdict
+from batchrank.records import Chunk, Failure, Merged, Query, QueryCost, Ranking, Rejection, Scores, Verdict
 from batchrank.send import Errand, Meter, Sender
-from batchrank.shard import QueryShards
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
-    """A query that was read and sharded.
+    """A query that was read and prepared.
 
     Attributes:
+        ready: what is sent for it.
         position: its place among all that was read, from 0.
         ordinal: its place among the queries of more than one chunk, from 0; None with a single chunk.
         weight: bytes it holds in memory, roughly.
     """
 
-    query: Query
-    shards: QueryShards
+    ready: Ready
     position: int
     ordinal: int | None
     weight: int
@@ -49,14 +49,12 @@ class Driver:
 
     Attributes:
         method: the merge method's name.
-        top_k: the depth that must be exact.
         price: what a token costs, None when unknown.
     """
 
     sender: Sender
     verdicts: SharedVerdicts
     method: str
-    top_k: int
     price: Price | None
 
     async def rank(self, prepared: Prepared) -> Ranked:
@@ -67,19 +65,33 @@ class Driver:
             RunStoppedError: nothing can be ranked.
             StoppedError: the run has to stop for now.
         """
-        ordinal, merged = prepared.ordinal, None
+        started = anyio.current_time()
         try:
             merged, meter = await self._merge(prepared)
-            return self._ranked(prepared.query, merged, meter)
-        finally:
-            if ordinal is not None:
-                self.verdicts.record_hub(ordinal, merged.evidence if merged else None)
+        except QueryError:
+            self._ended(prepared, None)
+            raise
+        self._ended(prepared, merged)
+        seconds = anyio.current_time() - started
+        self.sender.counts.measures.ranked(prepared.ready.query.id, seconds, meter.requests, meter.documents)
+        return self._ranked(prepared.ready, merged, meter)
+
+    def stop(self, reason: BatchrankError) -> None:
+        """Send nothing more and keep nobody waiting for evidence; requests in flight go on."""
+        self.sender.stop(reason)
+        self.verdicts.stop(reason)
+
+    def _ended(self, prepared: Prepared, merged: Merged | None) -> None:
+        """Record a query's evidence; one that was merely cut off has none to give, as it will be ranked later."""
+        if prepared.ordinal is not None:
+            self.verdicts.record_hub(prepared.ordinal, merged.evidence if merged else None)
 
     async def _merge(self, prepared: Prepared) -> tuple[Merged, Meter]:
-        shards, ordinal = prepared.shards, prepared.ordinal
+        ready, ordinal = prepared.ready, prepared.ordinal
+        shards = ready.shards
         meter = Meter(chunks=len(shards.chunks))
         probe = ordinal is not None and self.verdicts.verdicts.carries_probe(ordinal)
-        method = start(self.method, shards, top_k=self.top_k, probe=probe)
+        method = start(self.method, shards, top_k=ready.top_k, probe=probe)
         reply: Sequence[Scores] | Verdict | None = None
         rounds = 0
         while True:
@@ -87,7 +99,7 @@ class Driver:
             if isinstance(step, Merged):
                 return step, meter
             if isinstance(step, Round):
-                errand = Errand(prepared.query, shards, (prepared.position, rounds), meter)
+                errand = Errand(ready.sent, shards, (prepared.position, rounds), meter)
                 reply = await self._round(errand, step.chunks)
                 rounds += 1
             else:
@@ -116,27 +128,22 @@ class Driver:
             raise min(faults, key=lambda fault: isinstance(fault, QueryError))
         return [piece for pieces in scores for piece in pieces]
 
-    def _ranked(self, query: Query, merged: Merged, meter: Meter) -> Ranked:
+    def _ranked(self, ready: Ready, merged: Merged, meter: Meter) -> Ranked:
         if not np.isfinite(merged.scores).any():
             raise QueryError("refused", f"the API refused every document; the first: {meter.refused[0][1]}")
-        cost = QueryCost(
-            meter.chunks,
-            meter.requests,
-            meter.documents,
-            meter.tokens,
-            None if self.price is None else self.price.cost(meter.tokens),
-        )
-        refused = [
-            Failure(
-                query.place,
-                query.id,
-                "document-refused",
-                f"document {query.doc_ids[i]!r} is ranked last: {why}",
-                1,
-            )
-            for i, why in sorted(meter.refused, key=lambda item: item[0])
-        ]
-        return Ranked(Ranking.of(query, merged, cost), refused)
+        cost = None
+        if self.price is not None:
+            cost = self.price.cost(meter.tokens, image_tokens=meter.tokens if ready.visual else 0)
+        took = QueryCost(meter.chunks, meter.requests, meter.documents, meter.tokens, cost)
+        if ready.passages is not None:
+            merged = ready.passages.fold(merged)
+        refused = [_refusal(ready.sent, i, why) for i, why in sorted(meter.refused, key=lambda item: item[0])]
+        return Ranked(Ranking.of(ready.query, merged, took), ready.faults + refused)
+
+
+def _refusal(query: Query, document: int, why: Rejection) -> Failure:
+    message = f"document {query.doc_ids[document]!r} is ranked last, without a score: {why}"
+    return Failure(query.place, query.id, "document-refused", message, 1)
 
 
 def _advance(method: Method, reply: Any) -> Any:

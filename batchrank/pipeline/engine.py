@@ -9,13 +9,15 @@ from batchrank.errors import JobError
 from batchrank.job import Job
 from batchrank.ledger import Ledger, Spent
 from batchrank.limiter import Limiter
+from batchrank.media import Shares
+from batchrank.measures import Measures
 from batchrank.merge.verdict import Verdicts
 from batchrank.pipeline.drive import Driver
 from batchrank.pipeline.tasks import beside
 from batchrank.pipeline.verdicts import SharedVerdicts
 from batchrank.records import Request
 from batchrank.send import Dispatcher, Http, Places, Sender, Spend
-from batchrank.shard import Limits, Sharder
+from batchrank.shard import Limits, Media, Sharder
 from batchrank.tokens import counter
 from batchrank.wire import CODECS
 
@@ -51,7 +53,8 @@ def sharder(job: Job) -> Sharder:
         overhead_tokens=job.limits.overhead_tokens,
         headroom=job.limits.headroom,
     )
-    return Sharder(limits, counter(job.tokenizer), instruct=job.instruct)
+    media = Media(card.vision, Shares(card.counts), job.fps) if card.vision else None
+    return Sharder(limits, counter(job.tokenizer), instruct=job.instruct, media=media)
 
 
 @asynccontextmanager
@@ -72,7 +75,7 @@ async def engine(
         url = await _emulated(job, stack) if job.emulated else job.url
         codec = CODECS[job.wire]
         codec.body(
-            Request(card.name, "query", ["document"], job.instruct)
+            Request(card.name, "query", ["document"], job.instruct, job.fps)
         )  # a parameter it can't carry is told now
         http = await stack.enter_async_context(
             Http(
@@ -105,12 +108,16 @@ async def engine(
             scope=f"{job.url}\n{job.wire}\n",
             model=card.name,
             instruct=job.instruct,
+            fps=job.fps,
             attempts=job.retry.attempts,
             max_delay=job.retry.max_delay,
             outage=job.retry.outage,
             rng=random.Random(),  # noqa: S311 jitter, not secrets
         )
-        driver = Driver(sender, SharedVerdicts(verdicts), job.merge.method, job.merge.top_k, job.price)
+        sender.counts.measures = Measures(
+            documents=card.documents, tokens=card.request_tokens, rpm=card.rpm, tpm=card.tpm
+        )
+        driver = Driver(sender, SharedVerdicts(verdicts), job.merge.method, job.price)
         await stack.enter_async_context(beside(dispatcher.serve))
         yield Engine(job, shards, sender, dispatcher, limiter, places, spend, verdicts, driver, ledger)
 

@@ -13,10 +13,10 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from batchrank.errors import BatchrankError, QueryError
+from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.drive import Driver, Prepared, Ranked, failure
 from batchrank.pipeline.room import Room
-from batchrank.records import Failure, Query
-from batchrank.shard import Sharder
+from batchrank.records import Content, Failure, Query
 
 _BATCH_DOCUMENTS = 2_000
 _BATCH_SECONDS = 0.05
@@ -46,27 +46,28 @@ class Reader:
 
     Args:
         items: what there is to rank.
-        sharder: makes the chunks.
-        skip: so many items were dealt with before and are passed over.
+        preparer: makes them ready to be sent.
+        position: the first item's position.
         ordinal: the first multi-chunk query's ordinal.
-        passed: told of each bad record among those passed over.
     """
 
     def __init__(
         self,
         items: Iterator[Query | Failure],
-        sharder: Sharder,
+        preparer: Preparer,
         *,
-        skip: int = 0,
+        position: int = 0,
         ordinal: int = 0,
-        passed: Callable[[Failure], None] | None = None,
     ) -> None:
         self._items = items
-        self._sharder = sharder
-        self._position = 0
-        self._skip = skip
+        self._preparer = preparer
+        self._position = position
         self._ordinal = ordinal
-        self._passed = passed
+
+    @property
+    def read(self) -> int:
+        """Items read so far, those of earlier processes included."""
+        return self._position
 
     async def batches(self) -> AsyncIterator[list[Prepared | Outcome]]:
         """What was read, in order, a little at a time."""
@@ -78,30 +79,29 @@ class Reader:
         documents, started = 0, time.monotonic()
         for item in self._items:
             position, self._position = self._position, self._position + 1
-            if position < self._skip:
-                if isinstance(item, Failure) and self._passed:
-                    self._passed(item)
-                continue
-            prepared = self.prepare(item, position)
-            batch.append(prepared)
+            batch.append(self.prepare(item, position))
             documents += len(item) if isinstance(item, Query) else 0
             if documents >= _BATCH_DOCUMENTS or time.monotonic() - started > _BATCH_SECONDS:
                 break
         return batch
 
     def prepare(self, item: Query | Failure, position: int) -> Prepared | Outcome:
-        """Shard one query; what can't be sharded becomes a dead letter."""
+        """Prepare one query; what can't be prepared becomes a dead letter."""
         if isinstance(item, Failure):
             return Outcome(position, item, unreadable=True)
         try:
-            shards = self._sharder.shards(item)
+            ready = self._preparer.prepare(item)
         except QueryError as error:
             return Outcome(position, failure(item.place, item.id, error))
         ordinal = None
-        if len(shards.chunks) > 1:
+        if len(ready.shards.chunks) > 1:
             ordinal, self._ordinal = self._ordinal, self._ordinal + 1
-        weight = sum(map(len, item.documents)) + _OVERHEAD_BYTES * len(item)
-        return Prepared(item, shards, position, ordinal, weight)
+        weight = sum(map(_bytes, ready.sent.documents)) + _OVERHEAD_BYTES * len(ready.sent)
+        return Prepared(ready, position, ordinal, weight)
+
+
+def _bytes(item: Content) -> int:
+    return len(item if isinstance(item, str) else item.value)
 
 
 class Flow:
@@ -127,6 +127,7 @@ class Flow:
         self._ended = False
         self._broken = False
         self.admitted = 0
+        self.admitted_documents = 0
         self._stopping = anyio.Event()
         self._admission = anyio.CancelScope()
         self.reason: BatchrankError | None = None
@@ -140,7 +141,7 @@ class Flow:
         """Admit nothing more; what is in flight is drained, then ``run`` returns. The first reason counts."""
         if self.reason is None:
             self.reason = reason
-            self._driver.sender.stop(reason)
+            self._driver.stop(reason)
             self._stopping.set()
             self._admission.cancel()
 
@@ -179,12 +180,13 @@ class Flow:
                     await self._room.enter(weight)
                     self.admitted += 1
                     if isinstance(item, Prepared):
+                        self.admitted_documents += len(item.ready.sent)
                         queries.start_soon(self._rank, item)
                     else:
                         self._finish(item, weight)
 
     async def _rank(self, prepared: Prepared) -> None:
-        query = prepared.query
+        query = prepared.ready.query
         try:
             result: Ranked | Failure = await self._driver.rank(prepared)
         except QueryError as error:

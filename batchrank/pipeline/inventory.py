@@ -1,11 +1,14 @@
 """What a ledger holds, and what of it may be dropped."""
 
 import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import orjson
 
 from batchrank.errors import JobError
 from batchrank.job import Job
-from batchrank.ledger import Ledger
+from batchrank.ledger import DOCUMENTS, Ledger
 from batchrank.pipeline.resume import scope
 from batchrank.pipeline.tasks import beside
 
@@ -34,24 +37,25 @@ async def inventory(ledger: Ledger) -> Inventory:
 async def compact_ledger(ledger: Ledger, job: Job) -> int:
     """Drop the answers that the job's last complete run did not use; how many.
 
+    What the last run of another job in the same ledger used is kept too.
+
     Raises:
         JobError: the job has no complete run.
     """
     async with beside(ledger.serve):
         state = await ledger.load(f"run/{scope(job)}")
         if state is None or not state["complete"]:
-            raise JobError("--compact: the job has no complete run yet, so every answer may still be needed")
-        dropped: int = await ledger.perform(lambda db: _drop(db, state["number"]))
+            raise JobError(
+                "--compact: the job's last run is not complete, so every answer may still be needed"
+            )
+        dropped: int = await ledger.perform(_drop)
     ledger.vacuum()
     return dropped
 
 
 def _count(db: sqlite3.Connection) -> Inventory:
-    answers, documents, tokens = db.execute(
-        "SELECT COUNT(*), "
-        "COALESCE(SUM((LENGTH(scores) - 1) / CASE SUBSTR(scores, 1, 1) WHEN x'34' THEN 4 ELSE 8 END), 0), "
-        "COALESCE(SUM(COALESCE(tokens, predicted)), 0) FROM answers"
-    ).fetchone()
+    sums = f"COALESCE(SUM({DOCUMENTS}), 0), COALESCE(SUM(COALESCE(tokens, predicted)), 0)"
+    answers, documents, tokens = db.execute(f"SELECT COUNT(*), {sums} FROM answers").fetchone()  # noqa: S608 our own words
     (rejections,) = db.execute("SELECT COUNT(*) FROM rejections").fetchone()
     attempts = "SELECT COUNT(*), COALESCE(SUM(predicted), 0) FROM attempts WHERE kind = ?"
     malformed = db.execute(attempts, ("malformed",)).fetchone()
@@ -61,6 +65,9 @@ def _count(db: sqlite3.Connection) -> Inventory:
     )
 
 
-def _drop(db: sqlite3.Connection, run: int) -> int:
-    answers = db.execute("DELETE FROM answers WHERE used <> ?", (run,)).rowcount
-    return answers + db.execute("DELETE FROM rejections WHERE used <> ?", (run,)).rowcount
+def _drop(db: sqlite3.Connection) -> int:
+    """Drop what was last used before the last run of any job: an answer knows only its latest use."""
+    states: Iterable[tuple[bytes]] = db.execute("SELECT value FROM state WHERE name LIKE 'run/%'")
+    oldest = min(orjson.loads(value)["number"] for (value,) in states)
+    answers = db.execute("DELETE FROM answers WHERE used < ?", (oldest,)).rowcount
+    return answers + db.execute("DELETE FROM rejections WHERE used < ?", (oldest,)).rowcount

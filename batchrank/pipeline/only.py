@@ -1,13 +1,15 @@
 """``--only-failed``: which queries may be asked about, from the dead letters of the run before."""
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import orjson
 
 from batchrank.errors import JobError
 from batchrank.job import Job
 from batchrank.records import Query
+
+_UNITS = ("line", "row", "query")
 
 
 class OnlyFailed:
@@ -37,10 +39,13 @@ class OnlyFailed:
         except (OSError, orjson.JSONDecodeError) as error:
             raise JobError(f"--only-failed: {path} can't be read: {error}") from None
         ids = frozenset(letter["query_id"] for letter in letters if letter["query_id"] is not None)
-        return cls(
-            ids, frozenset(f"{letter['file']}, {letter['unit']} {letter['number']}" for letter in letters)
-        )
+        return cls(ids, frozenset(_place(letter) for letter in letters))
 
     def __call__(self, query: Query) -> bool:
         """Whether requests may be sent for this query."""
         return query.id in self._ids or str(query.place) in self._places
+
+
+def _place(letter: dict[str, Any]) -> str:
+    """Where a dead letter's query stands, as ``Place`` tells it: the unit is the key of its number."""
+    return next((f"{letter['file']}, {unit} {letter[unit]}" for unit in _UNITS if unit in letter), "")

@@ -14,9 +14,10 @@ import numpy as np
 from batchrank.errors import JobError, QueryError
 from batchrank.job import Job
 from batchrank.merge import METHODS, Round, start
+from batchrank.pipeline.content import Preparer, Ready
 from batchrank.pipeline.engine import sharder
 from batchrank.read import Gauge, read
-from batchrank.records import Failure, Floats, Positions, Query, Scores
+from batchrank.records import Failure, Floats, Positions, Scores
 from batchrank.shard import QueryShards
 
 _LARGEST = 5
@@ -86,19 +87,20 @@ def plan(job: Job, gauge: Gauge | None = None) -> Plan:
         raise JobError("a plan needs input.path")
     shards = sharder(job)
     found = Plan(methods={name: Bill() for name in METHODS}, exact=shards.counter.exact)
-    forecast = _Forecast(job.merge.top_k)
+    preparer = Preparer(job, shards)
+    forecast = _Forecast()
     largest: list[tuple[int, int, dict[str, Any]]] = []
     for number, item in enumerate(read(job.input, gauge)):
         if isinstance(item, Failure):
             _reject(found, item.cause)
             continue
         try:
-            known = shards.shards(item)
+            ready = preparer.prepare(item)
         except QueryError as error:
             _reject(found, error.cause)
             continue
-        known.count()
-        entry = _add(found, item, known, forecast)
+        ready.shards.count()
+        entry = _add(found, ready, forecast)
         heapq.heappush(largest, (entry["documents"], -number, entry))
         if len(largest) > _LARGEST:
             heapq.heappop(largest)
@@ -111,12 +113,13 @@ def _reject(found: Plan, cause: str) -> None:
     found.rejected[cause] = found.rejected.get(cause, 0) + 1
 
 
-def _add(found: Plan, query: Query, known: QueryShards, forecast: "_Forecast") -> dict[str, Any]:
+def _add(found: Plan, ready: Ready, forecast: "_Forecast") -> dict[str, Any]:
+    query, known = ready.query, ready.shards
     tokens = sum(known.tokens(chunk) for chunk in known.chunks)
     sendable = sum(map(len, known.chunks))
     found.queries += 1
     found.documents += len(query)
-    found.blank += len(query) - sendable
+    found.blank += len(ready.sent) - sendable
     found.tokens += tokens
     found.chunks += len(known.chunks)
     found.multi_chunk += len(known.chunks) > 1
@@ -125,7 +128,7 @@ def _add(found: Plan, query: Query, known: QueryShards, forecast: "_Forecast") -
     else:
         found.truncated += known.truncated
     for name, bill in found.methods.items():
-        requests, documents = forecast.of(name, known)
+        requests, documents = forecast.of(name, known, ready.top_k)
         bill.requests += requests
         bill.documents += documents
         bill.tokens += round(tokens * documents / sendable)
@@ -143,23 +146,22 @@ def _price(found: Plan, job: Job) -> None:
 class _Forecast:
     """Requests and documents of each merge method, by the shape of the list."""
 
-    def __init__(self, top_k: int) -> None:
-        self._top_k = top_k
-        self._known: dict[tuple[str, tuple[int, ...]], tuple[int, int]] = {}
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, tuple[int, ...]], tuple[int, int]] = {}
 
-    def of(self, method: str, shards: QueryShards) -> tuple[int, int]:
+    def of(self, method: str, shards: QueryShards, top_k: int) -> tuple[int, int]:
         """Requests and documents that a list would take."""
         lengths = tuple(len(chunk) for chunk in shards.chunks)
         if len(lengths) == 1:
             return 1, lengths[0]
-        key = method, lengths
+        key = method, top_k, lengths
         if key not in self._known:
-            self._known[key] = self._drive(method, shards)
+            self._known[key] = self._drive(method, shards, top_k)
         return self._known[key]
 
-    def _drive(self, method: str, shards: QueryShards) -> tuple[int, int]:
+    def _drive(self, method: str, shards: QueryShards, top_k: int) -> tuple[int, int]:
         requests = documents = 0
-        merging = start(method, shards, top_k=self._top_k)
+        merging = start(method, shards, top_k=top_k)
         reply: Any = None
         while True:
             try:

@@ -69,15 +69,15 @@ def report(
 
 def _spend(parts: Engine) -> dict[str, Any]:
     spend = parts.spend
-    reused = parts.sender.counts.reused_tokens
+    saved = parts.sender.counts.saved_tokens
     price = spend.price
     return {
         "tokens": spend.tokens,
         "cost": spend.cost,
         "currency": price.currency if price else None,
         "perhaps_billed_for_nothing_tokens": spend.lost_tokens,
-        "saved_tokens": reused,
-        "saved_cost": price.cost(reused) if price else None,
+        "saved_tokens": saved,
+        "saved_cost": price.cost(saved) if price else None,
         "predicted_tokens": spend.predicted_tokens,
         "billed_tokens": spend.billed_tokens,
         "drift": round(spend.drift, 6),
@@ -97,6 +97,7 @@ def _process(parts: Engine, elapsed: float) -> dict[str, Any]:
         "documents_per_second": round(counts.documents / elapsed, 1) if elapsed else 0.0,
         "quota_used": round(max(limiter.requests_used, limiter.tokens_used), 4),
         "throttled": dict(limiter.throttled),
+        "timeline": counts.measures.data(),
     }
 
 

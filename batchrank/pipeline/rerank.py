@@ -12,6 +12,7 @@ from batchrank.errors import QueryError
 from batchrank.job import Job
 from batchrank.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
+from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.drive import Prepared
 from batchrank.pipeline.engine import engine, sharder
 from batchrank.pipeline.flow import Flow, Outcome, Reader
@@ -84,7 +85,7 @@ async def _run(
             async with engine(job, shards, ledger, spent, Verdicts(job.card.scores)) as parts:
                 room = Room(ROOM_BYTES, 4 * parts.places.most)
                 flow = Flow(parts.driver, sink, room=room, drain=_DRAIN)
-                batches = _prepared(queries, Reader(iter(()), shards))
+                batches = _prepared(queries, Reader(iter(()), Preparer(job, shards)))
                 async with aclosing(batches):
                     await flow.run(batches)
         if flow.reason is not None:

@@ -1,15 +1,20 @@
 """What an earlier process of the same run left: which parts are published, and how the run stood after each."""
 
+import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from batchrank.errors import Place
 from batchrank.job import Job
 from batchrank.ledger import Ledger, Spent
+from batchrank.records import Failure, Query
 from batchrank.version import __version__
 
 
@@ -24,7 +29,8 @@ class Checkpoint:
         ordinal: queries of more than one chunk among them.
         totals: the sums so far.
         verdicts: the run-wide verdict's state.
-        failures: dead letters since the part before, those of the reader left out (it finds them again).
+        failures: dead letters since the part before, as ``letter`` makes them; those of the reader are left out, as
+            it finds them again.
         digests: SHA-256 of the part's files.
     """
 
@@ -36,6 +42,34 @@ class Checkpoint:
     verdicts: dict[str, Any]
     failures: list[dict[str, Any]]
     digests: dict[str, str] = field(default_factory=dict)
+
+
+def letter(position: int, failure: Failure) -> dict[str, Any]:
+    """A dead letter as plain data, with the position in the input it belongs to."""
+    return dataclasses.asdict(failure) | {"position": position}
+
+
+def passed_over(
+    items: Iterator[Query | Failure],
+    checkpoints: Sequence[Checkpoint],
+    write: Callable[[Failure], None],
+) -> Iterator[Query | Failure]:
+    """The input after the last checkpoint; dead letters of what was before are written again, in order."""
+    letters = deque(_letters(checkpoints))
+    for position, item in enumerate(islice(items, checkpoints[-1].position if checkpoints else 0)):
+        while letters and letters[0][0] < position:
+            write(letters.popleft()[1])
+        if isinstance(item, Failure):
+            write(item)
+    for _, failure in letters:
+        write(failure)
+    yield from items
+
+
+def _letters(checkpoints: Iterable[Checkpoint]) -> Iterator[tuple[int, Failure]]:
+    for data in (data for checkpoint in checkpoints for data in checkpoint.failures):
+        fields = data | {"place": Place(**data["place"])}
+        yield fields.pop("position"), Failure(**fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +107,17 @@ class Resume:
         self._inputs = inputs
         self._number = 0
 
-    async def begin(self, *, fresh: bool) -> Start:
+    async def begin(self, *, fresh: bool, replay: bool = False) -> Start:
         """Find out where to start, and note that the run has begun.
 
         Published parts stay if the run before was cut short and neither job nor input has changed since.
+
+        Args:
+            fresh: this is a new run, whatever was before.
+            replay: make all parts anew even if this continues a run.
         """
         before = await self._ledger.load(f"run/{self._scope}")
-        continued = before is not None and not before["complete"]
+        continued = before is not None and not before["complete"] and not fresh
         if continued:
             self._number = before["number"]
         else:
@@ -87,7 +125,7 @@ class Resume:
             await self._ledger.save("runs", self._number)
         changed = _differences(before, self._identity, self._inputs)
         checkpoints: list[Checkpoint] = []
-        if continued and not changed and not fresh and self._inputs is not None:
+        if continued and not changed and not replay and self._inputs is not None:
             checkpoints = await self._checkpoints()
         state = {
             "number": self._number,
@@ -137,13 +175,19 @@ def identity(job: Job, tokenizer: str) -> dict[str, Any]:
         "input": source,
         "model": card.model_dump(mode="json", exclude={"rpm", "tpm", "source", "prices"}),
         "price": None if job.price is None else job.price.model_dump(mode="json"),
-        "endpoint": [job.url, job.wire],
+        "endpoint": [_address(job.url), job.wire],
         "instruct": job.instruct,
         "merge": job.merge.model_dump(mode="json"),
         "limits": [job.limits.overhead_tokens, job.limits.headroom],
         "tokenizer": tokenizer,
         "output": None if output is None else [output.format, output.top_n],
     }
+
+
+def _address(url: str) -> str:
+    """An address that tells changes without telling a secret that may be in its query."""
+    base, mark, query = url.partition("?")
+    return base + mark + (fingerprint(query)[:16] if query else "")
 
 
 def fingerprint(data: Any) -> str:

@@ -9,21 +9,23 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from batchrank.errors import BatchrankError, JobError, OutputError, Place, TooManyFailuresError
+from batchrank.errors import BatchrankError, BudgetReachedError, JobError, OutputError, TooManyFailuresError
 from batchrank.job import Job
 from batchrank.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
+from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.engine import Engine, engine, sharder
 from batchrank.pipeline.flow import Flow, Outcome, Reader
+from batchrank.pipeline.forecast import Done, rest_of
 from batchrank.pipeline.only import OnlyFailed
 from batchrank.pipeline.report import Report, report
-from batchrank.pipeline.resume import Checkpoint, Resume, Start, inputs
+from batchrank.pipeline.resume import Checkpoint, Resume, Start, inputs, passed_over
 from batchrank.pipeline.room import ROOM_BYTES, Room
 from batchrank.pipeline.sink import FailureLines, Sink
 from batchrank.pipeline.summary import Progress, Totals
-from batchrank.pipeline.tasks import beside
+from batchrank.pipeline.tasks import bare, beside
 from batchrank.read import Gauge, find, read
-from batchrank.records import Failure
+from batchrank.shard import Sharder
 from batchrank.write import FailureLog, Part, StreamWriter, Writer, write_summary
 
 _FINISHED_PER_PLACE = 4
@@ -66,6 +68,7 @@ class Run:
         self.folder = None if job.output.path == "-" else Path(job.output.path)
         self._reason: BatchrankError | None = None
         self._flow: Flow | None = None
+        self._reader: Reader | None = None
         self._engine: Engine | None = None
         self._gauge = Gauge()
         self._started = time.monotonic()
@@ -102,21 +105,27 @@ class Run:
         facts = inputs(paths) if len(paths) == len(sources) else None
         ledger = await anyio.to_thread.run_sync(Ledger, self.job.ledger_path)
         try:
-            async with beside(ledger.serve):
-                if self.options.forget:
-                    await ledger.forget()
-                resume = Resume(ledger, self.job, facts, shards.counter.name)
-                start = await resume.begin(fresh=self.options.fresh or only is not None)
-                self._tell(start)
-                verdicts = Verdicts(self.job.card.scores)
-                if start.checkpoints:
-                    verdicts = Verdicts.restore(start.checkpoints[-1].verdicts)
-                async with engine(self.job, shards, ledger, start.spent, verdicts) as parts:
-                    parts.sender.allow = only
-                    self._engine = parts
-                    return await self._run(parts, resume, start, facts)
+            with bare():
+                return await self._execute(ledger, shards, only, facts)
         finally:
             ledger.close()
+
+    async def _execute(
+        self, ledger: Ledger, shards: Sharder, only: OnlyFailed | None, facts: list[list[Any]] | None
+    ) -> Report:
+        async with beside(ledger.serve):
+            if self.options.forget:
+                await ledger.forget()
+            resume = Resume(ledger, self.job, facts, shards.counter.name)
+            start = await resume.begin(fresh=self.options.fresh, replay=only is not None)
+            self._tell(start)
+            verdicts = Verdicts(self.job.card.scores)
+            if start.checkpoints:
+                verdicts = Verdicts.restore(start.checkpoints[-1].verdicts)
+            async with engine(self.job, shards, ledger, start.spent, verdicts) as parts:
+                parts.sender.allow = only
+                self._engine = parts
+                return await self._run(parts, resume, start, facts)
 
     async def _run(
         self, parts: Engine, resume: Resume, start: Start, facts: list[list[Any]] | None
@@ -127,8 +136,6 @@ class Run:
         published: list[Part] = []
         writer, failures = self._outputs(checkpoints, published)
         try:
-            for failure in (f for checkpoint in checkpoints for f in checkpoint.failures):
-                failures.write(Failure(**failure | {"place": Place(**failure["place"])}))
             sink = Sink(
                 writer, failures, self.totals,
                 top_k=self.job.merge.top_k, verdicts=parts.verdicts, ordinal=last.ordinal if last else 0,
@@ -136,13 +143,16 @@ class Run:
             )  # fmt: skip
             reason = await self._flow_through(parts, resume, sink, failures, checkpoints)
             if not isinstance(reason, OutputError):
-                checkpoints += await sink.close()
-            await anyio.to_thread.run_sync(failures.close)
+                checkpoints += await sink.close(complete=reason is None)
+            if reason is None:
+                await anyio.to_thread.run_sync(failures.close)
         finally:
             writer.abort()
+            failures.abort()
+        rest = [self._rest(parts)] if isinstance(reason, BudgetReachedError) else []
         result = report(
             self.job, parts, self.totals,
-            reason=reason, elapsed=time.monotonic() - self._started, notices=self.notices,
+            reason=reason, elapsed=time.monotonic() - self._started, notices=[*self.notices, *rest],
             checkpoints=checkpoints, inputs=facts,
         )  # fmt: skip
         if self.folder is not None:
@@ -191,12 +201,9 @@ class Run:
         if self._reason is not None:
             flow.stop(self._reason)
         position = last.position if last else 0
-        reader = Reader(
-            read(self._input, self._gauge),
-            parts.sharder,
-            skip=position,
-            ordinal=last.ordinal if last else 0,
-            passed=failures.write,
+        items = passed_over(read(self._input, self._gauge), checkpoints[:], failures.write)
+        self._reader = reader = Reader(
+            items, Preparer(self.job, parts.sharder), position=position, ordinal=last.ordinal if last else 0
         )
         await flow.run(reader.batches(), first=position)
         return flow.reason
@@ -205,8 +212,24 @@ class Run:
         most = self.job.failures.max_queries
         if most is not None and self.totals.failed > most and self._flow is not None:
             raise TooManyFailuresError(
-                f"failures.max_queries: {self.totals.failed} queries failed, more than {most}; see failed.jsonl"
+                f"failures.max_queries: {self.totals.failed} queries failed, more than {most}; see failed.partial.jsonl"
             )
+
+    def _rest(self, parts: Engine) -> str:
+        """What going on past the cap would take."""
+        counts, flow, totals = parts.sender.counts, self._flow, self.totals
+        done = Done(
+            items=totals.queries + totals.failed,
+            read=self._reader.read if self._reader else 0,
+            share=self._gauge.share,
+            tokens=totals.tokens,
+            spent=parts.spend.tokens,
+            saved=counts.saved_tokens,
+            documents=counts.documents,
+            billed=counts.tokens,
+            per_item=flow.admitted_documents / max(1, flow.admitted) if flow else 0.0,
+        )
+        return f"{rest_of(done, self.job.price)}; raise budget.max_cost or budget.max_tokens and run the job again"
 
     def _tell(self, start: Start) -> None:
         if start.checkpoints:
@@ -232,7 +255,7 @@ class Run:
         counts, limiter = parts.sender.counts, parts.limiter.stats()
         card, elapsed = self.job.card, time.monotonic() - self._started
         done = self.totals.queries + self.totals.failed
-        share = self._gauge.share * done / max(1, flow.admitted)
+        share = self._gauge.share * done / max(1, self._reader.read if self._reader else 0)
         return Progress(
             queries=self.totals.queries,
             failed=self.totals.failed,
@@ -252,6 +275,9 @@ class Run:
             elapsed=elapsed,
             share=share,
             eta=elapsed * (1 - share) / share if share > 0.001 else None,
+            throttled=counts.measures.throttled,
+            latency=tuple(counts.measures.latency),
+            latency_sum=counts.measures.latency_sum,
         )
 
 

@@ -1,16 +1,15 @@
 """Outcomes -> files, in input order, in a worker thread; a checkpoint after each published part."""
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import anyio.to_thread
 
-from batchrank.merge.verdict import Verdicts
+from batchrank.merge.verdict import SPAN, Verdicts
 from batchrank.pipeline.drive import Ranked
 from batchrank.pipeline.flow import Outcome
-from batchrank.pipeline.resume import Checkpoint
+from batchrank.pipeline.resume import Checkpoint, letter
 from batchrank.pipeline.summary import Totals
 from batchrank.records import Failure
 from batchrank.write import FailureLog, Part, StreamWriter, Writer
@@ -28,6 +27,9 @@ class FailureLines:
     def close(self) -> None:
         """Nothing is held back."""
 
+    def abort(self) -> None:
+        """Nothing is held back."""
+
 
 class Sink:
     """Takes outcomes in input order and writes them.
@@ -40,7 +42,7 @@ class Sink:
         verdicts: the run-wide verdict, whose state goes into checkpoints.
         ordinal: queries of more than one chunk that came before.
         published: where the writer puts each part it has published.
-        clear: called before the first ranking is written, to take down what an older run left.
+        clear: called before the first ranking is written, or at the end if none is: takes down what an older run left.
     """
 
     def __init__(
@@ -70,8 +72,10 @@ class Sink:
         """Write some outcomes; the checkpoints of parts that this published."""
         return await anyio.to_thread.run_sync(self._write, outcomes)
 
-    async def close(self) -> list[Checkpoint]:
-        """Publish the last part, full or not; its checkpoint."""
+    async def close(self, *, complete: bool) -> list[Checkpoint]:
+        """Publish the last part, full or not; its checkpoint. ``complete``: the run has come to its end."""
+        if complete:
+            await anyio.to_thread.run_sync(self._clear_once)
         await anyio.to_thread.run_sync(self._writer.close)
         return self._checkpoints(self._position)
 
@@ -81,28 +85,38 @@ class Sink:
             if outcome.ordinal is not None:
                 self._ordinal = outcome.ordinal + 1
             if isinstance(outcome.result, Failure):
-                self._fail(outcome.result, keep=not outcome.unreadable)
+                self._fail(outcome.result, None if outcome.unreadable else outcome.position)
             else:
-                self._rank(outcome.result)
+                self._rank(outcome.result, outcome.position)
             self._position = outcome.position + 1
             checkpoints += self._checkpoints(self._position)
         return checkpoints
 
-    def _fail(self, failure: Failure, *, keep: bool) -> None:
+    def _fail(self, failure: Failure, position: int | None) -> None:
         self._failures.write(failure)
         self._totals.fail(failure.cause)
-        if keep:
-            self._recent.append(_plain(failure))
+        if position is not None:
+            self._recent.append(letter(position, failure))
 
-    def _rank(self, ranked: Ranked) -> None:
+    def _rank(self, ranked: Ranked, position: int) -> None:
         for failure in ranked.refused:
             self._failures.write(failure)
-            self._recent.append(_plain(failure))
+            self._recent.append(letter(position, failure))
+        self._clear_once()
+        self._totals.add(ranked, self._top_k)
+        self._writer.write(ranked.ranking)
+
+    def _clear_once(self) -> None:
         if self._clear is not None:
             self._clear()
             self._clear = None
-        self._totals.add(ranked, self._top_k)
-        self._writer.write(ranked.ranking)
+
+    def _evidence(self) -> dict[str, Any]:
+        """The verdict's state as far as what is written depends on it: later queries will give theirs again."""
+        state = self._verdicts.state()
+        probes = {at: value for at, value in state["probes"].items() if int(at) * SPAN < self._ordinal}
+        hubs = {at: value for at, value in state["hubs"].items() if int(at) < self._ordinal}
+        return state | {"probes": probes, "hubs": hubs}
 
     def _checkpoints(self, position: int) -> list[Checkpoint]:
         parts, self._published[:] = list(self._published), []
@@ -115,13 +129,9 @@ class Sink:
                 position=position,
                 ordinal=self._ordinal,
                 totals=self._totals.state(),
-                verdicts=self._verdicts.state(),
+                verdicts=self._evidence(),
                 failures=self._recent,
             )
             made.append(checkpoint)
             self._recent = []
         return made
-
-
-def _plain(failure: Failure) -> dict[str, Any]:
-    return dataclasses.asdict(failure)

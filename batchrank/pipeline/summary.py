@@ -112,6 +112,9 @@ class Progress:
         elapsed: seconds since the start.
         share: the part of the input that is done with, by bytes.
         eta: seconds to go at the pace so far, None while unknown.
+        throttled: refusals for going too fast.
+        latency: answers by their latency, as ``batchrank.measures.LATENCY_BOUNDS`` divides it.
+        latency_sum: seconds that all answers took together.
     """
 
     queries: int
@@ -132,3 +135,6 @@ class Progress:
     elapsed: float
     share: float
     eta: float | None
+    throttled: int
+    latency: tuple[int, ...]
+    latency_sum: float

@@ -1,10 +1,12 @@
-"""Tasks that run beside a block."""
+"""Tasks that run beside a block, and errors that come out of task groups as they went in."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
+
+from batchrank.errors import BatchrankError
 
 
 @asynccontextmanager
@@ -20,3 +22,22 @@ async def beside(task: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator
         group.cancel_scope.cancel()
     if fault is not None:
         raise fault
+
+
+@contextmanager
+def bare() -> Iterator[None]:
+    """Raise what a task group raises as the one error in it: a fault in the program before one meant for the user."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        leaves = list(_leaves(group))
+        leaf = next((error for error in leaves if not isinstance(error, BatchrankError)), leaves[0])
+        raise leaf from leaf.__cause__
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

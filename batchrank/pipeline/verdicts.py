@@ -2,6 +2,7 @@
 
 import anyio
 
+from batchrank.errors import BatchrankError
 from batchrank.merge.verdict import Verdicts
 from batchrank.records import Overlap, Verdict
 
@@ -12,10 +13,22 @@ class SharedVerdicts:
     def __init__(self, verdicts: Verdicts) -> None:
         self.verdicts = verdicts
         self._changed = anyio.Event()
+        self._reason: BatchrankError | None = None
+
+    def stop(self, reason: BatchrankError) -> None:
+        """Let nobody wait any longer: evidence may never come in, so whoever lacks some gets the reason raised."""
+        self._reason = self._reason or reason
+        self._notify()
 
     async def at(self, ordinal: int) -> Verdict:
-        """The verdict that counts for the multi-chunk query with this ordinal."""
+        """The verdict that counts for the multi-chunk query with this ordinal.
+
+        Raises:
+            BatchrankError: the one given to ``stop``.
+        """
         while (verdict := self.verdicts.at(ordinal)) is None:
+            if self._reason is not None:
+                raise self._reason
             await self._changed.wait()
         return verdict
 

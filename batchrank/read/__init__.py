@@ -1,7 +1,7 @@
 """Stage 1: files -> queries, in order, in bounded memory."""
 
 from batchrank.formats import Gauge
-from batchrank.read.files import find
+from batchrank.read.layout import facts, find, sources
 from batchrank.read.reader import read
 
-__all__ = ["Gauge", "find", "read"]
+__all__ = ["Gauge", "facts", "find", "read", "sources"]

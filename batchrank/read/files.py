@@ -1,94 +1,130 @@
 """Paths of the job -> the files to read, in order."""
 
-import glob
-import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
 
 from batchrank.errors import InputError
-from batchrank.formats import INPUTS, Source
+from batchrank.formats import INPUTS, TEXT_SUFFIXES, Source, storage, tsv
+from batchrank.formats.compression import decompressed
 
 _STDIN = "-"
 _COMPRESSED = (".gz", ".zst")
 _PARQUET_MAGIC = b"PAR1"
+_FIRST_LINE = 1 << 16
+_READERS = {"trec": "tsv"}
 
 
-def find(paths: Iterable[str], format: str = "auto") -> list[Source]:
+def named(paths: Iterable[str], format: str = "auto", key: str = "path") -> list[Source]:
     """The files that the paths name: each path in turn, the files of a folder or pattern sorted by name.
 
     1. ``-``: standard input, JSON lines.
     2. a file: itself, whatever its name.
-    3. a folder: the files directly in it that have a known suffix and aren't hidden (``.x``, ``_x``).
+    3. a folder: the files directly in it that have a known suffix and aren't hidden (``.x``, ``_x``); files of columns
+       only where there are no others.
     4. a pattern (``*``, ``?``, ``[...]``, ``**``): the files and folders that match; hidden ones only if it says so.
 
-    A file named twice is read once.
+    A file named twice is read once. ``key`` is the input's key that holds the paths, for messages.
 
     Raises:
         InputError: a path matches nothing; or standard input is to be something other than JSON lines.
+        MissingExtraError: an address needs a library that isn't installed.
     """
     found: dict[str, Source] = {}
     for path in paths:
         if path == _STDIN:
             if format not in ("auto", "jsonl"):
-                raise InputError(f"input.path: standard input can't be {format}; give a file's path")
+                raise InputError(f"input.{key}: standard input can't be {format}; give a file's path")
             found[path] = Source("standard input", None, "jsonl")
             continue
-        for file in _files(str(Path(path).expanduser()), format):
-            name = os.fsencode(file).decode("utf-8", "backslashreplace")
-            found.setdefault(str(Path(file).absolute()), Source(name, file, _format(file, format)))
+        for file in _files(local(path), format, key):
+            name = file if storage.is_remote(file) else str(Path(file).absolute())
+            found.setdefault(name, Source(storage.shown(file), file, format_of(file, format)))
     return list(found.values())
 
 
-def _files(path: str, format: str) -> list[str]:
-    if Path(path).is_dir():
-        if files := list(_in_folder(path, format)):
+def local(path: str) -> str:
+    """A path with the home folder's name in place of ``~``; an address as it is."""
+    return path if storage.is_remote(path) else str(Path(path).expanduser())
+
+
+def _files(path: str, format: str, key: str) -> Sequence[str]:
+    if storage.is_folder(path):
+        if files := _in_folder(path, format):
             return files
         wanted = ", ".join(_suffixes(format))
         raise InputError(
-            f"input.path: the folder {path} has no data file in it (*{wanted}); correct the path"
+            f"input.{key}: the folder {storage.shown(path)} has no data file in it (*{wanted}); correct the path"
         )
-    if Path(path).exists():
+    if storage.exists(path):
         return [path]
-    if not glob.has_magic(path):
-        raise InputError(f"input.path: no such file or folder: {path} (from {Path.cwd()}); correct the path")
-    hidden = Path(path).name.startswith("_")
-    matches = sorted(m for m in glob.glob(path, recursive=True) if hidden or not Path(m).name.startswith("_"))
-    files = [f for m in matches for f in (_in_folder(m, format) if Path(m).is_dir() else (m,))]
+    where = "" if storage.is_remote(path) else f" (from {Path.cwd()})"
+    if not storage.has_magic(path):
+        raise InputError(
+            f"input.{key}: no such file or folder: {storage.shown(path)}{where}; correct the path"
+        )
+    files = list(_matching(path, format))
     if not files:
-        raise InputError(f"input.path: no file matches {path} (from {Path.cwd()}); correct the pattern")
+        raise InputError(f"input.{key}: no file matches {storage.shown(path)}{where}; correct the pattern")
     return files
 
 
-def _in_folder(folder: str, format: str) -> Iterator[str]:
-    suffixes = _suffixes(format)
-    for entry in sorted(Path(folder).iterdir()):
-        if entry.is_file() and not entry.name.startswith((".", "_")) and _bare(entry.name).endswith(suffixes):
-            yield str(entry)
+def _matching(pattern: str, format: str) -> Iterator[str]:
+    hidden = _name(pattern).startswith("_")
+    for match in storage.matches(pattern):
+        if hidden or not _name(match).startswith("_"):
+            yield from _in_folder(match, format) if storage.is_folder(match) else (match,)
 
 
-def _suffixes(format: str) -> tuple[str, ...]:
-    formats = INPUTS.values() if format == "auto" else [INPUTS[format]]
-    return tuple(suffix for known in formats for suffix in known.suffixes)
+def _in_folder(folder: str, format: str) -> Sequence[str]:
+    names = [path for path in storage.entries(folder) if not _name(path).startswith((".", "_"))]
+    for suffixes in _choices(format):
+        if found := [path for path in names if bare(path).endswith(suffixes)]:
+            return found
+    return []
 
 
-def _bare(name: str) -> str:
+def _choices(format: str) -> list[tuple[str, ...]]:
+    """The suffixes to look for in a folder, those that come first ruling the others out."""
+    if format == "auto":
+        return [tuple(s for known in INPUTS.values() for s in known.suffixes), TEXT_SUFFIXES]
+    return [INPUTS[format].suffixes if format in INPUTS else TEXT_SUFFIXES]
+
+
+def _suffixes(format: str) -> list[str]:
+    return [suffix for suffixes in _choices(format) for suffix in suffixes]
+
+
+def _name(path: str) -> str:
+    return PurePosixPath(path.partition("?")[0] if storage.is_remote(path) else path).name
+
+
+def bare(path: str) -> str:
     """A file's name in small letters, without the suffix of its compression."""
-    name = name.lower()
+    name = _name(path).lower()
     return next((name.removesuffix(end) for end in _COMPRESSED if name.endswith(end)), name)
 
 
-def _format(path: str, format: str) -> str:
-    """The format given, or told by the suffix, or by the first bytes."""
-    if format != "auto":
-        return format
+def format_of(path: str, format: str = "auto") -> str:
+    """The reader for a file: by the format given, or told by the suffix, or by the first bytes."""
+    if format not in ("auto", "beir", "mteb"):
+        return _READERS.get(format, format)
     for name, known in INPUTS.items():
-        if _bare(path).endswith(known.suffixes):
+        if bare(path).endswith(known.suffixes):
             return name
+    if bare(path).endswith(TEXT_SUFFIXES):
+        return "tsv"
     try:
         # A pipe can be read only once, and can't be Parquet.
-        if Path(path).is_file():
-            with Path(path).open("rb") as file:
-                return "parquet" if file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC else "jsonl"
+        return _told_by_start(path) if storage.is_file(path) else "jsonl"
     except OSError:
-        pass  # its reader will say so
-    return "jsonl"
+        return "jsonl"  # its reader will say what is wrong
+
+
+def _told_by_start(path: str) -> str:
+    with storage.open_stream(path) as file:
+        start = decompressed(file, path).peek(_FIRST_LINE)[:_FIRST_LINE]
+    if start.startswith(_PARQUET_MAGIC):
+        return "parquet"
+    first = start.decode("utf-8", "replace").lstrip("\ufeff \r\n").partition("\n")[0]
+    columns = "\t" in first or tsv.kind_of(first.rstrip("\r")) is not None
+    return "tsv" if columns and not first.startswith("{") else "jsonl"

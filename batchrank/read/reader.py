@@ -1,14 +1,15 @@
 """The input as queries and failures."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
 from batchrank.errors import InputError
 from batchrank.formats import INPUTS, Gauge, Item, Segment, Source, Unrecognised
 from batchrank.job.schema import Columns, Input
-from batchrank.read.files import find
 from batchrank.read.groups import queries
+from batchrank.read.joined import items as joined_items
+from batchrank.read.layout import Joined, layout
 from batchrank.read.seen import SeenIds
 from batchrank.records import Failure, Query
 
@@ -28,12 +29,20 @@ def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]
         InputError: a path matches no file; there is no record at all; or the first ones don't tell what is what.
     """
     gauge = gauge or Gauge()
-    sources = [replace(found, gauge=gauge) for found in find(source.path, source.format)]
-    gauge.start(sum(found.bytes for found in sources))
+    found = layout(source)
+    sources = found.sources if isinstance(found, Joined) else found
+    if isinstance(found, Joined):
+        # Reading them is a small part of what is to be done: progress is that of the queries that come out.
+        records = joined_items(found, source.columns, gauge)
+    else:
+        counts: dict[str, int] = {}
+        plain = [replace(one, gauge=gauge, counts=counts) for one in found]
+        gauge.start(sum(one.bytes for one in plain))
+        records = _items(plain, source.columns)
     left = source.limit
-    with closing(SeenIds()) as seen:
+    with closing(SeenIds()) as seen, closing(records):
         empty = True
-        for item in queries(_recognised(_items(sources, source.columns)), seen):
+        for item in queries(_recognised(records), seen):
             empty = False
             yield item
             if left is not None and isinstance(item, Query):
@@ -41,13 +50,13 @@ def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]
                 if not left:
                     return
     if empty:
-        names = ", ".join(found.name for found in sources[:3])
+        names = ", ".join(one.name for one in sources[:3])
         raise InputError(
             f"input.path: there is no query in {names}; correct the path, or see what wrote the file"
         )
 
 
-def _items(sources: Iterable[Source], columns: Columns) -> Iterator[Item]:
+def _items(sources: Iterable[Source], columns: Columns) -> Generator[Item, None, None]:
     for source in sources:
         source.gauge.file(source.bytes)
         yield from INPUTS[source.format].read(source, columns)

@@ -1,8 +1,9 @@
 """Stage 3: a chunk -> its scores. Ledger, turn, HTTP, retry; every answer is durable before it is used."""
 
+from batchrank.send.counts import Counts, Errand, Meter
 from batchrank.send.dispatch import Dispatcher, Places
 from batchrank.send.http import Http
-from batchrank.send.sender import Counts, Errand, Meter, Sender
+from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend
 
 __all__ = ["Counts", "Dispatcher", "Errand", "Http", "Meter", "Places", "Sender", "Spend"]

@@ -66,6 +66,7 @@ class Dispatcher:
         self.limiter = limiter
         self.places = places
         self._waiting: list[_Waiter] = []
+        self._next: _Waiter | None = None
         self._order = count()
         self._changed = anyio.Event()
         self._closed: BatchrankError | None = None
@@ -82,6 +83,8 @@ class Dispatcher:
         Raises:
             BatchrankError: the one given to ``close``.
         """
+        if self._closed is not None:
+            raise self._closed
         waiter = _Waiter(priority, next(self._order), tokens, anyio.Event())
         heapq.heappush(self._waiting, waiter)
         self._changed.set()
@@ -93,6 +96,7 @@ class Dispatcher:
                 self._leave()
             raise
         if self._closed is not None:
+            waiter.left = True
             if waiter.held:
                 self._leave()
             raise self._closed
@@ -104,17 +108,15 @@ class Dispatcher:
     def close(self, reason: BatchrankError) -> None:
         """Give no more turns: whoever waits, or comes later, gets the reason raised."""
         self._closed = self._closed or reason
-        for waiter in self._waiting:
-            waiter.granted.set()
+        for waiter in [*self._waiting, *([self._next] if self._next else [])]:
+            waiter.granted.set()  # the next one too, which may have a long pause of the limiter before it
         self._waiting.clear()
         self._changed.set()
 
     async def serve(self) -> None:
-        """Give turns until cancelled."""
-        while True:
+        """Give turns until cancelled or closed."""
+        while self._closed is None:
             self._changed = anyio.Event()
-            if self._closed is not None:
-                self.close(self._closed)
             self.places.crowded = bool(self._waiting) and self.places.busy >= self.places.limit
             if not self._waiting or self.places.busy >= self.places.limit:
                 await self._changed.wait()
@@ -123,11 +125,13 @@ class Dispatcher:
             if waiter.left:
                 continue
             self.places.busy += 1
+            self._next = waiter
             try:
                 await self.limiter.acquire(waiter.tokens)
             except BaseException:
                 self._leave()
                 raise
+            self._next = None
             if waiter.left:
                 self._leave()
             else:

@@ -1,6 +1,7 @@
 """The only place that speaks HTTP: one attempt, its answer or its rejection."""
 
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -10,17 +11,21 @@ import orjson
 from batchrank.errors import MalformedAnswerError
 from batchrank.records import Answer, Rejection
 from batchrank.retry import retry_after
+from batchrank.send.health import UNREACHABLE
+from batchrank.send.secrets import Secrets
 from batchrank.version import __version__
 from batchrank.wire import Codec
 from batchrank.wire.results import error
 
-UNREACHABLE = "unreachable"
-"""The rejection code of a request that can't have arrived."""
 _MESSAGE_LIMIT = 500
+_SNIPPET = 120
 
 
 class Http:
     """A session with one endpoint.
+
+    Servers have been seen to repeat the key in their errors: nothing that comes out of here holds it, or the value
+    of any further header.
 
     Args:
         url: where requests go.
@@ -49,6 +54,7 @@ class Http:
             **({"Authorization": f"Bearer {key}"} if key else {}),
             **(headers or {}),
         }
+        self._secrets = Secrets([*([key] if key else []), *(headers or {}).values()])
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._answer_bytes = answer_bytes
         self._session: aiohttp.ClientSession | None = None
@@ -73,59 +79,86 @@ class Http:
         """Send one request for so many documents, once.
 
         Whatever goes wrong comes back as a Rejection: code ``unreachable`` when it can't have arrived,
-        ``connection`` or ``timeout`` when its fate is unknown, ``malformed`` when the answer is of no use.
+        ``certificate`` when the server isn't who it should be, ``connection`` or ``timeout`` when its fate is unknown,
+        ``malformed`` when the answer is of no use.
         """
         assert self._session is not None
         try:
             async with self._session.post(self._url, data=body, allow_redirects=False) as response:
                 data = await self._read(response)
                 return self._decode(response, data, documents)
+        except aiohttp.ClientConnectorCertificateError as fault:
+            return self._lost("certificate", f"can't be verified: {fault.certificate_error}")
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as fault:
-            return Rejection(None, UNREACHABLE, _describe(fault))
-        except TimeoutError as fault:
-            return Rejection(
-                None, "timeout", f"no complete answer within {self._timeout.total:g} s: {_describe(fault)}"
-            )
+            return self._lost(UNREACHABLE, _named(fault))
+        except TimeoutError:
+            return self._lost("timeout", f"no complete answer within {self._timeout.total:g} s")
         except (aiohttp.ClientError, OSError) as fault:
-            return Rejection(None, "connection", _describe(fault))
+            return self._lost("connection", _named(fault))
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
+        """The decoded body; None when it is larger than any answer can be."""
         parts, size = [], 0
         async for part in response.content.iter_any():
             size += len(part)
             if size > self._answer_bytes:
                 response.close()
-                return b""
+                return None
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _decode(self, response: aiohttp.ClientResponse, data: bytes, documents: int) -> Answer | Rejection:
-        try:
-            decoded = orjson.loads(data)
-        except orjson.JSONDecodeError as fault:
-            decoded, problem = None, f"not JSON ({fault}): {data[:120].decode(errors='replace')!r}"
-        else:
-            problem = ""
-        wait = retry_after(response.headers.get("Retry-After"), time.time())
-        status = response.status
-        if known := error(decoded):
-            code, message, request_id = known
-            return Rejection(status, code, message, wait, request_id)
-        if status != 200:
-            location = response.headers.get("Location")
-            hint = (
-                f"redirected to {location[:200]}, which is never followed; set endpoint.url"
-                if location
-                else problem
+    def _decode(
+        self, response: aiohttp.ClientResponse, data: bytes | None, documents: int
+    ) -> Answer | Rejection:
+        if data is None:
+            problem = f"the answer is larger than {self._answer_bytes:,} bytes"
+            return Rejection(response.status, "malformed", problem, _wait(response))
+        decoded, problem = _json(data)
+        if response.status == 200 and not problem and not error(decoded):
+            try:
+                answer = self._codec.answer(decoded, documents)
+            except MalformedAnswerError as fault:
+                problem = str(fault)
+            else:
+                return replace(answer, request_id=self._secrets.hide(answer.request_id))
+        return self._refused(response, self._secrets.hide_bytes(data), problem)
+
+    def _refused(self, response: aiohttp.ClientResponse, data: bytes, problem: str) -> Rejection:
+        """Anything but a good answer: the API's error in any of its shapes, a redirect, or no use at all."""
+        status, wait = response.status, _wait(response)
+        decoded, broken = _json(data)
+        location = response.headers.get("Location") if 300 <= status < 400 else None
+        if location is not None:
+            where = self._secrets.hide(location)[:200]
+            return Rejection(
+                status, "", f"redirected to {where!r}, which is never followed; set endpoint.url", wait
             )
-            return Rejection(status, "", (hint or str(response.reason or ""))[:_MESSAGE_LIMIT], wait)
-        if problem:
-            return Rejection(status, "malformed", problem)
-        try:
-            return self._codec.answer(decoded, documents)
-        except MalformedAnswerError as fault:
-            return Rejection(status, "malformed", str(fault))
+        if known := error(decoded):
+            code, message, request_id = map(self._secrets.hide, known)
+            return Rejection(status, code, message, wait, request_id)
+        if status == 200:
+            return Rejection(status, "malformed", self._hide(problem or broken), wait)
+        return Rejection(status, "", self._hide(broken or str(response.reason or "")), wait)
+
+    def _lost(self, code: str, message: str) -> Rejection:
+        return Rejection(None, code, self._hide(message))
+
+    def _hide(self, text: str) -> str:
+        return self._secrets.hide(self._secrets.hide(text)[:_MESSAGE_LIMIT])
 
 
-def _describe(fault: BaseException) -> str:
-    return f"{type(fault).__name__}: {fault}"[:_MESSAGE_LIMIT]
+def _json(data: bytes) -> tuple[object, str]:
+    """The decoded body, or None and what is wrong with it. Nesting deeper than the decoder allows is wrong."""
+    try:
+        return orjson.loads(data), ""
+    except orjson.JSONDecodeError as fault:
+        return None, f"not JSON ({fault}): {data[:_SNIPPET].decode(errors='replace')!r}"
+
+
+def _wait(response: aiohttp.ClientResponse) -> float | None:
+    # The one use of the wall clock: HTTP-dates mean nothing else.
+    return retry_after(response.headers.get("Retry-After"), time.time())
+
+
+def _named(fault: BaseException) -> str:
+    return f"{type(fault).__name__}: {fault}"

@@ -16,6 +16,7 @@ The permutations come from SHAKE-256 of the query id, whose output is fixed for 
 of its permutations.
 """
 
+from batchrank.shard.measure import Media
 from batchrank.shard.shards import Limits, QueryShards, Sharder
 
-__all__ = ["Limits", "QueryShards", "Sharder"]
+__all__ = ["Limits", "Media", "QueryShards", "Sharder"]

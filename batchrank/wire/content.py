@@ -2,24 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import orjson
 
 from batchrank.errors import JobError
-from batchrank.records import Request
-
-
-class Medium(Protocol):
-    """An image or a video: its ``kind`` is the key it is sent under, its ``value`` an address or a data URI."""
-
-    @property
-    def kind(self) -> str: ...  # noqa: D102 - see the class
-    @property
-    def value(self) -> str: ...  # noqa: D102
-
-
-Item: TypeAlias = str | Medium
+from batchrank.records import Content, Request
 
 
 def texts(request: Request, wire: str) -> tuple[str, list[str]]:
@@ -28,7 +16,7 @@ def texts(request: Request, wire: str) -> tuple[str, list[str]]:
     Raises:
         JobError: it holds an image or a video.
     """
-    items: list[Item] = [request.query, *request.documents]
+    items: list[Content] = [request.query, *request.documents]
     plain = [item for item in items if isinstance(item, str)]
     if len(plain) != len(items):
         raise JobError(f"endpoint.wire: {wire} carries text only, no images or videos: use dashscope-native")

@@ -6,9 +6,9 @@ Source: Model Studio, "Text rerank", requests and responses of gte-rerank-v2 and
 from collections.abc import Sequence
 from typing import Any
 
-from batchrank.records import Answer, Request
+from batchrank.records import Answer, Content, Request
 from batchrank.wire import results
-from batchrank.wire.content import Item, encoded
+from batchrank.wire.content import encoded
 
 
 class DashScopeNative:
@@ -17,7 +17,7 @@ class DashScopeNative:
     def body(self, request: Request) -> bytes:
         """Encode a request; ``top_n`` and ``return_documents`` are never sent: merging needs every score alone."""
         query, *documents = _items([request.query, *request.documents])
-        parameters = {"instruct": request.instruct, "fps": getattr(request, "fps", None)}
+        parameters = {"instruct": request.instruct, "fps": request.fps}
         fields: dict[str, Any] = {
             "model": request.model,
             "input": {"query": query, "documents": documents},
@@ -37,7 +37,7 @@ class DashScopeNative:
         )
 
 
-def _items(items: Sequence[Item]) -> list[Any]:
+def _items(items: Sequence[Content]) -> list[Any]:
     """Plain strings if all is text, which is all that text models take; else one-key objects throughout."""
     if all(isinstance(item, str) for item in items):
         return list(items)

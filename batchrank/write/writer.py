@@ -1,6 +1,7 @@
 """Rankings -> parts, in input order; or JSON lines on a stream."""
 
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO, cast
@@ -14,7 +15,8 @@ from batchrank.records import Ranking
 from batchrank.write.folder import Folder, PendingFile
 
 PART_ROWS = 500_000
-_OURS = re.compile(r"\.?(?:ranking|queries)-(\d{5,})\.(?:parquet|jsonl|trec)(?:\.tmp)?")
+_SUFFIXES = "|".join(sorted({re.escape(suffix) for known in OUTPUTS.values() for _, suffix in known.kinds}))
+_OURS = re.compile(rf"\.?(?:ranking|queries)-(\d{{5,}})(?:{_SUFFIXES})(?:\.tmp)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Writer:
         output: folder, format and how many documents of each query to write.
         first_part: the index of the first part written; those before it are in place already.
         first_query: how many rankings they hold.
-        part_rows: documents a part, at least.
+        part_rows: documents a part, at least; a format that is one file has one part.
         on_published: called after each part is in place.
 
     Raises:
@@ -81,7 +83,8 @@ class Writer:
     ) -> None:
         self._format = OUTPUTS[output.format]
         self._top_n = output.top_n
-        self._next, self._queries, self._part_rows = first_part, first_query, part_rows
+        self._next, self._queries = first_part, first_query
+        self._part_rows = sys.maxsize if self._format.single else part_rows
         self._on_published = on_published
         self._open: _OpenPart | None = None
         self._parts: list[Part] = []

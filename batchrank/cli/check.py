@@ -1,0 +1,153 @@
+"""``batchrank check``: what would keep a job from running, found without spending anything."""
+
+import os
+import shutil
+import ssl
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import anyio
+
+from batchrank.cli.findings import Finding, check_input
+from batchrank.errors import BatchrankError, JobError
+from batchrank.job import Job
+from batchrank.ledger import Ledger
+from batchrank.pipeline.engine import sharder
+from batchrank.records import Rejection, Request
+from batchrank.send import Http
+from batchrank.wire import CODECS
+
+_CONNECT = 10.0
+_TIGHT = 2**30
+
+
+def check_job(job: Job, *, limit: int | None, ask: bool) -> Iterator[Finding]:
+    """Look at all that a run of the job needs, one thing after the other.
+
+    Args:
+        job: the job, already validated.
+        limit: queries of the input to look at, None for all.
+        ask: also send a request without documents, rejected and not billed, to see whether the key is accepted.
+    """
+    yield Finding("job", "ok", f"{job.card.name} over the {job.wire} format, merge method {job.merge.method}")
+    yield from _guarded("key", _key, job)
+    yield from _guarded("tokens", _tokens, job)
+    yield from _guarded("budget", _budget, job)
+    yield from _guarded("output", _output, job)
+    yield from _guarded("ledger", _ledger, job)
+    yield from _guarded("endpoint", lambda job: anyio.run(_endpoint, job, ask), job)
+    try:
+        yield from check_input(job, limit)
+    except BatchrankError as error:
+        yield Finding("input", "fault", str(error), error.exit_code)
+
+
+def _guarded(name: str, check: Callable[[Job], Finding], job: Job) -> Iterator[Finding]:
+    try:
+        yield check(job)
+    except BatchrankError as error:
+        yield Finding(name, "fault", str(error), error.exit_code)
+
+
+def _key(job: Job) -> Finding:
+    if job.emulated:
+        return Finding("key", "ok", "the emulator needs none")
+    if job.api_key() is None:
+        return Finding("key", "ok", "the server needs none")
+    source = job.endpoint.api_key_file or job.api_key_env
+    return Finding("key", "ok", f"there is one in {source}")
+
+
+def _tokens(job: Job) -> Finding:
+    counter = sharder(job).counter
+    if counter.exact:
+        return Finding("tokens", "ok", f"counted exactly ({counter.name})")
+    text = "counted as bytes, an upper bound: requests will be less than full"
+    return Finding("tokens", "note", f"{text}; pip install 'batchrank[qwen]' counts exactly")
+
+
+def _budget(job: Job) -> Finding:
+    budget, price = job.budget, job.price
+    if budget.max_cost is not None:
+        if price is None:
+            raise JobError(
+                f"no price is known for {job.card.name}: set model.price, or budget.max_tokens instead"
+            )
+        return Finding("budget", "ok", f"at most {budget.max_cost:g} {price.currency}")
+    if budget.max_tokens is not None:
+        return Finding("budget", "ok", f"at most {budget.max_tokens:,} tokens")
+    if job.emulated:
+        return Finding("budget", "ok", "none is needed on the emulator")
+    return Finding("budget", "note", "there is no cap; set budget.max_cost, or look at: batchrank plan")
+
+
+def _output(job: Job) -> Finding:
+    path = job.output.path if job.output else "-"
+    if path == "-":
+        return Finding("output", "ok", "JSON lines on standard output")
+    folder = Path(path).expanduser()
+    there = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
+    if not there.is_dir():
+        return Finding("output", "fault", f"{there} is not a folder; choose another output.path", 1)
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        return Finding("output", "fault", f"nothing can be written to {there}: {error.strerror}", 1)
+    free = shutil.disk_usage(there).free
+    if free < _TIGHT:
+        return Finding("output", "note", f"{folder}: only {free / 2**20:,.0f} MiB are free on that disk")
+    return Finding("output", "ok", f"{folder} can be written, {free / 2**30:,.0f} GiB free")
+
+
+def _ledger(job: Job) -> Finding:
+    path = job.ledger_path
+    if path is None or not path.exists():
+        return Finding("ledger", "ok", f"{path} will be made" if path else "there will be none")
+    if not os.access(path, os.W_OK):
+        return Finding("ledger", "fault", f"{path} can't be written by this user", 1)
+    Ledger(path).close()
+    return Finding("ledger", "ok", f"{path}: its answers will be reused")
+
+
+async def _endpoint(job: Job, ask: bool) -> Finding:
+    if job.emulated:
+        return Finding("endpoint", "ok", "the emulator, inside the process")
+    parts = urlsplit(job.url)
+    host, tls = parts.hostname or "", parts.scheme == "https"
+    port = parts.port or (443 if tls else 80)
+    where = f"{host}:{port}"
+    try:
+        with anyio.fail_after(_CONNECT):
+            if tls:
+                await (await anyio.connect_tcp(host, port, tls=True, tls_standard_compatible=False)).aclose()
+            else:
+                await (await anyio.connect_tcp(host, port)).aclose()
+    except TimeoutError:
+        return Finding("endpoint", "fault", f"{where} did not answer within {_CONNECT:g} s; {_REACH}", 75)
+    except ssl.SSLCertVerificationError as error:
+        text = f"{where}: its certificate can't be verified: {error.verify_message}; correct endpoint.url"
+        return Finding("endpoint", "fault", text, 75)
+    except OSError as error:
+        return Finding("endpoint", "fault", f"{where} can't be reached: {error}; {_REACH}", 75)
+    reached = f"{where} can be reached{' over TLS' if tls else ''}"
+    return await _asked(job, reached) if ask else Finding("endpoint", "ok", f"{reached}; nothing was asked")
+
+
+_REACH = "see that the network is up, and that endpoint.url and endpoint.region are right"
+
+
+async def _asked(job: Job, reached: str) -> Finding:
+    """Send a request without documents: every API rejects it unbilled, but only once it has accepted the key."""
+    codec = CODECS[job.wire]
+    body = codec.body(Request(job.card.name, "check", [], job.instruct))
+    async with Http(
+        job.url, codec, key=job.api_key(), headers=job.endpoint.headers, timeout=job.endpoint.timeout
+    ) as http:
+        outcome = await http.post(body, 0)
+    if not isinstance(outcome, Rejection) or outcome.status in (200, 400, 422):
+        return Finding("endpoint", "ok", f"{reached}; the key is accepted")
+    hint = "set the right key" if outcome.status in (401, 403) else "correct endpoint.url and model"
+    return Finding("endpoint", "fault", f"{reached}, but an empty request gets {outcome}; {hint}", 1)

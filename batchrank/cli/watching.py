@@ -1,0 +1,90 @@
+"""``batchrank status``: how a job stands, running or not."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from batchrank.cli.display import duration
+from batchrank.cli.options import Json
+from batchrank.errors import JobError
+from batchrank.job import load_job
+from batchrank.observe import Status, read_status
+
+_JOB_FILES = (".yaml", ".yml", ".toml")
+
+
+def status(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A job's output folder, or its job file.")],
+    as_json: Json = False,
+) -> None:
+    """Tell how a job stands: progress, time to go, spend. Disturbs nothing: the job may be running."""
+    found = read_status(output_folder(folder))
+    if as_json:
+        print(orjson.dumps(found.data(), option=orjson.OPT_INDENT_2).decode())
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in _facts(found):
+        table.add_row(name, value)
+    Console(highlight=False, soft_wrap=True).print(table, markup=False)
+
+
+def output_folder(path: Path) -> Path:
+    """The output folder: the path itself, or what a job file names.
+
+    Raises:
+        JobError: the job file can't be understood, or writes to standard output.
+    """
+    if path.suffix not in _JOB_FILES or not path.is_file():
+        return path
+    job = load_job(path)
+    if job.output is None or job.output.path == "-":
+        raise JobError(f"{path}: output.path is standard output, so there is no folder to look at")
+    return Path(job.output.path)
+
+
+def _facts(found: Status) -> Iterator[tuple[str, str]]:
+    yield "job", found.name
+    code = "" if found.exit_code is None else f", exit code {found.exit_code}"
+    ago = duration(max(0.0, found.age))
+    yield "state", f"{found.state}{code}, process {found.pid} on {found.host}, last heard of {ago} ago"
+    if found.progress is not None:
+        yield from _progress(found, found.progress)
+    if found.reason:
+        yield "reason", found.reason
+    if found.state == "killed":
+        yield "hint", "run the job again: it goes on where it stopped"
+    for notice in found.notices:
+        yield "note", notice
+
+
+def _progress(found: Status, progress: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    failed = f", {progress['failed']:,} failed" if progress["failed"] else ""
+    if found.state == "complete":
+        yield "queries", f"{progress['queries']:,} ranked{failed}"
+    else:
+        share = f"{progress['share']:.0%} of the input"
+        yield (
+            "queries",
+            f"{progress['queries']:,} ranked ({share}){failed}, {progress['unfinished']:,} under way",
+        )
+    seconds = max(progress["elapsed"], 1e-6)
+    yield "documents", f"{progress['documents']:,}, {progress['documents'] / seconds:,.0f}/s"
+    yield (
+        "requests",
+        f"{progress['requests']:,} sent, {progress['in_flight']:,} in flight, {progress['retries']:,} retries, "
+        f"{progress['throttled']:,} refused for going too fast, {progress['reused']:,} from the ledger",
+    )
+    yield "quota", f"{progress['quota_used']:.0%} used in the last minute"
+    cap = "" if found.max_tokens is None else f" of {found.max_tokens:,} allowed"
+    yield "tokens", f"{progress['tokens']:,}{cap}"
+    if progress["cost"] is not None:
+        cap = "" if found.max_cost is None else f" of {found.max_cost:g} allowed"
+        yield "cost", f"{progress['cost']:,.4f} {progress['currency']}{cap}"
+    left = progress["eta"]
+    running = found.state == "running" and left is not None
+    yield "time", duration(seconds) + (f", about {duration(left)} to go" if running else "")

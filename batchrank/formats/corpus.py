@@ -1,0 +1,125 @@
+"""Collections of texts by id (corpora, queries) -> Arrow batches of id, title and text.
+
+From JSON lines (``_id``, ``title``, ``text``; ``id``, ``contents``), Parquet, and text files of two to four columns set
+apart by tabs: id, (url,) (title,) text.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from batchrank.errors import InputError, Place, QueryError
+from batchrank.formats import arrow
+from batchrank.formats.base import Source
+from batchrank.formats.idroles import TextRoles, text_roles
+from batchrank.formats.parquet import batches, opened
+from batchrank.formats.runs import Array, Report, records, text_lines, value_at
+from batchrank.formats.tsv import texts_of
+from batchrank.formats.values import document_text, identifier
+from batchrank.job.schema import Columns
+from batchrank.records import Failure
+
+TEXTS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+"""What a batch holds."""
+
+_ROWS = 8192
+_BYTES = 8 * 1024 * 1024
+
+
+def read(source: Source, columns: Columns, report: Report, *, queries: bool) -> Iterator[Array]:
+    """The texts of one file, in batches; a record that can't be read is reported.
+
+    Raises:
+        InputError: the file can't be read to its end, or its names tell nothing.
+    """
+    readers: Mapping[str, Callable[..., Iterator[Array]]] = {
+        "jsonl": _from_jsonl, "parquet": _from_parquet, "tsv": _from_text,
+    }  # fmt: skip
+    unit = "row" if source.format == "parquet" else "line"
+    try:
+        yield from readers[source.format](source, columns, report, queries)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{source.name} can't be read to its end: {error}; restore the file and run again"
+        ) from error
+    except QueryError as error:
+        raise InputError(f"{Place(source.name, unit, 1)}: {error}") from error
+
+
+class _Texts:
+    """Texts as they come, until they are a batch."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, str, str]] = []
+        self._bytes = 0
+
+    def add(self, row: tuple[str, str, str]) -> None:
+        self._rows.append(row)
+        self._bytes += len(row[2])
+
+    @property
+    def full(self) -> bool:
+        return len(self._rows) >= _ROWS or self._bytes >= _BYTES
+
+    def take(self) -> Array:
+        columns = list(zip(*self._rows, strict=True)) or [(), (), ()]
+        self._rows, self._bytes = [], 0
+        return pa.RecordBatch.from_arrays([pa.array(c, pa.string()) for c in columns], schema=TEXTS)
+
+
+def _from_jsonl(source: Source, columns: Columns, report: Report, queries: bool) -> Iterator[Array]:
+    known: dict[tuple[str, ...], TextRoles] = {}
+    texts = _Texts()
+    for place, record in records(source, report):
+        shape = tuple(record)
+        roles = known.get(shape)
+        if roles is None:
+            roles = known[shape] = text_roles(dict.fromkeys(record), columns, queries=queries)
+        try:
+            texts.add(_row(record, roles))
+        except QueryError as error:
+            report(Failure(place, None, error.cause, str(error)))
+        if texts.full:
+            yield texts.take()
+    yield texts.take()
+
+
+def _row(record: dict[str, Any], roles: TextRoles) -> tuple[str, str, str]:
+    name = identifier(value_at(record, roles.id), "the id")
+    if not name:
+        raise QueryError("no-id", "the id is null or empty; give the record an id, or remove it")
+    title = document_text(value_at(record, roles.title)) if roles.title else ""
+    return name, title, document_text(value_at(record, roles.text))
+
+
+def _from_text(source: Source, columns: Columns, report: Report, queries: bool) -> Iterator[Array]:
+    texts = _Texts()
+    for place, line in text_lines(source, report):
+        try:
+            texts.add(texts_of(line.split("\t")))
+        except ValueError as error:
+            why = f"the line is no id and text with tabs between: {error}; correct the line"
+            report(Failure(place, None, "broken-line", why))
+        if texts.full:
+            yield texts.take()
+    yield texts.take()
+
+
+def _from_parquet(source: Source, columns: Columns, report: Report, queries: bool) -> Iterator[Array]:
+    with opened(source) as file:
+        roles = text_roles(arrow.fields_of(file.schema_arrow), columns, queries=queries)
+        paths = [p for p in (roles.id, roles.text, roles.title) if p]
+        done = 0
+        for batch in batches(file, _ROWS, _BYTES, *[p[0] for p in paths]):
+            rows = pa.StructArray.from_arrays(batch.columns, names=batch.schema.names)
+            title = pa.nulls(len(rows), pa.string())
+            if roles.title:
+                title = arrow.texts(arrow.at(rows, roles.title), "the title")
+            name, text = (
+                arrow.texts(arrow.at(rows, roles.id), "the id"),
+                arrow.texts(arrow.at(rows, roles.text), "the text"),
+            )
+            yield pa.RecordBatch.from_arrays([name, title, text], schema=TEXTS)
+            done += batch.num_rows
+            source.gauge.at(done / max(file.metadata.num_rows, 1))

@@ -1,0 +1,68 @@
+"""The lines of a text file, numbered from 1, at most 64 MiB each."""
+
+import io
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import cast
+
+from batchrank.formats.base import Source
+from batchrank.formats.compression import BUFFER, decompressed
+from batchrank.formats.storage import open_stream
+
+MAX_LINE = 64 * 1024 * 1024
+"""Bytes; a longer line is a bad record."""
+
+_BOM = b"\xef\xbb\xbf"
+# Asking a file for its position takes as long as reading a short line.
+_GAUGED_LINES = 64
+
+
+class Lines:
+    """A text file while it is read, decompressed where it is compressed.
+
+    Raises:
+        OSError: it can't be opened; and from reading, it is cut off or corrupt.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._file = _stdin() if source.path is None else open_stream(source.path)
+        self.number = 0
+        """The number of the last line read."""
+
+    def closing(self) -> AbstractContextManager[object]:
+        """Closes the file in the end; standard input stays open."""
+        return nullcontext() if self._source.path is None else self._file
+
+    def decompress(self) -> io.BufferedReader:
+        """The text, for a look at its start."""
+        self._text = decompressed(self._file, self._source.path or "")
+        return self._text
+
+    def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
+        """Each line with its number; None for one that is too long, which is never held as a whole."""
+        text, size = self._text, self._source.bytes
+        while line := text.readline(MAX_LINE + len(b"\r\n")):
+            self.number += 1
+            if self.number == 1:
+                line = line.removeprefix(_BOM)
+            if self._source.path is not None and self.number % _GAUGED_LINES == 0:
+                self._source.gauge.at(self._file.tell() / max(size, 1))
+            if len(line) <= MAX_LINE or len(line.rstrip(b"\r\n")) <= MAX_LINE:
+                yield self.number, line
+                continue
+            while line and not line.endswith(b"\n"):
+                line = text.readline(BUFFER)
+            yield self.number, None
+
+
+def too_long() -> str:
+    """What to say of a line that is too long."""
+    limit = f"{MAX_LINE // 2**20} MiB"
+    return f"the line is longer than {limit}; split the query's candidates, or shorten their texts"
+
+
+def _stdin() -> io.BufferedReader:
+    stdin = sys.stdin.buffer
+    return stdin if isinstance(stdin, io.BufferedReader) else io.BufferedReader(cast(io.RawIOBase, stdin))

@@ -1,0 +1,39 @@
+"""mteb's predictions: one JSON object, ``{"mteb_model_meta": ..., "default": {"test": {query: {document: score}}}}``.
+
+mteb sorts by score, and where scores are equal by a rule of its own; so they are strictly decreasing here, as in a
+TREC run.
+"""
+
+from typing import BinaryIO
+
+import orjson
+
+from batchrank.formats.rows import merge_row
+from batchrank.formats.trec import decreasing
+from batchrank.records import Ranking
+from batchrank.version import __version__
+
+_META = {"model_name": "batchrank", "revision": __version__}
+_START = b'{"mteb_model_meta": ' + orjson.dumps(_META) + b', "default": {"test": {\n'
+_END = b"\n}}}\n"
+
+
+class PredictionsWriter:
+    """One object, written query by query, and beside it one JSON line a query."""
+
+    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
+        self._predictions, self._queries = files
+        self._separator = _START
+
+    def add(self, ranking: Ranking) -> None:
+        """Write one query's scores."""
+        scores = [float(f"{score:.9g}") for score in decreasing(ranking.scores).tolist()]
+        values = orjson.dumps(dict(zip(ranking.doc_ids, scores, strict=True)))
+        self._predictions.write(self._separator + orjson.dumps(ranking.query_id) + b": " + values)
+        self._separator = b",\n"
+        row = {"query_id": ranking.query_id} | merge_row(ranking)
+        self._queries.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+    def finish(self) -> None:
+        """Close the object; one without a query is an object all the same."""
+        self._predictions.write((_START if self._separator == _START else b"") + _END)

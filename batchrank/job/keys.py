@@ -1,0 +1,83 @@
+"""What each key of a job means, in one sentence: for editors, and for the job files that ``batchrank init`` writes."""
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+from pydantic import BaseModel
+
+from batchrank.job.schema import Job
+
+KEYS: dict[str, str] = {
+    "name": "The job's name; default: the file's stem.",
+    "input": "Where the queries and their candidates come from.",
+    "input.path": 'A file, a glob, a folder, a list of them, or "-" for standard input; relative to the job file.',
+    "input.format": "How the files are written; auto tells it from their names and first bytes.",
+    "input.corpus": "Where the texts of documents are, when path names them by id: files, or a dataset's folder.",
+    "input.queries": "Where the texts of queries are, when path names them by id.",
+    "input.split": "Which part of a dataset's folder; default: test.",
+    "input.subset": "Which language or subset of a dataset's folder that has several.",
+    "input.columns": "Which column or key holds what, where the names don't tell.",
+    "input.columns.query_id": "The query's id.",
+    "input.columns.query": "The query's text.",
+    "input.columns.candidates": "The list of candidates, in files with one record a query.",
+    "input.columns.doc_id": "The document's id.",
+    "input.columns.text": "The document's text.",
+    "input.columns.score": "The first stage's score, higher is better.",
+    "input.limit": "Read the first N queries only.",
+    "model": "A model that `batchrank models` lists, or a mapping that changes one: {base, name, price, ...}.",
+    "endpoint": "Where requests are sent, and with which key.",
+    "endpoint.url": 'The full address; "emulator" starts the API inside the process; default: the model\'s own.',
+    "endpoint.wire": "The format of requests and answers; default: the model's own.",
+    "endpoint.region": "beijing, singapore, hongkong, or {workspace, region}: picks the vendor's host.",
+    "endpoint.api_key_env": "The NAME of the environment variable that holds the key; never the key itself.",
+    "endpoint.api_key_file": "A file that holds the key.",
+    "endpoint.headers": "Extra headers; their values are kept out of logs and reports.",
+    "endpoint.timeout": "Seconds that one attempt may take.",
+    "instruct": "The ranking instruction, for models that take one.",
+    "fps": "Video frames a second that the model looks at.",
+    "image_root": "Local images are refused unless they lie under this folder.",
+    "merge": "How the chunks of one query become one ranking.",
+    "merge.method": "hub: exact to top_k; full: the whole order exact; rrf: rough; raw: absolute scores only.",
+    "merge.top_k": "The depth that must be exact.",
+    "limits": "What one request may hold; default: the model's limits.",
+    "limits.documents": "Documents in one request.",
+    "limits.request_tokens": "Tokens in one request: query tokens x documents + document tokens.",
+    "limits.item_tokens": "Tokens after which the API cuts a query or a document.",
+    "limits.body_bytes": "The largest request body in bytes.",
+    "limits.overhead_tokens": "Tokens billed per document on top of query, instruct and document.",
+    "limits.headroom": "The part of request_tokens that is kept free.",
+    "tokenizer": "auto (exact with batchrank[qwen], else bytes), qwen, bytes, or a tokenizer's file.",
+    "rate": "How fast requests are sent; default: the model's quota.",
+    "rate.rpm": "Requests a minute that the account may send.",
+    "rate.tpm": "Tokens a minute that the account may send.",
+    "rate.concurrency": "Requests in flight; auto follows the latency.",
+    "retry": "How often one request is tried, and for how long.",
+    "retry.attempts": "Tries per request; being throttled doesn't count.",
+    "retry.max_delay": "The longest pause between two tries, seconds.",
+    "retry.outage": "Stop, to be continued later, after so many seconds without any success.",
+    "budget": "What the run may spend; checked before every request.",
+    "budget.max_cost": "In the currency of the model's price.",
+    "budget.max_tokens": "In tokens.",
+    "failures": "What may fail.",
+    "failures.max_queries": "Stop the run once more queries than this have failed.",
+    "output": "Where rankings go.",
+    "output.path": 'A folder, or "-" for JSON lines on standard output.',
+    "output.format": "parquet, jsonl, or a format of the field: trec, rank_llm, mteb, msmarco.",
+    "output.top_n": "Write only the first N documents of each query.",
+    "ledger": "Every paid answer; name another job's to reuse its answers. Default: ledger.sqlite in output.path.",
+}
+
+
+def sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a key's value may be."""
+    options = get_args(annotation) or (annotation,)
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
+
+
+def key_names(model: type[BaseModel] = Job, at: str = "") -> Iterator[str]:
+    """The dotted names of all keys, sections before what is in them; a workspace's own two are left out."""
+    for name, field in model.model_fields.items():
+        yield at + name
+        for section in sections(field.annotation):
+            if section.__name__ != "Workspace":
+                yield from key_names(section, f"{at}{name}.")

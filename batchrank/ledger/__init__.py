@@ -1,0 +1,6 @@
+"""The ledger: every paid answer, durable before it is used. SQLite, one process at a time."""
+
+from batchrank.ledger.entries import DOCUMENTS, Kind, Known, Spent, pack, unpack
+from batchrank.ledger.ledger import Ledger, Work
+
+__all__ = ["DOCUMENTS", "Kind", "Known", "Ledger", "Spent", "Work", "pack", "unpack"]

@@ -1,0 +1,185 @@
+"""The ledger as the event loop sees it: work in, durable results out.
+
+All work on the file happens in a worker thread, one group at a time: what arrives while a group is being
+committed forms the next one, so the number of syncs adapts to the load by itself.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.to_thread
+import orjson
+
+from batchrank.errors import LedgerError
+from batchrank.ledger import entries
+from batchrank.ledger.database import connect, translated
+from batchrank.ledger.entries import Kind, Known, Spent
+from batchrank.records import Answer, Rejection
+
+Work: TypeAlias = Callable[[sqlite3.Connection], Any]
+_Pending: TypeAlias = tuple[Work, anyio.Event | None, list[Any]]
+
+
+class Ledger:
+    """Answers by request key. Open it, run ``serve`` in a task group, and ``close`` it last.
+
+    Raises:
+        LedgerError: from every method, when the file can't be opened, read or written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Open or create the ledger; None keeps it in memory (library use without an output folder)."""
+        self.path = path
+        self.run = 0
+        self._pending: list[_Pending] = []
+        self._wake = anyio.Event()
+        self._turn = anyio.Lock()
+        self._served = False
+        self._fault: LedgerError | None = None
+        with translated(path, "opened"):
+            self._db = connect(path)
+
+    async def get(self, key: bytes) -> Known | None:
+        """What is known about a request; it counts as used by this run from now on."""
+        found: Known | None = await self._do(lambda db: entries.find(db, key, self.run))
+        return found
+
+    async def put(self, key: bytes, outcome: Answer | Rejection, predicted: int) -> None:
+        """Commit an answer, or a rejection that decides something; returns when it is on disk.
+
+        Args:
+            key: the request's key.
+            outcome: what came back.
+            predicted: tokens that the request was expected to cost.
+        """
+        await self._do(lambda db: entries.store(db, key, outcome, predicted, self.run))
+
+    async def put_attempt(self, key: bytes, kind: Kind, rejection: Rejection, tokens: int) -> None:
+        """Commit an attempt that gave nothing, and the tokens that it may have cost."""
+        facts = (rejection.status, rejection.code, rejection.message, rejection.request_id)
+        await self._do(lambda db: entries.attempt(db, (key, kind, *facts, tokens, self.run)))
+
+    async def sent(self, key: bytes, tokens: int) -> None:
+        """Commit that a request is about to be sent, and the tokens that it may cost.
+
+        It is on disk before the request leaves, so that a run that is killed again and again still keeps to its cap.
+        """
+        await self._do(
+            lambda db: db.execute("INSERT OR REPLACE INTO sent VALUES (?,?,?)", (key, tokens, self.run))
+        )
+
+    def unsent(self, key: bytes) -> None:
+        """Note that a sent request was not billed; written with the next group, not waited for."""
+        self._add(lambda db: entries.unsend(db, key), None)
+
+    async def begin(self, run: int) -> Spent:
+        """Start or continue run number ``run``; what its earlier processes left in flight becomes ambiguous."""
+        self.run = run
+        result: Spent = await self._do(lambda db: entries.begin(db, run))
+        return result
+
+    async def forget(self) -> None:
+        """Drop every answer and all state."""
+        await self._do(entries.forget)
+
+    async def load(self, name: str) -> Any:
+        """A stored piece of the run's state, None if absent."""
+        row = await self._do(
+            lambda db: db.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
+        )
+        return None if row is None else orjson.loads(row[0])
+
+    async def save(self, name: str, value: Any) -> None:
+        """Commit a piece of the run's state: anything JSON can hold; None deletes it."""
+        if value is None:
+            await self._do(lambda db: db.execute("DELETE FROM state WHERE name = ?", (name,)))
+        else:
+            data = orjson.dumps(value)
+            await self._do(lambda db: db.execute("INSERT OR REPLACE INTO state VALUES (?,?)", (name, data)))
+
+    async def perform(self, work: Work) -> Any:
+        """Run some other work on the database, in its turn and committed with its group."""
+        return await self._do(work)
+
+    async def serve(self) -> None:
+        """Commit groups until cancelled; what is pending then is still committed."""
+        self._served = True
+        try:
+            while True:
+                await self._wake.wait()
+                await self._commit()
+        finally:
+            self._served = False
+            with suppress(LedgerError):
+                await self._commit()
+
+    def vacuum(self) -> None:
+        """Give the room of dropped entries back to the disk; nothing else may be under way."""
+        with translated(self.path, "written"):
+            self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def close(self) -> None:
+        """Close the file and let other processes have it."""
+        with suppress(sqlite3.Error):
+            self._db.close()
+
+    def _add(self, work: Work, done: anyio.Event | None) -> list[Any]:
+        box: list[Any] = []
+        self._pending.append((work, done, box))
+        self._wake.set()
+        return box
+
+    async def _do(self, work: Work) -> Any:
+        if self._fault is not None:
+            raise self._fault
+        done = anyio.Event()
+        box = self._add(work, done)
+        if not self._served:  # cancelled along with its users, some of whom still have an answer to keep
+            await self._commit()
+        await done.wait()
+        if not box:
+            assert self._fault is not None
+            raise self._fault
+        return box[0]
+
+    async def _commit(self) -> None:
+        """Commit what is pending. Shielded: a group that was taken must not be lost to a cancellation."""
+        with anyio.CancelScope(shield=True):
+            async with self._turn:
+                group, self._pending, self._wake = self._pending, [], anyio.Event()
+                try:
+                    if group and self._fault is None:
+                        await anyio.to_thread.run_sync(self._apply, group)
+                except Exception as error:
+                    self._fail(error, group)
+                finally:
+                    for _, done, _ in group:
+                        if done is not None:
+                            done.set()
+
+    def _fail(self, error: Exception, group: list[_Pending]) -> None:
+        """After a fault nothing is acknowledged any more."""
+        for _, _, box in group:
+            box.clear()
+        if isinstance(error, LedgerError):
+            self._fault = error
+            return
+        self._fault = LedgerError(f"{self.path}: the ledger can't be used: {error!r}")
+        raise error
+
+    def _apply(self, group: list[_Pending]) -> None:
+        with translated(self.path, "written"):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                for work, _, box in group:
+                    box.append(work(self._db))
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):
+                    self._db.execute("ROLLBACK")
+                raise

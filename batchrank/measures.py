@@ -1,0 +1,179 @@
+"""How sending went over time: throughput, quota use, refusals, latency, how full requests were. Pure, bounded memory.
+
+None of this decides anything: it is for the summary, the report and whoever watches.
+"""
+
+import bisect
+import heapq
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+MOST_BINS = 480
+_SLOWEST = 20
+LATENCY_BOUNDS = tuple(round(0.001 * 2 ** (i / 2), 6) for i in range(40))
+"""Upper bounds of the latency histogram, seconds: from a millisecond to twelve minutes, two to the octave."""
+FILL_BINS = 20
+
+
+@dataclass(slots=True)
+class Bin:
+    """What fell into one span of time.
+
+    Attributes:
+        sent: requests sent in it that came to an end, and ``tokens`` predicted for them.
+        answered: requests answered in it, and ``documents`` in them.
+        throttled: refusals for going too fast.
+        failed: other failed attempts.
+        in_flight: the most requests in flight.
+    """
+
+    sent: int = 0
+    tokens: int = 0
+    answered: int = 0
+    documents: int = 0
+    throttled: int = 0
+    failed: int = 0
+    in_flight: int = 0
+
+    def add(self, other: "Bin") -> None:
+        """Take in what fell into the next span."""
+        self.sent += other.sent
+        self.tokens += other.tokens
+        self.answered += other.answered
+        self.documents += other.documents
+        self.throttled += other.throttled
+        self.failed += other.failed
+        self.in_flight = max(self.in_flight, other.in_flight)
+
+
+class Measures:
+    """Keeps count of requests that came to an end.
+
+    Spans begin as seconds and double in width whenever there are too many of them.
+
+    Args:
+        documents: most documents in one request, to tell how full it was.
+        tokens: most tokens in one request.
+        rpm: requests a minute allowed.
+        tpm: tokens a minute allowed.
+    """
+
+    def __init__(
+        self, *, documents: float = 1, tokens: float = 1, rpm: float = 1, tpm: float = 1, width: float = 1.0
+    ) -> None:
+        self._documents, self._tokens, self._rpm, self._tpm = documents, tokens, rpm, tpm
+        self.width = width
+        self._start: float | None = None
+        self._bins: list[Bin] = []
+        self.latency = [0] * (len(LATENCY_BOUNDS) + 1)
+        self.latency_sum = 0.0
+        self.fill = [0] * FILL_BINS
+        self.throttled = 0
+        self._slowest: list[tuple[float, int, str, int, int]] = []
+        self._ranked = 0
+
+    def ended(
+        self,
+        started: float,
+        now: float,
+        *,
+        documents: int,
+        tokens: int,
+        in_flight: int,
+        answered: bool,
+        throttled: bool,
+    ) -> None:
+        """Count one attempt.
+
+        Args:
+            started: when it was sent, in seconds by any clock that never goes back.
+            now: when it came to its end, by the same clock.
+            documents: documents in it.
+            tokens: tokens it was expected to take.
+            in_flight: requests in flight, this one included.
+            answered: whether a usable answer came.
+            throttled: whether it was refused for going too fast.
+        """
+        if self._start is None:
+            self._start = started
+        sent, end = self._bin(started), self._bin(now)
+        sent = self._bin(started)  # the width may just have changed
+        sent.sent += 1
+        sent.tokens += tokens
+        end.in_flight = max(end.in_flight, in_flight)
+        if not answered:
+            end.throttled += throttled
+            end.failed += not throttled
+            self.throttled += throttled
+            return
+        end.answered += 1
+        end.documents += documents
+        self.latency[bisect.bisect_left(LATENCY_BOUNDS, now - started)] += 1
+        self.latency_sum += now - started
+        full = min(1.0, max(documents / self._documents, tokens / self._tokens))
+        self.fill[min(FILL_BINS - 1, int(full * FILL_BINS))] += 1
+
+    def ranked(self, query_id: str, seconds: float, requests: int, documents: int) -> None:
+        """Count one ranked query; the slowest are kept by name.
+
+        Args:
+            query_id: its id.
+            seconds: from its admission to its ranking, waiting for its turn included.
+            requests: answered requests that it took.
+            documents: documents in them.
+        """
+        self._ranked += 1
+        entry = (seconds, -self._ranked, query_id, requests, documents)
+        if len(self._slowest) < _SLOWEST:
+            heapq.heappush(self._slowest, entry)
+        else:
+            heapq.heappushpop(self._slowest, entry)
+
+    def _bin(self, at: float) -> Bin:
+        assert self._start is not None
+        index = max(0, int((at - self._start) / self.width))
+        while index >= MOST_BINS:
+            self._halve()
+            index = max(0, int((at - self._start) / self.width))
+        while len(self._bins) <= index:
+            self._bins.append(Bin())
+        return self._bins[index]
+
+    def _halve(self) -> None:
+        """Join neighbours two by two."""
+        self.width *= 2
+        if len(self._bins) % 2:
+            self._bins.append(Bin())
+        for first, second in list(pairwise(self._bins))[::2]:
+            first.add(second)
+        self._bins = self._bins[::2]
+
+    def quantile(self, share: float) -> float | None:
+        """The latency that so large a share of the answers kept to, as an upper bound in seconds; None without any."""
+        left = share * sum(self.latency)
+        if not left:
+            return None
+        for bound, count in zip([*LATENCY_BOUNDS, LATENCY_BOUNDS[-1] * 2], self.latency, strict=True):
+            left -= count
+            if left <= 0:
+                return bound
+        return LATENCY_BOUNDS[-1] * 2
+
+    def data(self) -> dict[str, Any]:
+        """As plain data: one list per quantity, a value a span."""
+        rpm, tpm = self._rpm * self.width / 60, self._tpm * self.width / 60
+        series: dict[str, list[Any]] = {
+            name: [getattr(b, name) for b in self._bins] for name in Bin.__slots__
+        }
+        series["quota"] = [round(max(b.sent / rpm, b.tokens / tpm), 4) for b in self._bins]
+        return {
+            "seconds": self.width,
+            "series": series,
+            "latency": {"bounds": list(LATENCY_BOUNDS), "counts": self.latency},
+            "fill": self.fill,
+            "slowest": [
+                {"query_id": name, "seconds": round(seconds, 3), "requests": requests, "documents": documents}
+                for seconds, _, name, requests, documents in sorted(self._slowest, reverse=True)
+            ],
+        }

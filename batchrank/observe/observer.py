@@ -1,0 +1,140 @@
+"""Watches a run and tells others: rewrites its status every second, its metrics every few."""
+
+import logging
+import os
+import socket
+from pathlib import Path
+from threading import Thread
+from typing import Self
+from wsgiref.simple_server import WSGIServer
+
+import anyio
+import anyio.to_thread
+import orjson
+from prometheus_client import start_http_server
+
+from batchrank.errors import BatchrankError, JobError
+from batchrank.observe import metrics, status
+from batchrank.pipeline import Report, Run
+
+log = logging.getLogger(__name__)
+_EVERY = 1.0
+_METRICS_EVERY = 5
+_STOPPED = 75
+_INTERRUPTED = range(129, 160)
+
+
+class Observer:
+    """Watches one run: ``watch`` runs beside it, ``ended`` tells what came of it; leaving the context frees the port.
+
+    Nothing of this may stop a run: what can't be written is logged once.
+
+    Args:
+        run: the run; without an output folder no file is written.
+        port: where Prometheus may ask; None for nowhere.
+        host: the address to listen at.
+
+    Raises:
+        JobError: the port is taken.
+    """
+
+    def __init__(self, run: Run, *, port: int | None = None, host: str = "127.0.0.1") -> None:
+        self._run = run
+        self._folder = run.folder
+        self._collector = metrics.JobCollector(run.job.name or "job")
+        self._status = status.Status(
+            "running", run.job.name or "job", os.getpid(), socket.gethostname(), status.now(), status.now(),
+            max_cost=run.job.budget.max_cost, max_tokens=run.job.budget.max_tokens,
+        )  # fmt: skip
+        self._told = False
+        self._server: WSGIServer | None = None
+        self._thread: Thread | None = None
+        if port is not None:
+            try:
+                self._server, self._thread = start_http_server(
+                    port, addr=host, registry=metrics.registry(self._collector)
+                )
+            except OSError as error:
+                raise JobError(
+                    f"--metrics-port {port}: {error.strerror or error}; name another one"
+                ) from None
+
+    @property
+    def port(self) -> int | None:
+        """Where Prometheus may ask."""
+        return self._server.server_port if self._server is not None else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._server is not None and self._thread is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
+
+    async def watch(self) -> None:
+        """Take a snapshot every second until cancelled, and write it once the run has got as far as its folder."""
+        ticks = 0
+        while True:
+            await anyio.sleep(_EVERY)
+            if self._snapshot():
+                await anyio.to_thread.run_sync(self._write, ticks % _METRICS_EVERY == 0)
+                ticks += 1
+
+    def ended(self, report: Report | None, error: BatchrankError | None = None) -> None:
+        """Write how the run ended: with a report, or without one because of an error."""
+        if not self._snapshot() and report is None:
+            return  # it never began, so what an earlier run left stays
+        code = report.exit_code if report else (error.exit_code if error else 1)
+        reason = report.reason if report else error
+        self._collector.exit_code = code
+        self._update(
+            state=_state(code),
+            exit_code=code,
+            reason=None if reason is None else str(reason),
+            notices=list(report.data["notices"]) if report else list(self._run.notices),
+        )
+        self._write(True)
+
+    def _snapshot(self) -> bool:
+        progress = self._run.progress()
+        if progress is None:
+            return False
+        self._collector.progress = progress
+        known = {name: getattr(progress, name) for name in type(progress).__slots__}
+        self._update(progress=known, notices=list(self._run.notices))
+        return True
+
+    def _update(self, **changes: object) -> None:
+        self._status = status.Status(**(self._status.data() | {"updated": status.now()} | changes))
+
+    def _write(self, with_metrics: bool) -> None:
+        if self._folder is None or not self._folder.is_dir():
+            return
+        try:
+            _replace(
+                self._folder / status.NAME, orjson.dumps(self._status.data(), option=orjson.OPT_INDENT_2)
+            )
+            if with_metrics:
+                _replace(self._folder / metrics.NAME, metrics.text(self._collector))
+        except OSError as error:
+            if not self._told:
+                log.warning("the status can't be written: %s; the run goes on", error)
+            self._told = True
+
+
+def _state(code: int) -> status.State:
+    if code in (0, 3, 5):
+        return "complete"
+    return "stopped" if code == _STOPPED or code in _INTERRUPTED else "failed"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file as a whole: whoever reads it sees the old one or the new one. Not durable: it is news."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+    temporary.replace(path)

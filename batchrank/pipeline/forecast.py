@@ -1,0 +1,61 @@
+"""What the rest of a run would take, from the part that is done."""
+
+from dataclasses import dataclass
+
+from batchrank.models import Price
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How far a run has come.
+
+    Attributes:
+        items: queries and bad records dealt with.
+        read: those read so far.
+        share: the part of the input that was read, 0 when its size is unknown.
+        tokens: tokens of the requests behind the items dealt with, whenever they were asked and paid.
+        spent: tokens this run has taken.
+        saved: tokens it was saved by answers of earlier runs.
+        documents: documents in requests that this process had answered, and ``billed`` the tokens for them.
+        per_item: documents of an item, on average.
+    """
+
+    items: int
+    read: int
+    share: float
+    tokens: int
+    spent: int
+    saved: int
+    documents: int
+    billed: int
+    per_item: float
+
+    @property
+    def rest(self) -> int | None:
+        """Tokens to go, None when nothing tells. Answers of earlier runs are expected to save what they did so far."""
+        if not self.read or not self.share:
+            return None
+        total = max(self.read / self.share, self.read)
+        ahead = max(0, self.spent + self.saved - self.tokens) if self.items else self.spent
+        if self.items and self.tokens:
+            each = self.tokens / self.items
+        elif self.documents:
+            each = self.per_item * self.billed / self.documents
+        else:
+            return None
+        paid = self.spent / (self.spent + self.saved) if self.spent + self.saved else 1.0
+        return round(max(0.0, each * (total - self.items) - ahead) * paid)
+
+
+def rest_of(done: Done, price: Price | None) -> str:
+    """What going on would take, for the user."""
+    rest = done.rest
+    if rest is None:
+        return "too little is done, or the input's size is unknown, so what the rest would take can't be told"
+    total = done.spent + rest
+    if price is None:
+        return f"the rest of the input would take about {rest:,} tokens more: about {total:,} tokens in all"
+    return (
+        f"the rest of the input would take about {price.cost(rest):,.4f} {price.currency} more ({rest:,} tokens): "
+        f"about {price.cost(total):,.4f} {price.currency} ({total:,} tokens) in all"
+    )

@@ -1,0 +1,96 @@
+"""What is read: queries with their candidates."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from batchrank.errors import Place
+from batchrank.records.arrays import Floats, Positions
+from batchrank.records.content import Content
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One document that the first stage retrieved for a query.
+
+    Attributes:
+        id: the document's id; None takes the candidate's position in the list as given, from 0.
+        text: what is sent to the model: a text, or an image or a video where the model takes one. A blank text is
+            never sent: it is ranked last with no score.
+        score: the first stage's score, higher is better; None when unknown.
+    """
+
+    id: str | None
+    text: Content
+    score: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A query and its candidates, as columns of equal length n in first-stage order.
+
+    Attributes:
+        id: the query's id, unique in the input.
+        text: the query itself, never blank; an image where the model takes one.
+        doc_ids: n ids, unique within the query.
+        documents: n texts, images or videos.
+        first_stage_scores: n floats, never increasing, NaN where unknown; None when no candidate has one.
+        place: where the query stands in the input.
+    """
+
+    id: str
+    text: Content
+    doc_ids: Sequence[str]
+    documents: Sequence[Content]
+    first_stage_scores: Floats | None = None
+    place: Place = field(default=Place("<queries>", "query", 1))
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+    @cached_property
+    def sendable(self) -> Positions:
+        """Positions of the documents that have a text: blank ones are rejected by the APIs."""
+        blank = [
+            i
+            for i, item in enumerate(self.documents)
+            if isinstance(item, str) and (not item or item.isspace())
+        ]
+        return np.delete(np.arange(len(self.documents), dtype=np.intp), blank)
+
+    @classmethod
+    def of(
+        cls, id: str, text: str, candidates: Sequence[Candidate], *, place: Place | None = None
+    ) -> "Query":
+        """Make a query from candidates in any order.
+
+        If every candidate has a score, first-stage order is by falling score (ties as given);
+        otherwise it is the order given.
+        """
+        ids = [str(i) if c.id is None else c.id for i, c in enumerate(candidates)]
+        return cls.from_columns(
+            id, text, ids, [c.text for c in candidates], [c.score for c in candidates], place
+        )
+
+    @classmethod
+    def from_columns(
+        cls,
+        id: str,
+        text: Content,
+        doc_ids: Sequence[str],
+        documents: Sequence[Content],
+        scores: Sequence[float | None] | Floats | None,
+        place: Place | None = None,
+    ) -> "Query":
+        """Make a query from columns in any order; ``of`` tells which order results."""
+        where = place or Place("<queries>", "query", 1)
+        values = None if scores is None else np.asarray(scores, dtype=np.float64)
+        if values is None or np.isnan(values).all():
+            return cls(id, text, doc_ids, documents, None, where)
+        if not np.isnan(values).any() and (values[1:] > values[:-1]).any():
+            order = np.argsort(-values, kind="stable")
+            doc_ids, documents = [doc_ids[i] for i in order], [documents[i] for i in order]
+            values = values[order]
+        return cls(id, text, doc_ids, documents, values, where)

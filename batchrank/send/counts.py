@@ -1,0 +1,73 @@
+"""What sending counts, for one query and for the whole process."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from batchrank.measures import Measures
+from batchrank.records import Positions, Query, Rejection
+
+
+class Predictor(Protocol):
+    """What sending asks of sharding, for one query."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether ``tokens`` tells exact counts by now, as opposed to an upper bound."""
+
+    def tokens(self, documents: Positions, *, exact: bool = False) -> int:
+        """Tokens that a request with these documents is expected to cost; ``exact``: count them now."""
+
+
+@dataclass(slots=True)
+class Meter:
+    """What one query took: answered requests only, so that it is the same on every run."""
+
+    chunks: int = 0
+    requests: int = 0
+    documents: int = 0
+    tokens: int = 0
+    refused: list[tuple[int, Rejection]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Errand:
+    """One query's errand: what every request made for it shares."""
+
+    query: Query
+    predictor: Predictor
+    priority: tuple[int, int]
+    meter: Meter
+
+
+@dataclass(slots=True)
+class Counts:
+    """What happened while sending; depends on timing, so it belongs to the summary and the display.
+
+    Attributes:
+        requests: requests that came to an end, well or not.
+        documents: documents in answered requests.
+        tokens: tokens billed for those.
+        reused_requests: requests that the ledger answered.
+        saved_requests: those of them that an earlier run (or another query) asked, so that this one didn't pay.
+        saved_tokens: tokens that this saved.
+        retries: failed attempts that were repeated, by code.
+        malformed: answers of no use.
+        ambiguous: requests sent without an answer seen.
+        splits: requests halved.
+        latency: seconds from a request to its answer, smoothed.
+        measures: how sending went over time.
+    """
+
+    requests: int = 0
+    documents: int = 0
+    tokens: int = 0
+    reused_requests: int = 0
+    saved_requests: int = 0
+    saved_tokens: int = 0
+    retries: Counter[str] = field(default_factory=Counter)
+    malformed: int = 0
+    ambiguous: int = 0
+    splits: int = 0
+    latency: float = 0.0
+    measures: Measures = field(default_factory=Measures)

@@ -1,0 +1,356 @@
+"""batchrank and its peers on one task, each by its own documented way, against the same server.
+
+    python benchmarks/peers.py [--quick] [--python312 PATH] [--skip NAME ...]
+
+The task: 1,000 requests of 100 documents of 0.9 kB, 16 in flight, an answer after 50 ms; ideal: 1,000 / 16 x 50 ms.
+The second task: 200 such requests at a quota of 20 requests in any second, told to each peer in its own terms.
+Every peer lives in a throw-away virtual environment; one that can't be installed here is left out with a line that
+says so. Wall and CPU are taken inside each process around the work, without imports and without loading the texts;
+batchrank's include reading Parquet, exact token counts, the ledger on disk and writing Parquet.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+FLIGHT = 16
+LATENCY = 0.05
+QUOTA = 20
+
+Row = dict[str, Any]
+
+
+def bare(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+    """An aiohttp loop with nothing around it; it has no notion of a quota."""
+    import aiohttp
+    import orjson
+
+    async def work() -> None:
+        items = iter(rows)
+        async with aiohttp.ClientSession() as session:
+
+            async def worker() -> None:
+                for row in items:
+                    body = orjson.dumps(_body(row))
+                    async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as answer:
+                        orjson.loads(await answer.read())
+
+            await asyncio.gather(*(worker() for _ in range(FLIGHT)))
+
+    return work
+
+
+def batchrank(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+    """The whole pipeline, from Parquet to Parquet."""
+    from batchrank import load_job, run
+
+    path = Path(os.environ["BENCH_JOB"])
+    overrides = [f"rate.rpm={rps * 60}"] if rps else [f"rate.concurrency={FLIGHT}"]
+    job = load_job(path, overrides=overrides)
+
+    async def work() -> None:
+        report = await run(job)
+        assert report.exit_code == 0, report.reason
+
+    return work
+
+
+def pyarallel(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+    """The README's async example: httpx, a Limiter, Retry.for_http, a checkpoint."""
+    import httpx
+    from pyarallel import Limiter, RateLimit, Retry, async_parallel_map
+
+    async def work() -> None:
+        limiter = Limiter(RateLimit(rps, "second")) if rps else None
+        async with httpx.AsyncClient(timeout=60) as client:
+
+            async def fetch(row: Row) -> Any:
+                response = await client.post(url, json=_body(row))
+                response.raise_for_status()
+                return response.json()
+
+            result = await async_parallel_map(
+                fetch, rows, concurrency=FLIGHT, rate_limit=limiter,
+                retry=Retry.for_http(on=(httpx.HTTPStatusError,)), max_errors=20,
+                checkpoint=str(Path(tempfile.mkdtemp()) / "fetch.ckpt"), checkpoint_version="1",
+            )  # fmt: skip
+            assert result.ok
+
+    return work
+
+
+def async_batch_llm(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+    """The README's CallableStrategy around httpx, streaming."""
+    import httpx
+    from async_batch_llm import (  # type: ignore[import-not-found,unused-ignore]
+        ArtifactIdentity,
+        CallableStrategy,
+        CallOutcome,
+        ProcessorConfig,
+        process_stream,
+    )
+
+    async def work() -> None:
+        async with httpx.AsyncClient(timeout=60) as client:
+
+            async def invoke(prompt: str, *, attempt: Any, timeout: Any, state: Any) -> Any:
+                response = await client.post(url, content=prompt, headers={"Content-Type": "application/json"})
+                response.raise_for_status()
+                answer = response.json()
+                tokens = answer["usage"]["total_tokens"]
+                usage = {"input_tokens": tokens, "output_tokens": 0, "total_tokens": tokens}
+                return CallOutcome(answer["results"], token_usage=usage)
+
+            identity = ArtifactIdentity(provider="server", model="rerank")
+            extra = {"max_requests_per_minute": rps * 60} if rps else {}
+            config = ProcessorConfig(concurrency=FLIGHT, max_queue_size=128, max_result_queue_size=64, **extra)
+            prompts = ((row["query_id"], json.dumps(_body(row))) for row in rows)
+            done = 0
+            async for result in process_stream(CallableStrategy(invoke, identity=identity), prompts, config=config):
+                done += bool(result.success)
+            assert done == len(rows), done
+
+    return work
+
+
+def litellm(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+    """Its Router with arerank; a quota is the deployment's rpm."""
+    from litellm import Router
+
+    parameters: Row = {"model": "jina_ai/rerank", "api_base": url, "api_key": "none"}
+    if rps:
+        parameters["rpm"] = int(rps * 60)
+    router = Router(model_list=[{"model_name": "rerank", "litellm_params": parameters}], num_retries=5)
+    lock = asyncio.Semaphore(FLIGHT)
+
+    async def one(row: Row) -> None:
+        async with lock:
+            documents = [c["text"] for c in row["candidates"]]
+            await router.arerank(model="rerank", query=row["query"], documents=documents)
+
+    async def work() -> None:
+        await asyncio.gather(*(one(row) for row in rows))
+
+    return work
+
+
+def rerankers(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+    """Its APIRanker in a pool of threads, as it is synchronous; it has no notion of a quota."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from rerankers.models.api_rankers import APIRanker  # type: ignore[import-not-found,unused-ignore]
+
+    ranker = APIRanker("rerank", "none", "cohere", verbose=0, url=url)
+
+    def one(row: Row) -> Any:
+        return ranker.rank(row["query"], [c["text"] for c in row["candidates"]])
+
+    async def work() -> None:
+        def pool() -> None:
+            with ThreadPoolExecutor(FLIGHT) as threads:
+                list(threads.map(one, rows))
+
+        await asyncio.to_thread(pool)
+
+    return work
+
+
+def dashscope(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+    """The vendor's SDK, its asynchronous class where it has one, gathered; it has no notion of a quota."""
+    import dashscope as sdk
+
+    sdk.base_http_api_url = url.split("/compatible-api")[0] + "/api/v1"
+    sdk.api_key = "none"
+    call = getattr(sdk, "AioTextReRank", None)
+    lock = asyncio.Semaphore(FLIGHT)
+
+    async def one(row: Row) -> None:
+        async with lock:
+            arguments: Row = {
+                "model": "gte-rerank-v2",
+                "query": row["query"],
+                "documents": [c["text"] for c in row["candidates"]],
+            }
+            if call is not None:
+                answer = await call.call(**arguments)
+            else:
+                answer = await asyncio.to_thread(sdk.TextReRank.call, **arguments)
+            if answer.status_code != 200:
+                raise RuntimeError(answer)
+
+    async def work() -> None:
+        await asyncio.gather(*(one(row) for row in rows))
+
+    return work
+
+
+def ray(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+    """ray.data.llm's HTTP request processor."""
+    import ray as ray_
+    from ray.data.llm import HttpRequestProcessorConfig, build_processor
+
+    ray_.init(num_cpus=2, logging_level="ERROR", log_to_driver=False)
+    config = HttpRequestProcessorConfig(
+        url=url, headers={"Content-Type": "application/json"}, qps=int(rps) if rps else None, batch_size=64,
+        concurrency=1,
+    )  # fmt: skip
+    processor = build_processor(
+        config, preprocess=lambda row: {"payload": _body(row)}, postprocess=lambda row: {"answer": row["http_response"]}
+    )
+
+    async def work() -> None:
+        assert len(processor(ray_.data.from_items(rows)).take_all()) == len(rows)
+
+    return work
+
+
+def _body(row: Row) -> Row:
+    documents = [c["text"] for c in row["candidates"]]
+    return {"model": "qwen3-rerank", "query": row["query"], "documents": documents}
+
+
+PEERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
+    "bare aiohttp loop": (bare, ()),
+    "batchrank": (batchrank, ()),
+    "pyarallel": (pyarallel, ("pyarallel", "httpx")),
+    "async-batch-llm": (async_batch_llm, ("async-batch-llm", "httpx")),
+    "litellm": (litellm, ("litellm",)),
+    "rerankers": (rerankers, ("rerankers[api]",)),
+    "dashscope SDK": (dashscope, ("dashscope",)),
+    "Ray": (ray, ("ray[data]", "aiohttp")),
+}
+"""Name -> what does the work, and what it needs installed; nothing means: this environment."""
+NEWER = ("pyarallel",)
+
+
+def inside(name: str, url: str, data: str, rps: float | None) -> None:
+    """Do the work in this process; print what it took."""
+    with Path(data).open(encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
+    work = PEERS[name][0](rows, url, rps)
+    before, started, ended_well = _cpu(), time.monotonic(), ""
+    try:
+        asyncio.run(work()) if PEERS[name][1] else __import__("uvloop").run(work())
+    except Exception as error:
+        ended_well = f"{type(error).__name__}: {error}"[:200]
+    wall, cpu = time.monotonic() - started, _cpu() - before
+    print(json.dumps({"wall": wall, "cpu": cpu, "error": ended_well}))
+
+
+def _cpu() -> float:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+
+
+def main() -> None:
+    """Measure all peers."""
+    import common
+
+    options = common.arguments(
+        __doc__,
+        python312={"default": "python3.12", "help": "an interpreter for peers that need Python 3.12"},
+        environments={"type": Path, "default": None, "help": "keep the virtual environments here"},
+        skip={"nargs": "*", "default": [], "help": "peers to leave out"},
+        only={"nargs": "*", "default": None, "help": "peers to measure"},
+    )
+    print(common.machine())
+    count, repeat = (64, 1) if options.quick else (1000, options.repeat or 3)
+    names = [n for n in options.only or PEERS if n not in options.skip]
+    with common.folder() as folder, common.serving() as server:
+        parquet = common.write_queries(folder / "data.parquet", count, 100, 900)
+        lines, few = folder / "data.jsonl", folder / "few.jsonl"
+        _jsonl(parquet, lines)
+        less = common.write_queries(folder / "few.parquet", count // 5, 100, 900)
+        _jsonl(less, few)
+        environments = options.environments or folder
+        pythons = {name: _python(environments, name, options.python312) for name in names}
+        taken: dict[str, list[list[float]]] = {name: [] for name in names}
+        for turn in range(repeat):
+            for name in names:
+                server.set(latency=LATENCY, rps=None, scores="text")
+                job = common.job(folder, f"job-{turn}", server.url, parquet)
+                taken[name].append(_once(server, pythons[name], name, lines, job, None))
+        ideal = count / FLIGHT * LATENCY
+        _print_task(common, taken, ideal)
+        rows = []
+        for name in names:
+            server.set(latency=LATENCY, rps=QUOTA, scores="text")
+            job = common.job(folder, "job-quota", server.url, less)
+            wall, cpu, refused, duplicates, accepted = _once(server, pythons[name], name, few, job, QUOTA)
+            rows.append([name, wall, cpu, int(accepted), int(refused), int(duplicates)])
+        print(f"\nQuota of {QUOTA} requests in any second, {count // 5} requests (ideal {count / 5 / QUOTA:.1f} s):")
+        common.table(["", "wall s", "CPU s", "answered", "429s", "asked twice"], rows)
+
+
+def _print_task(common: Any, taken: dict[str, list[list[float]]], ideal: float) -> None:
+    medians = {name: [common.middle(column) for column in zip(*runs, strict=True)] for name, runs in taken.items()}
+    cpu = medians.get("bare aiohttp loop", [1.0, 1.0])[1]
+    rows = [
+        [name, m[0], m[0] / ideal, m[1], m[1] / cpu, int(m[4]), int(m[2]), int(m[3])]
+        for name, m in medians.items()
+    ]  # fmt: skip
+    print(f"\nideal: {ideal:.2f} s")
+    common.table(
+        ["", "wall s", "x ideal", "CPU s", "x bare loop", "answered", "429s", "asked twice"],
+        sorted(rows, key=lambda row: float(row[1])),
+    )
+
+
+def _once(server: Any, python: str | None, name: str, data: Path, job: Path, rps: float | None) -> list[float]:
+    if python is None:
+        return [float("nan")] * 2 + [0.0] * 3
+    command = [python, __file__, "inside", name, server.url, str(data), str(rps or 0)]
+    environ = os.environ | {"BENCH_JOB": str(job), "BENCH_KEY": "none", "RAY_DEDUP_LOGS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=600)
+    counts = server.counts()
+    try:
+        took = json.loads(done.stdout.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        print(f"{name}: failed: {done.stderr.strip()[-400:]}", file=sys.stderr)
+        return [float("nan")] * 2 + [0.0] * 3
+    if took["error"]:
+        print(f"{name}: ended with {took['error']}", file=sys.stderr)
+    return [took["wall"], took["cpu"], counts["refused"], counts["duplicates"], counts["requests"]]
+
+
+def _python(folder: Path, name: str, newer: str) -> str | None:
+    """The interpreter of a peer's own environment; None, with a line, where there can be none."""
+    needs = PEERS[name][1]
+    if not needs:
+        return sys.executable
+    environment = folder / name.replace(" ", "-")
+    python = environment / "bin" / "python"
+    if python.exists():
+        return str(python)
+    try:
+        base = newer if name in NEWER and sys.version_info < (3, 12) else sys.executable
+        subprocess.run([base, "-m", "venv", str(environment)], check=True, capture_output=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", *needs], check=True, capture_output=True, timeout=900)
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = getattr(error, "stderr", b"") or b""
+        print(f"{name}: left out, it can't be installed here: {error} {detail.decode()[-300:]}", file=sys.stderr)
+        return None
+    return str(python)
+
+
+def _jsonl(parquet: Path, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    with path.open("w", encoding="utf-8") as out:
+        for row in pq.read_table(parquet).to_pylist():
+            out.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["inside"]:
+        inside(sys.argv[2], sys.argv[3], sys.argv[4], float(sys.argv[5]) or None)
+    else:
+        main()

@@ -1,0 +1,122 @@
+"""How much of a quota a run uses, and how often it is refused.
+
+    python benchmarks/rate.py [--quick]
+
+The server refuses what would pass the quota in any sliding second. ``batchrank run`` is told the same quota, and
+sets its concurrency by itself. Used: accepted requests (or tokens) as a share of what the quota allows, from 10 s
+after the first arrival to a second before the last; refused: 429s as a share of all requests in that time. Where the
+quota is cut in half midway, without telling the client, the second half counts from 10 s after the cut.
+
+Cases:
+1. Requests bind: 90 a second (5,400 a minute), answers after 20 ms, 200 ms, 2 s.
+2. Tokens bind: a request takes about 1/170 of a second's tokens; 20 ms, 200 ms, 2 s.
+3. Requests bind, and the quota is cut in half midway.
+"""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import common
+
+RPS = 90.0
+TPS = 1_000_000.0
+SETTLED = 10.0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One line of the table."""
+
+    name: str
+    latency: float
+    rps: float | None = None
+    tps: float | None = None
+    halved: bool = False
+
+
+SCENARIOS = (
+    Scenario("requests bind", 0.02, rps=RPS),
+    Scenario("requests bind", 0.2, rps=RPS),
+    Scenario("requests bind", 2.0, rps=RPS),
+    Scenario("tokens bind", 0.02, tps=TPS),
+    Scenario("tokens bind", 0.2, tps=TPS),
+    Scenario("tokens bind", 2.0, tps=TPS),
+    Scenario("cut in half midway", 0.2, rps=RPS, halved=True),
+)
+
+
+def main() -> None:
+    """Run all scenarios."""
+    options = common.arguments(__doc__, only={"type": int, "default": None, "help": "one scenario, from 1"})
+    print(common.machine())
+    seconds = 6.0 if options.quick else 45.0
+    scenarios = [SCENARIOS[options.only - 1]] if options.only else SCENARIOS
+    rows = []
+    with common.folder() as folder, common.serving() as server:
+        data = common.write_queries(folder / "data.parquet", int(2.4 * RPS * seconds), 20, 260)
+        for number, scenario in enumerate(scenarios):
+            rows.append(_measure(server, folder, data, scenario, seconds, f"out-{number}"))
+    common.table(
+        ["scenario", "answers after", "quota", "used", "refused", "429s", "most in flight"], rows
+    )
+
+
+def _measure(
+    server: common.Server, folder: Path, data: Path, scenario: Scenario, seconds: float, name: str
+) -> list[object]:
+    server.set(latency=scenario.latency, rps=scenario.rps, tps=scenario.tps)
+    rate = {
+        "rpm": (scenario.rps or 1e6) * 60,
+        "tpm": (scenario.tps or 1e12) * 60,
+    }
+    job = common.job(folder, name, server.url, data, tokenizer="bytes", rate=rate)
+    cut: list[float] = []
+    timer = threading.Timer(seconds / 2, lambda: _halve(server, scenario, cut))
+    if scenario.halved:
+        timer.start()
+    with (folder / "rate.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "batchrank", "run", str(job), "--quiet"], stderr=log, env=_environment()
+        )
+        try:
+            process.wait(seconds + 2)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+    timer.cancel()
+    assert process.returncode in (0, 143), (folder / "rate.log").read_text()
+    counts = server.counts()
+    arrivals, refusals = counts["arrivals"], counts["refusals"]
+    start, end = (cut[0] if cut else arrivals[0]) + min(SETTLED, seconds / 4), arrivals[0] + seconds - 1
+    accepted = sum(start <= t < end for t in arrivals)
+    refused = sum(start <= t < end for t in refusals)
+    rps = scenario.rps and scenario.rps / (2 if cut else 1)
+    per = counts["tokens"] / counts["requests"]
+    used = accepted / (rps * (end - start)) if rps else accepted * per / ((scenario.tps or 1) * (end - start))
+    share = refused / max(1, refused + accepted)
+    quota = f"{scenario.rps:.0f} requests/s" if scenario.rps else f"{TPS:,.0f} tokens/s"
+    return [
+        scenario.name, f"{scenario.latency:g} s", quota, f"{used:.1%}", f"{share:.2%}", len(refusals),
+        counts["most_in_flight"],
+    ]  # fmt: skip
+
+
+def _halve(server: common.Server, scenario: Scenario, cut: list[float]) -> None:
+    server.set(keep=True, rps=(scenario.rps or 0) / 2)
+    cut.append(time.monotonic())
+
+
+def _environment() -> dict[str, Any]:
+    import os
+
+    return os.environ | {"BENCH_KEY": "none"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Jobs against an emulator that outlives them, as a real API does; shared by the tests of failures."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from jobs import failed, make_job, outputs, rows, run, write_jsonl
+
+from batchrank.emulator import Emulator, Settings
+from batchrank.job import Job
+from batchrank.pipeline import Report
+
+KEY = "sk-canary-7f3a9b2e5d8c4160"
+PATH = "/compatible-api/v1/reranks"
+SECTIONS = ("endpoint", "limits", "retry", "budget", "failures", "merge", "rate", "input", "output")
+
+
+@dataclass
+class World:
+    """An emulator and the jobs that use it."""
+
+    folder: Path
+    emulator: Emulator
+    data: Path
+    sections: dict[str, Any] = field(default_factory=dict)
+
+    def job(self, out: str = "out", **sections: Any) -> Job:
+        (self.folder / "key").write_text(KEY)
+        endpoint = {"url": self.emulator.url + PATH, "api_key_file": str(self.folder / "key")}
+        given = {**self.sections, **sections}
+        given["endpoint"] = {**endpoint, **given.get("endpoint", {})}
+        return make_job(self.folder, self.data, out=out, **given)
+
+    async def run(self, job: Job, **options: Any) -> Report:
+        return await run(job, **options)
+
+    def summary(self, job: Job) -> Any:
+        assert job.output is not None
+        return orjson.loads((Path(job.output.path) / "summary.json").read_bytes())
+
+    def letters(self, job: Job) -> list[dict[str, Any]]:
+        return failed(job)
+
+
+@asynccontextmanager
+async def world(
+    folder: Path,
+    *,
+    queries: int = 8,
+    candidates: int = 34,
+    data: Sequence[dict[str, Any]] | None = None,
+    sections: dict[str, Any] | None = None,
+    **switches: Any,
+) -> AsyncIterator[World]:
+    """An emulator with the given switches, and an input of so many queries."""
+    settings = Settings(**{"tokenizer": "bytes", "scores": "relative", "latency": 0.05, **switches})
+    path = write_jsonl(folder / "in.jsonl", rows(queries, candidates) if data is None else data)
+    async with Emulator(settings, keep=True) as emulator:
+        yield World(folder, emulator, path, sections or {})
+
+
+def same(one: Job, other: Job) -> bool:
+    """Whether two jobs wrote the same bytes, and something."""
+    first = outputs(one)
+    return bool(first) and first == outputs(other)

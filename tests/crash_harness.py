@@ -1,0 +1,258 @@
+"""Kills a job with SIGKILL at random moments and at chosen points, runs it again until it is complete, and checks.
+
+The job runs in a process of its own, against an emulator with faults in this one. Chosen points are every commit of
+the ledger, rename and fsync, before and after: a ``sitecustomize`` of the test's own, put before the job's start,
+counts them and kills the process at the n-th.
+
+What must hold, after each kill:
+1. a file under its final name is byte for byte the one of an uninterrupted run;
+2. no request whose answer the ledger acknowledged is ever asked again;
+3. the requests in flight at the kill are at most the concurrency, and all are known to the ledger;
+and at the end:
+4. the output is byte for byte that of an uninterrupted run;
+5. every payment is accounted for: an answer, an unusable one, or an attempt counted as ambiguous.
+"""
+
+import asyncio
+import hashlib
+import os
+import random
+import shutil
+import sqlite3
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from batchrank.emulator import Emulator, Settings
+
+CONCURRENCY = 8
+PATH = "/compatible-api/v1/reranks"
+FAULTS = {
+    "500": 0.04, "503": 0.02, "429-requests": 0.02, "answer-dropped": 0.03, "reset-mid-body": 0.03,
+    "json-truncated": 0.02, "index-duplicate": 0.02, "stale-keep-alive": 0.02, "usage-missing": 0.05,
+}  # fmt: skip
+_WORDS = "copy tree file random list regular socket thread lock queue event parse format path split heap".split()
+
+_RUNNER = """
+import sys, anyio
+from batchrank.job import load_job
+from batchrank.pipeline import Options, run
+sys.exit(anyio.run(run, load_job(sys.argv[1]), Options(part_rows=100)).exit_code)
+"""
+_KILLER = """
+import os, signal, sqlite3
+_event, _when, _at = os.environ.get("CRASH_AT", "none:before:0").split(":")
+_left = int(_at)
+
+def _reached(event, when):
+    global _left
+    if (event, when) == (_event, _when):
+        _left -= 1
+        if _left <= 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+def _wrapped(event, function):
+    def call(*args, **keywords):
+        _reached(event, "before")
+        result = function(*args, **keywords)
+        _reached(event, "after")
+        return result
+    return call
+
+os.rename = _wrapped("rename", os.rename)
+os.fsync = _wrapped("fsync", os.fsync)
+
+class _Connection(sqlite3.Connection):
+    def execute(self, sql, *args):
+        if sql == "COMMIT":
+            _reached("commit", "before")
+        result = super().execute(sql, *args)
+        if sql == "COMMIT":
+            _reached("commit", "after")
+        return result
+
+_connect = sqlite3.connect
+sqlite3.connect = lambda *args, **keywords: _connect(*args, factory=_Connection, **keywords)
+"""
+
+
+@dataclass
+class Figures:
+    """What a series of kills amounted to."""
+
+    jobs: int = 0
+    requests: int = 0
+    answers: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    in_flight: list[int] = field(default_factory=list)
+    repeated: list[int] = field(default_factory=list)
+    unusable: int = 0
+    ambiguous: int = 0
+    parts_skipped: int = 0
+
+
+class Harness:
+    """One emulator, one input, and as many jobs as it takes."""
+
+    def __init__(self, folder: Path, emulator: Emulator, *, queries: int, seed: int) -> None:
+        self.folder, self.emulator = folder, emulator
+        self.figures = Figures()
+        self._rng = random.Random(seed)
+        self._url = emulator.url + PATH
+        self._write_input(queries)
+        (folder / "killer").mkdir()
+        (folder / "killer" / "sitecustomize.py").write_text(_KILLER)
+        (folder / "key").write_text("sk-test-key")
+
+    def _write_input(self, queries: int) -> None:
+        rng = random.Random(0)
+        with (self.folder / "in.jsonl").open("wb") as file:
+            for q in range(queries):
+                candidates = [
+                    {"id": f"d{q}-{d}", "text": " ".join(rng.choices(_WORDS, k=8)) + f" {q} {d}"}
+                    for d in range(34 if q % 4 else 7)
+                ]
+                query = f"{rng.choice(_WORDS)} {rng.choice(_WORDS)} {q}"
+                file.write(orjson.dumps({"query_id": f"q{q}", "query": query, "candidates": candidates}))
+                file.write(b"\n")
+
+    def job(self, name: str) -> Path:
+        """Write a job file."""
+        job = {
+            "input": {"path": "in.jsonl"},
+            "model": "qwen3-rerank",
+            "endpoint": {"url": self._url, "api_key_file": "key", "timeout": 5},
+            "limits": {"documents": 10},
+            "merge": {"top_k": 5},
+            "tokenizer": "bytes",
+            "rate": {"rpm": 600_000, "tpm": 10**12, "concurrency": CONCURRENCY},
+            "retry": {"max_delay": 0.05},
+            "output": {"path": name, "format": "jsonl"},
+        }
+        path = self.folder / f"{name}.yaml"
+        path.write_bytes(orjson.dumps(job))
+        return path
+
+    async def run(self, job: Path, crash_at: str = "", kill_after: int | None = None) -> int:
+        """Run a job once: to its end, to a chosen point, or for so many requests and a moment."""
+        environ = {**os.environ, "PYTHONPATH": str(self.folder / "killer")}
+        if crash_at:
+            environ["CRASH_AT"] = crash_at
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _RUNNER, str(job), env=environ, stderr=asyncio.subprocess.PIPE
+        )
+        ended = asyncio.create_task(process.communicate())
+        if kill_after is not None:
+            until = self.emulator.requests + kill_after
+            while not ended.done() and self.emulator.requests < until:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(self._rng.uniform(0, 0.03))
+            if not ended.done():
+                process.kill()
+        _, errors = await ended
+        assert process.returncode is not None
+        assert process.returncode in (0, -9), errors.decode()
+        return process.returncode
+
+    async def reference(self) -> dict[str, bytes]:
+        """What an uninterrupted run writes."""
+        assert await self.run(self.job("reference")) == 0
+        return _final(self.folder / "reference")
+
+    async def crash(self, kills: int) -> Figures:
+        """Start jobs, and kill them until so many kills are done; the last job is run to its end too."""
+        expected = await self.reference()
+        while sum(self.figures.kills.values()) < kills:
+            await self._one_job(f"job{self.figures.jobs}", expected, kills)
+            self.figures.jobs += 1
+        return self.figures
+
+    async def _one_job(self, name: str, expected: dict[str, bytes], kills: int) -> None:
+        job, folder, figures = self.job(name), self.folder / name, self.figures
+        asked_before = len(self.emulator.received)
+        billed_before = self.emulator.counts.billed.total()
+        acknowledged: set[bytes] = set()
+        pending: set[bytes] = set()
+        while True:
+            start = len(self.emulator.received)
+            enough = sum(figures.kills.values()) >= kills
+            kind, crash_at, after = ("", "", None) if enough else self._choose()
+            code = await self.run(job, crash_at, after)
+            asked = [self._key(r.body) for r in self.emulator.received[start:]]
+            again = acknowledged & set(asked)
+            assert not again, f"{len(again)} acknowledged answers were asked again"
+            if figures.in_flight and pending is not None:
+                figures.repeated.append(len(pending & set(asked)))
+            for file, data in _final(folder).items():
+                assert data == expected[file], f"{file} differs after {kind}"
+            if code == 0:
+                break
+            figures.kills[kind] += 1
+            acknowledged, pending = _ledger(folder / "ledger.sqlite")
+            assert len(pending) <= CONCURRENCY
+            figures.in_flight.append(len(pending))
+        assert _final(folder) == expected
+        self._account(folder, len(self.emulator.received) - asked_before, billed_before)
+        shutil.rmtree(folder)
+
+    def _choose(self) -> tuple[str, str, int | None]:
+        """A kill: at random, or at the n-th commit, rename or fsync."""
+        kind = self._rng.choice(["random", "random", "commit", "commit", "rename", "fsync"])
+        when = self._rng.choice(["before", "after"])
+        if kind == "random":
+            return kind, "", self._rng.randint(0, 90)
+        most = {"commit": 150, "rename": 4, "fsync": 6}[kind]
+        return f"{when} {kind}", f"{kind}:{when}:{self._rng.randint(1, most)}", None
+
+    def _account(self, folder: Path, asked: int, billed_before: int) -> None:
+        db = sqlite3.connect(folder / "ledger.sqlite")
+        (answers,) = db.execute("SELECT COUNT(*) FROM answers").fetchone()
+        kinds = dict(db.execute("SELECT kind, COUNT(*) FROM attempts GROUP BY kind").fetchall())
+        db.close()
+        unusable, ambiguous = kinds.get("malformed", 0), kinds.get("ambiguous", 0)
+        billed = self.emulator.counts.billed.total() - billed_before
+        assert answers <= billed <= answers + unusable + ambiguous, "a payment is not accounted for"
+        self.figures.requests += asked
+        self.figures.answers += answers
+        self.figures.unusable += unusable
+        self.figures.ambiguous += ambiguous
+
+    def _key(self, body: bytes) -> bytes:
+        return hashlib.sha256(f"{self._url}\ndashscope\n".encode() + body).digest()[:16]
+
+
+def _final(folder: Path) -> dict[str, bytes]:
+    """The files under their final names."""
+    names = [*folder.glob("ranking-*"), *folder.glob("queries-*"), *folder.glob("failed.jsonl")]
+    return {path.name: path.read_bytes() for path in names}
+
+
+def _ledger(path: Path) -> tuple[set[bytes], set[bytes]]:
+    """What a ledger acknowledged, and what was in flight; read from a copy, which leaves it as the kill did."""
+    if not path.exists():
+        return set(), set()
+    with tempfile.TemporaryDirectory() as folder:
+        for file in path.parent.glob(path.name + "*"):
+            shutil.copy(file, folder)
+        db = sqlite3.connect(Path(folder) / path.name)
+        try:
+            answers = {key for (key,) in db.execute("SELECT key FROM answers")}
+            return answers, {key for (key,) in db.execute("SELECT key FROM sent")}
+        except sqlite3.OperationalError as error:  # killed before the tables were made
+            assert "no such table" in str(error)
+            return set(), set()
+        finally:
+            db.close()
+
+
+async def crash(folder: Path, *, kills: int, queries: int, seed: int = 0) -> Figures:
+    """Kill jobs so many times in an empty folder; raises AssertionError where a promise is broken."""
+    settings = Settings(
+        tokenizer="bytes", scores="relative", latency=0.01, rpm=float("inf"), tpm=float("inf"), faults=FAULTS
+    )
+    async with Emulator(settings, keep=True) as emulator:
+        return await Harness(folder, emulator, queries=queries, seed=seed).crash(kills)

@@ -1,0 +1,143 @@
+"""A newcomer's commands: init, check, schema, help."""
+
+import shlex
+from pathlib import Path
+
+import anyio
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from jobs import rows, write_jsonl
+from test_cli import batchrank, job_file
+from typer.main import get_command
+
+from batchrank.cli import app
+from batchrank.cli.examples import EXAMPLES
+from batchrank.emulator import Emulator, Settings
+from batchrank.errors import InputError, JobError
+
+COMMANDS = [
+    command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet", "folder"])
+def test_init_writes_a_job_that_runs_as_it_is(tmp_path: Path, kind: str) -> None:
+    """Without a key it runs on the emulator; the file says what was found."""
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / ("a.parquet" if kind == "parquet" else "a.jsonl")
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows(4, 7)), path)
+    else:
+        write_jsonl(path, rows(4, 7))
+    made = batchrank("init", "data" if kind == "folder" else f"data/{path.name}", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert b"4 queries, 7 candidates each" in made.stdout
+    text = (tmp_path / "job.yaml").read_text()
+    assert "#   4 queries, 7 candidates each" in text and "url: emulator" in text
+    assert batchrank("check", "job.yaml", cwd=tmp_path).returncode == 0
+    assert batchrank("run", "job.yaml", cwd=tmp_path).returncode == 0
+    assert list(tmp_path.glob("out/*/ranking-00000.parquet"))
+
+
+def test_init_asks_the_real_api_where_there_is_a_key(tmp_path: Path) -> None:
+    """The key stays where it is."""
+    write_jsonl(tmp_path / "a.jsonl", rows(1, 3))
+    batchrank("init", "a.jsonl", cwd=tmp_path, DASHSCOPE_API_KEY="sk-1234567890")
+    text = (tmp_path / "job.yaml").read_text()
+    assert "endpoint" not in yaml.safe_load(text)
+    assert "sk-1234567890" not in text
+
+
+def test_init_replaces_nothing(tmp_path: Path) -> None:
+    """Unless told to; and the job may stand elsewhere, under a name that YAML would misread."""
+    write_jsonl(tmp_path / "a: #1.jsonl", rows(1, 3))
+    assert batchrank("init", "a: #1.jsonl", "-o", "jobs/yes.yaml", cwd=tmp_path).returncode == 0
+    assert yaml.safe_load((tmp_path / "jobs" / "yes.yaml").read_text())["input"] == {"path": "../a: #1.jsonl"}
+    again = batchrank("init", "a: #1.jsonl", "-o", "jobs/yes.yaml", cwd=tmp_path)
+    assert again.returncode == JobError.exit_code and b"--force" in again.stderr
+    assert batchrank("init", "a: #1.jsonl", "-o", "jobs/yes.yaml", "--force", cwd=tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [({"a": 1}, b"none of"), ({"query_id": "q", "query": "", "candidates": ["a"]}, b"line 1")],
+)
+def test_init_tells_what_it_could_not_make_out(
+    tmp_path: Path, record: dict[str, object], said: bytes
+) -> None:
+    """Nothing is written then."""
+    write_jsonl(tmp_path / "a.jsonl", [record])
+    done = batchrank("init", "a.jsonl", cwd=tmp_path)
+    assert done.returncode == InputError.exit_code and said in done.stderr
+    assert not (tmp_path / "job.yaml").exists()
+
+
+def findings(tmp_path: Path, *arguments: str, **environ: str) -> tuple[int, dict[str, dict[str, str]]]:
+    done = batchrank("check", "job.yaml", "--json", *arguments, cwd=tmp_path, **environ)
+    found = orjson.loads(done.stdout)
+    assert found["exit_code"] == done.returncode
+    return done.returncode, {finding["name"]: finding for finding in found["findings"]}
+
+
+def test_check_names_all_that_would_fail(tmp_path: Path) -> None:
+    """The key, an endpoint nobody listens at, and a record: each with what to do."""
+    write_jsonl(tmp_path / "in.jsonl", [*rows(2, 3), {"query_id": "x", "query": " ", "candidates": ["a"]}])
+    job_file(tmp_path, endpoint={"url": "http://127.0.0.1:9/rerank"})
+    code, found = findings(tmp_path)
+    assert code == 2
+    assert "export DASHSCOPE_API_KEY" in found["key"]["text"]
+    assert found["endpoint"]["state"] == "fault" and "127.0.0.1:9" in found["endpoint"]["text"]
+    assert "empty-query" in found["input"]["text"] and "line 3" in found["input"]["text"]
+    assert not (tmp_path / "out").exists()
+
+
+def test_check_finds_a_used_up_place(tmp_path: Path) -> None:
+    """An output that is a file, and an input that is not there."""
+    write_jsonl(tmp_path / "in.jsonl", rows(1, 3))
+    job_file(tmp_path, output={"path": "in.jsonl/out"}, input={"path": "none.jsonl"})
+    code, found = findings(tmp_path)
+    assert code == 1
+    assert found["output"]["state"] == "fault" and found["input"]["state"] == "fault"
+
+
+@pytest.mark.anyio
+@pytest.mark.real_clock
+async def test_check_asks_without_spending(tmp_path: Path) -> None:
+    """One request without documents tells whether the key is accepted; none is billed."""
+    write_jsonl(tmp_path / "in.jsonl", rows(1, 3))
+    async with Emulator(Settings(keys=("right",))) as emulator:
+        job_file(tmp_path, endpoint={"url": f"{emulator.url}/compatible-api/v1/reranks"})
+        for key, code in (("right", 0), ("wrong", 1)):
+            arguments = (tmp_path, "--ask")
+            found = await anyio.to_thread.run_sync(
+                lambda k=key, a=arguments: findings(*a, DASHSCOPE_API_KEY=k)
+            )
+            assert found[0] == code, found
+        assert emulator.counts.tokens == 0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_examples_that_parse(command: str) -> None:
+    """Each command has some; their options exist."""
+    group = get_command(app)
+    known = group.commands[command]  # type: ignore[attr-defined]
+    assert "Examples:" in (known.epilog or "")
+    for line in EXAMPLES[command]:
+        words = [word for word in shlex.split(line.partition(" >")[0])]
+        assert words[:2] == ["batchrank", command]
+        known.make_context(command, words[2:], resilient_parsing=True)
+
+
+def test_a_misspelt_command_or_option_is_answered_with_the_right_one(tmp_path: Path) -> None:
+    """And completion can be installed."""
+    assert b"'run'" in batchrank("rnu", cwd=tmp_path).stderr
+    assert b"--quiet" in batchrank("run", "x", "--quite", cwd=tmp_path).stderr
+    assert b"--install-completion" in batchrank("--help", cwd=tmp_path).stdout
+
+
+def test_schema_is_what_editors_need(tmp_path: Path) -> None:
+    """JSON, with the job's keys."""
+    assert "merge" in orjson.loads(batchrank("schema", cwd=tmp_path).stdout)["properties"]
