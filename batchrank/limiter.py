@@ -139,6 +139,10 @@ class Limiter:
         elif fresh:
             self._paused_until = max(self._paused_until, now + _PAUSE)
 
+    def pace(self, tokens: int) -> float:
+        """Requests a second that may be sent at most if each takes so many tokens, slowed down as they are now."""
+        return min(self._requests.pace, self._tokens.pace / max(tokens, 1))
+
     def stats(self) -> Stats:
         """What happened so far."""
         now = asyncio.get_running_loop().time()
@@ -184,6 +188,11 @@ class _Account:
         self._refused_at = -math.inf
         self._refused_speed = 1.0
         self._recovered_at = 0.0
+
+    @property
+    def pace(self) -> float:
+        """What may be charged per second."""
+        return self._rate * self.speed
 
     def delay(self, now: float, amount: int) -> float:
         """Seconds until so much may be charged; none or less: now."""

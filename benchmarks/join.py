@@ -34,7 +34,10 @@ def write(folder: Path, documents: int, queries: int, depth: int) -> dict[str, P
     rng.shuffle(order)
     schema = pa.schema([("_id", pa.string()), ("title", pa.string()), ("text", pa.string())])
     paths = {name: folder / name for name in ("corpus.jsonl", "corpus.parquet", "queries.tsv", "run.trec")}
-    with paths["corpus.jsonl"].open("wb") as lines, pq.ParquetWriter(paths["corpus.parquet"], schema) as parquet:
+    with (
+        paths["corpus.jsonl"].open("wb") as lines,
+        pq.ParquetWriter(paths["corpus.parquet"], schema) as parquet,
+    ):
         for first in range(0, documents, 10_000):
             texts = common.documents(rng, min(10_000, documents - first), 500)
             rows = [{"_id": f"d{first + i}", "title": "", "text": text} for i, text in enumerate(texts)]
@@ -64,7 +67,9 @@ def main() -> None:
                 used = common.measured(command, log=folder / "log")
                 if used.code:
                     raise RuntimeError((folder / "log").read_text())
-                rows.append([name, size, documents, f"{queries:,} x {depth:,}", used.rss, used.wall, used.cpu])
+                rows.append(
+                    [name, size, documents, f"{queries:,} x {depth:,}", used.rss, used.wall, used.cpu]
+                )
     common.table(["corpus", "MB", "documents", "run", "peak RSS, MB", "wall s", "CPU s"], rows)
 
 

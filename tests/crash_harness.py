@@ -35,7 +35,20 @@ FAULTS = {
     "500": 0.04, "503": 0.02, "429-requests": 0.02, "answer-dropped": 0.03, "reset-mid-body": 0.03,
     "json-truncated": 0.02, "index-duplicate": 0.02, "stale-keep-alive": 0.02, "usage-missing": 0.05,
 }  # fmt: skip
-_WORDS = "copy tree file random list regular socket thread lock queue event parse format path split heap".split()
+_WORDS = [
+    "copy",
+    "tree",
+    "file",
+    "random",
+    "list",
+    "regular",
+    "socket",
+    "thread",
+    "lock",
+    "queue",
+    "event",
+    "parse",
+]
 
 _RUNNER = """
 import sys, anyio
@@ -148,7 +161,7 @@ class Harness:
         ended = asyncio.create_task(process.communicate())
         if kill_after is not None:
             until = self.emulator.requests + kill_after
-            while not ended.done() and self.emulator.requests < until:
+            while not ended.done() and self.emulator.requests < until:  # noqa: ASYNC110 another process
                 await asyncio.sleep(0.001)
             await asyncio.sleep(self._rng.uniform(0, 0.03))
             if not ended.done():

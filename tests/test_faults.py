@@ -65,11 +65,12 @@ async def after(tmp_path: Path, fault: str, **more: Any) -> tuple[World, Report,
 
 def test_every_fault_is_sorted() -> None:
     """A fault that the emulator learns must be given its place here."""
-    assert PASSES == {
+    known = {
         "400-algo", "408", "500", "500-algo", "500-timeout", "500-system", "500-service", "502", "503", "504",
         "500+in-200", "500+nested", "502+html", "503+html", "503+after-seconds", "503+after-date", "503+after-absurd",
         "503+after-garbage",
     }  # fmt: skip
+    assert known == PASSES
 
 
 @pytest.mark.parametrize("fault", sorted(PASSES))
@@ -195,6 +196,7 @@ async def test_a_broken_connection_is_ambiguous(tmp_path: Path, fault: str) -> N
     assert report.data["spend"]["tokens"] >= w.emulator.counts.tokens
 
 
+@pytest.mark.slow
 async def test_all_faults_at_once(tmp_path: Path) -> None:
     """One request in three fails in some way: every query is ranked right, and each payment is accounted for."""
     passing = sorted(
@@ -218,56 +220,13 @@ async def test_all_faults_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"documents": 4}, {"request_tokens": 500}])
-async def test_when_most_are_too_large_the_run_names_the_limit(tmp_path: Path, limit: dict[str, int]) -> None:
+async def test_when_most_are_too_large_the_run_names_the_limit(tmp_path: Path, limit: dict[str, Any]) -> None:
     """Halving every request would waste the run: it stops and says what to set."""
     async with world(tmp_path, **limit) as w:
         report = await w.run(w.job())
         assert report.exit_code == 1
         assert "Set limits.documents, limits.request_tokens or limits.body_bytes" in str(report.reason)
         assert report.data["process"]["requests"] < 60
-
-
-async def test_an_outage_ends_the_run_and_kills_no_query(tmp_path: Path) -> None:
-    """The API is gone: exit 75 after retry.outage, no dead letters; once it is back the run goes on."""
-    switches: dict[str, float] = {}
-    async with world(tmp_path, queries=6, candidates=24, faults=switches, fault_limit=0) as w:
-        job = w.job(retry={"outage": 120})
-        switches["503"] = 1.0
-        report = await w.run(job)
-        assert report.exit_code == 75
-        assert "no request has succeeded for 12" in str(report.reason)
-        assert report.data["totals"]["failed"] == 0
-        switches.clear()
-        assert (await w.run(job)).exit_code == 0
-        assert len(rankings(job)) == 6
-
-
-async def test_a_short_outage_is_waited_out(tmp_path: Path) -> None:
-    """A minute without the API costs a minute, not queries."""
-    script = {n: "503" for n in range(20, 90)}
-    async with world(tmp_path, queries=10, script=script) as w:
-        report = await w.run(w.job())
-        assert (report.exit_code, report.data["totals"]["failed"]) == (0, 0)
-
-
-async def test_an_unreachable_server_is_an_outage(tmp_path: Path) -> None:
-    """Nobody listens: nothing was sent, nothing is billed, exit 75."""
-    async with world(tmp_path) as w:
-        job = w.job(endpoint={"url": "http://127.0.0.1:9/compatible-api/v1/reranks"}, retry={"outage": 60})
-        report = await w.run(job)
-        assert report.exit_code == 75
-        assert "Check endpoint.url and the network" in str(report.reason)
-        assert (report.data["spend"]["tokens"], report.data["totals"]["failed"]) == (0, 0)
-
-
-async def test_the_retry_budget_ends_a_hopeless_run(tmp_path: Path) -> None:
-    """When answers are useless time after time, retrying them would only cost money."""
-    async with world(tmp_path, queries=60, faults={"html-200": 1.0}, fault_limit=0) as w:
-        report = await w.run(w.job(retry={"outage": 10**6}))
-        assert report.exit_code == 75
-        assert "too many requests fail" in str(report.reason)
-        assert "endpoint.url or endpoint.wire is wrong" in str(report.reason)
-        assert w.emulator.requests < 200
 
 
 async def test_a_query_that_always_fails_is_a_dead_letter(tmp_path: Path) -> None:

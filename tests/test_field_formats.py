@@ -174,7 +174,7 @@ def test_a_pool_of_judged_documents_tells_nobody_the_answer(tmp_path: Path) -> N
 
 def test_older_mteb_records_get_the_ids_that_mteb_gives_them(tmp_path: Path) -> None:
     """Its qrels fit; documents are in no telling order; what mteb leaves out is reported and not counted."""
-    records = [
+    records: list[dict[str, Any]] = [
         {"query": "how", "positive": ["good", "fine"], "negative": ["bad"] * 30},
         {"query": "nothing", "positive": [], "negative": ["bad"]},
         {"query": "why", "positive": ["because"], "negative": ["no", None]},

@@ -1,6 +1,7 @@
 """A newcomer's commands: init, check, schema, help."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -75,8 +76,8 @@ def test_init_tells_what_it_could_not_make_out(
     assert not (tmp_path / "job.yaml").exists()
 
 
-def findings(tmp_path: Path, *arguments: str, **environ: str) -> tuple[int, dict[str, dict[str, str]]]:
-    done = batchrank("check", "job.yaml", "--json", *arguments, cwd=tmp_path, **environ)
+def findings(tmp_path: Path, *arguments: str, key: str = "") -> tuple[int, dict[str, dict[str, str]]]:
+    done = batchrank("check", "job.yaml", "--json", *arguments, cwd=tmp_path, DASHSCOPE_API_KEY=key)
     found = orjson.loads(done.stdout)
     assert found["exit_code"] == done.returncode
     return done.returncode, {finding["name"]: finding for finding in found["findings"]}
@@ -111,10 +112,7 @@ async def test_check_asks_without_spending(tmp_path: Path) -> None:
     async with Emulator(Settings(keys=("right",))) as emulator:
         job_file(tmp_path, endpoint={"url": f"{emulator.url}/compatible-api/v1/reranks"})
         for key, code in (("right", 0), ("wrong", 1)):
-            arguments = (tmp_path, "--ask")
-            found = await anyio.to_thread.run_sync(
-                lambda k=key, a=arguments: findings(*a, DASHSCOPE_API_KEY=k)
-            )
+            found = await anyio.to_thread.run_sync(partial(findings, tmp_path, "--ask", key=key))
             assert found[0] == code, found
         assert emulator.counts.tokens == 0
 
@@ -126,7 +124,7 @@ def test_help_shows_examples_that_parse(command: str) -> None:
     known = group.commands[command]  # type: ignore[attr-defined]
     assert "Examples:" in (known.epilog or "")
     for line in EXAMPLES[command]:
-        words = [word for word in shlex.split(line.partition(" >")[0])]
+        words = shlex.split(line.partition(" >")[0])
         assert words[:2] == ["batchrank", command]
         known.make_context(command, words[2:], resilient_parsing=True)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from batchrank.errors import BudgetReachedError, JobError
 from batchrank.models import Price
 from batchrank.send import Spend
+from batchrank.send.spend import Reservation
 
 ANYIO = pytest.mark.anyio
 BILLS: list[dict[str, Any]] = [
@@ -51,17 +52,17 @@ async def test_a_resumed_run_keeps_counting(tmp_path: Path) -> None:
 @ANYIO
 async def test_at_the_cap_what_is_complete_is_published_and_the_rest_is_priced(tmp_path: Path) -> None:
     """Exit 75; rankings so far are in place; raising the cap would cost about what it then does."""
-    async with world(tmp_path, queries=30) as w:
+    async with world(tmp_path, queries=16) as w:
         full = await w.run(w.job("other"))
         job = w.job(budget={"max_cost": full.data["spend"]["cost"] / 2})
         report = await w.run(job)
         assert report.exit_code == 75
-        assert 5 < report.data["totals"]["queries"] < 25
+        assert 2 < report.data["totals"]["queries"] < 14
         assert (tmp_path / "out" / "ranking-00000.jsonl").exists()
         (notice,) = [n for n in report.data["notices"] if "the rest of the input would take" in n]
         match = re.search(r"about [\d.]+ CNY \(([\d,]+) tokens\) in all", notice)
         assert match is not None, notice
-        assert int(match[1].replace(",", "")) == pytest.approx(full.data["spend"]["tokens"], rel=0.2)
+        assert int(match[1].replace(",", "")) == pytest.approx(full.data["spend"]["tokens"], rel=0.25)
         raised = w.job(budget={"max_cost": 1.0})
         assert (await w.run(raised)).exit_code == 0
         assert same(raised, w.job("other"))
@@ -83,7 +84,7 @@ async def test_a_cap_on_a_cost_that_cannot_be_known_is_an_error(tmp_path: Path) 
         job = w.job(endpoint={"region": "hongkong"}, budget={"max_cost": 1.0})
         if job.price is not None:
             pytest.skip("the card knows a price there")
-        with pytest.raises(JobError, match="budget.max_cost: no price is known"):
+        with pytest.raises(JobError, match=r"budget\.max_cost: no price is known"):
             await w.run(job)
         assert w.emulator.requests == 0
 
@@ -133,7 +134,8 @@ def test_reservations_keep_within_the_cap(
 ) -> None:
     """Whatever is reserved, billed with hidden tokens, lost or refused, in any order: the bill stays within the cap."""
     spend = Spend(Price(currency="USD", text=0.1), max_tokens=cap)
-    truth, open_now = 0, []
+    truth = 0
+    open_now: list[tuple[Reservation, int, str]] = []
     for documents, each, fate in requests:
         predicted = documents * each
         billed = predicted + int(documents * hidden)

@@ -27,6 +27,8 @@ FORMATS = {
     "parquet": ["queries-{}.parquet", "ranking-{}.parquet"],
     "jsonl": ["ranking-{}.jsonl"],
     "trec": ["queries-{}.jsonl", "ranking-{}.trec"],
+    "rank_llm": ["queries-{}.jsonl", "ranking-{}.jsonl"],
+    "msmarco": ["queries-{}.jsonl", "ranking-{}.tsv"],
 }
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -10,19 +11,25 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from batchrank.cli.benchmarks import bench
 from batchrank.cli.emulate import emulate
+from batchrank.cli.evaluate import evaluate
 from batchrank.cli.examples import epilog
 from batchrank.cli.first_steps import check, init, schema
 from batchrank.cli.ledger import show_ledger
 from batchrank.cli.logs import LogFormat, as_json, log_to_stderr
 from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose
 from batchrank.cli.plan import show_plan
+from batchrank.cli.reporting import report
 from batchrank.cli.running import run_job
 from batchrank.cli.watching import status
 from batchrank.errors import BatchrankError
 from batchrank.job import load_job
 from batchrank.models import cards
 from batchrank.version import __version__
+
+_GRACE = 0.2
+"""Seconds that a thread of ours has to end once its work is done."""
 
 app = typer.Typer(
     name="batchrank",
@@ -59,7 +66,7 @@ def run(
     if forget and not fresh:
         raise typer.BadParameter("--forget drops paid answers; say --fresh too if you mean it")
     log_to_stderr(verbose=verbose, quiet=quiet, format=log_format)
-    report = run_job(
+    ended = run_job(
         load_job(job, overrides=overrides or ()),
         fresh=fresh,
         forget=forget,
@@ -68,7 +75,7 @@ def run(
         port=metrics_port,
         host=metrics_host,
     )
-    leave(report.exit_code)
+    leave(ended.exit_code)
 
 
 @app.command()
@@ -136,8 +143,9 @@ def ledger(
     show_ledger(load_job(job, overrides=overrides or ()), compact=compact)
 
 
-for _command in (init, check, schema, status, emulate):
+for _command in (init, check, schema, status, report, bench, emulate):
     app.command(name=_command.__name__)(_command)
+app.command(name="eval")(evaluate)
 for _known in app.registered_commands:
     _known.epilog = epilog(_known.name or str(getattr(_known.callback, "__name__", "")))
 
@@ -153,8 +161,11 @@ def root(
 
 
 def leave(code: int) -> None:
-    """End the process with a code; after an interruption at once, because a reader may wait for input for ever."""
-    if code in (130, 143):
+    """End the process with a code; at once if a reader still waits for input, which may never come."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(_GRACE)
+    if any(t is not threading.current_thread() and not t.daemon for t in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

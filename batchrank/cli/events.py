@@ -43,7 +43,7 @@ class Events:
         log.log(
             logging.ERROR if report.exit_code else logging.INFO,
             "ended",
-            extra={key: report.data[key] for key in keys} | {"process": process},
+            extra={key: report.data[key] for key in keys} | {"sending": process},
         )
 
     def _tell_notices(self) -> None:

@@ -18,7 +18,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "ledger": ("batchrank ledger nightly.yaml", "batchrank ledger nightly.yaml --compact"),
     "emulate": (
         "batchrank emulate --port 8080 --scores relative",
-        "batchrank emulate --faults error-500=0.05",
+        "batchrank emulate --faults 500=0.05",
     ),
     "status": ("batchrank status out/nightly", "batchrank status out/nightly --json"),
     "report": (

@@ -1,5 +1,6 @@
 """Runs a job under a display, with signals handled and its state told to whoever watches."""
 
+import gc
 import logging
 import os
 import signal
@@ -43,6 +44,9 @@ def execute(run: Run, *, quiet: bool, port: int | None = None, host: str = "127.
         import uvloop  # noqa: F401 only to see whether it is there
 
         options["use_uvloop"] = True
+    # Answers come and go by the thousand objects: by default the collector would look at them again and again.
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
     console = Console(stderr=True, highlight=False)
     events = Events(run) if as_json() else None
     show = events or Display(run, console)

@@ -10,12 +10,13 @@ import io
 import os
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from batchrank.errors import InputError, MissingExtraError
+from batchrank.errors import BatchrankError, InputError, MissingExtraError
 
 BUFFER = 1 << 20
 _NATIVE = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
@@ -45,7 +46,9 @@ def open_stream(path: str) -> io.BufferedReader:
     if not is_remote(path):
         return io.BufferedReader(io.FileIO(path), BUFFER)
     system, inner = _resolve(path)
-    return io.BufferedReader(cast(io.RawIOBase, _Remote(system.open_input_stream(inner))), BUFFER)
+    with _as_os_error():
+        stream = system.open_input_stream(inner, compression=None)
+    return io.BufferedReader(cast(io.RawIOBase, _Remote(stream)), BUFFER)
 
 
 def filesystem(path: str) -> tuple[Any, str]:
@@ -137,7 +140,8 @@ def _below(folder: str, depth: int) -> Iterator[str]:
     system, inner = _resolve(folder)
     address, mark, options = folder.partition("?")
     try:
-        found = system.get_file_info(fs.FileSelector(inner, recursive=False, allow_not_found=True))
+        with _as_os_error():
+            found = system.get_file_info(fs.FileSelector(inner, recursive=False, allow_not_found=True))
     except OSError as error:
         raise InputError(
             f"input.path: {address} can't be listed: {error}; correct the path or the access"
@@ -164,7 +168,8 @@ def _is_folder(info: Any) -> bool:
 def _info(path: str) -> Any:
     system, inner = _resolve(path)
     try:
-        return system.get_file_info(inner)
+        with _as_os_error():
+            return system.get_file_info(inner)
     except OSError as error:
         raise InputError(
             f"input: {shown(path)} can't be reached: {error}; correct the path or the access"
@@ -186,7 +191,8 @@ def _resolve(path: str) -> tuple[Any, str]:
     scheme = urlsplit(path).scheme
     if scheme in _NATIVE:
         try:
-            system, inner = fs.FileSystem.from_uri(path)
+            address, mark, options = path.partition("?")
+            system, inner = fs.FileSystem.from_uri(quote(address, safe="/:@") + mark + options)
         except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"input: {shown(path)} can't be reached: {error}; correct the address"
@@ -205,22 +211,36 @@ def _resolve(path: str) -> tuple[Any, str]:
     return fs.PyFileSystem(fs.FSSpecHandler(inner_system)), inner
 
 
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Raise whatever a store's library raises as what a file here would: each has errors of its own."""
+    try:
+        yield
+    except (OSError, BatchrankError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
 class _Remote(io.RawIOBase):
     """A stream of pyarrow's as Python's buffered readers want it."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
+        self._read = 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        data = self._stream.read(len(buffer))
+        with _as_os_error():
+            data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
+        self._read += len(data)
         return len(data)
 
     def tell(self) -> int:
-        return int(self._stream.tell())
+        return self._read
 
     def close(self) -> None:
         if not self.closed:

@@ -56,7 +56,7 @@ def refuse_spaces(name: str, what: str) -> None:
     """
     if name.split() != [name]:
         raise OutputError(
-            f"{what} is empty or holds white space, which parts the columns of a TREC run; choose output.format: "
+            f"{what} is empty or holds white space, which parts the columns of a run; choose output.format: "
             "parquet or jsonl (answers already paid for are kept), or change the id"
         )
 

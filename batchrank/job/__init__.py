@@ -2,12 +2,25 @@
 
 from batchrank.job.editors import job_schema
 from batchrank.job.load import load_job
-from batchrank.job.schema import Budget, Columns, Endpoint, Input, Job, Limits, Merge, Output, Rate, Retry
+from batchrank.job.schema import (
+    Budget,
+    Columns,
+    Endpoint,
+    Gate,
+    Input,
+    Job,
+    Limits,
+    Merge,
+    Output,
+    Rate,
+    Retry,
+)
 
 __all__ = [
     "Budget",
     "Columns",
     "Endpoint",
+    "Gate",
     "Input",
     "Job",
     "Limits",

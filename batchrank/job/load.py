@@ -173,6 +173,8 @@ def _explain(error: Any, origin: dict[tuple[str, ...], str], path: str) -> str:
 
 def _given(error: Any) -> str:
     value = error.get("input")
+    if {"api_key_env", "headers"} & set(error["loc"]):
+        return ""  # who mistakes what belongs there has often written a secret
     return (
         f"; got {value!r}"
         if isinstance(value, str | int | float | bool) and error["type"] != "value_error"
@@ -229,10 +231,14 @@ def _anchored(job: Job, path: Path) -> Job:
     tokenizer = job.tokenizer if job.tokenizer in ("auto", "qwen", "bytes") else at(job.tokenizer)
     data = job.model_dump(exclude_unset=True)
     data |= {"name": job.name or path.stem, "tokenizer": tokenizer}
-    data["input"]["path"] = [at(p) for p in job.input.path]
+    for key in ("path", "corpus", "queries"):
+        if (paths := getattr(job.input, key)) is not None:
+            data["input"][key] = [at(p) for p in paths]
     data["output"]["path"] = at(job.output.path)
     if job.ledger or job.output.path == "-":
         data["ledger"] = at(job.ledger or f"{data['name']}.ledger.sqlite")
+    if job.gate is not None:
+        data["gate"] |= {"against": at(job.gate.against), "qrels": [at(p) for p in job.gate.qrels]}
     if job.image_root:
         data["image_root"] = at(job.image_root)
     if job.endpoint.api_key_file:

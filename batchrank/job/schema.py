@@ -1,6 +1,7 @@
 """Every key of a job with its default; what they mean together is in ``Job``'s properties."""
 
 import os
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -133,11 +134,32 @@ class Limits(_Section):
 
 
 class Rate(_Section):
-    """How fast requests are sent; None takes the model card's quota."""
+    """How fast requests are sent; None takes the model card's quota.
+
+    Attributes:
+        share: the part of the quota that this process may use, a number or such as ``1/4``.
+    """
 
     rpm: Annotated[float, Field(gt=0)] | None = None
     tpm: Annotated[float, Field(gt=0)] | None = None
+    share: float | str = 1.0
     concurrency: Literal["auto"] | Positive = "auto"
+
+    @field_validator("share")
+    @classmethod
+    def _part(cls, value: float | str) -> float | str:
+        try:
+            part = Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(f"{value!r} is no part of the quota; write a number such as 0.25, or 1/4") from None
+        if not 0 < part <= 1:
+            raise ValueError(f"{value} is no part of the quota; write a number above 0 and up to 1, or such as 1/4")
+        return value
+
+    @property
+    def part(self) -> Fraction:
+        """The share as an exact fraction."""
+        return Fraction(str(self.share))
 
 
 class Retry(_Section):
@@ -165,6 +187,41 @@ class Failures(_Section):
     """Past so many failed queries the run stops."""
 
     max_queries: Annotated[int, Field(ge=0)] | None = None
+
+
+class Gate(_Section):
+    """What the new rankings must keep to, compared with the last run that did; past it the run ends with exit code 5.
+
+    Attributes:
+        against: another job's output folder to compare with.
+        depth: documents of each query that are compared.
+        persistence: how likely a reader is to go on to the next rank: the p of rank-biased overlap.
+        min_rbo: the least mean rank-biased overlap.
+        min_tau: the least mean Kendall's tau.
+        qrels: judgements, for the next two.
+        min_ndcg: the least nDCG at the depth.
+        max_ndcg_drop: the most that it may fall.
+    """
+
+    against: str | None = None
+    depth: Annotated[int, Field(ge=1, le=1000)] = 10
+    persistence: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    min_rbo: Annotated[float, Field(ge=0, le=1)] | None = 0.8
+    min_tau: Annotated[float, Field(ge=-1, le=1)] | None = None
+    qrels: tuple[str, ...] = ()
+    min_ndcg: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_ndcg_drop: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @field_validator("qrels", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _judged(self) -> "Gate":
+        if not self.qrels and (self.min_ndcg is not None or self.max_ndcg_drop is not None):
+            raise ValueError("min_ndcg and max_ndcg_drop need gate.qrels")
+        return self
 
 
 class Output(_Section):
@@ -205,6 +262,7 @@ class Job(_Section):
     retry: Retry = Retry()
     budget: Budget = Budget()
     failures: Failures = Failures()
+    gate: Gate | None = None
     output: Output | None = None
     ledger: str | None = None
 
@@ -214,6 +272,8 @@ class Job(_Section):
         for parameter in ("instruct", "fps"):
             if getattr(self, parameter) is not None and parameter not in card.parameters:
                 raise JobError(f"{parameter}: {card.name} does not accept it; remove the key")
+        if self.gate and self.output and self.output.path == "-":
+            raise JobError("gate: standard output can't be compared with anything; set output.path to a folder")
         out = self.output
         if out and out.path == "-" and "format" in out.model_fields_set and out.format != "jsonl":
             raise JobError("output.format: standard output carries JSON lines only; remove the key")

@@ -4,6 +4,7 @@ All work on the file happens in a worker thread, one group at a time: what arriv
 committed forms the next one, so the number of syncs adapts to the load by itself.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +22,9 @@ from batchrank.ledger.entries import Kind, Known, Spent
 from batchrank.records import Answer, Rejection
 
 Work: TypeAlias = Callable[[sqlite3.Connection], Any]
-_Pending: TypeAlias = tuple[Work, anyio.Event | None, list[Any]]
+_Pending: TypeAlias = tuple[Work, asyncio.Event | None, list[Any]]
+_LINGER = 0.001
+"""Seconds that a group waits for company: a commit, and a turn of the thread, cost many times as much as an entry."""
 
 
 class Ledger:
@@ -36,7 +39,7 @@ class Ledger:
         self.path = path
         self.run = 0
         self._pending: list[_Pending] = []
-        self._wake = anyio.Event()
+        self._wake = asyncio.Event()
         self._turn = anyio.Lock()
         self._served = False
         self._fault: LedgerError | None = None
@@ -111,6 +114,7 @@ class Ledger:
         try:
             while True:
                 await self._wake.wait()
+                await asyncio.sleep(_LINGER)
                 await self._commit()
         finally:
             self._served = False
@@ -128,7 +132,7 @@ class Ledger:
         with suppress(sqlite3.Error):
             self._db.close()
 
-    def _add(self, work: Work, done: anyio.Event | None) -> list[Any]:
+    def _add(self, work: Work, done: asyncio.Event | None) -> list[Any]:
         box: list[Any] = []
         self._pending.append((work, done, box))
         self._wake.set()
@@ -137,7 +141,7 @@ class Ledger:
     async def _do(self, work: Work) -> Any:
         if self._fault is not None:
             raise self._fault
-        done = anyio.Event()
+        done = asyncio.Event()
         box = self._add(work, done)
         if not self._served:  # cancelled along with its users, some of whom still have an answer to keep
             await self._commit()
@@ -151,7 +155,7 @@ class Ledger:
         """Commit what is pending. Shielded: a group that was taken must not be lost to a cancellation."""
         with anyio.CancelScope(shield=True):
             async with self._turn:
-                group, self._pending, self._wake = self._pending, [], anyio.Event()
+                group, self._pending, self._wake = self._pending, [], asyncio.Event()
                 try:
                     if group and self._fault is None:
                         await anyio.to_thread.run_sync(self._apply, group)

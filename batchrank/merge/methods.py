@@ -10,10 +10,10 @@ from batchrank.merge.certificate import certify
 from batchrank.merge.full import full
 from batchrank.merge.hub import hub
 from batchrank.merge.raw import raw
-from batchrank.merge.rounds import Method, Shards, Step
+from batchrank.merge.rounds import Method, Round, Shards, Step
 from batchrank.merge.rrf import rrf
 from batchrank.merge.sample import probe as probe_documents
-from batchrank.records import Chunk, Merged, Verdict
+from batchrank.records import Chunk, Merged, Scores, Verdict
 
 
 class Build(Protocol):
@@ -44,15 +44,32 @@ def start(method: str, shards: Shards, *, top_k: int, probe: bool = False) -> Me
     2. At most one answer comes: its own order is all there is to know.
     3. Otherwise the method goes on from the first pass and the verdict.
     """
-    pool, many = Pool(shards), len(shards.chunks) > 1
+    many = len(shards.chunks) > 1
     asks = many and method not in BLIND
-    first = yield from _first_pass(pool, probe=probe and asks)
+    if many:
+        pool = Pool(shards)
+        first = yield from _first_pass(pool, probe=probe and asks)
+    else:
+        reply = yield Round([Chunk(np.asarray(shards.chunks[0], dtype=np.intp))])
+        assert not isinstance(reply, str)
+        if len(reply) == 1 and len(reply[0].documents) == len(shards.chunks[0]):
+            return _whole(reply[0])
+        pool = Pool(shards)
+        first = FirstPass(len(pool), [pool.answer(scores) for scores in reply if len(scores.documents)])
     if len(first.pieces) <= 1:
         return _alone(pool, first, method if many else "single")
     verdict: Verdict = "unknown"
     if asks:
         verdict = yield from consult(overlap(first, first.probes))
     return (yield from METHODS[method](pool, first, verdict, top_k=top_k))
+
+
+def _whole(scores: Scores) -> Merged:
+    """The ranking by one answer that holds every document: most lists end here, so it does nothing else."""
+    values = np.asarray(scores.values, dtype=np.float64)
+    order = np.argsort(-values, kind="stable")
+    best = values[order]
+    return Merged(scores.documents[order], best, best, len(order), "single")
 
 
 def _first_pass(pool: Pool, *, probe: bool) -> Generator[Step, Reply, FirstPass]:

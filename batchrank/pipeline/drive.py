@@ -15,7 +15,8 @@ from batchrank.models import Price
 from batchrank.pipeline.content import Ready
 from batchrank.pipeline.verdicts import SharedVerdicts
 from batchrank.records import Chunk, Failure, Merged, Query, QueryCost, Ranking, Rejection, Scores, Verdict
-from batchrank.send import Errand, Meter, Sender
+from batchrank.send import SAMPLE, Errand, Meter, Sender
+from batchrank.shard import QueryShards
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,12 +28,14 @@ class Prepared:
         position: its place among all that was read, from 0.
         ordinal: its place among the queries of more than one chunk, from 0; None with a single chunk.
         weight: bytes it holds in memory, roughly.
+        key: of its request, where there is a single one.
     """
 
     ready: Ready
     position: int
     ordinal: int | None
     weight: int
+    key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,12 +53,26 @@ class Driver:
     Attributes:
         method: the merge method's name.
         price: what a token costs, None when unknown.
+        exact: whether tokens are to be counted exactly: a cap or the token quota depends on them.
     """
 
     sender: Sender
     verdicts: SharedVerdicts
     method: str
     price: Price | None
+    exact: bool = False
+
+    def foresee(self, query: Query, shards: QueryShards, number: int) -> bytes | None:
+        """Do in the reader's thread what would hold up the event loop: count tokens, and make the key.
+
+        ``number`` queries of this process came before; of the first ones tokens are counted, to tell the drift.
+
+        Returns:
+            The key of the query's request, where there is a single one.
+        """
+        if self.exact or number < SAMPLE:
+            shards.count()
+        return self.sender.key(query, shards.chunks[0]) if len(shards.chunks) == 1 else None
 
     async def rank(self, prepared: Prepared) -> Ranked:
         """Rank one query.
@@ -73,7 +90,7 @@ class Driver:
             raise
         self._ended(prepared, merged)
         seconds = anyio.current_time() - started
-        self.sender.counts.measures.ranked(prepared.ready.query.id, seconds, meter.requests, meter.documents)
+        self.sender.counts.timeline.ranked(prepared.ready.query.id, seconds, meter.requests, meter.documents)
         return self._ranked(prepared.ready, merged, meter)
 
     def stop(self, reason: BatchrankError) -> None:
@@ -99,7 +116,7 @@ class Driver:
             if isinstance(step, Merged):
                 return step, meter
             if isinstance(step, Round):
-                errand = Errand(ready.sent, shards, (prepared.position, rounds), meter)
+                errand = Errand(ready.sent, shards, (prepared.position, rounds), meter, prepared.key)
                 reply = await self._round(errand, step.chunks)
                 rounds += 1
             else:

@@ -10,7 +10,6 @@ from batchrank.job import Job
 from batchrank.ledger import Ledger, Spent
 from batchrank.limiter import Limiter
 from batchrank.media import Shares
-from batchrank.measures import Measures
 from batchrank.merge.verdict import Verdicts
 from batchrank.pipeline.drive import Driver
 from batchrank.pipeline.tasks import beside
@@ -18,6 +17,7 @@ from batchrank.pipeline.verdicts import SharedVerdicts
 from batchrank.records import Request
 from batchrank.send import Dispatcher, Http, Places, Sender, Spend
 from batchrank.shard import Limits, Media, Sharder
+from batchrank.timeline import Timeline
 from batchrank.tokens import counter
 from batchrank.wire import CODECS
 
@@ -86,7 +86,7 @@ async def engine(
                 timeout=job.endpoint.timeout,
             )
         )
-        limiter = Limiter(rpm=card.rpm, tpm=card.tpm)
+        limiter = Limiter(rpm=card.rpm, tpm=card.tpm, share=job.rate.part)
         concurrency = job.rate.concurrency
         places = Places(concurrency if isinstance(concurrency, int) else None)
         dispatcher = Dispatcher(limiter, places)
@@ -114,10 +114,11 @@ async def engine(
             outage=job.retry.outage,
             rng=random.Random(),  # noqa: S311 jitter, not secrets
         )
-        sender.counts.measures = Measures(
+        sender.counts.timeline = Timeline(
             documents=card.documents, tokens=card.request_tokens, rpm=card.rpm, tpm=card.tpm
         )
-        driver = Driver(sender, SharedVerdicts(verdicts), job.merge.method, job.price)
+        exact = spend.capped or card.request_tokens * card.rpm > card.tpm
+        driver = Driver(sender, SharedVerdicts(verdicts), job.merge.method, job.price, exact)
         await stack.enter_async_context(beside(dispatcher.serve))
         yield Engine(job, shards, sender, dispatcher, limiter, places, spend, verdicts, driver, ledger)
 

@@ -4,6 +4,7 @@ Reading and sharding run ahead in a thread, sending and merging in a task a quer
 another thread.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.drive import Driver, Prepared, Ranked, failure
 from batchrank.pipeline.room import Room
 from batchrank.records import Content, Failure, Query
+from batchrank.shard import QueryShards
 
 _BATCH_DOCUMENTS = 2_000
 _BATCH_SECONDS = 0.05
+_LINGER = 0.005
+"""Seconds that finished queries wait for company on their way to the writer's thread."""
 _OVERHEAD_BYTES = 250
 """What a document holds in memory besides its text: two string objects and its share of lists and arrays."""
 
@@ -49,6 +53,7 @@ class Reader:
         preparer: makes them ready to be sent.
         position: the first item's position.
         ordinal: the first multi-chunk query's ordinal.
+        foresee: does ahead what sending would otherwise do; see ``Driver.foresee``.
     """
 
     def __init__(
@@ -58,11 +63,15 @@ class Reader:
         *,
         position: int = 0,
         ordinal: int = 0,
+        foresee: Callable[[Query, QueryShards, int], bytes | None] | None = None,
     ) -> None:
+        self._foresee = foresee
+        self._prepared = 0
         self._items = items
         self._preparer = preparer
         self._position = position
         self._ordinal = ordinal
+        self.exhausted = False
 
     @property
     def read(self) -> int:
@@ -83,6 +92,8 @@ class Reader:
             documents += len(item) if isinstance(item, Query) else 0
             if documents >= _BATCH_DOCUMENTS or time.monotonic() - started > _BATCH_SECONDS:
                 break
+        else:
+            self.exhausted = True
         return batch
 
     def prepare(self, item: Query | Failure, position: int) -> Prepared | Outcome:
@@ -97,7 +108,9 @@ class Reader:
         if len(ready.shards.chunks) > 1:
             ordinal, self._ordinal = self._ordinal, self._ordinal + 1
         weight = sum(map(_bytes, ready.sent.documents)) + _OVERHEAD_BYTES * len(ready.sent)
-        return Prepared(ready, position, ordinal, weight)
+        key = self._foresee(ready.sent, ready.shards, self._prepared) if self._foresee else None
+        self._prepared += 1
+        return Prepared(ready, position, ordinal, weight, key)
 
 
 def _bytes(item: Content) -> int:
@@ -123,12 +136,12 @@ class Flow:
         self._drain = drain
         self._next = 0
         self._done: dict[int, tuple[Outcome, int]] = {}
-        self._changed = anyio.Event()
+        self._changed = asyncio.Event()
         self._ended = False
         self._broken = False
         self.admitted = 0
         self.admitted_documents = 0
-        self._stopping = anyio.Event()
+        self._stopping = asyncio.Event()
         self._admission = anyio.CancelScope()
         self.reason: BatchrankError | None = None
 
@@ -209,7 +222,9 @@ class Flow:
     async def _write(self) -> None:
         while True:
             await self._changed.wait()
-            self._changed = anyio.Event()
+            if not self._ended:
+                await asyncio.sleep(_LINGER)
+            self._changed = asyncio.Event()
             ready: list[Outcome] = []
             weights: list[int] = []
             while entry := self._done.pop(self._next, None):

@@ -140,7 +140,7 @@ def _price(found: Plan, job: Job) -> None:
     found.currency = price.currency if price else None
     for bill in found.methods.values():
         bill.cost = price.cost(bill.tokens) if price else None
-        bill.seconds = 60 * max(bill.requests / card.rpm, bill.tokens / card.tpm)
+        bill.seconds = 60 / float(job.rate.part) * max(bill.requests / card.rpm, bill.tokens / card.tpm)
 
 
 class _Forecast:

@@ -97,7 +97,7 @@ def _process(parts: Engine, elapsed: float) -> dict[str, Any]:
         "documents_per_second": round(counts.documents / elapsed, 1) if elapsed else 0.0,
         "quota_used": round(max(limiter.requests_used, limiter.tokens_used), 4),
         "throttled": dict(limiter.throttled),
-        "timeline": counts.measures.data(),
+        "timeline": counts.timeline.data(),
     }
 
 

@@ -85,7 +85,9 @@ async def _run(
             async with engine(job, shards, ledger, spent, Verdicts(job.card.scores)) as parts:
                 room = Room(ROOM_BYTES, 4 * parts.places.most)
                 flow = Flow(parts.driver, sink, room=room, drain=_DRAIN)
-                batches = _prepared(queries, Reader(iter(()), Preparer(job, shards)))
+                batches = _prepared(
+                    queries, Reader(iter(()), Preparer(job, shards), foresee=parts.driver.foresee)
+                )
                 async with aclosing(batches):
                     await flow.run(batches)
         if flow.reason is not None:

@@ -1,8 +1,7 @@
 """Backpressure: how much may be between reading and writing."""
 
+import asyncio
 from collections import deque
-
-import anyio
 
 ROOM_BYTES = 48 * 2**20
 """Documents between reading and writing: enough to keep hundreds of requests in flight, whatever the input's size."""
@@ -23,12 +22,12 @@ class Room:
         self._most = queries
         self.weight = 0
         self.queries = 0
-        self._waiting: deque[anyio.Event] = deque()
+        self._waiting: deque[asyncio.Event] = deque()
 
     async def enter(self, weight: int) -> None:
         """Wait until there is room, and take it."""
         while self.queries and (self.weight + weight > self._limit or self.queries >= self._most):
-            event = anyio.Event()
+            event = asyncio.Event()
             self._waiting.append(event)
             await event.wait()
         self.weight += weight

@@ -17,6 +17,7 @@ from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.engine import Engine, engine, sharder
 from batchrank.pipeline.flow import Flow, Outcome, Reader
 from batchrank.pipeline.forecast import Done, rest_of
+from batchrank.pipeline.gated import gated, keep_baseline
 from batchrank.pipeline.only import OnlyFailed
 from batchrank.pipeline.report import Report, report
 from batchrank.pipeline.resume import Checkpoint, Resume, Start, inputs, passed_over
@@ -24,7 +25,7 @@ from batchrank.pipeline.room import ROOM_BYTES, Room
 from batchrank.pipeline.sink import FailureLines, Sink
 from batchrank.pipeline.summary import Progress, Totals
 from batchrank.pipeline.tasks import bare, beside
-from batchrank.read import Gauge, find, read
+from batchrank.read import Gauge, facts, read
 from batchrank.shard import Sharder
 from batchrank.write import FailureLog, Part, StreamWriter, Writer, write_summary
 
@@ -100,13 +101,11 @@ class Run:
         self.job.api_key()  # a missing key should be told before anything is touched
         shards = sharder(self.job)
         only = OnlyFailed.of(self.job) if self.options.only_failed else None
-        sources = find(self._input.path, self._input.format)
-        paths = [Path(source.path) for source in sources if source.path is not None]
-        facts = inputs(paths) if len(paths) == len(sources) else None
+        files = await anyio.to_thread.run_sync(facts, self._input)
         ledger = await anyio.to_thread.run_sync(Ledger, self.job.ledger_path)
         try:
             with bare():
-                return await self._execute(ledger, shards, only, facts)
+                return await self._execute(ledger, shards, only, files)
         finally:
             ledger.close()
 
@@ -156,6 +155,7 @@ class Run:
             checkpoints=checkpoints, inputs=facts,
         )  # fmt: skip
         if self.folder is not None:
+            result = await anyio.to_thread.run_sync(gated, self.job, self.folder, result)
             await anyio.to_thread.run_sync(write_summary, self.folder / "summary.json", result.data)
         if reason is None:
             await resume.complete()
@@ -177,6 +177,7 @@ class Run:
     def _clear(self, writer: Writer | StreamWriter) -> None:
         """Take down what an older run left, so that nobody takes a mixture for one run's output."""
         if self.folder is not None and isinstance(writer, Writer):
+            keep_baseline(self.job, self.folder)
             (self.folder / "summary.json").unlink(missing_ok=True)
             writer.sweep()
 
@@ -203,7 +204,11 @@ class Run:
         position = last.position if last else 0
         items = passed_over(read(self._input, self._gauge), checkpoints[:], failures.write)
         self._reader = reader = Reader(
-            items, Preparer(self.job, parts.sharder), position=position, ordinal=last.ordinal if last else 0
+            items,
+            Preparer(self.job, parts.sharder),
+            position=position,
+            ordinal=last.ordinal if last else 0,
+            foresee=parts.driver.foresee,
         )
         await flow.run(reader.batches(), first=position)
         return flow.reason
@@ -221,7 +226,7 @@ class Run:
         done = Done(
             items=totals.queries + totals.failed,
             read=self._reader.read if self._reader else 0,
-            share=self._gauge.share,
+            share=1.0 if self._reader and self._reader.exhausted else self._gauge.share,
             tokens=totals.tokens,
             spent=parts.spend.tokens,
             saved=counts.saved_tokens,
@@ -275,9 +280,9 @@ class Run:
             elapsed=elapsed,
             share=share,
             eta=elapsed * (1 - share) / share if share > 0.001 else None,
-            throttled=counts.measures.throttled,
-            latency=tuple(counts.measures.latency),
-            latency_sum=counts.measures.latency_sum,
+            throttled=counts.timeline.throttled,
+            latency=tuple(counts.timeline.latency),
+            latency_sum=counts.timeline.latency_sum,
         )
 
 

@@ -10,6 +10,10 @@ from batchrank.pipeline.drive import Ranked
 from batchrank.records import Ranking
 
 
+DOCUMENT_CAUSES = frozenset({"missing-document"})
+"""Causes of dead letters about one document, whose query is ranked all the same."""
+
+
 @dataclass(slots=True)
 class Totals:
     """Sums over queries in input order; the same on every run of the same job, however often it was interrupted.
@@ -70,8 +74,8 @@ class Totals:
             _count(self.causes, "document-refused")
 
     def fail(self, cause: str) -> None:
-        """Count one query or record that could not be ranked."""
-        self.failed += 1
+        """Count one query or record that could not be ranked, or one document that is missing from a ranking."""
+        self.failed += cause not in DOCUMENT_CAUSES
         _count(self.causes, cause)
 
     def state(self) -> dict[str, Any]:
@@ -113,7 +117,7 @@ class Progress:
         share: the part of the input that is done with, by bytes.
         eta: seconds to go at the pace so far, None while unknown.
         throttled: refusals for going too fast.
-        latency: answers by their latency, as ``batchrank.measures.LATENCY_BOUNDS`` divides it.
+        latency: answers by their latency, as ``batchrank.timeline.LATENCY_BOUNDS`` divides it.
         latency_sum: seconds that all answers took together.
     """
 

@@ -1,17 +1,13 @@
 """Paths of the job -> the files to read, in order."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from batchrank.errors import InputError
-from batchrank.formats import INPUTS, TEXT_SUFFIXES, Source, storage, tsv
-from batchrank.formats.compression import decompressed
+from batchrank.formats import INPUTS, TEXT_SUFFIXES, Source, detect, storage
+from batchrank.formats.detect import bare, name_of
 
 _STDIN = "-"
-_COMPRESSED = (".gz", ".zst")
-_PARQUET_MAGIC = b"PAR1"
-_FIRST_LINE = 1 << 16
-_READERS = {"trec": "tsv"}
 
 
 def named(paths: Iterable[str], format: str = "auto", key: str = "path") -> list[Source]:
@@ -38,7 +34,7 @@ def named(paths: Iterable[str], format: str = "auto", key: str = "path") -> list
             continue
         for file in _files(local(path), format, key):
             name = file if storage.is_remote(file) else str(Path(file).absolute())
-            found.setdefault(name, Source(storage.shown(file), file, format_of(file, format)))
+            found.setdefault(name, detect.source(file, format))
     return list(found.values())
 
 
@@ -69,14 +65,14 @@ def _files(path: str, format: str, key: str) -> Sequence[str]:
 
 
 def _matching(pattern: str, format: str) -> Iterator[str]:
-    hidden = _name(pattern).startswith("_")
+    hidden = name_of(pattern).startswith("_")
     for match in storage.matches(pattern):
-        if hidden or not _name(match).startswith("_"):
+        if hidden or not name_of(match).startswith("_"):
             yield from _in_folder(match, format) if storage.is_folder(match) else (match,)
 
 
 def _in_folder(folder: str, format: str) -> Sequence[str]:
-    names = [path for path in storage.entries(folder) if not _name(path).startswith((".", "_"))]
+    names = [path for path in storage.entries(folder) if not name_of(path).startswith((".", "_"))]
     for suffixes in _choices(format):
         if found := [path for path in names if bare(path).endswith(suffixes)]:
             return found
@@ -92,39 +88,3 @@ def _choices(format: str) -> list[tuple[str, ...]]:
 
 def _suffixes(format: str) -> list[str]:
     return [suffix for suffixes in _choices(format) for suffix in suffixes]
-
-
-def _name(path: str) -> str:
-    return PurePosixPath(path.partition("?")[0] if storage.is_remote(path) else path).name
-
-
-def bare(path: str) -> str:
-    """A file's name in small letters, without the suffix of its compression."""
-    name = _name(path).lower()
-    return next((name.removesuffix(end) for end in _COMPRESSED if name.endswith(end)), name)
-
-
-def format_of(path: str, format: str = "auto") -> str:
-    """The reader for a file: by the format given, or told by the suffix, or by the first bytes."""
-    if format not in ("auto", "beir", "mteb"):
-        return _READERS.get(format, format)
-    for name, known in INPUTS.items():
-        if bare(path).endswith(known.suffixes):
-            return name
-    if bare(path).endswith(TEXT_SUFFIXES):
-        return "tsv"
-    try:
-        # A pipe can be read only once, and can't be Parquet.
-        return _told_by_start(path) if storage.is_file(path) else "jsonl"
-    except OSError:
-        return "jsonl"  # its reader will say what is wrong
-
-
-def _told_by_start(path: str) -> str:
-    with storage.open_stream(path) as file:
-        start = decompressed(file, path).peek(_FIRST_LINE)[:_FIRST_LINE]
-    if start.startswith(_PARQUET_MAGIC):
-        return "parquet"
-    first = start.decode("utf-8", "replace").lstrip("\ufeff \r\n").partition("\n")[0]
-    columns = "\t" in first or tsv.kind_of(first.rstrip("\r")) is not None
-    return "tsv" if columns and not first.startswith("{") else "jsonl"

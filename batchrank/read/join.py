@@ -23,9 +23,12 @@ _THREADS = 4
 _BATCH_ROWS = 2048
 
 # The optimizer would swap sides by guesses about streams whose size it can't know, and build a table of the corpus.
-_SETTINGS = (
-    "SET disabled_optimizers = 'join_order,build_side_probe_side'; SET preserve_insertion_order = false"
-)
+# A progress bar would go to standard output, where rankings may go.
+_SETTINGS = """
+SET disabled_optimizers = 'join_order,build_side_probe_side';
+SET preserve_insertion_order = false;
+SET enable_progress_bar = false
+"""
 _ASKED = """
 CREATE TABLE asked AS
 SELECT query_id, row_number() OVER (ORDER BY min(seq)) - 1 AS ordinal, arg_min(file, seq) AS file,

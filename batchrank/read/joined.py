@@ -5,7 +5,7 @@ What may be wrong, beside what may be wrong in any input:
 1. a line or record of any of the files can't be read: a failure of its own; too many of them end the run;
 2. a query has no text: it can't be ranked, ``missing-query``;
 3. a document has no text: a failure of its own, ``missing-document``, and the document is ranked last without a score;
-4. none of a query's documents has one: the query can't be ranked;
+4. none of a query's documents has one: it can't be ranked, ``all-documents-missing``;
 5. the first hundred queries are all like that: it is the wrong corpus, and the run ends.
 """
 
@@ -147,7 +147,7 @@ def _query(asked: Asked, found: _Documents, files: Joined) -> Iterator[Item]:
         message = (
             f"none of the query's {len(missing)} documents ({some}, ...) is in {where}; correct input.corpus"
         )
-        yield Unrecognised(failure("missing-document", message), ambiguous=False)
+        yield Unrecognised(failure("all-documents-missing", message), ambiguous=False)
         return
     for at in np.flatnonzero(missing).tolist():
         message = (

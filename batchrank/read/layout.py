@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batchrank.errors import InputError
-from batchrank.formats import INPUTS, Source, storage
+from batchrank.formats import INPUTS, Source, detect, storage
 from batchrank.job.schema import Input
-from batchrank.read.files import bare, format_of, local, named
+from batchrank.read.files import local, named
 
 _EXTENSIONS = "|".join(re.escape(s) for s in (*INPUTS["jsonl"].suffixes, *INPUTS["parquet"].suffixes, ".tsv"))
 _MEMBER = re.compile(
@@ -131,7 +131,7 @@ class _Dataset:
 
     def everything(self) -> list[Source]:
         """All files of all subsets and splits."""
-        return [_source(path) for path in (*(member.path for member in self._members), *self._runs)]
+        return [detect.source(path) for path in (*(member.path for member in self._members), *self._runs)]
 
     def role(self, role: str) -> list[Source]:
         """The files of one role, in the subset and split that apply.
@@ -148,14 +148,14 @@ class _Dataset:
             raise InputError(
                 f"input.split: {role} in {storage.shown(self._folder)} has the parts {', '.join(splits)}; say which"
             )
-        return [_source(member.path) for member in members if (member.split or "") == split]
+        return [detect.source(member.path) for member in members if (member.split or "") == split]
 
     def _candidates(self) -> list[Source]:
         roles = {member.role for member in self._members}
         if "top_ranked" in roles:
             return self.role("top_ranked")
         if len(self._runs) == 1:
-            return [_source(self._runs[0])]
+            return [detect.source(self._runs[0])]
         if self._runs:
             names = ", ".join(storage.relative(path, self._folder) for path in self._runs)
             raise InputError(
@@ -187,10 +187,6 @@ class _Dataset:
                 f"{role}; say which"
             )
         return [member for member in members if (member.subset or "") == wanted]
-
-
-def _source(path: str) -> Source:
-    return Source(storage.shown(path), path, "tsv" if _RUN.fullmatch(bare(path)) else format_of(path))
 
 
 def find(paths: Iterable[str], format: str = "auto") -> list[Source]:

@@ -1,6 +1,7 @@
 """What is read: queries with their candidates."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -53,6 +54,9 @@ class Query:
     @cached_property
     def sendable(self) -> Positions:
         """Positions of the documents that have a text: blank ones are rejected by the APIs."""
+        with suppress(TypeError):  # from an image or a video, which is never blank
+            if all(self.documents) and not any(map(str.isspace, self.documents)):  # type: ignore[arg-type]
+                return np.arange(len(self.documents), dtype=np.intp)
         blank = [
             i
             for i, item in enumerate(self.documents)
@@ -62,7 +66,7 @@ class Query:
 
     @classmethod
     def of(
-        cls, id: str, text: str, candidates: Sequence[Candidate], *, place: Place | None = None
+        cls, id: str, text: Content, candidates: Sequence[Candidate], *, place: Place | None = None
     ) -> "Query":
         """Make a query from candidates in any order.
 

@@ -60,18 +60,26 @@ class Ranking:
     @classmethod
     def of(cls, query: Query, merged: Merged, cost: QueryCost) -> "Ranking":
         """Join a query with its merged order; documents that were never sent follow last."""
+        if len(merged.order) == len(query):
+            return cls._joined(query, merged, cost, merged.order, merged.scores, merged.raw_scores)
         sent = np.zeros(len(query), dtype=bool)
         sent[merged.order] = True
         unsent = np.flatnonzero(~sent)
         order = np.concatenate([merged.order, unsent])
         nothing = np.full(len(unsent), np.nan)
+        scores, raw = (np.concatenate([part, nothing]) for part in (merged.scores, merged.raw_scores))
+        return cls._joined(query, merged, cost, order, scores, raw)
+
+    @classmethod
+    def _joined(
+        cls, query: Query, merged: Merged, cost: QueryCost, order: Positions, scores: Floats, raw: Floats
+    ) -> "Ranking":
         first = query.first_stage_scores
-        ids = query.doc_ids
         return cls(
             query_id=query.id,
-            doc_ids=[ids[i] for i in order.tolist()],
-            scores=np.concatenate([merged.scores, nothing]),
-            raw_scores=np.concatenate([merged.raw_scores, nothing]),
+            doc_ids=list(map(query.doc_ids.__getitem__, order.tolist())),
+            scores=scores,
+            raw_scores=raw,
             first_stage_ranks=order + 1,
             first_stage_scores=np.full(len(order), np.nan) if first is None else first[order],
             merge=merged,

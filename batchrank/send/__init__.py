@@ -3,7 +3,7 @@
 from batchrank.send.counts import Counts, Errand, Meter
 from batchrank.send.dispatch import Dispatcher, Places
 from batchrank.send.http import Http
-from batchrank.send.sender import Sender
+from batchrank.send.sender import SAMPLE, Sender
 from batchrank.send.spend import Spend
 
-__all__ = ["Counts", "Dispatcher", "Errand", "Http", "Meter", "Places", "Sender", "Spend"]
+__all__ = ["SAMPLE", "Counts", "Dispatcher", "Errand", "Http", "Meter", "Places", "Sender", "Spend"]

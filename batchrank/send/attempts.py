@@ -1,5 +1,6 @@
 """One request until it has an outcome: turn, reservation, HTTP, retries; what comes back is durable first."""
 
+import asyncio
 import logging
 import random
 
@@ -51,8 +52,8 @@ class Attempts:
         self._rng = rng
         self._counts = counts
         self._reason: BatchrankError | None = None
-        self._stopping = anyio.Event()
-        self._settled = anyio.Event()
+        self._stopping = asyncio.Event()
+        self._settled = asyncio.Event()
         self._first = anyio.Lock()
 
     def stop(self, reason: BatchrankError) -> None:
@@ -89,7 +90,7 @@ class Attempts:
                 self._health.throttled(now, outcome)
             else:
                 tries += 1
-                attempts += self._health.failed(key, now, outcome, costly=_costly(outcome))
+                attempts += self._health.failed(priority[0], now, outcome, costly=_costly(outcome))
             if attempts >= self._attempts:
                 raise QueryError(
                     "no-answer",
@@ -123,7 +124,10 @@ class Attempts:
                 self._abandon(key, reservation, posted=posted)
                 raise
             self._counts.requests += 1
-            self._counts.latency += 0.1 * (anyio.current_time() - started - self._counts.latency)
+            latency = anyio.current_time() - started
+            self._counts.latency += 0.1 * (latency - self._counts.latency)
+            if isinstance(outcome, Answer):
+                self._dispatcher.answered(latency, predicted)
             self._measure(started, documents, predicted, outcome)
             with anyio.CancelScope(shield=True):
                 try:
@@ -134,7 +138,7 @@ class Attempts:
 
     def _measure(self, started: float, documents: int, predicted: int, outcome: Answer | Rejection) -> None:
         answered = isinstance(outcome, Answer)
-        self._counts.measures.ended(
+        self._counts.timeline.ended(
             started,
             anyio.current_time(),
             documents=documents,
@@ -177,7 +181,6 @@ class Attempts:
             tokens = predicted if outcome.tokens is None else outcome.tokens
             self._spend.settle(reservation, outcome.tokens, exact=exact)
             self._dispatcher.limiter.settle(predicted, tokens)
-            self._dispatcher.places.succeeded()
             self._health.succeeded()
             self._counts.documents += reservation.documents
             self._counts.tokens += tokens
@@ -198,7 +201,7 @@ class Attempts:
         elif _costly(outcome):
             self._spend.lose(reservation)
             self._counts.ambiguous += 1
-            self._dispatcher.places.struggled()
+            self._dispatcher.places.struggled(anyio.current_time())
             await self._ledger.put_attempt(key, "ambiguous", outcome, reservation.tokens)
         else:
             self._spend.release(reservation)
@@ -209,7 +212,7 @@ class Attempts:
 
     def _notify(self) -> None:
         self._settled.set()
-        self._settled = anyio.Event()
+        self._settled = asyncio.Event()
 
 
 def _costly(outcome: Rejection) -> bool:

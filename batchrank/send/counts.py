@@ -4,8 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from batchrank.measures import Measures
 from batchrank.records import Positions, Query, Rejection
+from batchrank.timeline import Timeline
 
 
 class Predictor(Protocol):
@@ -32,12 +32,17 @@ class Meter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Errand:
-    """One query's errand: what every request made for it shares."""
+    """One query's errand: what every request made for it shares.
+
+    Attributes:
+        key: the key of the request of all its documents, where that was made ahead.
+    """
 
     query: Query
     predictor: Predictor
     priority: tuple[int, int]
     meter: Meter
+    key: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -56,7 +61,7 @@ class Counts:
         ambiguous: requests sent without an answer seen.
         splits: requests halved.
         latency: seconds from a request to its answer, smoothed.
-        measures: how sending went over time.
+        timeline: how sending went over time.
     """
 
     requests: int = 0
@@ -70,4 +75,4 @@ class Counts:
     ambiguous: int = 0
     splits: int = 0
     latency: float = 0.0
-    measures: Measures = field(default_factory=Measures)
+    timeline: Timeline = field(default_factory=Timeline)

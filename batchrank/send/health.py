@@ -6,14 +6,14 @@ from batchrank.records import Rejection
 UNREACHABLE = "unreachable"
 """The rejection code of a request that can't have arrived."""
 _MANY = 5
-"""So many different requests failing without any success between them: not the requests' fault."""
+"""So many different queries failing without any success between them: not the queries' fault."""
 _FIRST_BUDGET, _MOST_BUDGET, _EARNED = 100.0, 1000.0, 0.5
 
 
 class Health:
     """Judges failed attempts by what else is going on.
 
-    An attempt counts against its request only while others succeed, or while few others fail: an outage must not
+    An attempt counts against its query only while others succeed, or while few others fail: an outage must not
     turn every query that meets it into a dead letter. How long an outage may last is limited by time instead.
     A budget for the whole run limits retries that may cost money: each takes 1, a success earns half.
 
@@ -24,7 +24,7 @@ class Health:
     def __init__(self, outage: float) -> None:
         self._outage = outage
         self._since: float | None = None
-        self._failing: set[bytes] = set()
+        self._failing: set[int] = set()
         self._budget = _FIRST_BUDGET
 
     def succeeded(self) -> None:
@@ -41,11 +41,11 @@ class Health:
         """
         self._check_time(now, why)
 
-    def failed(self, key: bytes, now: float, why: Rejection, *, costly: bool) -> bool:
+    def failed(self, query: int, now: float, why: Rejection, *, costly: bool) -> bool:
         """Learn that a request failed; whether this counts as one of its attempts.
 
         Args:
-            key: the request's key.
+            query: the position of the query it was for.
             now: seconds, by a clock that never goes back.
             why: what came back.
             costly: whether the attempt may have been billed.
@@ -53,7 +53,7 @@ class Health:
         Raises:
             OutageError: no request has succeeded for too long, or the retry budget is used up.
         """
-        self._failing.add(key)
+        self._failing.add(query)
         counts = why.code != UNREACHABLE and len(self._failing) < _MANY
         self._check_time(now, why)
         if counts or costly:

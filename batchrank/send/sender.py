@@ -1,14 +1,13 @@
 """Stage 3 proper: a chunk -> its scores, from the ledger or the API, in halves where it must be."""
 
+import asyncio
 import hashlib
 import random
-from collections.abc import Callable
-
-import anyio
+from collections.abc import Callable, Sequence
 
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.ledger import Ledger
-from batchrank.records import Answer, Chunk, Positions, Query, Rejection, Request, Scores
+from batchrank.records import Answer, Chunk, Content, Positions, Query, Rejection, Request, Scores
 from batchrank.retry import Action, classify
 from batchrank.send.attempts import Attempts
 from batchrank.send.counts import Counts, Errand
@@ -21,7 +20,7 @@ from batchrank.wire import Codec
 
 _REFUSALS = 8
 """Documents refused one after another, and none accepted, before the query itself is held to be refused."""
-_SAMPLE = 200
+SAMPLE = 200
 """Requests whose tokens are counted exactly to tell the drift of bills, where nothing else needs it."""
 
 
@@ -60,7 +59,7 @@ class Sender:
         self._model = model
         self._instruct = instruct
         self._fps = fps
-        self._asked: dict[bytes, anyio.Event] = {}
+        self._asked: dict[bytes, asyncio.Event] = {}
         self._sizes = Sizes()
         self._sampled = 0
         self.counts = Counts()
@@ -116,12 +115,12 @@ class Sender:
     async def _ask(self, errand: Errand, documents: Positions, number: int) -> Answer | Rejection:
         """An answer, or a rejection that calls for the request's halves; both durable."""
         query = errand.query
-        texts = [query.documents[i] for i in documents.tolist()]
-        body = self._codec.body(Request(self._model, query.text, texts, self._instruct, self._fps))
-        key = self._key(body)
+        ahead = errand.key if len(documents) == len(query.sendable) else None
+        body = None if ahead else self._body(query, documents)
+        key = ahead or self._key(body or b"")
         while (asked := self._asked.get(key)) is not None:
             await asked.wait()  # the very same request is under way: its answer will do for both
-        self._asked[key] = done = anyio.Event()
+        self._asked[key] = done = asyncio.Event()
         try:
             known = await self._known(errand, documents, key)
             if known is not None:
@@ -133,7 +132,7 @@ class Sender:
             predicted = self._predicted(errand, documents)
             return await self._api.ask(
                 key,
-                body,
+                body or self._body(query, documents),
                 len(documents),
                 predicted,
                 (*errand.priority, number),
@@ -159,14 +158,33 @@ class Sender:
 
     def _predicted(self, errand: Errand, documents: Positions) -> int:
         """The tokens to expect: counted where a cap or the drift depends on it, else perhaps an upper bound."""
-        exact = self.spend.capped or self._sampled < _SAMPLE
+        exact = self.spend.capped or self._sampled < SAMPLE
         self._sampled += exact
         return errand.predictor.tokens(documents, exact=exact)
+
+    def key(self, query: Query, documents: Positions) -> bytes:
+        """What the ledger knows a request by. It takes a while; safe to call in another thread.
+
+        Raises:
+            JobError: the wire can't say what the query holds.
+        """
+        return self._key(self._body(query, documents))
+
+    def _body(self, query: Query, documents: Positions) -> bytes:
+        texts = _taken(query.documents, documents)
+        return self._codec.body(Request(self._model, query.text, texts, self._instruct, self._fps))
 
     def _key(self, body: bytes) -> bytes:
         digest = self._scope.copy()
         digest.update(body)
         return digest.digest()[:16]
+
+
+def _taken(documents: Sequence[Content], positions: Positions) -> Sequence[Content]:
+    """Those at ascending positions; all of them need no copy."""
+    if len(positions) == len(documents):
+        return documents
+    return list(map(documents.__getitem__, positions.tolist()))
 
 
 def _billed(errand: Errand, documents: Positions, answer: Answer) -> int:

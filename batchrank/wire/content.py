@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
 from batchrank.errors import JobError
-from batchrank.records import Content, Request
+from batchrank.records import Request
 
 
 def texts(request: Request, wire: str) -> tuple[str, list[str]]:
@@ -16,11 +16,10 @@ def texts(request: Request, wire: str) -> tuple[str, list[str]]:
     Raises:
         JobError: it holds an image or a video.
     """
-    items: list[Content] = [request.query, *request.documents]
-    plain = [item for item in items if isinstance(item, str)]
-    if len(plain) != len(items):
+    query, documents = request.query, request.documents
+    if not isinstance(query, str) or not set(map(type, documents)) <= {str}:
         raise JobError(f"endpoint.wire: {wire} carries text only, no images or videos: use dashscope-native")
-    return plain[0], plain[1:]
+    return query, cast(list[str], documents if isinstance(documents, list) else list(documents))
 
 
 def instruct(request: Request, wire: str, key: str | None) -> Mapping[str, Any]:

@@ -1,6 +1,7 @@
 """What all wire formats share: lists of index and score, usage, and the three shapes of an error."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,8 @@ def values(
     if len(results) != documents:
         raise MalformedAnswerError(f"{len(results)} results for {documents} documents")
     try:
-        places = [result[index] for result in results]
-        scores = [result[score] for result in results]
+        places = list(map(itemgetter(index), results))
+        scores = list(map(itemgetter(score), results))
     except (TypeError, KeyError) as error:
         raise MalformedAnswerError(f"a result without {index!r} or {score!r}: {error}") from None
     if not set(map(type, places)) <= {int}:
@@ -58,10 +59,9 @@ def values(
 def _permutation(places: list[int], documents: int) -> np.ndarray[Any, np.dtype[np.intp]]:
     if documents and not (min(places) >= 0 and max(places) < documents):
         raise MalformedAnswerError(f"an index outside 0..{documents - 1}")
-    order = np.array(places, dtype=np.intp)
-    if np.unique(order).size != documents:
+    if len(set(places)) != documents:
         raise MalformedAnswerError("an index that comes twice, so another is missing")
-    return order
+    return np.array(places, dtype=np.intp)
 
 
 def tokens(usage: object, key: str = "total_tokens") -> int | None:

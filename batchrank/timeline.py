@@ -47,7 +47,7 @@ class Bin:
         self.in_flight = max(self.in_flight, other.in_flight)
 
 
-class Measures:
+class Timeline:
     """Keeps count of requests that came to an end.
 
     Spans begin as seconds and double in width whenever there are too many of them.

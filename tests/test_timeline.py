@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrank.measures import LATENCY_BOUNDS, MOST_BINS, Measures
+from batchrank.timeline import LATENCY_BOUNDS, MOST_BINS, Timeline
 
 attempts = st.lists(
     st.tuples(
@@ -15,14 +15,14 @@ attempts = st.lists(
 )
 
 
-def filled(data: list[tuple[float, float, int, str]]) -> Measures:
-    measures = Measures(documents=500, tokens=1000, rpm=60, tpm=60000)
+def filled(data: list[tuple[float, float, int, str]]) -> Timeline:
+    timeline = Timeline(documents=500, tokens=1000, rpm=60, tpm=60000)
     for started, seconds, documents, what in data:
-        measures.ended(
+        timeline.ended(
             started, started + seconds, documents=documents, tokens=2 * documents, in_flight=3,
             answered=what == "ok", throttled=what == "429",
         )  # fmt: skip
-    return measures
+    return timeline
 
 
 @given(data=attempts)
@@ -42,34 +42,34 @@ def test_nothing_is_lost_however_long_it_goes_on(data: list[tuple[float, float, 
 
 def test_quota_use_is_that_of_the_scarcer_quota() -> None:
     """One request a second of 60 a minute is all of it, whatever the width of a span."""
-    measures = filled([(float(second), 0.1, 10, "ok") for second in range(2000)])
-    assert measures.width == 8
-    assert set(measures.data()["series"]["quota"][:-1]) == {1.0}
+    timeline = filled([(float(second), 0.1, 10, "ok") for second in range(2000)])
+    assert timeline.width == 8
+    assert set(timeline.data()["series"]["quota"][:-1]) == {1.0}
 
 
 def test_latency_quantiles_are_upper_bounds() -> None:
     """Within half an octave."""
-    measures = filled([(0.0, 0.1, 1, "ok")] * 95 + [(0.0, 5.0, 1, "ok")] * 5)
-    median, tail = measures.quantile(0.5), measures.quantile(0.99)
+    timeline = filled([(0.0, 0.1, 1, "ok")] * 95 + [(0.0, 5.0, 1, "ok")] * 5)
+    median, tail = timeline.quantile(0.5), timeline.quantile(0.99)
     assert median is not None and 0.1 <= median <= 0.15
     assert tail is not None and 5 <= tail <= 7.5
-    assert Measures().quantile(0.5) is None
+    assert Timeline().quantile(0.5) is None
     assert list(LATENCY_BOUNDS) == sorted(LATENCY_BOUNDS)
 
 
 def test_fill_is_what_was_nearest_its_limit() -> None:
     """Documents or tokens."""
-    measures = Measures(documents=100, tokens=1000, rpm=1, tpm=1)
+    timeline = Timeline(documents=100, tokens=1000, rpm=1, tpm=1)
     for documents, tokens in ((100, 10), (1, 500), (1, 1000), (10, 10)):
-        measures.ended(0, 1, documents=documents, tokens=tokens, in_flight=1, answered=True, throttled=False)
-    assert measures.fill == [0, 0, 1] + [0] * 7 + [1] + [0] * 8 + [2]
+        timeline.ended(0, 1, documents=documents, tokens=tokens, in_flight=1, answered=True, throttled=False)
+    assert timeline.fill == [0, 0, 1] + [0] * 7 + [1] + [0] * 8 + [2]
 
 
 def test_the_slowest_queries_are_named() -> None:
     """Twenty of them, the slowest first; of equals the first."""
-    measures = Measures()
+    timeline = Timeline()
     for number in range(100):
-        measures.ranked(f"q{number}", float(number % 50), 2, 10)
-    found = measures.data()["slowest"]
+        timeline.ranked(f"q{number}", float(number % 50), 2, 10)
+    found = timeline.data()["slowest"]
     assert len(found) == 20
     assert [entry["query_id"] for entry in found[:3]] == ["q49", "q99", "q48"]

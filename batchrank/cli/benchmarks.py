@@ -1,0 +1,72 @@
+"""``batchrank bench``: runs the cells of a benchmark that are not done, and writes one table."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchrank.bench import Bench, Cell, Result, load_bench, result, write_tables
+from batchrank.bench.results import done, same_job
+from batchrank.bench.table import markdown
+from batchrank.cli.logs import log_to_stderr
+from batchrank.cli.options import Quiet, Set
+from batchrank.cli.running import run_job
+from batchrank.errors import BatchrankError
+
+_FAILED_CELLS = 3
+_INTERRUPTED = (130, 143)
+_COMPLETE = (0, 3, 5)
+
+
+def bench(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The benchmark file, .yaml.")],
+    overrides: Set = None,
+    only_table: Annotated[
+        bool, typer.Option("--table", help="Run nothing; write the table of what is done.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run datasets x models x instructs x merge methods, each as a job of its own, and write one table.
+
+    What is done stays; what was cut short goes on where it stopped; a cell that fails does not stop the others.
+    Exit codes: 0 all done; 3 some cells failed; 2 benchmark file; 130/143 interrupted: run it again to continue.
+    """
+    log_to_stderr(verbose=False, quiet=quiet)
+    found, cells = load_bench(file)
+    results: list[Result] = []
+    code = 0
+    for number, cell in enumerate(cells, 1):
+        if not quiet:
+            print(f"[{number}/{len(cells)}] {cell.name}", file=sys.stderr)
+        code = code if code in _INTERRUPTED else 0
+        error = ""
+        if not only_table and not code:
+            code, error = _run(cell, overrides or (), quiet=quiet)
+        told = "" if code in _INTERRUPTED else error
+        results.append(result(cell, found.measures, overrides=overrides or (), error=told))
+        _write(results, cells, found, file)
+    print(markdown(results), end="")
+    failed = any(r.state == "failed" for r in results)
+    raise typer.Exit(code if code in _INTERRUPTED else _FAILED_CELLS if failed else 0)
+
+
+def _run(cell: Cell, overrides: Sequence[str], *, quiet: bool) -> tuple[int, str]:
+    """Run one cell unless it is done; its exit code, and why it is not complete."""
+    try:
+        summary = done(cell)
+        if summary is not None and same_job(cell, overrides, summary):
+            return 0, ""
+        report = run_job(cell.job(overrides), fresh=False, forget=False, only_failed=False, quiet=quiet)
+    except BatchrankError as error:
+        if not quiet:
+            print(f"batchrank: {error}", file=sys.stderr)
+        return error.exit_code, str(error)
+    return report.exit_code, "" if report.exit_code in _COMPLETE else str(report.reason)
+
+
+def _write(results: Sequence[Result], cells: Sequence[Cell], found: Bench, file: Path) -> None:
+    """Write the table as it stands: cells to come are in it as such."""
+    rest = [Result(cell, "missing") for cell in cells[len(results) :]]
+    write_tables([*results, *rest], file.parent / Path(found.output).expanduser())

@@ -1,0 +1,66 @@
+"""The quality gate at the end of a run, and what it needs of the run before."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from batchrank.errors import BatchrankError, InputError
+from batchrank.evaluate.rankings import tops
+from batchrank.gate import Baseline, Judgement, accepted, judge, keep
+from batchrank.gate.baseline import MARKER, NAME
+from batchrank.job import Gate, Job
+from batchrank.pipeline.report import Report
+from batchrank.write import write_summary
+
+GATE_FAILED = 5
+
+
+def keep_baseline(job: Job, folder: Path) -> None:
+    """Note what the last accepted run ranked first, before its output is taken down.
+
+    Raises:
+        InputError: it can't be read or written.
+    """
+    if job.gate is not None and job.gate.against is None:
+        keep(folder, depth=job.gate.depth)
+
+
+def gated(job: Job, folder: Path, result: Report) -> Report:
+    """The report of a complete run with the gate's judgement in it; a run that failed it is marked, and says so.
+
+    What can't be compared has not passed.
+    """
+    gate = job.gate
+    if gate is None or result.reason is not None:
+        return result
+    try:
+        found = _judged(gate, folder)
+    except BatchrankError as error:
+        found = Judgement(False, (f"gate: the rankings could not be compared: {error}",), gate.depth)
+    data: dict[str, Any] = result.data | {"gate": found.data()}
+    marker = folder / MARKER
+    if found.passed:
+        marker.unlink(missing_ok=True)
+        first = found.compared == 0 and found.rbo is None
+        notes = ["gate: there is no earlier run to compare with"] if first else []
+        return replace(result, data=data | {"notices": [*result.data["notices"], *notes]})
+    write_summary(marker, found.data())
+    notes = [
+        *found.reasons,
+        f"the rankings did not pass the gate; to accept them all the same, remove {marker}",
+    ]
+    data |= {"notices": [*result.data["notices"], *notes], "exit_code": GATE_FAILED}
+    return replace(result, exit_code=GATE_FAILED, data=data)
+
+
+def _judged(gate: Gate, folder: Path) -> Judgement:
+    rankings = tops(str(folder), gate.depth)
+    path = folder / NAME
+    if gate.against:
+        if not accepted(Path(gate.against)):
+            raise InputError(f"gate.against: {gate.against} holds no complete run that passed its gate")
+        keep(folder, Path(gate.against), depth=gate.depth)
+    if not path.exists():
+        return judge(gate, rankings, None)
+    with Baseline(path) as baseline:
+        return judge(gate, rankings, baseline)

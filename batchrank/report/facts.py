@@ -1,0 +1,174 @@
+"""What a job's output folder tells about its run."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from batchrank.errors import InputError, JobError, MissingExtraError
+from batchrank.evaluate import Evaluation, evaluate
+from batchrank.formats import detect
+from batchrank.formats.parquet import opened
+from batchrank.job import Job
+from batchrank.pipeline import Plan, plan
+
+_LETTERS = 50
+_COLUMNS = ("documents", "chunks", "requests", "tokens", "certified", "drift", "drift_max")
+
+
+@dataclass(slots=True)
+class Queries:
+    """What the per-query records say, a list each, in input order.
+
+    Attributes:
+        documents: documents sent, repeats included.
+        chunks: requests of the first pass.
+        requests: answered requests.
+        tokens: tokens billed.
+        certified: the depth that is proven.
+        drift: the median difference of a document's scores between requests; None where none was in two.
+        drift_max: the largest one.
+        methods: queries by method.
+        verdicts: queries by verdict.
+    """
+
+    documents: list[int] = field(default_factory=list)
+    chunks: list[int] = field(default_factory=list)
+    requests: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    certified: list[int] = field(default_factory=list)
+    drift: list[float | None] = field(default_factory=list)
+    drift_max: list[float | None] = field(default_factory=list)
+    methods: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take one query's record."""
+        for name in _COLUMNS:
+            getattr(self, name).append(record.get(name))
+        self.methods[str(record.get("method"))] += 1
+        self.verdicts[str(record.get("verdict"))] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that a report is made of.
+
+    Attributes:
+        folder: where it was read.
+        summary: ``summary.json``.
+        queries: the per-query records.
+        letters: the first dead letters.
+        failed: how many there are, by cause.
+        evaluation: quality before and after, where judgements were given.
+        plan: what the job was expected to take, where its input can still be read.
+        notes: why something is missing.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+    queries: Queries
+    letters: Sequence[Mapping[str, Any]]
+    failed: Mapping[str, int]
+    evaluation: Evaluation | None
+    plan: Plan | None
+    notes: Sequence[str]
+
+
+def gather(folder: str | Path, *, qrels: Sequence[str] = (), with_plan: bool = True) -> Facts:
+    """Read what a run left.
+
+    Args:
+        folder: a job's output folder.
+        qrels: judgements, to tell the quality before and after.
+        with_plan: read the job's input once more, to tell what was to be expected.
+
+    Raises:
+        InputError: there is no summary, or a file of the run can't be read.
+    """
+    folder = Path(folder)
+    summary = _summary(folder)
+    letters, failed = _letters(folder)
+    notes: list[str] = []
+    queries = Queries()
+    for record in _records(folder):
+        queries.add(record)
+    evaluation = _evaluation(folder, qrels, notes) if qrels else None
+    known = _plan(summary, notes) if with_plan else None
+    return Facts(folder, summary, queries, letters, failed, evaluation, known, notes)
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    path = folder / "summary.json"
+    try:
+        data = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: no such file; name the output folder of a job that has ended (batchrank status tells)"
+        ) from None
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise InputError(f"{path} can't be read: {error}") from None
+    if not isinstance(data, dict) or "process" not in data:
+        raise InputError(f"{path} is no summary of a run; name a job's output folder")
+    return data
+
+
+def _letters(folder: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
+    counts: Counter[str] = Counter()
+    shown: list[dict[str, Any]] = []
+    path = folder / "failed.jsonl"
+    if not path.exists():
+        path = folder / "failed.partial.jsonl"
+    if path.exists():
+        with path.open("rb") as lines:
+            for line in lines:
+                letter = orjson.loads(line)
+                counts[letter["cause"]] += 1
+                if len(shown) < _LETTERS:
+                    shown.append(letter)
+    return shown, counts
+
+
+def _records(folder: Path) -> Iterator[Mapping[str, Any]]:
+    """The per-query records: in ``queries-*``, or beside each ranking where the output is JSON lines."""
+    for path in sorted(folder.glob("queries-*.parquet")):
+        with opened(detect.source(str(path))) as file:
+            for batch in file.iter_batches():
+                yield from batch.to_pylist()
+    for path in sorted(folder.glob("queries-*.jsonl")):
+        with path.open("rb") as lines:
+            yield from map(orjson.loads, lines)
+    if any(folder.glob("queries-*")):
+        return
+    for path in sorted(folder.glob("ranking-*.jsonl")):
+        with path.open("rb") as lines:
+            yield from (record["merge"] for record in map(orjson.loads, lines) if "merge" in record)
+
+
+def _evaluation(folder: Path, qrels: Sequence[str], notes: list[str]) -> Evaluation | None:
+    try:
+        return evaluate(str(folder), qrels)
+    except MissingExtraError as error:
+        notes.append(str(error))
+        return None
+
+
+def _plan(summary: Mapping[str, Any], notes: list[str]) -> Plan | None:
+    try:
+        job = Job.model_validate(_without_hidden(summary["job"]))
+        return plan(job)
+    except (InputError, JobError, ValueError) as error:
+        first = next(islice(str(error).splitlines(), 1), "")
+        notes.append(f"what the job was expected to take is not shown, as its input can't be read: {first}")
+        return None
+
+
+def _without_hidden(job: Mapping[str, Any]) -> dict[str, Any]:
+    """The job without its endpoint, of which a summary may hide parts; a plan needs none."""
+    return {key: value for key, value in job.items() if key not in ("endpoint", "ledger")} | {
+        "endpoint": {key: job["endpoint"][key] for key in ("region", "wire")} | {"url": "emulator"}
+    }

@@ -1,0 +1,214 @@
+"""Facts -> the page: one HTML file that asks the network for nothing and runs no script."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchrank.errors import MissingExtraError
+from batchrank.report.facts import Facts
+from batchrank.report.plots import plots
+from batchrank.version import __version__
+
+Row = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table: names of its columns, and its rows; columns from ``numbers`` on are numbers."""
+
+    head: Row
+    rows: Sequence[Row]
+    numbers: int = 1
+
+
+def render(facts: Facts) -> str:
+    """The report as HTML. Whatever comes from the data is escaped by the template engine.
+
+    Raises:
+        MissingExtraError: jinja2 or matplotlib isn't installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError:
+        raise MissingExtraError("report: jinja2 is needed: pip install 'batchrank[report]'") from None
+    environment = Environment(
+        loader=PackageLoader("batchrank.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    summary = facts.summary
+    return environment.get_template("report.html.j2").render(
+        summary=summary,
+        state=_state(summary),
+        tiles=list(_tiles(summary)),
+        asked=Table(("", ""), list(_asked(summary)), 2),
+        spent=_spent(facts),
+        bills=Table(("", ""), list(_bills(summary))),
+        failures=_failures(facts),
+        letters=_letters(facts),
+        slowest=_slowest(summary),
+        quality=_quality(facts),
+        plots=plots(facts),
+        notes=[*summary["notices"], *facts.notes, *(facts.evaluation.notes if facts.evaluation else ())],
+        version=__version__,
+    )
+
+
+def _state(summary: dict[str, Any]) -> tuple[str, str]:
+    """A word for the page's mark, and a sentence."""
+    if not summary["complete"]:
+        return "stopped", f"stopped early: {summary['reason']}"
+    failed = summary["totals"]["failed"]
+    if failed:
+        return "partly", f"complete, but {failed:,} {'query' if failed == 1 else 'queries'} failed"
+    return "complete", "complete"
+
+
+def _tiles(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    totals, spend, process = summary["totals"], summary["spend"], summary["process"]
+    yield "queries ranked", f"{totals['queries']:,}"
+    yield "documents ranked", f"{totals['documents']:,}"
+    yield "spent", _money(spend["cost"], spend["currency"]) or f"{spend['tokens']:,} tokens"
+    yield "time", _duration(process["seconds"])
+    yield "documents a second", f"{process['documents_per_second']:,.0f}"
+    top = summary["job"]["merge"]["top_k"]
+    share = totals["certified"] / totals["queries"] if totals["queries"] else 0.0
+    yield f"exact to depth {top}", f"{share:.0%}"
+
+
+def _asked(summary: dict[str, Any]) -> Iterator[Row]:
+    job = summary["job"]
+    model = job["model"]
+    yield "job", str(summary["name"])
+    yield "input", ", ".join(job["input"]["path"])
+    yield "model", model if isinstance(model, str) else ", ".join(f"{k}: {v}" for k, v in model.items())
+    yield (
+        "endpoint",
+        str(job["endpoint"]["url"] or f"the model's own, region {job['endpoint']['region'] or 'default'}"),
+    )
+    yield "instruct", job["instruct"] or "the model's own"
+    yield "merge", f"{job['merge']['method']}, exact to depth {job['merge']['top_k']}"
+    scores = summary["verdict"]["declared"]
+    found = ", ".join(f"{name} {count:,}" for name, count in summary["totals"]["verdicts"].items())
+    yield "scores across requests", f"declared {scores}" + (f"; found: {found} (queries)" if found else "")
+    budget = job["budget"]
+    caps = [f"{budget[name]:g} ({name})" for name in ("max_cost", "max_tokens") if budget[name] is not None]
+    yield "budget", ", ".join(caps) or "no cap"
+    yield "output", f"{job['output']['path']} ({job['output']['format']})"
+    yield "batchrank", summary["versions"]["batchrank"]
+
+
+def _spent(facts: Facts) -> Table | None:
+    """What the run took against what was to be expected."""
+    totals, spend = facts.summary["totals"], facts.summary["spend"]
+    planned = "planned" if facts.plan is None or facts.plan.exact else "planned at most"
+    head: Row = ("", "this run", "one pass", planned, "difference")
+    bill = facts.plan.methods[facts.summary["job"]["merge"]["method"]] if facts.plan else None
+    rows = [
+        _against("requests", totals["requests"], totals["chunks"], bill.requests if bill else None),
+        _against("documents sent", totals["sent"], totals["one_pass"], bill.documents if bill else None),
+        _against("tokens", totals["tokens"], None, bill.tokens if bill else None),
+    ]
+    if spend["cost"] is not None:
+        unit = spend["currency"]
+        cost = bill.cost if bill else None
+        rows.append(
+            (f"cost, {unit}", f"{spend['cost']:,.4f}", "", "" if cost is None else f"{cost:,.4f}",
+             _difference(spend["cost"], cost))
+        )  # fmt: skip
+    return Table(head, rows)
+
+
+def _against(name: str, value: float, one_pass: float | None, planned: float | None) -> Row:
+    return (
+        name, f"{value:,}", "" if one_pass is None else f"{one_pass:,}",
+        "" if planned is None else f"{planned:,}", _difference(value, planned),
+    )  # fmt: skip
+
+
+def _difference(value: float, planned: float | None) -> str:
+    return f"{value / planned - 1:+.1%}" if planned else ""
+
+
+def _bills(summary: dict[str, Any]) -> Iterator[Row]:
+    spend, process = summary["spend"], summary["process"]
+    if spend["predicted_tokens"]:
+        yield "tokens predicted, where they were counted", f"{spend['predicted_tokens']:,}"
+        yield "tokens billed for the same requests", f"{spend['billed_tokens']:,}"
+        yield "drift", f"{spend['drift']:+.2%}"
+    else:
+        yield "drift", "unknown: tokens were bounded by bytes, not counted"
+    yield "saved by answers of earlier runs, tokens", f"{spend['saved_tokens']:,}"
+    yield "perhaps billed for nothing, tokens", f"{spend['perhaps_billed_for_nothing_tokens']:,}"
+    yield "requests sent by the last process", f"{process['requests']:,}"
+    yield "answers taken from the ledger", f"{process['reused_requests']:,}"
+
+
+def _failures(facts: Facts) -> Table:
+    process = facts.summary["process"]
+    rows: list[Row] = [
+        (f"repeated: {code}", f"{count:,}") for code, count in sorted(process["retries"].items())
+    ]
+    rows += [
+        (f"refused for going too fast: {kind}", f"{n:,}") for kind, n in process["throttled"].items() if n
+    ]
+    for name, text in (
+        ("malformed", "answers of no use"), ("ambiguous", "sent, no answer seen"), ("splits", "requests halved")
+    ):  # fmt: skip
+        if process[name]:
+            rows.append((text, f"{process[name]:,}"))
+    rows += [(f"not ranked: {cause}", f"{count:,}") for cause, count in sorted(facts.failed.items())]
+    return Table(("what", "times"), rows)
+
+
+def _letters(facts: Facts) -> Table:
+    rows = [
+        (
+            str(letter["query_id"]) if letter["query_id"] is not None else "",
+            str(letter["cause"]),
+            str(letter["message"]),
+            f"{letter['file']}, {_place(letter)}",
+        )
+        for letter in facts.letters
+    ]
+    return Table(("query", "cause", "why", "where"), rows, 4)
+
+
+def _place(letter: Any) -> str:
+    known = {"query_id", "cause", "message", "attempts", "file"}
+    return ", ".join(f"{name} {value}" for name, value in letter.items() if name not in known)
+
+
+def _slowest(summary: dict[str, Any]) -> Table:
+    entries = (summary["process"].get("timeline") or {}).get("slowest", [])
+    rows = [
+        (str(e["query_id"]), f"{e['seconds']:,.2f}", f"{e['requests']:,}", f"{e['documents']:,}")
+        for e in entries
+    ]
+    return Table(("query", "seconds", "requests", "documents sent"), rows)
+
+
+def _quality(facts: Facts) -> Table | None:
+    if facts.evaluation is None:
+        return None
+    rows = [
+        (
+            c.measure, "" if c.before is None else f"{c.before:.4f}", f"{c.after:.4f}",
+            "" if c.difference is None else f"{c.difference:+.4f}",
+            "" if c.p_value is None else f"{c.p_value:.3g}",
+            "" if c.better is None else f"{c.better:,}", "" if c.worse is None else f"{c.worse:,}",
+        )
+        for c in facts.evaluation.comparisons
+    ]  # fmt: skip
+    return Table(("measure", "before", "after", "difference", "p", "better", "worse"), rows)
+
+
+def _money(cost: float | None, currency: str | None) -> str:
+    return "" if cost is None else f"{cost:,.4f} {currency}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

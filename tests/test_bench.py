@@ -1,0 +1,148 @@
+"""Benchmarks: every cell once, whatever happens, and one table."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jobs import rows, write_jsonl
+from test_cli import batchrank
+
+from batchrank.bench import load_bench
+from batchrank.errors import JobError
+
+SHARED = {"endpoint": {"url": "emulator"}, "tokenizer": "bytes", "limits": {"documents": 10}}
+
+
+def write_bench(folder: Path, *, queries: int = 4, **keys: Any) -> Path:
+    """Two datasets, with judgements, and what all jobs share."""
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
+    datasets = {}
+    for number, name in enumerate(("small", "other")):
+        found = rows(queries, 23 + number)
+        write_jsonl(data / f"{name}.jsonl", found)
+        lines = [f"{row['query_id']} 0 {row['candidates'][5]['id']} 1\n" for row in found]
+        (data / f"{name}.qrels").write_text("".join(lines))
+        datasets[name] = {"path": f"data/{name}.jsonl", "qrels": f"data/{name}.qrels"}
+    bench = {"output": "bench", "datasets": datasets, "models": ["qwen3-rerank"], "job": SHARED} | keys
+    (folder / "bench.yaml").write_text(yaml.safe_dump(bench, sort_keys=False))
+    return folder / "bench.yaml"
+
+
+def table(folder: Path) -> list[dict[str, Any]]:
+    """Without the speed, which is another one every time."""
+    found: list[dict[str, Any]] = json.loads((folder / "bench" / "table.json").read_text())
+    return [{key: value for key, value in row.items() if key != "speed"} for row in found]
+
+
+def test_the_cells_are_the_product_in_order(tmp_path: Path) -> None:
+    """Each with a folder and a job file of its own; paths are relative to the benchmark file."""
+    path = write_bench(
+        tmp_path,
+        models={
+            "plain": "qwen3-rerank",
+            "cheap": {"model": {"base": "qwen3-rerank", "rpm": 60}, "job": {"rate": {"rpm": 30}}},
+        },
+        instructs={"default": None, "shop": "Find products."},
+        methods=["hub", "raw"],
+    )
+    bench, cells = load_bench(path)
+    assert len(cells) == 2 * 2 * 2 * 2 == len({cell.folder for cell in cells})
+    assert cells[0].name == "small / plain / hub"
+    job = cells[-1].job(["tokenizer=bytes"])
+    assert (cells[-1].name, job.instruct, job.merge.method) == (
+        "other / cheap / shop / raw",
+        "Find products.",
+        "raw",
+    )
+    assert (
+        job.rate.rpm == 30
+        and job.input is not None
+        and Path(job.input.path[0]).samefile(tmp_path / "data/other.jsonl")
+    )
+    assert bench.measures == ("nDCG@10", "RR@10")
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"methods": []}, "methods"),
+        ({"datasets": {}}, "datasets"),
+        ({"modles": 1}, "modles"),
+        ({"models": {"a/b": "x"}}, "models"),
+        ({"models": {"a b": "qwen3-rerank", "a_b": "qwen3-rerank"}}, "rename one"),
+    ],
+)
+def test_a_wrong_benchmark_file_is_told(tmp_path: Path, keys: dict[str, Any], said: str) -> None:
+    """With the key at fault."""
+    with pytest.raises(JobError, match=said):
+        load_bench(write_bench(tmp_path, **keys))
+
+
+def test_a_failed_cell_does_not_stop_the_others(tmp_path: Path) -> None:
+    """It stands in the table with its cause, and is tried again; what is done is not."""
+    path = write_bench(tmp_path, models=["nonesuch|<b>", "qwen3-rerank"])
+    done = batchrank("bench", path.name, "--quiet", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    found = table(tmp_path)
+    assert [row["state"] for row in found] == ["failed", "done", "failed", "done"]
+    assert "no card for" in found[0]["error"]
+    assert found[1]["nDCG@10"] is not None and found[1]["nDCG@10 before"] is not None
+    assert found[1]["tokens"] > 0 and found[1]["cost"] > 0 and found[1]["certified"] is not None
+    shown = (tmp_path / "bench" / "table.md").read_text()
+    assert done.stdout.decode() == shown and "nonesuch\\|&lt;b>" in shown
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "bench" / "table.csv").read_text())))
+    assert [line["state"] for line in lines] == ["failed", "done", "failed", "done"]
+    ledgers = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("ledger.sqlite")}
+    assert len(ledgers) == 2
+    again = batchrank("bench", path.name, "--quiet", cwd=tmp_path)
+    assert again.returncode == 3 and table(tmp_path) == found
+    assert {p: p.stat().st_mtime_ns for p in ledgers} == ledgers
+
+
+def test_a_changed_cell_is_run_again(tmp_path: Path) -> None:
+    """And only that one; --table runs nothing."""
+    path = write_bench(tmp_path)
+    only = batchrank("bench", path.name, "--table", cwd=tmp_path)
+    assert only.returncode == 0 and "not run yet" in only.stdout.decode()
+    assert batchrank("bench", path.name, "--quiet", cwd=tmp_path).returncode == 0
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("summary.json")}
+    write_jsonl(tmp_path / "data" / "other.jsonl", rows(5, 23))
+    assert batchrank("bench", path.name, "--quiet", cwd=tmp_path).returncode == 0
+    changed = [p for p, stamp in before.items() if p.stat().st_mtime_ns != stamp]
+    assert [p.parts[-6] for p in changed] == ["other"]
+    assert [row["queries"] for row in table(tmp_path)] == [4, 5]
+
+
+@pytest.mark.slow
+def test_killed_twice_it_ends_with_the_same_table(tmp_path: Path) -> None:
+    """2 datasets x 2 models x 2 methods: what was done or paid is not done or paid again."""
+    tables = []
+    for name, kills in (("whole", ()), ("killed", (2, 5))):
+        folder = tmp_path / name
+        folder.mkdir()
+        path = write_bench(
+            folder, queries=6, models=["qwen3-rerank", "gte-rerank-v2"], methods=["hub", "raw"]
+        )
+        for cells in kills:
+            running = subprocess.Popen(
+                [sys.executable, "-m", "batchrank", "bench", path.name, "--quiet"], cwd=folder
+            )
+            deadline = time.monotonic() + 120
+            while len(list(folder.rglob("summary.json"))) < cells and time.monotonic() < deadline:
+                assert running.poll() is None
+                time.sleep(0.05)  # another process: nothing else tells
+            running.kill()
+            running.wait()
+        done = batchrank("bench", path.name, "--quiet", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        tables.append(table(folder))
+    assert len(tables[0]) == 8
+    assert tables[0] == tables[1]

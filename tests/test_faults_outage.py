@@ -1,0 +1,52 @@
+"""When the API is gone, or worth nothing: the run waits or stops, to go on later, and no query is given up for it."""
+
+from pathlib import Path
+
+import pytest
+from against import world
+from jobs import rankings
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_an_outage_ends_the_run_and_kills_no_query(tmp_path: Path) -> None:
+    """The API is gone: exit 75 after retry.outage, no dead letters; once it is back the run goes on."""
+    switches: dict[str, float] = {}
+    async with world(tmp_path, queries=6, candidates=24, faults=switches, fault_limit=0) as w:
+        job = w.job(retry={"outage": 120})
+        switches["503"] = 1.0
+        report = await w.run(job)
+        assert report.exit_code == 75
+        assert "no request has succeeded for 12" in str(report.reason)
+        assert report.data["totals"]["failed"] == 0
+        switches.clear()
+        assert (await w.run(job)).exit_code == 0
+        assert len(rankings(job)) == 6
+
+
+async def test_a_short_outage_is_waited_out(tmp_path: Path) -> None:
+    """A minute without the API costs a minute, not queries."""
+    script = dict.fromkeys(range(20, 90), "503")
+    async with world(tmp_path, queries=10, script=script) as w:
+        report = await w.run(w.job())
+        assert (report.exit_code, report.data["totals"]["failed"]) == (0, 0)
+
+
+async def test_an_unreachable_server_is_an_outage(tmp_path: Path) -> None:
+    """Nobody listens: nothing was sent, nothing is billed, exit 75."""
+    async with world(tmp_path) as w:
+        job = w.job(endpoint={"url": "http://127.0.0.1:9/compatible-api/v1/reranks"}, retry={"outage": 60})
+        report = await w.run(job)
+        assert report.exit_code == 75
+        assert "Check endpoint.url and the network" in str(report.reason)
+        assert (report.data["spend"]["tokens"], report.data["totals"]["failed"]) == (0, 0)
+
+
+async def test_the_retry_budget_ends_a_hopeless_run(tmp_path: Path) -> None:
+    """When answers are useless time after time, retrying them would only cost money."""
+    async with world(tmp_path, queries=60, faults={"html-200": 1.0}, fault_limit=0) as w:
+        report = await w.run(w.job(retry={"outage": 10**6}))
+        assert report.exit_code == 75
+        assert "too many requests fail" in str(report.reason)
+        assert "endpoint.url or endpoint.wire is wrong" in str(report.reason)
+        assert w.emulator.requests < 200
