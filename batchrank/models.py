@@ -40,6 +40,11 @@ class Price(_Frozen):
         dear = self.text if self.image is None else self.image
         return ((tokens - image_tokens) * self.text + image_tokens * dear) / 1e6
 
+    @property
+    def dearest(self) -> "Price":
+        """The price at which no token costs less than it may: usage doesn't tell which tokens were images'."""
+        return Price(currency=self.currency, text=max(self.text, self.image or 0.0))
+
 
 class Vendor(_Frozen):
     """Where a vendor's models are served.

@@ -12,7 +12,7 @@ import numpy as np
 
 from batchrank.errors import MissingExtraError, QueryError
 from batchrank.records import Content, Merged, Positions, Query
-from batchrank.tokens import Counter
+from batchrank.tokens import BytesCounter, Counter
 
 _MOST_TOKENS = 12  # that a character can be: four bytes of UTF-8, which normalising may treble
 
@@ -105,10 +105,16 @@ def too_long(query: Query, counter: Counter, tokens: int) -> Positions:
     may_be = [
         position
         for position, document in enumerate(query.documents)
-        if isinstance(document, str) and len(document) * _MOST_TOKENS > tokens
+        if isinstance(document, str) and len(document) * _MOST_TOKENS > tokens and _bound(document) > tokens
     ]
+    if not may_be:
+        return np.empty(0, dtype=np.intp)
     counts = counter.count([query.documents[position] for position in may_be])  # type: ignore[misc]  # texts only
     return np.array(may_be, dtype=np.intp)[counts > tokens]
+
+
+def _bound(text: str) -> int:
+    return len(text) if text.isascii() else int(BytesCounter().count([text])[0])
 
 
 def refuse_long(query: Query, counter: Counter, tokens: int) -> None:

@@ -45,7 +45,7 @@ _EMPTY = "should not be empty.: input.documents"
 _REFUSED = {"datainspectionfailed", "data_inspection_failed", "inputdownloadfailed", "unsupportedfileformat"}
 _TOO_LARGE = (
     "larger than", "too large", "too long", "exceed", "maximum context", "maximum length", "limit of", "at most",
-    "range of input length", "batch size",
+    "range of input length", "batch size", "too many",
 )  # fmt: skip
 _SLOW = (Action.SLOW_REQUESTS, Action.SLOW_TOKENS, Action.SLOW_GROWTH)
 
@@ -58,10 +58,10 @@ def classify(rejection: Rejection) -> Action:
        stop;
     2. no status, or a malformed answer: retry;
     3. 429, by what its code and message say: requests, tokens or growth;
-    4. 408, 425, 5xx, and InternalError codes under any status: retry;
+    4. 408, 424, 425, 5xx, and InternalError codes under any status: retry;
     5. 413, and a 400 or 422 that speaks of size: split;
     6. 400 or 415 for content refused, unreadable or empty: refuse;
-    7. 401, 403, 404, 405 and redirects: stop, because every other request would get the same;
+    7. 401, 402, 403, 404, 405, 498 and redirects: stop, because every other request would get the same;
     8. any other: this request fails.
     """
     code, message = rejection.code.lower(), rejection.message.lower()
@@ -77,13 +77,13 @@ def classify(rejection: Rejection) -> Action:
         return Action.RETRY
     if status == 429 or code.startswith(("throttling", "limitrequests", "allocationquota")):
         return _throttle(code, message)
-    if status in (408, 425) or status >= 500 or code.startswith(("internalerror", "requesttimeout")):
+    if status in (408, 424, 425) or status >= 500 or code.startswith(("internalerror", "requesttimeout")):
         return Action.RETRY
     if status == 413 or (status in (400, 422) and any(phrase in message for phrase in _TOO_LARGE)):
         return Action.SPLIT
     if code in _REFUSED or status == 415 or _EMPTY in message:
         return Action.REFUSE
-    if status in (401, 403, 404, 405) or 300 <= status < 400:
+    if status in (401, 402, 403, 404, 405, 498) or 300 <= status < 400:
         return Action.STOP
     return Action.FAIL
 

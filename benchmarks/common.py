@@ -84,7 +84,9 @@ def batchrank(job: Path, *more: str, log: Path | None = None) -> Used:
     Raises:
         RuntimeError: it did not end well.
     """
-    used = measured([sys.executable, "-m", "batchrank", "run", str(job), *more], log=log or job.with_suffix(".log"))
+    used = measured(
+        [sys.executable, "-m", "batchrank", "run", str(job), *more], log=log or job.with_suffix(".log")
+    )
     if used.code:
         raise RuntimeError((log or job.with_suffix(".log")).read_text())
     return used
@@ -112,7 +114,7 @@ def prose() -> str:
     """A million characters of English about Python, ASCII only, on one line."""
     from batchrank.demo import corpus
 
-    text = " ".join(document.text for document in corpus())
+    text = " ".join(str(document.text) for document in corpus())
     return " ".join(text.encode("ascii", "ignore").decode().split())
 
 
@@ -127,12 +129,17 @@ SCHEMA = pa.schema(
     [
         ("query_id", pa.string()),
         ("query", pa.string()),
-        ("candidates", pa.list_(pa.struct([("doc_id", pa.string()), ("text", pa.string()), ("score", pa.float64())]))),
+        (
+            "candidates",
+            pa.list_(pa.struct([("doc_id", pa.string()), ("text", pa.string()), ("score", pa.float64())])),
+        ),
     ]
 )
 
 
-def write_queries(path: Path, queries: int, candidates: int, size: int, *, seed: int = 1, group: int = 20) -> Path:
+def write_queries(
+    path: Path, queries: int, candidates: int, size: int, *, seed: int = 1, group: int = 20
+) -> Path:
     """Queries with candidates of so many bytes as Parquet, written a row group at a time."""
     rng = random.Random(seed)
     scores = [float(candidates - i) for i in range(candidates)]
@@ -212,7 +219,9 @@ def _version(name: str) -> str:
 def arguments(doc: str | None, **extra: Any) -> argparse.Namespace:
     """The options that all benchmarks have, and more: name -> keyword arguments of ``add_argument``."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, measures nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes: shows that it works, measures nothing"
+    )
     parser.add_argument("--repeat", type=int, default=None, help="repeats of each measurement")
     for name, options in extra.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **options)

@@ -14,7 +14,9 @@ def main() -> None:
     """Run all sizes."""
     options = common.arguments(__doc__)
     print(common.machine())
-    sizes = [(4, 50), (40, 50), (1, 600)] if options.quick else [(40, 500), (400, 500), (2000, 500), (1, 100_000)]
+    sizes = (
+        [(4, 50), (40, 50), (1, 600)] if options.quick else [(40, 500), (400, 500), (2000, 500), (1, 100_000)]
+    )
     repeat = options.repeat or 1
     rows = []
     base = 0.0
@@ -30,7 +32,13 @@ def main() -> None:
                 walls.append(used.wall)
             base = base or common.middle(peaks)
             rows.append(
-                [queries * candidates, queries, common.middle(peaks), common.middle(peaks) / base, common.middle(walls)]
+                [
+                    queries * candidates,
+                    queries,
+                    common.middle(peaks),
+                    common.middle(peaks) / base,
+                    common.middle(walls),
+                ]
             )
     common.table(["pairs", "queries", "peak RSS, MB", "x the first", "wall s"], rows)
 

@@ -46,7 +46,9 @@ async def bare(url: str, data: str, chunk: int) -> None:
         async def worker() -> None:
             for query, documents in items:
                 body = orjson.dumps({"model": "qwen3-rerank", "query": query, "documents": documents})
-                async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as response:
+                async with session.post(
+                    url, data=body, headers={"Content-Type": "application/json"}
+                ) as response:
                     answer = orjson.loads(await response.read())
                     assert len(answer["results"]) == len(documents)
 
@@ -74,8 +76,16 @@ async def wire(url: str, body: bytes, count: int) -> None:
 class Case:
     """One shape of work."""
 
-    def __init__(self, name: str, queries: int, candidates: int, size: int, chunk: int, **sections: Any) -> None:
-        self.name, self.queries, self.candidates, self.size, self.chunk = name, queries, candidates, size, chunk
+    def __init__(
+        self, name: str, queries: int, candidates: int, size: int, chunk: int, **sections: Any
+    ) -> None:
+        self.name, self.queries, self.candidates, self.size, self.chunk = (
+            name,
+            queries,
+            candidates,
+            size,
+            chunk,
+        )
         self.sections = sections
 
 
@@ -103,7 +113,9 @@ def main() -> None:
     rows, server_rows = [], []
     with common.folder() as folder, common.serving() as server:
         for number, case in enumerate(chosen):
-            data = common.write_queries(folder / f"{number}.parquet", case.queries, case.candidates, case.size)
+            data = common.write_queries(
+                folder / f"{number}.parquet", case.queries, case.candidates, case.size
+            )
             server_rows.append([case.name, *_server_rate(server, data, case)])
             place = folder / str(number)
             place.mkdir()
@@ -111,7 +123,16 @@ def main() -> None:
             data.unlink()
             shutil.rmtree(place)
     common.table(
-        ["work", "documents/s", "bare loop", "ratio", "requests/s", "CPU s / 1,000 requests", "bare loop's", "wall s"],
+        [
+            "work",
+            "documents/s",
+            "bare loop",
+            "ratio",
+            "requests/s",
+            "CPU s / 1,000 requests",
+            "bare loop's",
+            "wall s",
+        ],
         rows,
     )
     common.table(["work", "server alone: requests/s", "its CPU s / 1,000 requests"], server_rows)
@@ -138,7 +159,9 @@ def _measure(server: common.Server, folder: Path, data: Path, case: Case, repeat
     for turn in range(repeat):
         server.set(scores="relative" if hub else "fixed")
         log = folder / "bare.log"
-        used = common.measured([sys.executable, __file__, "bare", server.url, str(data), str(case.chunk)], log=log)
+        used = common.measured(
+            [sys.executable, __file__, "bare", server.url, str(data), str(case.chunk)], log=log
+        )
         assert used.code == 0, log.read_text()
         counts = server.counts()
         theirs.append(common.steady(counts["arrivals"]))

@@ -40,7 +40,9 @@ def bare(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable
             async def worker() -> None:
                 for row in items:
                     body = orjson.dumps(_body(row))
-                    async with session.post(url, data=body, headers={"Content-Type": "application/json"}) as answer:
+                    async with session.post(
+                        url, data=body, headers={"Content-Type": "application/json"}
+                    ) as answer:
                         orjson.loads(await answer.read())
 
             await asyncio.gather(*(worker() for _ in range(FLIGHT)))
@@ -66,7 +68,12 @@ def batchrank(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awai
 def pyarallel(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
     """The README's async example: httpx, a Limiter, Retry.for_http, a checkpoint."""
     import httpx
-    from pyarallel import Limiter, RateLimit, Retry, async_parallel_map
+    from pyarallel import (  # type: ignore[import-not-found,unused-ignore]
+        Limiter,
+        RateLimit,
+        Retry,
+        async_parallel_map,
+    )
 
     async def work() -> None:
         limiter = Limiter(RateLimit(rps, "second")) if rps else None
@@ -101,8 +108,10 @@ def async_batch_llm(rows: list[Row], url: str, rps: float | None) -> Callable[[]
     async def work() -> None:
         async with httpx.AsyncClient(timeout=60) as client:
 
-            async def invoke(prompt: str, *, attempt: Any, timeout: Any, state: Any) -> Any:
-                response = await client.post(url, content=prompt, headers={"Content-Type": "application/json"})
+            async def invoke(prompt: str, *, attempt: Any, timeout: Any, state: Any) -> Any:  # noqa: ASYNC109 their way
+                response = await client.post(
+                    url, content=prompt, headers={"Content-Type": "application/json"}
+                )
                 response.raise_for_status()
                 answer = response.json()
                 tokens = answer["usage"]["total_tokens"]
@@ -111,10 +120,14 @@ def async_batch_llm(rows: list[Row], url: str, rps: float | None) -> Callable[[]
 
             identity = ArtifactIdentity(provider="server", model="rerank")
             extra = {"max_requests_per_minute": rps * 60} if rps else {}
-            config = ProcessorConfig(concurrency=FLIGHT, max_queue_size=128, max_result_queue_size=64, **extra)
+            config = ProcessorConfig(
+                concurrency=FLIGHT, max_queue_size=128, max_result_queue_size=64, **extra
+            )
             prompts = ((row["query_id"], json.dumps(_body(row))) for row in rows)
             done = 0
-            async for result in process_stream(CallableStrategy(invoke, identity=identity), prompts, config=config):
+            async for result in process_stream(
+                CallableStrategy(invoke, identity=identity), prompts, config=config
+            ):
                 done += bool(result.success)
             assert done == len(rows), done
 
@@ -123,7 +136,7 @@ def async_batch_llm(rows: list[Row], url: str, rps: float | None) -> Callable[[]
 
 def litellm(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
     """Its Router with arerank; a quota is the deployment's rpm."""
-    from litellm import Router
+    from litellm import Router  # type: ignore[import-not-found,unused-ignore]
 
     parameters: Row = {"model": "jina_ai/rerank", "api_base": url, "api_key": "none"}
     if rps:
@@ -194,8 +207,11 @@ def dashscope(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awai
 
 def ray(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
     """ray.data.llm's HTTP request processor."""
-    import ray as ray_
-    from ray.data.llm import HttpRequestProcessorConfig, build_processor
+    import ray as ray_  # type: ignore[import-not-found,unused-ignore]
+    from ray.data.llm import (  # type: ignore[import-not-found,unused-ignore]
+        HttpRequestProcessorConfig,
+        build_processor,
+    )
 
     ray_.init(num_cpus=2, logging_level="ERROR", log_to_driver=False)
     config = HttpRequestProcessorConfig(
@@ -203,7 +219,9 @@ def ray(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[
         concurrency=1,
     )  # fmt: skip
     processor = build_processor(
-        config, preprocess=lambda row: {"payload": _body(row)}, postprocess=lambda row: {"answer": row["http_response"]}
+        config,
+        preprocess=lambda row: {"payload": _body(row)},
+        postprocess=lambda row: {"answer": row["http_response"]},
     )
 
     async def work() -> None:
@@ -225,7 +243,7 @@ PEERS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "litellm": (litellm, ("litellm",)),
     "rerankers": (rerankers, ("rerankers[api]",)),
     "dashscope SDK": (dashscope, ("dashscope",)),
-    "Ray": (ray, ("ray[data]", "aiohttp")),
+    "Ray": (ray, ("ray[data]", "aiohttp", "pydantic")),
 }
 """Name -> what does the work, and what it needs installed; nothing means: this environment."""
 NEWER = ("pyarallel",)
@@ -286,12 +304,16 @@ def main() -> None:
             job = common.job(folder, "job-quota", server.url, less)
             wall, cpu, refused, duplicates, accepted = _once(server, pythons[name], name, few, job, QUOTA)
             rows.append([name, wall, cpu, int(accepted), int(refused), int(duplicates)])
-        print(f"\nQuota of {QUOTA} requests in any second, {count // 5} requests (ideal {count / 5 / QUOTA:.1f} s):")
+        print(
+            f"\nQuota of {QUOTA} requests in any second, {count // 5} requests (ideal {count / 5 / QUOTA:.1f} s):"
+        )
         common.table(["", "wall s", "CPU s", "answered", "429s", "asked twice"], rows)
 
 
 def _print_task(common: Any, taken: dict[str, list[list[float]]], ideal: float) -> None:
-    medians = {name: [common.middle(column) for column in zip(*runs, strict=True)] for name, runs in taken.items()}
+    medians = {
+        name: [common.middle(column) for column in zip(*runs, strict=True)] for name, runs in taken.items()
+    }
     cpu = medians.get("bare aiohttp loop", [1.0, 1.0])[1]
     rows = [
         [name, m[0], m[0] / ideal, m[1], m[1] / cpu, int(m[4]), int(m[2]), int(m[3])]
@@ -304,7 +326,9 @@ def _print_task(common: Any, taken: dict[str, list[list[float]]], ideal: float) 
     )
 
 
-def _once(server: Any, python: str | None, name: str, data: Path, job: Path, rps: float | None) -> list[float]:
+def _once(
+    server: Any, python: str | None, name: str, data: Path, job: Path, rps: float | None
+) -> list[float]:
     if python is None:
         return [float("nan")] * 2 + [0.0] * 3
     command = [python, __file__, "inside", name, server.url, str(data), str(rps or 0)]
@@ -333,10 +357,14 @@ def _python(folder: Path, name: str, newer: str) -> str | None:
     try:
         base = newer if name in NEWER and sys.version_info < (3, 12) else sys.executable
         subprocess.run([base, "-m", "venv", str(environment)], check=True, capture_output=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *needs], check=True, capture_output=True, timeout=900)
+        subprocess.run(
+            [str(python), "-m", "pip", "install", "-q", *needs], check=True, capture_output=True, timeout=900
+        )
     except (OSError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", b"") or b""
-        print(f"{name}: left out, it can't be installed here: {error} {detail.decode()[-300:]}", file=sys.stderr)
+        print(
+            f"{name}: left out, it can't be installed here: {error} {detail.decode()[-300:]}", file=sys.stderr
+        )
         return None
     return str(python)
 

@@ -62,9 +62,7 @@ def main() -> None:
         data = common.write_queries(folder / "data.parquet", int(2.4 * RPS * seconds), 20, 260)
         for number, scenario in enumerate(scenarios):
             rows.append(_measure(server, folder, data, scenario, seconds, f"out-{number}"))
-    common.table(
-        ["scenario", "answers after", "quota", "used", "refused", "429s", "most in flight"], rows
-    )
+    common.table(["scenario", "answers after", "quota", "used", "refused", "429s", "most in flight"], rows)
 
 
 def _measure(

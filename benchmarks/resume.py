@@ -6,9 +6,8 @@ The first run fills the ledger, then ``batchrank run --fresh`` replays it. Docum
 replay, reading and writing included, Python's start excluded.
 """
 
-import orjson
-
 import common
+import orjson
 
 
 def main() -> None:

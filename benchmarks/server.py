@@ -86,7 +86,7 @@ class Endpoint:
     def answer(self, body: bytes) -> tuple[float, bytes]:
         """Seconds to wait, and the response."""
         asked = orjson.loads(body)
-        source = asked["input"] if "input" in asked else asked
+        source = asked.get("input", asked)
         query, documents = source["query"], source["documents"]
         tokens = len(documents) * len(query) + sum(map(len, documents))
         now, counts = time.monotonic(), self.counts
@@ -116,7 +116,11 @@ class Endpoint:
         if self.settings.rps is not None and len(self._window) >= self.settings.rps:
             return "requests"
         # A request beyond a whole second's tokens is served alone.
-        if self.settings.tps is not None and self._window and self._window_tokens + tokens > self.settings.tps:
+        if (
+            self.settings.tps is not None
+            and self._window
+            and self._window_tokens + tokens > self.settings.tps
+        ):
             return "tokens"
         return None
 
@@ -124,7 +128,9 @@ class Endpoint:
         if self.settings.scores == "fixed":
             return fixed(len(documents))
         if self.settings.scores == "text":
-            pairs = sorted(zip([d[:8] for d in documents], _prefixes(len(documents)), strict=True), reverse=True)
+            pairs = sorted(
+                zip([d[:8] for d in documents], _prefixes(len(documents)), strict=True), reverse=True
+            )
             return ("[" + ",".join([p + s + "}" for s, p in pairs]) + "]").encode()
         values = [float(d[:8]) for d in documents]
         low, width = min(values), (max(values) - min(values)) or 1.0
@@ -221,9 +227,7 @@ def fixed(documents: int) -> bytes:
     rng = random.Random(documents)
     order = rng.sample(range(documents), documents)
     scores = sorted((round(rng.random(), 6) for _ in order), reverse=True)
-    return orjson.dumps(
-        [{"index": i, "relevance_score": s} for i, s in zip(order, scores, strict=True)]
-    )
+    return orjson.dumps([{"index": i, "relevance_score": s} for i, s in zip(order, scores, strict=True)])
 
 
 async def serve(port: int) -> None:
@@ -238,7 +242,9 @@ async def serve(port: int) -> None:
 
 def main() -> None:
     """Run as a command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--port", type=int, default=0, help="0: any free one")
     uvloop.run(serve(parser.parse_args().port))
 

@@ -28,7 +28,9 @@ def main() -> None:
     for size in (150, 250, 1000):
         rng = random.Random(size)
         data = [common.documents(rng, 500, size) for _ in range(lists)]
-        queries = [Query(f"q{i}", "how to sort a list", [*map(str, range(500))], d) for i, d in enumerate(data)]
+        queries = [
+            Query(f"q{i}", "how to sort a list", [*map(str, range(500))], d) for i, d in enumerate(data)
+        ]
         for name in ("bytes", "qwen"):
             counting = counter(name)
             counting.count(data[0])

@@ -194,3 +194,16 @@ async def test_long_documents_by_their_best_passage(tmp_path: Path) -> None:
     assert by_passage.doc_ids[0] == "d0" and cut.doc_ids[0] == "d3"
     assert sorted(by_passage.doc_ids) == ["d0", "d1", "d2", "d3"]
     assert failures[0].cause == "too-long" and "'d0' (and 1 more)" in failures[0].message
+
+
+@pytest.mark.anyio
+async def test_bodies_beyond_a_mebibyte_are_sent(tmp_path: Path) -> None:
+    """A few large images make a large request; it goes out without stalling the event loop."""
+    root = tmp_path / "images"
+    root.mkdir()
+    (root / "large.png").write_bytes(png(640, 480, padding=1_500_000))
+    query = Query.of("q", "a boat", [Candidate("d0", Image("large.png")), Candidate("d1", "a boat")])
+    async with Emulator(Settings()) as emulator:
+        (ranking,) = await ranked([query], job(tmp_path, emulator, image_root=str(root)))
+        assert emulator.counts.statuses == {200: 1}
+    assert not np.isnan(ranking.scores).any()

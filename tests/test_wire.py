@@ -112,6 +112,8 @@ def test_nonsense_usage_is_no_usage(usage: Any) -> None:
         ({"detail": "no"}, ("", "no", "")),
         ({"status_code": 200, "code": "", "message": "", "output": {}}, None),
         ({"results": []}, None),
+        ({"code": 200, "results": []}, None),
+        ({"code": "0", "message": "ok", "results": []}, None),
         ([], None),
         (None, None),
     ],

@@ -12,6 +12,10 @@ import anyio
 
 from batchrank.cli.findings import Finding, check_input
 from batchrank.errors import BatchrankError, JobError
+from batchrank.evaluate.measures import Measures
+from batchrank.evaluate.qrels import load
+from batchrank.formats import detect
+from batchrank.gate import accepted
 from batchrank.job import Job
 from batchrank.ledger import Ledger
 from batchrank.pipeline.engine import sharder
@@ -36,6 +40,8 @@ def check_job(job: Job, *, limit: int | None, ask: bool) -> Iterator[Finding]:
     yield from _guarded("tokens", _tokens, job)
     yield from _guarded("budget", _budget, job)
     yield from _guarded("output", _output, job)
+    if job.gate is not None:
+        yield from _guarded("gate", _gate, job)
     yield from _guarded("ledger", _ledger, job)
     yield from _guarded("endpoint", lambda job: anyio.run(_endpoint, job, ask), job)
     try:
@@ -100,6 +106,22 @@ def _output(job: Job) -> Finding:
     if free < _TIGHT:
         return Finding("output", "note", f"{folder}: only {free / 2**20:,.0f} MiB are free on that disk")
     return Finding("output", "ok", f"{folder} can be written, {free / 2**30:,.0f} GiB free")
+
+
+def _gate(job: Job) -> Finding:
+    gate = job.gate
+    assert gate is not None
+    if gate.qrels:
+        judgements = load([detect.source(path) for path in gate.qrels])
+        Measures([f"nDCG@{gate.depth}"], judgements)
+    output = Path(gate.against or (job.output.path if job.output else ""))
+    if accepted(output):
+        return Finding("gate", "ok", f"compares with {output}")
+    if gate.against:
+        return Finding(
+            "gate", "fault", f"gate.against: {output} holds no complete run that passed its gate", 5
+        )
+    return Finding("gate", "note", "there is no earlier run to compare with; the first one passes")
 
 
 def _ledger(job: Job) -> Finding:

@@ -109,9 +109,13 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
         saved += f", {spend['saved_cost']:,.4f} {spend['currency']}"
     emulated = " (by the emulator: the real API would have charged this)" if run.job.emulated else ""
     yield f"spent: {spend['tokens']:,} tokens{cost}{emulated}{saved}"
+    if totals.truncated:
+        limit = f"{run.job.card.item_tokens:,} tokens"
+        yield f"truncated: the API cut {totals.truncated:,} documents at {limit}; see limits.long_documents"
     if totals.failed or totals.refused:
         causes = ", ".join(f"{name} {count:,}" for name, count in sorted(totals.causes.items()))
-        where = "the log above" if run.folder is None else f"{run.folder / 'failed.jsonl'}"
+        letters = "failed.partial.jsonl" if report.reason else "failed.jsonl"
+        where = "the log above" if run.folder is None else str(run.folder / letters)
         yield f"failed: {causes}; see {where}"
     for notice in report.data["notices"]:
         if notice not in run.notices:

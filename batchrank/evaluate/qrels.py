@@ -7,9 +7,9 @@ import orjson
 
 from batchrank.errors import InputError
 from batchrank.formats import INPUTS, Segment, Source, runs
-from batchrank.formats.columns import LABELLED
 from batchrank.formats.labelled import relevance
 from batchrank.formats.lines import Lines
+from batchrank.formats.names import LABELLED
 from batchrank.formats.parquet import opened
 from batchrank.job.schema import Columns
 from batchrank.records import Failure

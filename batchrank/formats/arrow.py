@@ -9,7 +9,7 @@ import pyarrow.types as types
 from numpy.typing import NDArray
 
 from batchrank.formats.base import ColumnsError
-from batchrank.formats.columns import Fields, Path
+from batchrank.formats.names import Fields, Path
 from batchrank.records import Floats, Positions
 
 Array: TypeAlias = Any  # pyarrow has no type hints
@@ -80,6 +80,13 @@ def is_text(type_: DataType) -> bool:
     )
 
 
+def is_image(type_: DataType) -> bool:
+    """Whether a plain type can hold images: addresses, paths, bytes, or structs of bytes and path."""
+    if types.is_struct(type_):
+        return all(field.name in ("bytes", "path") and is_text(plain(field.type)) for field in type_)
+    return is_text(type_)
+
+
 def is_identifier(type_: DataType) -> bool:
     """Whether a plain type can hold ids: texts and whole numbers."""
     return is_text(type_) or types.is_integer(type_) or (types.is_decimal(type_) and type_.scale == 0)
@@ -135,6 +142,16 @@ def strings(array: Array, *, missing: str | None = None) -> list[Any]:
     return values
 
 
+def images(array: Array) -> list[Any]:
+    """Images as strings, as bytes, or as dictionaries of both.
+
+    Raises:
+        UnicodeDecodeError: a string that is not UTF-8.
+    """
+    values: list[Any] = decoded(array).to_pylist()
+    return values
+
+
 def texts(array: Array, what: str) -> Array:
     """Ids or texts as an Arrow array of strings.
 
@@ -169,8 +186,13 @@ def lists(array: Array) -> tuple[Array, Positions]:
 
 
 def runs(array: Array) -> Positions:
-    """Where each run of equal neighbours ends; nulls are equal to each other."""
+    """Where each run of equal neighbours ends; nulls are equal to each other, as are structs of equal parts."""
     array = decoded(array)
+    if types.is_struct(array.type):
+        bounds: Positions = np.full(min(len(array), 1), len(array), dtype=np.intp)
+        for field in array.type:
+            bounds = np.union1d(bounds, runs(at(array, (field.name,))))
+        return bounds
     if types.is_null(array.type):
         return np.full(min(len(array), 1), len(array), dtype=np.intp)
     ends: Positions = pc.run_end_encode(array, run_end_type=pa.int64()).run_ends.to_numpy().astype(np.intp)

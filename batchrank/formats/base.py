@@ -7,7 +7,7 @@ from typing import BinaryIO, Protocol, TypeAlias
 from batchrank.errors import Place, QueryError
 from batchrank.formats.storage import stamp
 from batchrank.job.schema import Columns
-from batchrank.records import Failure, Floats, Ranking
+from batchrank.records import Content, Failure, Floats, Ranking
 
 TRUNCATED = "truncated-file"
 """The cause of a failure that ends its whole file."""
@@ -81,8 +81,8 @@ class Segment:
     Attributes:
         place: its first record.
         query_id: the query's id.
-        query: the query's text.
-        documents: the texts; a null one is empty here.
+        query: the query's text or image.
+        documents: texts, images and videos; a null one is an empty text here.
         doc_ids: aligned with ``documents``, None where missing; None when none has an id.
         scores: aligned with ``documents``, NaN where missing; None when none has a score.
         whole: a record of its own; otherwise the next segment may go on with the same query.
@@ -91,8 +91,8 @@ class Segment:
 
     place: Place
     query_id: str
-    query: str
-    documents: Sequence[str]
+    query: Content
+    documents: Sequence[Content]
     doc_ids: Sequence[str | None] | None
     scores: Sequence[float] | Floats | None
     whole: bool

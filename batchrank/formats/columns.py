@@ -13,37 +13,32 @@ A document may have an image or a video in place of its text, a query an image. 
 the image, only the text is looked for: so that data with images can be ranked by its texts.
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from batchrank.formats.base import ColumnsError
+from batchrank.formats.names import (
+    CANDIDATES,
+    DOC_ID,
+    IDS,
+    IMAGE,
+    LABELLED,
+    NESTED_TEXT,
+    QUERY,
+    QUERY_ID,
+    QUERY_IMAGE,
+    SCORE,
+    TEXT,
+    TITLE,
+    VIDEO,
+    Fields,
+    Path,
+    ambiguous,
+    listed,
+    missing,
+    named,
+    pick,
+)
 from batchrank.job.schema import Columns
-
-Path: TypeAlias = tuple[str, ...]
-Fields: TypeAlias = Mapping[str, tuple[str, ...] | None]
-"""The names in a record; an object's value is the names in it, anything else is None."""
-
-QUERY_ID = (("query_id", "qid", "query-id"), ("custom_id",), ("_id", "id"))
-QUERY = (("query", "query_text", "question"), ("text",))
-CANDIDATES = (("candidates", "documents", "docs", "passages", "candidate_docs"),)
-DOC_ID = (("doc_id", "docid", "pid", "did", "corpus-id"), ("_id", "id"))
-IDS = (("candidate_ids", "corpus-ids", "doc_ids", "docids"),)
-LABELLED = ("positive", "negative")
-TEXT = (("text", "passage", "doc", "contents", "content", "body", "document"),)
-NESTED_TEXT = ((*TEXT[0], "segment"),)
-SCORE = (("score",),)
-IMAGE = (("image", "image_url", "image_path", "image_bytes"),)
-VIDEO = (("video", "video_url"),)
-QUERY_IMAGE = (tuple(f"query_{name}" for name in IMAGE[0]),)
-TITLE = "title"
-
-_CAUSES = {
-    "query_id": ("no-query-id", "query id", QUERY_ID),
-    "query": ("null-query", "query", QUERY + QUERY_IMAGE[:1]),
-    "candidates": ("no-candidates", "list of candidates", CANDIDATES),
-    "text": ("no-text", "document text", TEXT + IMAGE + VIDEO),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +151,11 @@ def _labelled_roles(fields: Fields, columns: Columns) -> RecordRoles:
 def _pair_roles(fields: Fields, columns: Columns, sparse: bool) -> RecordRoles:
     texts = [name for name in TEXT[0] if name in fields]
     # An image that could be a part of a pair's document; where the job names the text only, none is.
-    media = columns.image or columns.video or (not columns.text and any(n in fields for n in (*IMAGE[0], *VIDEO[0])))
+    media = (
+        columns.image
+        or columns.video
+        or (not columns.text and any(n in fields for n in (*IMAGE[0], *VIDEO[0])))
+    )
     if not columns.text and not texts and not media:
         if any(name in fields for name in (*IDS[0], *DOC_ID[0])):
             raise ColumnsError(
@@ -168,7 +167,7 @@ def _pair_roles(fields: Fields, columns: Columns, sparse: bool) -> RecordRoles:
         names = ", ".join(CANDIDATES[0] + TEXT[0] + IMAGE[0] + VIDEO[0])
         raise ColumnsError(
             "no-candidates",
-            f"no candidates: none of {names} is among {_list(fields)}; set input.columns.candidates (one record a "
+            f"no candidates: none of {names} is among {listed(fields)}; set input.columns.candidates (one record a "
             "query) or input.columns.text (one record a pair)",
         )
     # `text` is the query's only where no other name is there for it and the document has one of its own.
@@ -197,7 +196,7 @@ def _refuse_shared_id(fields: Fields, columns: Columns, query: Path, document: F
     known_document = columns.doc_id or any(n in fields for n in DOC_ID[0])
     known_document = known_document or any(n in in_document for tier in DOC_ID for n in tier)
     if shared and not known_query and not known_document:
-        raise _ambiguous(
+        raise ambiguous(
             f"{' and '.join(shared)} could be the query's id or the document's", "query_id", "doc_id"
         )
 
@@ -237,7 +236,7 @@ def _query_id(fields: Fields, columns: Columns, query: Path) -> Path:
     outer = pick("query_id", [name for name in fields if name != query[0]], QUERY_ID)
     nested = pick("query_id", inner, QUERY_ID)
     if nested and outer and outer[0] in QUERY_ID[0]:
-        raise _ambiguous(f"{outer[0]} and {query[0]}.{nested[0]} could both be the query's id", "query_id")
+        raise ambiguous(f"{outer[0]} and {query[0]}.{nested[0]} could both be the query's id", "query_id")
     if nested:
         return query[0], nested[0]
     if not outer:
@@ -297,63 +296,3 @@ def _text(fields: Fields, columns: Columns) -> Path:
 
 def _has(fields: Fields, path: Path) -> bool:
     return path[0] in fields and (len(path) == 1 or path[1] in (fields[path[0]] or ()))
-
-
-def named(role: str, fields: Fields, columns: Columns) -> Path | None:
-    """The path that the job names for a role; None when it names none.
-
-    Raises:
-        ColumnsError: nothing of that name is there.
-    """
-    name: str | None = getattr(columns, role)
-    if name is None:
-        return None
-    outer, _, inner = name.partition(".")
-    if name in fields:
-        return (name,)
-    if inner and inner in (fields.get(outer) or ()):
-        return outer, inner
-    for outer, names in fields.items():
-        if role in ("doc_id", "text", "score", "image", "video") and name in (names or ()):
-            return outer, name
-    raise ColumnsError(
-        "unknown-column",
-        f"input.columns.{role} names {name!r}, which is not among {_list(fields)}; correct it",
-    )
-
-
-def pick(role: str, fields: Iterable[str], tiers: tuple[tuple[str, ...], ...]) -> Path | None:
-    """The name that is there of the first tier that has any.
-
-    Raises:
-        ColumnsError: two of one tier are there.
-    """
-    present = set(fields)
-    for tier in tiers:
-        found = [name for name in tier if name in present]
-        if len(found) > 1:
-            label = role.replace("_", " ")
-            raise _ambiguous(f"{' and '.join(found)} could each be the {label}", role)
-        if found:
-            return (found[0],)
-    return None
-
-
-def _ambiguous(what: str, *roles: str) -> ColumnsError:
-    keys = " or ".join(f"input.columns.{role}" for role in roles)
-    return ColumnsError("ambiguous-columns", f"{what}; set {keys} to the right name", ambiguous=True)
-
-
-def missing(role: str, fields: Iterable[str]) -> ColumnsError:
-    """What to say where a role has no name."""
-    cause, label, tiers = _CAUSES[role]
-    names = ", ".join(dict.fromkeys(name for tier in tiers for name in tier))
-    return ColumnsError(
-        cause, f"no {label}: none of {names} is among {_list(fields)}; set input.columns.{role} to its name"
-    )
-
-
-def _list(fields: Iterable[str]) -> str:
-    names = [str(name)[:60] for name in fields]
-    more = f" and {len(names) - 20} more" if len(names) > 20 else ""
-    return f"the names there ({', '.join(names[:20])}{more})" if names else "the names there (it has none)"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from batchrank.formats.base import ColumnsError
-from batchrank.formats.columns import (
+from batchrank.formats.names import (
     CANDIDATES,
     DOC_ID,
     IDS,

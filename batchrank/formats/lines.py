@@ -15,7 +15,7 @@ MAX_LINE = 64 * 1024 * 1024
 
 _BOM = b"\xef\xbb\xbf"
 # Asking a file for its position takes as long as reading a short line.
-_GAUGED_LINES = 64
+_GAUGED_LINES = 16
 
 
 class Lines:
@@ -55,6 +55,8 @@ class Lines:
             while line and not line.endswith(b"\n"):
                 line = text.readline(BUFFER)
             yield self.number, None
+        if self._source.path is not None:
+            self._source.gauge.at(1)
 
 
 def too_long() -> str:

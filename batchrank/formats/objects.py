@@ -11,21 +11,15 @@ import numpy as np
 
 from batchrank.errors import Place, QueryError
 from batchrank.formats.base import ColumnsError, Item, Segment, Source, Unrecognised
-from batchrank.formats.columns import (
-    LABELLED,
-    DocumentRoles,
-    Fields,
-    Path,
-    RecordRoles,
-    document_roles,
-    record_roles,
-    refuse_plain,
-)
+from batchrank.formats.columns import DocumentRoles, RecordRoles, document_roles, record_roles, refuse_plain
 from batchrank.formats.labelled import Labels
+from batchrank.formats.names import LABELLED, Fields, Path
 from batchrank.formats.values import (
+    document_content,
     document_text,
     identifier,
     kind,
+    query_content,
     query_identifier,
     query_text,
     score,
@@ -33,10 +27,10 @@ from batchrank.formats.values import (
     unequal,
 )
 from batchrank.job.schema import Columns
-from batchrank.records import Failure, Floats
+from batchrank.records import Content, Failure, Floats
 
 Object: TypeAlias = dict[str, Any]
-Parts: TypeAlias = tuple[Sequence[str], Sequence[str | None] | None, Sequence[float] | Floats | None]
+Parts: TypeAlias = tuple[Sequence[Content], Sequence[str | None] | None, Sequence[float] | Floats | None]
 T = TypeVar("T")
 
 _PLAIN: set[type] = {str, type(None)}
@@ -60,18 +54,18 @@ class Objects:
             message = f"the line holds {kind(record)}, not an object; write one object a line"
             return Failure(place, None, "wrong-type", message)
         try:
-            roles = _cached(self._record_roles, record, lambda fields: record_roles(fields, self._columns))
+            roles = _cached(self._record_roles, record, self._find_record)
             if roles.labelled:
                 given = _get(record, roles.query_id) if roles.query_id else None
                 lists = [record[name] for name in LABELLED]
-                return self._labels.item(place, given, _get(record, roles.query), *lists)
+                return self._labels.item(place, given, _get(record, roles.query or ()), *lists)
             query_id = query_identifier(_get(record, roles.query_id))
         except ColumnsError as error:
             return Unrecognised.of(place, error)
         except QueryError as error:
             return Failure(place, None, error.cause, str(error))
         try:
-            query = query_text(_get(record, roles.query))
+            query = _query(record, roles)
             documents, ids, scores = self._documents(record, roles)
         except ColumnsError as error:
             return Unrecognised.of(place, error, query_id)
@@ -91,17 +85,19 @@ class Objects:
         kinds = set(map(type, candidates))
         ids = None if roles.ids is None else _ids(_get(record, roles.ids), len(candidates))
         if kinds <= _PLAIN:
-            refuse_plain(self._columns)
+            refuse_plain(self._columns, sparse=True)
             return [text or "" for text in candidates], ids, None
         alike = self._alike(candidates) if kinds == {dict} else None
         texts, own_ids, scores = self._one_by_one(candidates) if alike is None else alike
         return texts, own_ids if ids is None else ids, scores
 
     def _alike(self, candidates: list[Object]) -> Parts | None:
-        """The columns of candidates that all have the same keys; None when any of them is peculiar."""
+        """The columns of candidates that are texts with the same keys; None when any of them is peculiar."""
         if len(set(map(tuple, candidates))) > 1:
             return None
         roles = self._roles_of(candidates[0])
+        if roles.text is None or roles.visual:
+            return None
         try:
             texts = _column(candidates, roles.text, _PLAIN)
             titles = _column(candidates, roles.title, _PLAIN) if roles.title else None
@@ -130,7 +126,7 @@ class Objects:
             scores.append(value)
         return texts, ids, scores
 
-    def _candidate(self, candidate: object) -> tuple[str, str | None, float]:
+    def _candidate(self, candidate: object) -> tuple[Content, str | None, float]:
         if candidate is None or type(candidate) is str:
             return candidate or "", None, score(None)
         if type(candidate) is not dict:
@@ -138,7 +134,13 @@ class Objects:
         return _parts(candidate, self._roles_of(candidate))
 
     def _roles_of(self, candidate: Object) -> DocumentRoles:
-        return _cached(self._document_roles, candidate, lambda fields: document_roles(fields, self._columns))
+        return _cached(self._document_roles, candidate, self._find_document)
+
+    def _find_record(self, fields: Fields) -> RecordRoles:
+        return record_roles(fields, self._columns, sparse=True)
+
+    def _find_document(self, fields: Fields) -> DocumentRoles:
+        return document_roles(fields, self._columns, sparse=True)
 
 
 def _cached(cache: dict[object, T], record: Object, find: Callable[[Fields], T]) -> T:
@@ -184,9 +186,16 @@ def _ids(values: Any, documents: int) -> list[str | None]:
     return [identifier(value, "a candidate's id") for value in values]
 
 
-def _parts(record: Object, roles: DocumentRoles) -> tuple[str, str | None, float]:
-    text = document_text(_get(record, roles.text))
-    if roles.title:
-        text = titled(document_text(_get(record, roles.title)), text)
+def _query(record: Object, roles: RecordRoles) -> Content:
+    text = _get(record, roles.query) if roles.query else None
+    return query_content(text, _get(record, roles.query_image)) if roles.query_image else query_text(text)
+
+
+def _parts(record: Object, roles: DocumentRoles) -> tuple[Content, str | None, float]:
+    text = document_text(_get(record, roles.text)) if roles.text else ""
+    title = document_text(_get(record, roles.title)) if roles.title else ""
+    image = _get(record, roles.image) if roles.image else None
+    video = _get(record, roles.video) if roles.video else None
+    found = document_content(text, title, image, video) if roles.visual else titled(title, text)
     doc_id = identifier(_get(record, roles.doc_id), "the document's id") if roles.doc_id else None
-    return text, doc_id, score(_get(record, roles.score)) if roles.score else score(None)
+    return found, doc_id, score(_get(record, roles.score)) if roles.score else score(None)

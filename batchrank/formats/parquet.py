@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 
 from batchrank.errors import Place
 from batchrank.formats.base import ColumnsError, Item, Source, Unrecognised, cut, unreadable
-from batchrank.formats.columns import LABELLED, Path
 from batchrank.formats.labelled import Labels
+from batchrank.formats.names import LABELLED, Path
 from batchrank.formats.rows import certified, merge_row
 from batchrank.formats.storage import filesystem
 from batchrank.formats.tables import Layout, items, layout
@@ -88,8 +88,9 @@ def _leaves(file: Any, where: Layout) -> list[int]:
     roles, document = where.record, where.document
     parts: list[Path] = []
     if document is not None:
-        parts = [p for p in (document.text, document.title, document.doc_id, document.score) if p]
-    exact = {".".join(path) for path in (roles.query_id, roles.query)}
+        found = (document.text, document.title, document.doc_id, document.score, document.video)
+        parts = [p for p in (*found, *_image(document.image)) if p]
+    exact = {".".join(p) for p in (roles.query_id, roles.query, *_image(roles.query_image)) if p}
     lists = ".".join(roles.candidates or ())
     beside = tuple(f"{n}." for n in ((".".join(roles.ids or ())), *(LABELLED if roles.labelled else ())) if n)
     ends = tuple("." + ".".join(path) for path in parts)
@@ -103,6 +104,11 @@ def _leaves(file: Any, where: Layout) -> list[int]:
         or path.startswith(beside)
         or (lists and f"{path}.".startswith(f"{lists}.") and (not ends or path.endswith(ends)))
     ]
+
+
+def _image(path: Path | None) -> list[Path]:
+    """Where an image may be: a column of its own, or one of bytes and path."""
+    return [path, (*path, "bytes"), (*path, "path")] if path else []
 
 
 _RANKING = pa.schema(

@@ -14,19 +14,21 @@ from batchrank.errors import Place, QueryError
 from batchrank.formats import arrow
 from batchrank.formats.arrow import Array, DataType
 from batchrank.formats.base import ColumnsError, Item, Segment
-from batchrank.formats.columns import (
-    LABELLED,
-    DocumentRoles,
-    Path,
-    RecordRoles,
-    document_roles,
-    record_roles,
-    refuse_plain,
-)
+from batchrank.formats.columns import DocumentRoles, RecordRoles, document_roles, record_roles, refuse_plain
 from batchrank.formats.labelled import Labels
-from batchrank.formats.values import query_identifier, query_text, titled, unequal
+from batchrank.formats.names import LABELLED, Path
+from batchrank.formats.values import (
+    document_content,
+    query_content,
+    query_identifier,
+    query_text,
+    titled,
+    unequal,
+)
 from batchrank.job.schema import Columns
-from batchrank.records import Failure, Floats
+from batchrank.records import Content, Failure, Floats
+
+_IMAGES = "strings, bytes, or structs of bytes and path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ def layout(schema: Any, columns: Columns) -> Layout:
     roles = record_roles(arrow.fields_of(schema), columns)
     _require(schema, roles.query_id, "the query id", arrow.is_identifier, "strings or whole numbers")
     _require(schema, roles.query, "the query", arrow.is_text, "strings")
+    _require(schema, roles.query_image, "the query's image", arrow.is_image, _IMAGES)
     if roles.ids and not arrow.is_list(arrow.type_at(schema, roles.ids)):
         raise ColumnsError(
             "wrong-type", f"the candidates' ids ({'.'.join(roles.ids)}) are no lists; write lists"
@@ -77,6 +80,8 @@ def layout(schema: Any, columns: Columns) -> Layout:
 def _checked(type_: DataType, roles: DocumentRoles | None) -> DocumentRoles | None:
     if roles is not None:
         _require(type_, roles.text, "the document's text", arrow.is_text, "strings")
+        _require(type_, roles.image, "the document's image", arrow.is_image, _IMAGES)
+        _require(type_, roles.video, "the document's video", arrow.is_text, "strings")
         _require(type_, roles.title, "the document's title", arrow.is_text, "strings")
         _require(type_, roles.doc_id, "the document's id", arrow.is_identifier, "strings or whole numbers")
         _require(type_, roles.score, "the score", arrow.is_number, "numbers")
@@ -125,12 +130,25 @@ def _labelled(row: Array, where: Layout, place: Place, labels: Labels) -> Item:
     roles = where.record
     try:
         given = arrow.strings(arrow.at(row, roles.query_id))[0] if roles.query_id else None
-        query = arrow.at(row, roles.query).to_pylist()[0]
+        query = arrow.at(row, roles.query or ()).to_pylist()[0]
         lists = [arrow.strings(arrow.lists(arrow.at(row, (name,)))[0]) for name in LABELLED]
     except UnicodeDecodeError as error:
         wrong = f"a text in the row is not UTF-8 ({error.reason}); write it as UTF-8"
         return Failure(place, None, "invalid-utf8", wrong)
     return labels.item(place, given, query, *lists)
+
+
+class _Queries:
+    """The queries of a batch."""
+
+    def __init__(self, rows: Array, roles: RecordRoles) -> None:
+        self._texts = arrow.strings(arrow.at(rows, roles.query)) if roles.query else [None] * len(rows)
+        self._images = arrow.images(arrow.at(rows, roles.query_image)) if roles.query_image else None
+
+    def __getitem__(self, row: int) -> Content:
+        if self._images is None:
+            return query_text(self._texts[row])
+        return query_content(self._texts[row], self._images[row])
 
 
 class _Documents:
@@ -140,19 +158,42 @@ class _Documents:
         self._ids: list[str | None] | None = None
         self._scores: Floats | None = None
         self._wrong: NDArray[np.bool_] | None = None
-        self._texts = arrow.strings(array if roles is None else arrow.at(array, roles.text), missing="")
+        self._visual = roles is not None and roles.visual
         if roles is None:
+            self._texts = arrow.strings(array, missing="")
             return
-        if roles.title:
-            titles = arrow.strings(arrow.at(array, roles.title), missing="")
+        missing: list[Any] = [None] * len(array) if self._visual else []
+        self._texts = arrow.strings(arrow.at(array, roles.text), missing="") if roles.text else missing
+        titles = arrow.strings(arrow.at(array, roles.title), missing="") if roles.title else missing
+        if self._visual:
+            self._titles = titles
+            self._images = arrow.images(arrow.at(array, roles.image)) if roles.image else missing
+            self._videos = arrow.strings(arrow.at(array, roles.video)) if roles.video else missing
+        elif roles.title:
             self._texts = list(map(titled, titles, self._texts))
         if roles.doc_id:
             self._ids = arrow.strings(arrow.at(array, roles.doc_id))
         if roles.score:
             self._scores, self._wrong = arrow.numbers(arrow.at(array, roles.score))
 
+    def _contents(self, start: int, end: int, place: Place, *, whole: bool) -> list[Content]:
+        """The documents from ``start`` up to ``end``; an error names the one to blame."""
+        found: list[Content] = []
+        for i in range(start, end):
+            try:
+                content = document_content(
+                    self._texts[i] or "", self._titles[i] or "", self._images[i], self._videos[i]
+                )
+            except QueryError as error:
+                number = i - start
+                where = f"candidate {number + 1} of the list" if whole else str(_later(place, number))
+                error.args = (f"{where}: {error}",)
+                raise
+            found.append(content)
+        return found
+
     def segment(
-        self, start: int, end: int, place: Place, query_id: str, query: str, *, whole: bool
+        self, start: int, end: int, place: Place, query_id: str, query: Content, *, whole: bool
     ) -> Segment:
         """The documents from ``start`` up to ``end`` as those of a query."""
         if self._wrong is not None and self._wrong[start:end].any():
@@ -160,13 +201,16 @@ class _Documents:
             raise QueryError("bad-score", message)
         ids = None if self._ids is None else self._ids[start:end]
         scores = None if self._scores is None else self._scores[start:end]
-        return Segment(place, query_id, query, self._texts[start:end], ids, scores, whole)
+        texts: list[Content] = self._texts[start:end]
+        if self._visual:
+            texts = self._contents(start, end, place, whole=whole)
+        return Segment(place, query_id, query, texts, ids, scores, whole)
 
 
 def _whole(rows: Array, where: Layout, place: Place) -> list[Item]:
     """One row a query."""
     ids = arrow.strings(arrow.at(rows, where.record.query_id))
-    queries = arrow.strings(arrow.at(rows, where.record.query))
+    queries = _Queries(rows, where.record)
     flat, offsets = arrow.lists(arrow.at(rows, where.record.candidates or ()))
     documents = _Documents(flat, where.document)
     bounds = offsets.tolist()
@@ -177,9 +221,7 @@ def _whole(rows: Array, where: Layout, place: Place) -> list[Item]:
 
     def row(i: int, query_id: str) -> Segment:
         here = _later(place, i)
-        found = documents.segment(
-            bounds[i], bounds[i + 1], here, query_id, query_text(queries[i]), whole=True
-        )
+        found = documents.segment(bounds[i], bounds[i + 1], here, query_id, queries[i], whole=True)
         if given is None:
             return found
         beside = given[starts[i] : starts[i + 1]]
@@ -191,17 +233,20 @@ def _whole(rows: Array, where: Layout, place: Place) -> list[Item]:
 
 
 def _pairs(rows: Array, where: Layout, place: Place) -> list[Item]:
-    """One row a pair: each run of equal query ids and texts is a segment."""
-    ids, queries = arrow.at(rows, where.record.query_id), arrow.at(rows, where.record.query)
-    ends = np.union1d(arrow.runs(ids), arrow.runs(queries))
+    """One row a pair: each run of equal query ids and queries is a segment."""
+    roles = where.record
+    ids = arrow.at(rows, roles.query_id)
+    ends = arrow.runs(ids)
+    for path in (roles.query, roles.query_image):
+        ends = np.union1d(ends, arrow.runs(arrow.at(rows, path))) if path else ends
     starts = np.concatenate([[0], ends[:-1]]).astype(np.intp)
     run_ids = arrow.strings(ids.take(pa.array(starts)))
-    texts = arrow.strings(queries.take(pa.array(starts)))
+    queries = _Queries(rows.take(pa.array(starts)), roles)
     documents = _Documents(rows, where.document)
 
     def run(i: int, query_id: str) -> Segment:
-        here, query = _later(place, int(starts[i])), query_text(texts[i])
-        return documents.segment(int(starts[i]), int(ends[i]), here, query_id, query, whole=False)
+        here = _later(place, int(starts[i]))
+        return documents.segment(int(starts[i]), int(ends[i]), here, query_id, queries[i], whole=False)
 
     found: list[Item] = []
     for i, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):

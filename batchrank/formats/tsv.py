@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from batchrank.formats.columns import DOC_ID, QUERY_ID
+from batchrank.formats.names import DOC_ID, QUERY_ID
 
 Fields: TypeAlias = list[str]
 

@@ -1,8 +1,12 @@
-"""What a single value may be: an id, a query, a text, a score; the same for every format."""
+"""What a single value may be: an id, a query, a text, an image, a score; the same for every format."""
 
 from batchrank.errors import QueryError
+from batchrank.records import Content, Image, Video
 
 NAN = float("nan")
+_WRITE_IMAGE = (
+    "write an address, a data URI, a path below image_root, or bytes in a binary column or {bytes, path}"
+)
 
 _TYPES = {
     bool: "true or false",
@@ -11,6 +15,7 @@ _TYPES = {
     str: "a string",
     list: "a list",
     dict: "an object",
+    bytes: "bytes",
     type(None): "null",
 }
 
@@ -58,6 +63,80 @@ def query_text(value: object) -> str:
     if not value or value.isspace():
         raise QueryError("empty-query", "the query is empty; write its text, or remove the record")
     return value
+
+
+def query_content(text: object, image: object) -> Content:
+    """A query: a text or an image.
+
+    Raises:
+        QueryError: it is neither or both, or of a wrong type.
+    """
+    picture = _image(image, "the query's image")
+    if picture is None:
+        return query_text(text)
+    if text is not None and not (type(text) is str and _blank(text)):
+        raise QueryError(
+            "text-and-media",
+            "a query is a text or an image, not both: leave one of them out, or set input.columns.query to the one "
+            "that is meant",
+        )
+    return picture
+
+
+def document_content(text: str, title: str, image: object, video: object) -> Content:
+    """A document: an image, a video, or else a text below its title; empty when there is none of them.
+
+    A title beside an image or a video only describes it.
+
+    Raises:
+        QueryError: it is several of them, or one is of a wrong type.
+    """
+    picture = _image(image, "the document's image")
+    if video is not None and type(video) is not str:
+        raise QueryError("wrong-type", f"the document's video is {kind(video)}; write its address")
+    film = None if video is None or _blank(video) else Video(video)
+    if picture is None and film is None:
+        return titled(title, text)
+    given = [
+        name
+        for name, there in (
+            ("text", not _blank(text)),
+            ("image", picture is not None),
+            ("video", film is not None),
+        )
+        if there
+    ]
+    if len(given) > 1:
+        raise QueryError(
+            "text-and-media",
+            f"a document is a text, an image or a video, not several: this one has {' and '.join(given)}; leave one "
+            "of them out, or set input.columns.text to rank by the texts only",
+        )
+    return picture or film or ""
+
+
+def _image(value: object, what: str) -> Image | None:
+    """An image as it is given, or as an object ``{bytes, path}``, as data sets have it; None where there is none."""
+    if type(value) is dict:
+        if value and not value.keys() <= {"bytes", "path"}:
+            raise QueryError(
+                "wrong-type", f"{what} is an object of {', '.join(map(str, value))[:80]}; {_WRITE_IMAGE}"
+            )
+        inner = value.get("bytes")
+        if inner is not None and type(inner) is not bytes:
+            raise QueryError("wrong-type", f"the bytes of {what} are {kind(inner)}; {_WRITE_IMAGE}")
+        value = value.get("path") if inner is None else inner
+    if value is None:
+        return None
+    if type(value) is bytes:
+        return Image(value) if value else None
+    if type(value) is not str:
+        raise QueryError("wrong-type", f"{what} is {kind(value)}; {_WRITE_IMAGE}")
+    return None if _blank(value) else Image(value)
+
+
+def _blank(text: str) -> bool:
+    return not text or text.isspace()
 
 
 def document_text(value: object) -> str:

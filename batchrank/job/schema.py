@@ -29,6 +29,8 @@ class Columns(_Section):
     doc_id: str | None = None
     text: str | None = None
     score: str | None = None
+    image: str | None = None
+    video: str | None = None
 
 
 class Input(_Section):
@@ -151,9 +153,13 @@ class Rate(_Section):
         try:
             part = Fraction(str(value))
         except (ValueError, ZeroDivisionError):
-            raise ValueError(f"{value!r} is no part of the quota; write a number such as 0.25, or 1/4") from None
+            raise ValueError(
+                f"{value!r} is no part of the quota; write a number such as 0.25, or 1/4"
+            ) from None
         if not 0 < part <= 1:
-            raise ValueError(f"{value} is no part of the quota; write a number above 0 and up to 1, or such as 1/4")
+            raise ValueError(
+                f"{value} is no part of the quota; write a number above 0 and up to 1, or such as 1/4"
+            )
         return value
 
     @property
@@ -273,7 +279,9 @@ class Job(_Section):
             if getattr(self, parameter) is not None and parameter not in card.parameters:
                 raise JobError(f"{parameter}: {card.name} does not accept it; remove the key")
         if self.gate and self.output and self.output.path == "-":
-            raise JobError("gate: standard output can't be compared with anything; set output.path to a folder")
+            raise JobError(
+                "gate: standard output can't be compared with anything; set output.path to a folder"
+            )
         out = self.output
         if out and out.path == "-" and "format" in out.model_fields_set and out.format != "jsonl":
             raise JobError("output.format: standard output carries JSON lines only; remove the key")

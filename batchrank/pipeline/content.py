@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from batchrank.errors import JobError, QueryError
 from batchrank.job import Job
 from batchrank.media import Sources
-from batchrank.passages import Passages, Splitter, deeper, refuse_long
+from batchrank.passages import Passages, Splitter, deeper, refuse_long, too_long
 from batchrank.records import Content, Failure, Query
 from batchrank.shard import QueryShards, Sharder
 
@@ -20,6 +20,7 @@ class Ready:
         top_k: the depth that must be exact.
         passages: what is sent in its documents' place, when some were cut.
         faults: its documents that can't be sent.
+        truncated: its documents that the API will cut; 0 where that can't be told exactly.
     """
 
     query: Query
@@ -27,6 +28,7 @@ class Ready:
     top_k: int
     passages: Passages | None = None
     faults: list[Failure] = field(default_factory=list)
+    truncated: int = 0
 
     @property
     def visual(self) -> bool:
@@ -72,9 +74,15 @@ class Preparer:
             refuse_long(query, self._sharder.counter, self._sharder.limits.item_tokens)
         passages = self._splitter.passages(query) if self._splitter else None
         if passages is None:
-            return Ready(query, self._sharder.shards(query), self._top_k, None, faults)
+            return Ready(
+                query, self._sharder.shards(query), self._top_k, None, faults, self._truncated(query)
+            )
         top_k = deeper(self._top_k, passages)
         return Ready(query, self._sharder.shards(passages.query), top_k, passages, faults)
+
+    def _truncated(self, query: Query) -> int:
+        counter = self._sharder.counter
+        return len(too_long(query, counter, self._sharder.limits.item_tokens)) if counter.exact else 0
 
     def _encoded(self, query: Query) -> tuple[Query, list[Failure]]:
         """A query with its images and videos ready to be sent, and the documents that can't be.

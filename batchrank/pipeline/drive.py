@@ -40,10 +40,11 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranked:
-    """A ranking, and the documents in it that the API refused."""
+    """A ranking, the documents in it that could not be sent or were refused, and how many the API cut."""
 
     ranking: Ranking
     refused: list[Failure]
+    truncated: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +156,7 @@ class Driver:
         if ready.passages is not None:
             merged = ready.passages.fold(merged)
         refused = [_refusal(ready.sent, i, why) for i, why in sorted(meter.refused, key=lambda item: item[0])]
-        return Ranked(Ranking.of(ready.query, merged, took), ready.faults + refused)
+        return Ranked(Ranking.of(ready.query, merged, took), ready.faults + refused, ready.truncated)
 
 
 def _refusal(query: Query, document: int, why: Rejection) -> Failure:

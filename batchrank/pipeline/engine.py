@@ -91,7 +91,7 @@ async def engine(
         places = Places(concurrency if isinstance(concurrency, int) else None)
         dispatcher = Dispatcher(limiter, places)
         spend = Spend(
-            job.price,
+            job.price.dearest if job.price else None,  # a cap must hold whatever the requests hold
             max_cost=job.budget.max_cost,
             max_tokens=job.budget.max_tokens,
             spent_tokens=spent.all_tokens,

@@ -9,7 +9,6 @@ import numpy as np
 from batchrank.pipeline.drive import Ranked
 from batchrank.records import Ranking
 
-
 DOCUMENT_CAUSES = frozenset({"missing-document"})
 """Causes of dead letters about one document, whose query is ranked all the same."""
 
@@ -23,7 +22,8 @@ class Totals:
         failed: queries and records that could not be ranked.
         documents: candidates of the ranked queries.
         unscored: candidates without a score: blank, or refused by the API.
-        refused: candidates that the API refused.
+        refused: candidates that could not be sent, or that the API refused.
+        truncated: candidates longer than ``item_tokens``, which the API cut; 0 with an inexact tokenizer.
         chunks: requests of the first passes.
         requests: answered requests in all.
         sent: documents in those requests.
@@ -41,6 +41,7 @@ class Totals:
     documents: int = 0
     unscored: int = 0
     refused: int = 0
+    truncated: int = 0
     chunks: int = 0
     requests: int = 0
     sent: int = 0
@@ -60,18 +61,19 @@ class Totals:
         self.documents += len(ranking)
         self.unscored += _unscored(ranking)
         self.refused += len(ranked.refused)
+        self.truncated += ranked.truncated
         self.chunks += cost.chunks
         self.requests += cost.requests
         self.sent += cost.documents
         self.one_pass += len(merge.order)
         self.tokens += cost.tokens
-        self.certified += merge.certified >= min(top_k, len(merge.order) - len(ranked.refused))
+        self.certified += merge.certified >= min(top_k, int(np.isfinite(merge.scores).sum()))
         _count(self.methods, merge.method)
         if cost.chunks > 1:
             self.multi_chunk += 1
             _count(self.verdicts, merge.verdict)
-        for _ in ranked.refused:
-            _count(self.causes, "document-refused")
+        for failure in ranked.refused:
+            _count(self.causes, failure.cause)
 
     def fail(self, cause: str) -> None:
         """Count one query or record that could not be ranked, or one document that is missing from a ranking."""

@@ -12,7 +12,7 @@ from batchrank.errors import Place, QueryError
 from batchrank.formats import Segment
 from batchrank.formats.base import TRUNCATED
 from batchrank.read.seen import SeenIds
-from batchrank.records import Failure, Floats, Query
+from batchrank.records import Content, Failure, Floats, Query
 
 
 def queries(items: Iterable[Segment | Failure], seen: SeenIds) -> Iterator[Query | Failure]:
@@ -80,7 +80,7 @@ class _Group:
         first = self._first
         return Query.from_columns(first.query_id, first.query, ids, texts, scores, first.place)
 
-    def _columns(self) -> tuple[Sequence[str], Sequence[str], Sequence[float] | Floats | None]:
+    def _columns(self) -> tuple[Sequence[Content], Sequence[str], Sequence[float] | Floats | None]:
         parts = [self._first, *self._more]
         raw: Sequence[str | None] | None
         if len(parts) == 1:
@@ -113,11 +113,11 @@ def _duplicate(segment: Segment, earlier: Place) -> Failure:
     return Failure(segment.place, segment.query_id, "duplicate-query", message)
 
 
-def _check(texts: Sequence[str], ids: Sequence[str]) -> None:
+def _check(texts: Sequence[Content], ids: Sequence[str]) -> None:
     """Refuse what can't be ranked, or not without mixing documents up.
 
     Raises:
-        QueryError: no candidates, none with a text, or two with one id.
+        QueryError: no candidates, all blank, or two with one id.
     """
     if not texts:
         raise QueryError("no-candidates", "the query has no candidates; give it some, or remove the record")
@@ -129,7 +129,7 @@ def _check(texts: Sequence[str], ids: Sequence[str]) -> None:
             f"document id {again!r} comes twice among the query's candidates, as number {first[again]} and number "
             f"{second}; keep one of them, or give each its own id",
         )
-    if not any(text and not text.isspace() for text in texts):
+    if not any(text if not isinstance(text, str) else text and not text.isspace() for text in texts):
         raise QueryError(
             "all-documents-blank", f"all {len(texts)} documents of the query are empty; fill in their texts"
         )

@@ -1,8 +1,9 @@
 """Stage 3: a chunk -> its scores. Ledger, turn, HTTP, retry; every answer is durable before it is used."""
 
 from batchrank.send.counts import Counts, Errand, Meter
-from batchrank.send.dispatch import Dispatcher, Places
+from batchrank.send.dispatch import Dispatcher
 from batchrank.send.http import Http
+from batchrank.send.places import Places
 from batchrank.send.sender import SAMPLE, Sender
 from batchrank.send.spend import Spend
 

@@ -1,5 +1,6 @@
 """The only place that speaks HTTP: one attempt, its answer or its rejection."""
 
+import io
 import time
 from dataclasses import replace
 from types import TracebackType
@@ -18,6 +19,8 @@ from batchrank.wire import Codec
 from batchrank.wire.results import error
 
 _MESSAGE_LIMIT = 500
+_DIRECT = 2**20
+"""Bytes of a body that are written at once; a larger one goes out piece by piece, so that the event loop goes on."""
 _SNIPPET = 120
 
 
@@ -84,7 +87,8 @@ class Http:
         """
         assert self._session is not None
         try:
-            async with self._session.post(self._url, data=body, allow_redirects=False) as response:
+            payload = body if len(body) <= _DIRECT else io.BytesIO(body)
+            async with self._session.post(self._url, data=payload, allow_redirects=False) as response:
                 data = await self._read(response)
                 return self._decode(response, data, documents)
         except aiohttp.ClientConnectorCertificateError as fault:

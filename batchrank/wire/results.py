@@ -10,6 +10,7 @@ from batchrank.errors import MalformedAnswerError
 from batchrank.records import Floats
 
 _MESSAGE_LIMIT = 500
+_FINE = ("0", "200")
 
 
 def mapping(data: object, what: str = "answer") -> dict[str, Any]:
@@ -84,7 +85,7 @@ def first_tokens(data: object, paths: Sequence[Sequence[str]]) -> int | None:
 def error(data: object) -> tuple[str, str, str] | None:
     """Code, message and request id of an error in any of its shapes; None when the value isn't an error.
 
-    1. ``{"code", "message", "request_id"}``, also inside an HTTP 200 (where an empty code is no error);
+    1. ``{"code", "message", "request_id"}``, also inside an HTTP 200 (where an empty code, 0 or 200 is no error);
     2. ``{"error": {"code" | "type", "message"}}`` or ``{"error": "text", "error_type"}``;
     3. ``{"message"}`` or ``{"detail"}`` alone.
     """
@@ -97,7 +98,7 @@ def error(data: object) -> tuple[str, str, str] | None:
         return _text(code), _text(nested.get("message")), request_id or _text(nested.get("request_id"))
     if isinstance(nested, str):
         return _text(data.get("error_type")), _text(nested), request_id
-    if data.get("code"):
+    if data.get("code") and str(data["code"]) not in _FINE:
         return _text(data["code"]), _text(data.get("message")), request_id
     if not {"results", "output", "data"} & data.keys():
         message = data.get("message") or data.get("detail")
