@@ -10,7 +10,7 @@ from batchrank.errors import (
     RunStoppedError,
     StoppedError,
 )
-from batchrank.job import Budget, Endpoint, Job, Limits, Merge, Rate, Retry, load_job
+from batchrank.job import Budget, Endpoint, Gate, Job, Limits, Merge, Rate, Retry, load_job
 from batchrank.pipeline import Options, Report, rerank, run
 from batchrank.records import Candidate, Failure, Query, Ranking
 from batchrank.version import __version__
@@ -25,6 +25,7 @@ __all__ = [
     "Job",
     "Budget",
     "Endpoint",
+    "Gate",
     "Limits",
     "Merge",
     "Rate",

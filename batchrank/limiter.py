@@ -9,7 +9,7 @@ Where that can't be kept:
 2. rpm/60 is no whole number and its whole part wastes too much of it (2.5%; 10% where the quota is shared, as other
    processes round too): requests are evenly spaced, and a second holds the next whole number. The minute holds.
 
-**Use.** A caller that always has a request ready gets 98.5% of the quota; at the least 97% of the requests (90%
+**Use.** A caller that always has a request ready gets 98% of the quota; at the least 97% of the requests (90%
 of a share) where rpm/60 is no whole number, and 97% of the tokens where a request takes a fiftieth of tpm/60.
 Larger ones use what whole requests fill of a second: two of 0.4 x tpm/60 are all that one second can hold.
 
@@ -20,10 +20,11 @@ a little longer than a second and a minute, because requests arrive less evenly 
 such as aiolimiter's, admits burst + rate in a second: to promise as much it must give up 7% of 60 requests a second.
 Nor can it charge two accounts at one time, correct an account or change its rate.
 
-**429s.** Requests or tokens refused: that account slows to 70%, at most once in two seconds, and all pause for
-a moment; two seconds after the last refusal it recovers, by 3% of the quota a second up to near where it was
-refused, then by 1%. Growth refused: back to the slow start of requests that every run begins with, from lower and
-for longer.
+**429s.** One or two requests refused, for requests or for tokens, may be bad luck on the way to a server that counts
+strictly: that account slows to 95%, and all pause for a moment. More of them within two seconds mean that the quota
+is smaller than told: 70%, and a pause of a second. Two seconds after the last refusal it recovers, by 3% of the quota
+a second up to near where it was refused, then by 1%. Growth refused: back to the slow start of requests that every
+run begins with, from lower and for longer.
 """
 
 import asyncio
@@ -37,13 +38,14 @@ Kind = Literal["requests", "tokens", "growth"]
 
 _UNLIMITED = 1e15  # a minute: an account without a quota still has numbers to count with
 _PACE = 0.985
-_SECOND, _MINUTE = 1.01, 60.05
+_SECOND, _MINUTE = 1.02, 60.05
 _TOLERANCE = 0.01
 _LEAST_SLEEP = 0.001
 _WASTE, _SHARED_WASTE = 0.975, 0.9
-_SLOWER, _SLOWEST = 0.7, 1 / 64
+_SLIGHTLY, _SLOWER, _SLOWEST = 0.95, 0.7, 1 / 64
+_MANY = 3
 _INCIDENT, _HOLD = 2.0, 2.0
-_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+_MOMENT, _PAUSE, _LONGEST_PAUSE = 0.1, 1.0, 60.0
 _FAST, _CAREFUL, _NEAR = 0.03, 0.01, 0.9
 _START, _START_REQUESTS, _RAMP, _LONGEST_RAMP, _IDLE = 0.25, 10.0, 3.0, 60.0, 30.0
 
@@ -131,13 +133,12 @@ class Limiter:
         now = asyncio.get_running_loop().time()
         self._throttled[kind] += 1
         if kind == "growth":
-            fresh = self._ramp.again(now)
+            pause = _PAUSE if self._ramp.again(now) else 0.0
         else:
-            fresh = (self._requests if kind == "requests" else self._tokens).slow_down(now)
+            pause = (self._requests if kind == "requests" else self._tokens).slow_down(now)
         if retry_after is not None and retry_after > 0:
-            self._paused_until = max(self._paused_until, now + min(retry_after, _LONGEST_PAUSE))
-        elif fresh:
-            self._paused_until = max(self._paused_until, now + _PAUSE)
+            pause = min(retry_after, _LONGEST_PAUSE)
+        self._paused_until = max(self._paused_until, now + pause)
 
     def pace(self, tokens: int) -> float:
         """Requests a second that may be sent at most if each takes so many tokens, slowed down as they are now."""
@@ -187,6 +188,7 @@ class _Account:
         self._due = -math.inf
         self._refused_at = -math.inf
         self._refused_speed = 1.0
+        self._refusals = 0
         self._recovered_at = 0.0
 
     @property
@@ -215,15 +217,18 @@ class _Account:
             self._second.add(now, more)
             self._minute.add(now, more)
 
-    def slow_down(self, now: float) -> bool:
-        """Whether this is news: one incident refuses many requests that are on their way."""
+    def slow_down(self, now: float) -> float:
+        """Seconds to pause: one incident refuses many requests that are on their way, and counts once."""
         self._recover(now)
         self._recovered_at = now + _HOLD
-        if now - self._refused_at < _INCIDENT:
-            return False
-        self._refused_at, self._refused_speed = now, self.speed
-        self.speed = max(self.speed * _SLOWER, _SLOWEST)
-        return True
+        if now - self._refused_at >= _INCIDENT:
+            self._refused_at, self._refused_speed, self._refusals = now, self.speed, 0
+        self._refusals += 1
+        if self._refusals not in (1, _MANY):
+            return 0.0
+        slower, pause = (_SLIGHTLY, _MOMENT) if self._refusals == 1 else (_SLOWER, _PAUSE)
+        self.speed = max(self._refused_speed * slower, _SLOWEST)
+        return pause
 
     def used(self, now: float, elapsed: float) -> float:
         return self._minute.total(now) / (self._per_minute * elapsed / 60)

@@ -60,7 +60,7 @@ both = pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 @pytest.mark.parametrize("pairs", [False, True])
 def test_texts_images_and_videos_in_one_list(tmp_path: Path, kind: str, pairs: bool) -> None:
     """The same mixed data is the same query in JSON lines and Parquet, one row a query or one row a pair."""
-    asked = {"query_id": "q", "query": "boats"}
+    asked: Record = {"query_id": "q", "query": "boats"}
     listed = [asked | {"candidates": DOCUMENTS}]
     each = [asked | {"doc_id" if k == "id" else k: v for k, v in d.items()} for d in DOCUMENTS]
     query = only(written(tmp_path, kind, each if pairs else listed))
@@ -84,8 +84,8 @@ def test_images_alone(tmp_path: Path, kind: str) -> None:
 
 def test_strings_and_objects_in_one_list(tmp_path: Path) -> None:
     """The API's own form, with and without ids; records beside it may be plain texts."""
-    mixed = ["a boat", {"image": URL}, {"id": "v", "video": CLIP}, {"text": "b"}, None]
-    rows = [
+    mixed: list[Any] = ["a boat", {"image": URL}, {"id": "v", "video": CLIP}, {"text": "b"}, None]
+    rows: list[Record] = [
         {"query_id": "q", "query": {"text": "boats"}, "documents": mixed},
         {"query_id": "p", "query": {"image": URL}, "documents": ["a", "b"]},
     ]
@@ -123,7 +123,7 @@ def test_a_binary_column(tmp_path: Path, type_: Any, pairs: bool) -> None:
 def test_image_columns_of_data_sets(tmp_path: Path, pairs: bool) -> None:
     """A struct of bytes and path: the bytes, or else the path."""
     images = [{"bytes": png(8, 8), "path": "x.png"}, {"bytes": None, "path": "y.png"}]
-    asked = {"query_id": "q", "query": "x"}
+    asked: Record = {"query_id": "q", "query": "x"}
     rows = [asked | {"image": i} for i in images]
     listed = [asked | {"candidates": [{"image": i} for i in images]}]
     found = only(written(tmp_path, "parquet", rows if pairs else listed))
@@ -218,7 +218,7 @@ def test_a_column_that_can_hold_no_image(tmp_path: Path) -> None:
 def test_only_blanks(tmp_path: Path, kind: str) -> None:
     """A query without any text, image or video fails; one image is enough."""
     nothing = {"text": None, "image": ""}
-    asked = {"query_id": "q", "query": "x"}
+    asked: Record = {"query_id": "q", "query": "x"}
     assert wrong(written(tmp_path, kind, [asked | {"candidates": [nothing]}])).cause == "all-documents-blank"
     some = [nothing, {"text": None, "image": URL}]
     assert len(only(written(tmp_path, kind, [asked | {"candidates": some}]))) == 2
@@ -241,13 +241,9 @@ async def test_a_whole_job(tmp_path: Path, kind: str) -> None:
     job = make_job(tmp_path, written(tmp_path, kind, rows), model="qwen3-vl-rerank", image_root=str(root))
     await run(job)
     found = rankings(job)
-    ids = (
-        {q: [r["doc_id"] for r in found if r["query_id"] == q] for q in ("q0", "q1")}
-        if "rank" in found[0]
-        else {}
-    )
-    ids = ids or {r["query_id"]: [d["doc_id"] for d in r["ranking"]] for r in found}
-    for ranked in ids.values():
+    assert [row["query_id"] for row in found] == ["q0", "q1"]
+    for row in found:
+        ranked = [d["doc_id"] for d in row["ranking"]]
         assert sorted(ranked[:9]) == [f"d{i}" for i in range(9)]
         assert sorted(ranked[9:]) == ["d10", "d9"]
     assert {(f["query_id"], "'d10'" in f["message"]) for f in failed(job)} == {("q0", True), ("q1", True)}

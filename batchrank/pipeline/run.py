@@ -20,7 +20,7 @@ from batchrank.pipeline.forecast import Done, rest_of
 from batchrank.pipeline.gated import gated, keep_baseline
 from batchrank.pipeline.only import OnlyFailed
 from batchrank.pipeline.report import Report, report
-from batchrank.pipeline.resume import Checkpoint, Resume, Start, inputs, passed_over
+from batchrank.pipeline.resume import Checkpoint, Resume, Start, passed_over
 from batchrank.pipeline.room import ROOM_BYTES, Room
 from batchrank.pipeline.sink import FailureLines, Sink
 from batchrank.pipeline.summary import Progress, Totals

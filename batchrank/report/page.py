@@ -68,7 +68,7 @@ def _tiles(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "queries ranked", f"{totals['queries']:,}"
     yield "documents ranked", f"{totals['documents']:,}"
     yield "spent", _money(spend["cost"], spend["currency"]) or f"{spend['tokens']:,} tokens"
-    yield "time", _duration(process["seconds"])
+    yield "time, last process", _duration(process["seconds"])
     yield "documents a second", f"{process['documents_per_second']:,.0f}"
     top = summary["job"]["merge"]["top_k"]
     share = totals["certified"] / totals["queries"] if totals["queries"] else 0.0
@@ -136,7 +136,7 @@ def _bills(summary: dict[str, Any]) -> Iterator[Row]:
         yield "tokens billed for the same requests", f"{spend['billed_tokens']:,}"
         yield "drift", f"{spend['drift']:+.2%}"
     else:
-        yield "drift", "unknown: tokens were bounded by bytes, not counted"
+        yield "drift", "unknown (not counted)"
     yield "saved by answers of earlier runs, tokens", f"{spend['saved_tokens']:,}"
     yield "perhaps billed for nothing, tokens", f"{spend['perhaps_billed_for_nothing_tokens']:,}"
     yield "requests sent by the last process", f"{process['requests']:,}"

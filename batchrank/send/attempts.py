@@ -137,7 +137,6 @@ class Attempts:
         return outcome
 
     def _measure(self, started: float, documents: int, predicted: int, outcome: Answer | Rejection) -> None:
-        answered = isinstance(outcome, Answer)
         self._counts.timeline.ended(
             started,
             anyio.current_time(),
