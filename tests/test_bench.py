@@ -107,6 +107,7 @@ def test_a_failed_cell_does_not_stop_the_others(tmp_path: Path) -> None:
     assert {p: p.stat().st_mtime_ns for p in ledgers} == ledgers
 
 
+@pytest.mark.slow
 def test_a_changed_cell_is_run_again(tmp_path: Path) -> None:
     """And only that one; --table runs nothing."""
     path = write_bench(tmp_path)

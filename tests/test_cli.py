@@ -77,6 +77,7 @@ def test_exit_codes_tell_a_scheduler_what_to_do(
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_usage_errors_exit_with_2(tmp_path: Path) -> None:
     """As every command does."""
     assert batchrank("run", cwd=tmp_path).returncode == 2
@@ -84,6 +85,7 @@ def test_usage_errors_exit_with_2(tmp_path: Path) -> None:
     assert batchrank("fly", cwd=tmp_path).returncode == 2
 
 
+@pytest.mark.slow
 def test_small_commands(tmp_path: Path) -> None:
     """They print what they promise."""
     write_jsonl(tmp_path / "in.jsonl", rows(1, 25))

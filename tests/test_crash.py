@@ -8,6 +8,7 @@ from crash_harness import crash
 pytestmark = [pytest.mark.anyio, pytest.mark.real_clock]
 
 
+@pytest.mark.slow
 async def test_killed_jobs_end_as_if_nothing_had_happened(tmp_path: Path) -> None:
     """A few kills of a small job, with faults on; the long version is benchmarks/crash.py."""
     figures = await crash(tmp_path, kills=3, queries=12, seed=1)

@@ -52,6 +52,7 @@ def test_init_asks_the_real_api_where_there_is_a_key(tmp_path: Path) -> None:
     assert "sk-1234567890" not in text
 
 
+@pytest.mark.slow
 def test_init_replaces_nothing(tmp_path: Path) -> None:
     """Unless told to; and the job may stand elsewhere, under a name that YAML would misread."""
     write_jsonl(tmp_path / "a: #1.jsonl", rows(1, 3))
@@ -129,6 +130,7 @@ def test_help_shows_examples_that_parse(command: str) -> None:
         known.make_context(command, words[2:], resilient_parsing=True)
 
 
+@pytest.mark.slow
 def test_a_misspelt_command_or_option_is_answered_with_the_right_one(tmp_path: Path) -> None:
     """And completion can be installed."""
     assert b"'run'" in batchrank("rnu", cwd=tmp_path).stderr

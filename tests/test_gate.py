@@ -163,6 +163,7 @@ def test_a_gate_that_can_not_work_is_told_at_once(tmp_path: Path) -> None:
         assert done.returncode == JobError.exit_code and b"gate" in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_says_which_queries_moved(tmp_path: Path) -> None:
     """On stderr, with the exit code that a scheduler sees; status tells it as well."""
     path = write_jsonl(tmp_path / "in.jsonl", rows(4, 23))

@@ -1,5 +1,6 @@
 """The job file: what is said, where, and what wins."""
 
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,19 @@ def test_a_parameter_the_model_does_not_take_is_refused(tmp_path: Path) -> None:
     assert "line 4: fps: qwen3-rerank does not accept it" in complaint(tmp_path, MINIMAL + "fps: 0.5\n")
     gte = MINIMAL.replace("qwen3-rerank", "gte-rerank-v2") + "instruct: Find answers.\n"
     assert "line 4: instruct: gte-rerank-v2 does not accept it" in complaint(tmp_path, gte)
+
+
+@pytest.mark.parametrize(
+    "text, part", [("1/4", Fraction(1, 4)), ("0.1", Fraction(1, 10)), ("1", Fraction(1))]
+)
+def test_a_share_of_the_quota_is_a_number_or_a_fraction(tmp_path: Path, text: str, part: Fraction) -> None:
+    """``rate.share`` may be written either way, and is kept exactly."""
+    job = load_job(job_file(tmp_path, MINIMAL + f"rate: {{share: {text}}}\n"), environ={})
+    assert job.rate.part == part
+    assert load_job(job_file(tmp_path), overrides=[f"rate.share={text}"], environ={}).rate.part == part
+
+
+@pytest.mark.parametrize("text", ["0", "-0.5", "1.5", "5/4", "1/0", "half"])
+def test_a_share_that_is_no_part_is_refused(tmp_path: Path, text: str) -> None:
+    """Nothing, and more than everything, are errors that name the key."""
+    assert "rate.share" in complaint(tmp_path, MINIMAL + f"rate: {{share: {text}}}\n")

@@ -29,6 +29,7 @@ def samples(text: str) -> dict[str, float]:
     return {s.name: s.value for family in text_string_to_metric_families(text) for s in family.samples}
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.real_clock
 async def test_a_running_job_can_be_watched(tmp_path: Path) -> None:
@@ -66,6 +67,7 @@ async def test_a_running_job_can_be_watched(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_timeline_is_in_the_summary_and_changes_no_ranking(tmp_path: Path) -> None:
     """Throughput, quota use, latency, fill and the slowest queries; the key is nowhere."""
     write_jsonl(tmp_path / "in.jsonl", rows(6, 34))
@@ -84,6 +86,7 @@ def test_the_timeline_is_in_the_summary_and_changes_no_ranking(tmp_path: Path) -
     assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("ranking-*")} == first
 
 
+@pytest.mark.slow
 def test_status_of_a_job_that_ended(tmp_path: Path) -> None:
     """By its folder or its job file; for people or as JSON."""
     write_jsonl(tmp_path / "in.jsonl", rows(3, 5))
@@ -96,6 +99,7 @@ def test_status_of_a_job_that_ended(tmp_path: Path) -> None:
     assert none.returncode == InputError.exit_code and b"name the output folder" in none.stderr
 
 
+@pytest.mark.slow
 def test_status_of_a_job_that_was_killed(tmp_path: Path) -> None:
     """Its process is gone: the status says so, and what to do; the next run takes over."""
     write_jsonl(tmp_path / "in.jsonl", rows(400, 30))
@@ -144,6 +148,7 @@ def test_json_logs_are_nothing_but_json(tmp_path: Path, fails: bool) -> None:
         assert lines[-1]["totals"]["queries"] == 3
 
 
+@pytest.mark.slow
 def test_an_interrupted_job_says_so(tmp_path: Path) -> None:
     """Status stopped, with the exit code of the signal."""
     write_jsonl(tmp_path / "in.jsonl", rows(400, 30))

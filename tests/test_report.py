@@ -134,6 +134,7 @@ async def test_every_output_format_can_be_reported(tmp_path: Path, format: str) 
     assert min(facts.queries.certified) >= 5
 
 
+@pytest.mark.slow
 async def test_the_command_writes_one_file(tmp_path: Path) -> None:
     """By default into the output folder; a folder without a run is told."""
     await finished(tmp_path, rows(2, 3))

@@ -1,4 +1,5 @@
 import math
+import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -278,3 +279,30 @@ def test_what_fits_is_judged_by_every_limit() -> None:
     )
     assert not long.fits(np.array([0, 4, 8]))
     assert long.fits(np.array([], dtype=np.intp))
+
+
+@settings(max_examples=150)
+@given(
+    lists(st.integers(1, 90)),
+    st.integers(100, 3000),
+    st.sampled_from([0.0, 0.02]),
+    st.integers(5, 60),
+    st.randoms(use_true_random=False),
+)
+def test_counting_a_part_decides_as_counting_all_does(
+    documents: list[str], tokens: int, headroom: float, most: int, random: random.Random
+) -> None:
+    """Chunks, and what fits a request, are the same whether all documents were counted or only as many as it took."""
+    limits = Limits(
+        documents=most, request_tokens=tokens, item_tokens=25, body_bytes=1 << 20, headroom=headroom
+    )
+    first, all_at_once = Thirds(), Thirds()
+    all_at_once.bytes_bound = False
+    q = query(documents)
+    part, whole = Sharder(limits, first).shards(q), Sharder(limits, all_at_once).shards(q)
+    assert [chunk.tolist() for chunk in part.chunks] == [chunk.tolist() for chunk in whole.chunks]
+    for _ in range(5):
+        some = np.array(sorted(random.sample(range(len(documents)), random.randint(1, len(documents)))))
+        assert part.tokens(some) >= whole.tokens(some)
+        assert part.fits(some) == whole.fits(some)
+    assert part.sizes.tolist() == whole.sizes.tolist()

@@ -1,5 +1,6 @@
 """Runs a job under a display, with signals handled and its state told to whoever watches."""
 
+import ctypes
 import gc
 import logging
 import os
@@ -8,6 +9,7 @@ import sys
 from contextlib import suppress
 
 import anyio
+import pyarrow
 from rich.console import Console
 
 from batchrank.cli.display import Display, closing_lines
@@ -19,6 +21,7 @@ from batchrank.observe import Observer
 from batchrank.pipeline import Options, Report, Run
 
 log = logging.getLogger(__name__)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _NAMES = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM"}
 
 
@@ -44,9 +47,7 @@ def execute(run: Run, *, quiet: bool, port: int | None = None, host: str = "127.
         import uvloop  # noqa: F401 only to see whether it is there
 
         options["use_uvloop"] = True
-    # Answers come and go by the thousand objects: by default the collector would look at them again and again.
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
+    _settle_memory()
     console = Console(stderr=True, highlight=False)
     events = Events(run) if as_json() else None
     show = events or Display(run, console)
@@ -58,6 +59,21 @@ def execute(run: Run, *, quiet: bool, port: int | None = None, host: str = "127.
         for line in closing_lines(run, report):
             console.print(line, markup=False, soft_wrap=True)
     return report
+
+
+def _settle_memory() -> None:
+    """Set this process up for texts and answers that come and go by the thousand.
+
+    1. The garbage collector would look at each answer's objects again and again.
+    2. The allocators would keep what one burst took; glibc's are told by the numbers in its malloc.h.
+    """
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((_M_TRIM_THRESHOLD, 1 << 20), (_M_MMAP_THRESHOLD, 1 << 22), (_M_ARENA_MAX, 2)):
+            mallopt(option, value)
 
 
 async def _watched(run: Run, show: Display | Events | None, observer: Observer) -> Report:

@@ -22,6 +22,8 @@ from batchrank.shard import QueryShards
 
 _BATCH_DOCUMENTS = 2_000
 _BATCH_SECONDS = 0.05
+_RANKED_BYTES = 120
+"""What a document of a finished ranking holds in memory: its id, and its share of the columns."""
 _LINGER = 0.005
 """Seconds that finished queries wait for company on their way to the writer's thread."""
 _OVERHEAD_BYTES = 250
@@ -196,6 +198,7 @@ class Flow:
                         self.admitted_documents += len(item.ready.sent)
                         queries.start_soon(self._rank, item)
                     else:
+                        self._room.ranked(0)
                         self._finish(item, weight)
 
     async def _rank(self, prepared: Prepared) -> None:
@@ -207,7 +210,9 @@ class Flow:
         except BatchrankError as error:
             self.stop(error)
             return
-        self._finish(Outcome(prepared.position, result, prepared.ordinal), prepared.weight)
+        kept = min(prepared.weight, _RANKED_BYTES * len(query))  # its documents are dropped with this task
+        self._room.ranked(prepared.weight - kept)
+        self._finish(Outcome(prepared.position, result, prepared.ordinal), kept)
 
     def _finish(self, outcome: Outcome, weight: int) -> None:
         self._done[outcome.position] = (outcome, weight)

@@ -83,7 +83,7 @@ async def _run(
             await ledger.save("runs", ledger.run)
             shards = sharder(job)
             async with engine(job, shards, ledger, spent, Verdicts(job.card.scores)) as parts:
-                room = Room(ROOM_BYTES, 4 * parts.places.most)
+                room = Room(ROOM_BYTES, 4 * parts.places.most, parts.places.ahead)
                 flow = Flow(parts.driver, sink, room=room, drain=_DRAIN)
                 batches = _prepared(
                     queries, Reader(iter(()), Preparer(job, shards), foresee=parts.driver.foresee)

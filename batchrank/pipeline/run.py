@@ -197,7 +197,7 @@ class Run:
                 checkpoints.append(checkpoint)
             self._check_failures()
 
-        room = Room(ROOM_BYTES, _FINISHED_PER_PLACE * parts.places.most)
+        room = Room(ROOM_BYTES, _FINISHED_PER_PLACE * parts.places.most, parts.places.ahead)
         self._flow = flow = Flow(parts.driver, deliver, room=room, drain=self.options.drain)
         if self._reason is not None:
             flow.stop(self._reason)

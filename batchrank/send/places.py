@@ -53,6 +53,10 @@ class Places:
         """Requests that may ever be in flight."""
         return self._fixed or self._most
 
+    def ahead(self) -> int:
+        """Queries that may be under way, so that a request is always at hand and no more documents are held."""
+        return 2 * self.limit + 16
+
     def succeeded(self, now: float, latency: float, rate: float, *, waiting: bool) -> None:
         """Learn from an answer.
 
