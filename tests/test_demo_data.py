@@ -20,9 +20,10 @@ def test_the_corpus_is_several_thousand_distinct_docstrings() -> None:
     documents = corpus()
     names = [document.id or "" for document in documents]
     assert 3000 < len(documents) < 20_000
-    assert names == sorted(set(names)) and len({d.text for d in documents}) == len(documents)
-    assert all(d.text.startswith(d.id or "?") and "\n" in d.text for d in documents)
-    assert all(len(d.text) <= MAX_CHARACTERS and " at 0x" not in d.text.split("\n")[0] for d in documents)
+    texts = [str(document.text) for document in documents]
+    assert names == sorted(set(names)) and len(set(texts)) == len(documents)
+    assert all(text.startswith(name) and "\n" in text for name, text in zip(names, texts, strict=True))
+    assert all(len(text) <= MAX_CHARACTERS and " at 0x" not in text.split("\n")[0] for text in texts)
     assert {"shutil.copytree", "str.split", "os.path.join", "itertools.chain", "re.sub"} <= set(names)
 
 
@@ -58,7 +59,7 @@ def test_reranking_by_relevance_beats_the_first_stage() -> None:
     documents, before, after = corpus(), [], []
     for question in questions():
         found = first_stage(question.text, documents)
-        order = np.argsort(-relevances(question.text, [c.text for c in found]))
+        order = np.argsort(-relevances(question.text, [str(c.text) for c in found]))
         before.append(reciprocal_rank([c.id or "" for c in found], question.answers))
         after.append(reciprocal_rank([found[i].id or "" for i in order], question.answers))
     assert np.mean(after) > np.mean(before) + 0.1

@@ -20,7 +20,7 @@ def candidates(count: int) -> list[dict[str, str]]:
     """Real docstrings, as often as it takes, each made unique so that no two are equally relevant."""
     documents = corpus()
     return [
-        {"id": f"d{i}", "text": f"{documents[i % len(documents)].text[:300]} {i // len(documents)} {i}"}
+        {"id": f"d{i}", "text": f"{str(documents[i % len(documents)].text)[:300]} {i // len(documents)} {i}"}
         for i in range(count)
     ]
 

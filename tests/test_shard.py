@@ -51,7 +51,9 @@ def body(q: Query, positions: Sequence[int], instruct: str | None) -> bytes:
 def check(shards: QueryShards, q: Query, limits: Limits, exact: bool, instruct: str | None = None) -> None:
     """The promises that hold for any input."""
     assert sorted(np.concatenate([[], *shards.chunks]).tolist()) == q.sendable.tolist()
-    counts = (Thirds() if exact else BytesCounter()).count([q.text, *q.documents, instruct or ""])
+    counts = (Thirds() if exact else BytesCounter()).count(
+        [str(q.text), *map(str, q.documents), instruct or ""]
+    )
     capped = np.minimum(counts, limits.item_tokens)
     each = capped[0] + limits.overhead_tokens + counts[-1] + capped[1:-1]
     for chunk in shards.chunks:
