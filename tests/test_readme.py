@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from batchrank.job import Job
-from batchrank.job.schema import Input, Output
+from batchrank.job.sections import Input, Output
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 

@@ -10,7 +10,8 @@ import yaml
 
 from batchrank.errors import InputError, JobError
 from batchrank.formats import Source
-from batchrank.job.schema import Input, Job
+from batchrank.job.schema import Job
+from batchrank.job.sections import Input
 from batchrank.read import Gauge, find, read
 from batchrank.records import Failure, Query
 

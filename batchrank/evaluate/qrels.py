@@ -11,7 +11,7 @@ from batchrank.formats.labelled import relevance
 from batchrank.formats.lines import Lines
 from batchrank.formats.names import LABELLED
 from batchrank.formats.parquet import opened
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 from batchrank.records import Failure
 
 Qrels: TypeAlias = dict[str, dict[str, int]]

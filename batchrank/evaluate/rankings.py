@@ -18,7 +18,7 @@ from batchrank.errors import InputError
 from batchrank.formats import Source, detect, runs
 from batchrank.formats.arrow import at, strings
 from batchrank.formats.parquet import batches, opened
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 from batchrank.records import Failure
 
 Run: TypeAlias = dict[str, Sequence[str]]

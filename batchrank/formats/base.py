@@ -6,7 +6,7 @@ from typing import BinaryIO, Protocol, TypeAlias
 
 from batchrank.errors import Place, QueryError
 from batchrank.formats.storage import stamp
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 from batchrank.records import Content, Failure, Floats, Ranking
 
 TRUNCATED = "truncated-file"

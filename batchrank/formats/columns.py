@@ -38,7 +38,7 @@ from batchrank.formats.names import (
     named,
     pick,
 )
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from batchrank.formats.parquet import batches, opened
 from batchrank.formats.runs import Array, Report, records, text_lines, value_at
 from batchrank.formats.tsv import texts_of
 from batchrank.formats.values import document_text, identifier
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 from batchrank.records import Failure
 
 TEXTS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])

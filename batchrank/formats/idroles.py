@@ -17,7 +17,7 @@ from batchrank.formats.names import (
     named,
     pick,
 )
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 
 _LISTS = (IDS[0], (*CANDIDATES[0], "ranking"))
 _JUDGED = {"query-id", "corpus-id", "score"}

@@ -13,7 +13,7 @@ from batchrank.formats.base import ColumnsError, Item, Source, Unrecognised, cut
 from batchrank.formats.lines import Lines, too_long
 from batchrank.formats.objects import Objects
 from batchrank.formats.rows import merge_row, ranking_rows
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 from batchrank.records import Failure, Ranking
 
 _PARQUET = b"PAR1"

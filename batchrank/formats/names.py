@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 from batchrank.formats.base import ColumnsError
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 
 Path: TypeAlias = tuple[str, ...]
 Fields: TypeAlias = Mapping[str, tuple[str, ...] | None]

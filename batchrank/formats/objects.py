@@ -26,7 +26,7 @@ from batchrank.formats.values import (
     titled,
     unequal,
 )
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 from batchrank.records import Content, Failure, Floats
 
 Object: TypeAlias = dict[str, Any]

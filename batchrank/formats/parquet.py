@@ -14,7 +14,7 @@ from batchrank.formats.names import LABELLED, Path
 from batchrank.formats.rows import certified, merge_row
 from batchrank.formats.storage import filesystem
 from batchrank.formats.tables import Layout, items, layout
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 from batchrank.records import Ranking
 
 # What one batch may hold; a single row may exceed it.

@@ -18,7 +18,7 @@ from batchrank.formats.jsonl import parsed
 from batchrank.formats.lines import Lines, too_long
 from batchrank.formats.parquet import batches, opened
 from batchrank.formats.values import identifier, kind, query_identifier, score
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 from batchrank.records import Failure
 
 Report: TypeAlias = Callable[[Failure], None]

@@ -25,7 +25,7 @@ from batchrank.formats.values import (
     titled,
     unequal,
 )
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 from batchrank.records import Content, Failure, Floats
 
 _IMAGES = "strings, bytes, or structs of bytes and path"

@@ -11,7 +11,7 @@ from batchrank.evaluate.rankings import Run
 from batchrank.formats import detect
 from batchrank.gate.baseline import Baseline
 from batchrank.gate.similarity import kendall_tau, rbo
-from batchrank.job.schema import Gate
+from batchrank.job.sections import Gate
 
 _MOVED = 10
 _SHOWN = 3

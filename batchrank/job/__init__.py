@@ -2,13 +2,13 @@
 
 from batchrank.job.editors import job_schema
 from batchrank.job.load import load_job
-from batchrank.job.schema import (
+from batchrank.job.schema import Job
+from batchrank.job.sections import (
     Budget,
     Columns,
     Endpoint,
     Gate,
     Input,
-    Job,
     Limits,
     Merge,
     Output,

@@ -88,6 +88,23 @@ class Start:
     spent: Spent
     continued: bool
 
+    @property
+    def notice(self) -> str | None:
+        """What the user should know about where the run starts."""
+        if self.checkpoints:
+            return (
+                f"continues an earlier run: {len(self.checkpoints)} published parts, "
+                f"{self.checkpoints[-1].position:,} queries, stay as they are"
+            )
+        if self.changed:
+            return (
+                f"changed since the last run: {', '.join(self.changed)}; all rankings are made anew, and answers to "
+                "requests that did not change are reused"
+            )
+        return (
+            "continues an earlier run that was cut short; its answers are reused" if self.continued else None
+        )
+
 
 class Resume:
     """The run's state in the ledger, apart from other jobs' that share it.

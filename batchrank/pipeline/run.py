@@ -237,18 +237,8 @@ class Run:
         return f"{rest_of(done, self.job.price)}; raise budget.max_cost or budget.max_tokens and run the job again"
 
     def _tell(self, start: Start) -> None:
-        if start.checkpoints:
-            self.notices.append(
-                f"continues an earlier run: {len(start.checkpoints)} published parts, "
-                f"{start.checkpoints[-1].position:,} queries, stay as they are"
-            )
-        elif start.changed:
-            self.notices.append(
-                f"changed since the last run: {', '.join(start.changed)}; all rankings are made anew, and answers to "
-                "requests that did not change are reused"
-            )
-        elif start.continued:
-            self.notices.append("continues an earlier run that was cut short; its answers are reused")
+        if start.notice is not None:
+            self.notices.append(start.notice)
         if self.folder is None and self.job.ledger_path is None:
             self.notices.append("there is no ledger: answers are lost if the run is cut short")
 

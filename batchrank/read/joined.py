@@ -19,7 +19,7 @@ import numpy as np
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.formats import Gauge, Item, Segment, Source, Unrecognised, corpus, runs
 from batchrank.formats.values import query_text
-from batchrank.job.schema import Columns
+from batchrank.job.sections import Columns
 from batchrank.read.join import Array, Asked, Join, numbered, numbering
 from batchrank.read.layout import Joined
 from batchrank.records import Failure

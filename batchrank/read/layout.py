@@ -16,7 +16,7 @@ from pathlib import Path
 
 from batchrank.errors import InputError
 from batchrank.formats import INPUTS, Source, detect, storage
-from batchrank.job.schema import Input
+from batchrank.job.sections import Input
 from batchrank.read.files import local, named
 
 _EXTENSIONS = "|".join(re.escape(s) for s in (*INPUTS["jsonl"].suffixes, *INPUTS["parquet"].suffixes, ".tsv"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from batchrank.errors import InputError
 from batchrank.formats import INPUTS, Gauge, Item, Segment, Source, Unrecognised
-from batchrank.job.schema import Columns, Input
+from batchrank.job.sections import Columns, Input
 from batchrank.read.groups import queries
 from batchrank.read.joined import items as joined_items
 from batchrank.read.layout import Joined, layout

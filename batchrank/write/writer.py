@@ -10,7 +10,7 @@ from batchrank.errors import OutputError
 from batchrank.formats import OUTPUTS, PartWriter
 from batchrank.formats.jsonl import line
 from batchrank.formats.rows import top
-from batchrank.job.schema import Output
+from batchrank.job.sections import Output
 from batchrank.records import Ranking
 from batchrank.write.folder import Folder, PendingFile
 

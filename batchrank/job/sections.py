@@ -1,0 +1,244 @@
+"""The sections of a job: every key with its default."""
+
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from batchrank.models import Wire
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """Frozen, and strict about unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class Columns(Section):
+    """Which column or key holds what, where the names don't tell."""
+
+    query_id: str | None = None
+    query: str | None = None
+    candidates: str | None = None
+    doc_id: str | None = None
+    text: str | None = None
+    score: str | None = None
+    image: str | None = None
+    video: str | None = None
+
+
+class Input(Section):
+    """Where the queries come from.
+
+    Attributes:
+        path: files, globs or folders, here or at an address (``s3://...``); ``-`` is standard input.
+        corpus: where the texts of documents are, when ``path`` names documents by id: files, or a dataset's folder.
+        queries: where the texts of queries are, when ``path`` names queries by id.
+        split: which part of a dataset's folder; ``test`` by default.
+        subset: which language or subset of a dataset's folder that has several.
+        limit: stop after so many queries.
+    """
+
+    path: Annotated[tuple[str, ...], Field(min_length=1)]
+    format: Literal["auto", "jsonl", "parquet", "tsv", "trec", "beir", "mteb"] = "auto"
+    corpus: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    queries: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    split: Annotated[str, Field(min_length=1)] | None = None
+    subset: Annotated[str, Field(min_length=1)] | None = None
+    columns: Columns = Columns()
+    limit: Positive | None = None
+
+    @field_validator("path", "corpus", "queries", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @field_validator("path", "corpus", "queries")
+    @classmethod
+    def _no_secrets(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if any("://" in path and urlsplit(path).username for path in value or ()):
+            raise ValueError(
+                "a key or password in the address would end up in reports; set it in the environment"
+            )
+        return value
+
+
+class Workspace(Section):
+    """A workspace of Model Studio, which has a host of its own."""
+
+    workspace: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9-]*$")]
+    region: str | None = None
+
+
+class Endpoint(Section):
+    """Where requests are sent, and with which key.
+
+    Attributes:
+        url: the full address; None takes the model's; ``emulator`` starts one inside this process.
+        api_key_env: the name of the environment variable that holds the key; None takes the vendor's own.
+        api_key_file: a file that holds the key, instead.
+        timeout: seconds one attempt may take.
+    """
+
+    url: str | None = None
+    wire: Wire | None = None
+    region: str | Workspace | None = None
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    api_key_file: str | None = None
+    headers: dict[str, str] = {}
+    timeout: Annotated[float, Field(gt=0, le=3600)] = 60
+
+    @field_validator("url")
+    @classmethod
+    def _address(cls, value: str | None) -> str | None:
+        if value is None or value == "emulator":
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError(f"{value!r} is not an http(s) address; write the full one, path included")
+        if parts.username or parts.password:
+            raise ValueError("a user or password in the address would end up in reports; use api_key_env")
+        return value
+
+
+class Merge(Section):
+    """How the chunks of one query become one ranking; ``top_k`` is the depth that must be exact."""
+
+    method: Literal["hub", "full", "rrf", "raw"] = "hub"
+    top_k: Positive = 100
+
+
+class Limits(Section):
+    """What one request may hold; None takes the model card's number.
+
+    Attributes:
+        long_documents: what to do with a document of more than ``item_tokens``: let the API cut it, rank it by its best
+            passage, or let its query fail.
+        passage_overlap: tokens that neighbouring passages share.
+        overhead_tokens: billed per document on top of query, instruct and document.
+        headroom: the part of ``request_tokens`` that is kept free.
+    """
+
+    documents: Positive | None = None
+    request_tokens: Positive | None = None
+    item_tokens: Positive | None = None
+    body_bytes: Annotated[int, Field(ge=1024)] | None = None
+    long_documents: Literal["truncate", "split", "error"] = "truncate"
+    passage_overlap: Annotated[int, Field(ge=0)] = 100
+    overhead_tokens: Annotated[int, Field(ge=0)] = 0
+    headroom: Annotated[float, Field(ge=0, lt=1)] = 0.02
+
+
+class Rate(Section):
+    """How fast requests are sent; None takes the model card's quota.
+
+    Attributes:
+        share: the part of the quota that this process may use, a number or such as ``1/4``.
+    """
+
+    rpm: Annotated[float, Field(gt=0)] | None = None
+    tpm: Annotated[float, Field(gt=0)] | None = None
+    share: float | str = 1.0
+    concurrency: Literal["auto"] | Positive = "auto"
+
+    @field_validator("share")
+    @classmethod
+    def _part(cls, value: float | str) -> float | str:
+        try:
+            part = Fraction(str(value))
+        except (ValueError, ZeroDivisionError):
+            raise ValueError(
+                f"{value!r} is no part of the quota; write a number such as 0.25, or 1/4"
+            ) from None
+        if not 0 < part <= 1:
+            raise ValueError(
+                f"{value} is no part of the quota; write a number above 0 and up to 1, or such as 1/4"
+            )
+        return value
+
+    @property
+    def part(self) -> Fraction:
+        """The share as an exact fraction."""
+        return Fraction(str(self.share))
+
+
+class Retry(Section):
+    """How often one request is tried.
+
+    Attributes:
+        attempts: tries per request; being throttled doesn't count as one.
+        max_delay: the longest pause between two tries, seconds.
+        outage: after so many seconds without any success the run stops, to be continued later.
+    """
+
+    attempts: Positive = 6
+    max_delay: Annotated[float, Field(gt=0)] = 60
+    outage: Annotated[float, Field(gt=0)] = 600
+
+
+class Budget(Section):
+    """What the run may spend: a cost in the card's currency, a number of tokens."""
+
+    max_cost: Annotated[float, Field(gt=0)] | None = None
+    max_tokens: Positive | None = None
+
+
+class Failures(Section):
+    """Past so many failed queries the run stops."""
+
+    max_queries: Annotated[int, Field(ge=0)] | None = None
+
+
+class Gate(Section):
+    """What the new rankings must keep to, compared with the last run that did; past it the run ends with exit code 5.
+
+    Attributes:
+        against: another job's output folder to compare with.
+        depth: documents of each query that are compared.
+        persistence: how likely a reader is to go on to the next rank: the p of rank-biased overlap.
+        min_rbo: the least mean rank-biased overlap.
+        min_tau: the least mean Kendall's tau.
+        qrels: judgements, for the next two.
+        min_ndcg: the least nDCG at the depth.
+        max_ndcg_drop: the most that it may fall.
+    """
+
+    against: str | None = None
+    depth: Annotated[int, Field(ge=1, le=1000)] = 10
+    persistence: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    min_rbo: Annotated[float, Field(ge=0, le=1)] | None = 0.8
+    min_tau: Annotated[float, Field(ge=-1, le=1)] | None = None
+    qrels: tuple[str, ...] = ()
+    min_ndcg: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_ndcg_drop: Annotated[float, Field(ge=0, le=1)] | None = None
+
+    @field_validator("qrels", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _judged(self) -> "Gate":
+        if not self.qrels and (self.min_ndcg is not None or self.max_ndcg_drop is not None):
+            raise ValueError("min_ndcg and max_ndcg_drop need gate.qrels")
+        return self
+
+
+class Output(Section):
+    """Where rankings go: a folder, or ``-`` for JSON lines on standard output."""
+
+    path: str
+    format: Literal["parquet", "jsonl", "trec", "rank_llm", "mteb", "msmarco"] = "parquet"
+    top_n: Positive | None = None
+
+    @field_validator("path")
+    @classmethod
+    def _local(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError(
+                f"{value!r} is an address; write to a folder here, and copy it when the job has ended"
+            )
+        return value
