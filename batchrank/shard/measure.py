@@ -45,7 +45,10 @@ def utf8_bytes(items: Sequence[Content], counter: Counter, media: Media | None) 
 
 def kinds(items: Sequence[Content], media: Media | None) -> NDArray[np.int64] | None:
     """What each item takes of a request's budget of kinds; None where that can't bind."""
-    if media is None or all(isinstance(item, str) for item in items):
+    if media is None:
+        return None
+    most = media.shares.counts
+    if most.get("text") == max(most.values()) and all(isinstance(item, str) for item in items):
         return None
     return media.shares.of(kind_of(item) for item in items)
 
