@@ -67,10 +67,6 @@ async def engine(
         JobError: no API key, a tokenizer that can't be read, or a cap on a cost that can't be known.
     """
     card, key = job.card, job.api_key()
-    if job.budget.max_cost is not None and job.price is None:
-        raise JobError(
-            f"budget.max_cost: no price is known for {card.name}; set model.price or budget.max_tokens"
-        )
     async with AsyncExitStack() as stack:
         url = await _emulated(job, stack) if job.emulated else job.url
         codec = CODECS[job.wire]
@@ -90,15 +86,7 @@ async def engine(
         concurrency = job.rate.concurrency
         places = Places(concurrency if isinstance(concurrency, int) else None)
         dispatcher = Dispatcher(limiter, places)
-        spend = Spend(
-            job.price.dearest if job.price else None,  # a cap must hold whatever the requests hold
-            max_cost=job.budget.max_cost,
-            max_tokens=job.budget.max_tokens,
-            spent_tokens=spent.all_tokens,
-            lost_tokens=spent.lost_tokens,
-            ratio=spent.ratio,
-            hidden=spent.hidden,
-        )
+        spend = _spend(job, spent)
         sender = Sender(
             http=http,
             codec=codec,
@@ -121,6 +109,22 @@ async def engine(
         driver = Driver(sender, SharedVerdicts(verdicts), job.merge.method, job.price, exact)
         await stack.enter_async_context(beside(dispatcher.serve))
         yield Engine(job, shards, sender, dispatcher, limiter, places, spend, verdicts, driver, ledger)
+
+
+def _spend(job: Job, spent: Spent) -> Spend:
+    if job.budget.max_cost is not None and job.price is None:
+        raise JobError(
+            f"budget.max_cost: no price is known for {job.card.name}; set model.price or budget.max_tokens"
+        )
+    return Spend(
+        job.price.dearest if job.price else None,  # a cap must hold whatever the requests hold
+        max_cost=job.budget.max_cost,
+        max_tokens=job.budget.max_tokens,
+        spent_tokens=spent.all_tokens,
+        lost_tokens=spent.lost_tokens,
+        ratio=spent.ratio,
+        hidden=spent.hidden,
+    )
 
 
 async def _emulated(job: Job, stack: AsyncExitStack) -> str:
