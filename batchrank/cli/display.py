@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.table import Table
 
 from batchrank.pipeline import Progress, Report, Run
+from batchrank.tokens import counter
 
 _REFRESH = 0.25
 _LINE_EVERY = 10.0
@@ -107,7 +108,7 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     saved = f"; reused answers saved {spend['saved_tokens']:,} tokens" if spend["saved_tokens"] else ""
     if saved and spend["saved_cost"]:
         saved += f", {spend['saved_cost']:,.4f} {spend['currency']}"
-    emulated = " (by the emulator: the real API would have charged this)" if run.job.emulated else ""
+    emulated = f" (by the emulator: {_real_price(run)})" if run.job.emulated else ""
     yield f"spent: {spend['tokens']:,} tokens{cost}{emulated}{saved}"
     if totals.truncated:
         limit = f"{run.job.card.item_tokens:,} tokens"
@@ -124,3 +125,9 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
         yield f"stopped: {report.reason}"
     elif run.folder is not None:
         yield f"output: {run.folder}"
+
+
+def _real_price(run: Run) -> str:
+    if counter(run.job.tokenizer).exact:
+        return "the real API would have charged this"
+    return "it counts bytes here, the real API would have charged a fraction"

@@ -47,7 +47,7 @@ def execute(run: Run, *, quiet: bool, port: int | None = None, host: str = "127.
         import uvloop  # noqa: F401 only to see whether it is there
 
         options["use_uvloop"] = True
-    _settle_memory()
+    _settle_process()
     console = Console(stderr=True, highlight=False)
     events = Events(run) if as_json() else None
     show = events or Display(run, console)
@@ -61,12 +61,14 @@ def execute(run: Run, *, quiet: bool, port: int | None = None, host: str = "127.
     return report
 
 
-def _settle_memory() -> None:
+def _settle_process() -> None:
     """Set this process up for texts and answers that come and go by the thousand.
 
     1. The garbage collector would look at each answer's objects again and again.
-    2. The allocators would keep what one burst took; glibc's are told by the numbers in its malloc.h.
+    2. A worker thread in the midst of Python code would hold up the event loop for up to 5 ms at a time.
+    3. The allocators would keep what one burst took; glibc's are told by the numbers in its malloc.h.
     """
+    sys.setswitchinterval(0.0002)
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())
