@@ -205,7 +205,7 @@ def test_nothing_is_counted_where_bytes_settle_it() -> None:
     assert thirds.calls == 1 and shards.exact
 
     doubtful = Sharder(CARD, thirds).shards(query(["x" * 300] * 1000))
-    assert thirds.calls == 2 and not doubtful.exact and len(doubtful.chunks) == 2
+    assert thirds.calls == 3 and not doubtful.exact and len(doubtful.chunks) == 2
 
 
 def test_the_bound_alone_needs_more_chunks_than_the_exact_count() -> None:
@@ -258,14 +258,6 @@ def test_body_bytes_are_measured_as_json() -> None:
     escaped = Sharder(limits, BytesCounter(), document_bytes=3).shards(query(["\1" * 990] * 100))
     assert len(plain.chunks) == 1
     assert len(escaped.chunks) in (6, 7)
-
-
-def test_halves_are_samples_of_the_whole() -> None:
-    """Halving takes every other document; a single one can't be halved and says so."""
-    shards = Sharder(CARD, BytesCounter()).shards(query(["a"] * 5))
-    assert [half.tolist() for half in shards.halve(shards.chunks[0])] == [[0, 2, 4], [1, 3]]
-    with pytest.raises(QueryError, match="holds only document 'd3'"):
-        shards.halve(np.array([3]))
 
 
 def test_what_fits_is_judged_by_every_limit() -> None:

@@ -2,14 +2,17 @@
 
 import sqlite3
 import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from batchrank.records import Answer, Floats, Rejection
 
 Kind = Literal["malformed", "ambiguous"]
+_Row = TypeVar("_Row")
+_ROWS = 500
 DOCUMENTS = "(LENGTH(scores) - 1) / CASE SUBSTR(scores, 1, 1) WHEN x'34' THEN 4 ELSE 8 END"
 """SQL for the number of documents that an answer scored."""
 _BILLED = f"""
@@ -62,49 +65,90 @@ class Spent:
         return self.tokens + self.lost_tokens
 
 
-def find(db: sqlite3.Connection, key: bytes, run: int) -> Known | None:
-    """What is known about a request; it counts as used by the run from now on."""
-    row = db.execute(
-        "SELECT scores, tokens, request_id, used, run, digest FROM answers WHERE key = ?", (key,)
-    ).fetchone()
-    if row is not None:
-        if row[5] != _digest(key, row[0], row[1]):
+def find(db: sqlite3.Connection, keys: Sequence[bytes], run: int) -> dict[bytes, Known]:
+    """What is known about requests, by key; what is found counts as used by the run from now on."""
+    found: dict[bytes, Known] = {}
+    for some in _pieces(keys):
+        _answers(db, some, run, found)
+        if left := [key for key in some if key not in found]:
+            _rejections(db, left, run, found)
+    return found
+
+
+def _answers(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known]) -> None:
+    wanted = f"SELECT key, scores, tokens, request_id, used, run, digest FROM answers WHERE key IN {_marks(len(keys))}"  # noqa: S608 question marks
+    stale = []
+    for key, scores, tokens, request_id, used, asked, digest in db.execute(wanted, keys).fetchall():
+        if digest != _digest(key, scores, tokens):
             raise sqlite3.DatabaseError("an answer is corrupt: it doesn't match its checksum")
-        if row[3] != run:
-            db.execute("UPDATE answers SET used = ? WHERE key = ?", (run, key))
-        return Known(Answer(unpack(row[0]), row[1], row[2]), row[4] != run)
-    row = db.execute(
-        "SELECT status, code, message, request_id, used, run FROM rejections WHERE key = ?", (key,)
-    ).fetchone()
-    if row is None:
-        return None
-    if row[4] != run:
-        db.execute("UPDATE rejections SET used = ? WHERE key = ?", (run, key))
-    return Known(Rejection(row[0], row[1], row[2], None, row[3]), row[5] != run)
+        if used != run:
+            stale.append(key)
+        found[key] = Known(Answer(unpack(scores), tokens, request_id), asked != run)
+    _use(db, "answers", stale, run)
 
 
-def store(db: sqlite3.Connection, key: bytes, outcome: Answer | Rejection, predicted: int, run: int) -> None:
-    """Keep an answer, or a rejection that decides something."""
-    if isinstance(outcome, Answer):
-        scores = pack(outcome.values)
-        digest = _digest(key, scores, outcome.tokens)
-        row = (key, scores, outcome.tokens, predicted, outcome.request_id, run, run, digest)
-        db.execute("INSERT OR REPLACE INTO answers VALUES (?,?,?,?,?,?,?,?)", row)
-    else:
-        facts = (key, outcome.status, outcome.code, outcome.message, outcome.request_id, run, run)
-        db.execute("INSERT OR REPLACE INTO rejections VALUES (?,?,?,?,?,?,?)", facts)
-    unsend(db, key)
+def _rejections(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known]) -> None:
+    columns = "key, status, code, message, request_id, used, run"
+    wanted = f"SELECT {columns} FROM rejections WHERE key IN {_marks(len(keys))}"  # noqa: S608 question marks
+    stale = []
+    for key, status, code, message, request_id, used, asked in db.execute(wanted, keys).fetchall():
+        if used != run:
+            stale.append(key)
+        found[key] = Known(Rejection(status, code, message, None, request_id), asked != run)
+    _use(db, "rejections", stale, run)
 
 
-def unsend(db: sqlite3.Connection, key: bytes) -> None:
-    """The request's fate is known."""
-    db.execute("DELETE FROM sent WHERE key = ?", (key,))
+def _use(db: sqlite3.Connection, table: str, keys: Sequence[bytes], run: int) -> None:
+    if keys:
+        db.execute(f"UPDATE {table} SET used = ? WHERE key IN {_marks(len(keys))}", (run, *keys))  # noqa: S608 our words
+
+
+def store(db: sqlite3.Connection, answers: Sequence[tuple[bytes, Answer, int]], run: int) -> None:
+    """Keep answers, each with its request's key and the tokens predicted for it."""
+    for some in _pieces(answers):
+        row: list[Any] = []
+        for key, answer, predicted in some:
+            scores = pack(answer.values)
+            digest = _digest(key, scores, answer.tokens)
+            row += (key, scores, answer.tokens, predicted, answer.request_id, run, run, digest)
+        db.execute(f"INSERT OR REPLACE INTO answers VALUES {','.join([_marks(8)] * len(some))}", row)  # noqa: S608 question marks
+        unsend(db, [key for key, _, _ in some])
+
+
+def reject(db: sqlite3.Connection, key: bytes, rejection: Rejection, run: int) -> None:
+    """Keep a rejection that decides something."""
+    facts = (key, rejection.status, rejection.code, rejection.message, rejection.request_id, run, run)
+    db.execute("INSERT OR REPLACE INTO rejections VALUES (?,?,?,?,?,?,?)", facts)
+    unsend(db, [key])
+
+
+def send(db: sqlite3.Connection, requests: Sequence[tuple[bytes, int]], run: int) -> None:
+    """Requests are about to be sent: their keys, and the tokens that they may cost."""
+    for some in _pieces(requests):
+        row = [value for key, tokens in some for value in (key, tokens, run)]
+        db.execute(f"INSERT OR REPLACE INTO sent VALUES {','.join([_marks(3)] * len(some))}", row)  # noqa: S608 question marks
+
+
+def unsend(db: sqlite3.Connection, keys: Sequence[bytes]) -> None:
+    """The requests' fate is known."""
+    for some in _pieces(keys):
+        db.execute(f"DELETE FROM sent WHERE key IN {_marks(len(some))}", some)  # noqa: S608 question marks
+
+
+def _pieces(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
+    """One statement for many rows is many times as fast as one each, but takes so many values at most."""
+    for first in range(0, len(rows), _ROWS):
+        yield rows[first : first + _ROWS]
+
+
+def _marks(count: int) -> str:
+    return f"({','.join('?' * count)})"
 
 
 def attempt(db: sqlite3.Connection, row: tuple[Any, ...]) -> None:
     """Keep an attempt that gave nothing."""
     db.execute("INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?)", row)
-    unsend(db, row[0])
+    unsend(db, [row[0]])
 
 
 def begin(db: sqlite3.Connection, run: int) -> Spent:

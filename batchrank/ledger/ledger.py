@@ -6,10 +6,10 @@ committed forms the next one, so the number of syncs adapts to the load by itsel
 
 import asyncio
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -19,10 +19,9 @@ from batchrank.errors import LedgerError
 from batchrank.ledger import entries
 from batchrank.ledger.database import connect, translated
 from batchrank.ledger.entries import Kind, Known, Spent
+from batchrank.ledger.group import Group, Work
 from batchrank.records import Answer, Rejection
 
-Work: TypeAlias = Callable[[sqlite3.Connection], Any]
-_Pending: TypeAlias = tuple[Work, asyncio.Event | None, list[Any]]
 _LINGER = 0.001
 """Seconds that a group waits for company: a commit, and a turn of the thread, cost many times as much as an entry."""
 
@@ -38,7 +37,7 @@ class Ledger:
         """Open or create the ledger; None keeps it in memory (library use without an output folder)."""
         self.path = path
         self.run = 0
-        self._pending: list[_Pending] = []
+        self._pending = Group()
         self._wake = asyncio.Event()
         self._turn = anyio.Lock()
         self._served = False
@@ -48,8 +47,12 @@ class Ledger:
 
     async def get(self, key: bytes) -> Known | None:
         """What is known about a request; it counts as used by this run from now on."""
-        found: Known | None = await self._do(lambda db: entries.find(db, key, self.run))
-        return found
+        return (await self.find([key])).get(key)
+
+    async def find(self, keys: Sequence[bytes]) -> dict[bytes, Known]:
+        """What is known about several requests, by key; those found count as used by this run from now on."""
+        self._open().wanted += keys
+        return (await self._committed()).found
 
     async def put(self, key: bytes, outcome: Answer | Rejection, predicted: int) -> None:
         """Commit an answer, or a rejection that decides something; returns when it is on disk.
@@ -59,39 +62,44 @@ class Ledger:
             outcome: what came back.
             predicted: tokens that the request was expected to cost.
         """
-        await self._do(lambda db: entries.store(db, key, outcome, predicted, self.run))
+        group = self._open()
+        if isinstance(outcome, Answer):
+            group.answers.append((key, outcome, predicted))
+        else:
+            group.rejections.append((key, outcome))
+        await self._committed()
 
     async def put_attempt(self, key: bytes, kind: Kind, rejection: Rejection, tokens: int) -> None:
         """Commit an attempt that gave nothing, and the tokens that it may have cost."""
         facts = (rejection.status, rejection.code, rejection.message, rejection.request_id)
-        await self._do(lambda db: entries.attempt(db, (key, kind, *facts, tokens, self.run)))
+        await self.perform(lambda db: entries.attempt(db, (key, kind, *facts, tokens, self.run)))
 
     async def sent(self, key: bytes, tokens: int) -> None:
         """Commit that a request is about to be sent, and the tokens that it may cost.
 
         It is on disk before the request leaves, so that a run that is killed again and again still keeps to its cap.
         """
-        await self._do(
-            lambda db: db.execute("INSERT OR REPLACE INTO sent VALUES (?,?,?)", (key, tokens, self.run))
-        )
+        self._open().sent.append((key, tokens))
+        await self._committed()
 
     def unsent(self, key: bytes) -> None:
         """Note that a sent request was not billed; written with the next group, not waited for."""
-        self._add(lambda db: entries.unsend(db, key), None)
+        self._pending.unsent.append(key)
+        self._wake.set()
 
     async def begin(self, run: int) -> Spent:
         """Start or continue run number ``run``; what its earlier processes left in flight becomes ambiguous."""
         self.run = run
-        result: Spent = await self._do(lambda db: entries.begin(db, run))
+        result: Spent = await self.perform(lambda db: entries.begin(db, run))
         return result
 
     async def forget(self) -> None:
         """Drop every answer and all state."""
-        await self._do(entries.forget)
+        await self.perform(entries.forget)
 
     async def load(self, name: str) -> Any:
         """A stored piece of the run's state, None if absent."""
-        row = await self._do(
+        row = await self.perform(
             lambda db: db.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
         )
         return None if row is None else orjson.loads(row[0])
@@ -99,14 +107,19 @@ class Ledger:
     async def save(self, name: str, value: Any) -> None:
         """Commit a piece of the run's state: anything JSON can hold; None deletes it."""
         if value is None:
-            await self._do(lambda db: db.execute("DELETE FROM state WHERE name = ?", (name,)))
+            await self.perform(lambda db: db.execute("DELETE FROM state WHERE name = ?", (name,)))
         else:
             data = orjson.dumps(value)
-            await self._do(lambda db: db.execute("INSERT OR REPLACE INTO state VALUES (?,?)", (name, data)))
+            await self.perform(
+                lambda db: db.execute("INSERT OR REPLACE INTO state VALUES (?,?)", (name, data))
+            )
 
     async def perform(self, work: Work) -> Any:
         """Run some other work on the database, in its turn and committed with its group."""
-        return await self._do(work)
+        box: list[Any] = []
+        self._open().works.append((work, box))
+        await self._committed()
+        return box[0]
 
     async def serve(self) -> None:
         """Commit groups until cancelled; what is pending then is still committed."""
@@ -132,56 +145,55 @@ class Ledger:
         with suppress(sqlite3.Error):
             self._db.close()
 
-    def _add(self, work: Work, done: asyncio.Event | None) -> list[Any]:
-        box: list[Any] = []
-        self._pending.append((work, done, box))
-        self._wake.set()
-        return box
-
-    async def _do(self, work: Work) -> Any:
+    def _open(self) -> Group:
+        """The group that what is asked for now belongs to."""
         if self._fault is not None:
             raise self._fault
-        done = asyncio.Event()
-        box = self._add(work, done)
+        return self._pending
+
+    async def _committed(self) -> Group:
+        """Wait until the open group is on disk."""
+        group = self._pending
+        done = asyncio.get_running_loop().create_future()
+        group.waiting.append(done)
+        self._wake.set()
         if not self._served:  # cancelled along with its users, some of whom still have an answer to keep
             await self._commit()
-        await done.wait()
-        if not box:
+        await done
+        if not group.committed:
             assert self._fault is not None
             raise self._fault
-        return box[0]
+        return group
 
     async def _commit(self) -> None:
         """Commit what is pending. Shielded: a group that was taken must not be lost to a cancellation."""
         with anyio.CancelScope(shield=True):
             async with self._turn:
-                group, self._pending, self._wake = self._pending, [], asyncio.Event()
+                group, self._pending, self._wake = self._pending, Group(), asyncio.Event()
                 try:
                     if group and self._fault is None:
                         await anyio.to_thread.run_sync(self._apply, group)
+                        group.committed = True
                 except Exception as error:
-                    self._fail(error, group)
+                    self._fail(error)
                 finally:
-                    for _, done, _ in group:
-                        if done is not None:
-                            done.set()
+                    for done in group.waiting:
+                        if not done.done():
+                            done.set_result(None)
 
-    def _fail(self, error: Exception, group: list[_Pending]) -> None:
+    def _fail(self, error: Exception) -> None:
         """After a fault nothing is acknowledged any more."""
-        for _, _, box in group:
-            box.clear()
         if isinstance(error, LedgerError):
             self._fault = error
             return
         self._fault = LedgerError(f"{self.path}: the ledger can't be used: {error!r}")
         raise error
 
-    def _apply(self, group: list[_Pending]) -> None:
+    def _apply(self, group: Group) -> None:
         with translated(self.path, "written"):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                for work, _, box in group:
-                    box.append(work(self._db))
+                group.apply(self._db, self.run)
                 self._db.execute("COMMIT")
             except BaseException:
                 with suppress(sqlite3.Error):

@@ -21,6 +21,7 @@ class Ready:
         passages: what is sent in its documents' place, when some were cut.
         faults: its documents that can't be sent.
         truncated: its documents that the API will cut; 0 where that can't be told exactly.
+        visual: whether images or videos are sent, which cost more than text.
     """
 
     query: Query
@@ -29,11 +30,7 @@ class Ready:
     passages: Passages | None = None
     faults: list[Failure] = field(default_factory=list)
     truncated: int = 0
-
-    @property
-    def visual(self) -> bool:
-        """Whether images or videos are sent, which cost more than text."""
-        return any(not isinstance(item, str) for item in (self.query.text, *self.query.documents))
+    visual: bool = False
 
     @property
     def sent(self) -> Query:
@@ -69,23 +66,24 @@ class Preparer:
         Raises:
             QueryError: it, or none of its documents, can be sent.
         """
-        query, faults = self._encoded(query)
+        query, faults, visual = self._encoded(query)
         if self._long == "error":
             refuse_long(query, self._sharder.counter, self._sharder.limits.item_tokens)
         passages = self._splitter.passages(query) if self._splitter else None
         if passages is None:
-            return Ready(
-                query, self._sharder.shards(query), self._top_k, None, faults, self._truncated(query)
-            )
+            shards = self._sharder.shards(query)
+            return Ready(query, shards, self._top_k, None, faults, self._truncated(query, shards), visual)
         top_k = deeper(self._top_k, passages)
-        return Ready(query, self._sharder.shards(passages.query), top_k, passages, faults)
+        return Ready(query, self._sharder.shards(passages.query), top_k, passages, faults, 0, visual)
 
-    def _truncated(self, query: Query) -> int:
+    def _truncated(self, query: Query, shards: QueryShards) -> int:
         counter = self._sharder.counter
-        return len(too_long(query, counter, self._sharder.limits.item_tokens)) if counter.exact else 0
+        if not counter.exact or shards.truncated == 0:
+            return 0
+        return len(too_long(query, counter, self._sharder.limits.item_tokens))
 
-    def _encoded(self, query: Query) -> tuple[Query, list[Failure]]:
-        """A query with its images and videos ready to be sent, and the documents that can't be.
+    def _encoded(self, query: Query) -> tuple[Query, list[Failure], bool]:
+        """A query with its images and videos ready to be sent, the documents that can't be, and whether it has any.
 
         1. All is text: the query as it is.
         2. A document that can't be sent (an image that can't be read, is too large, of a format the model doesn't take,
@@ -93,7 +91,7 @@ class Preparer:
         3. A query that can't be sent fails.
         """
         if isinstance(query.text, str) and set(map(type, query.documents)) <= {str}:
-            return query, []
+            return query, [], False
         text = query.text if isinstance(query.text, str) else self._sources.query(_given(query.text))
         documents: list[Content] = []
         faults: list[Failure] = []
@@ -109,7 +107,8 @@ class Preparer:
         whole = replace(query, text=text, documents=documents)
         if first is not None and not len(whole.sendable):
             raise QueryError(first.cause, f"none of its documents can be sent; the first: {first}")
-        return whole, faults
+        visual = any(not isinstance(item, str) for item in (text, *documents))
+        return whole, faults, visual
 
 
 def _given(item: Content) -> object:

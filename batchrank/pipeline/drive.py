@@ -15,7 +15,7 @@ from batchrank.models import Price
 from batchrank.pipeline.content import Ready
 from batchrank.pipeline.verdicts import SharedVerdicts
 from batchrank.records import Chunk, Failure, Merged, Query, QueryCost, Ranking, Rejection, Scores, Verdict
-from batchrank.send import SAMPLE, Errand, Meter, Sender
+from batchrank.send import SAMPLE, Encoded, Errand, Meter, Sender
 from batchrank.shard import QueryShards
 
 
@@ -28,14 +28,14 @@ class Prepared:
         position: its place among all that was read, from 0.
         ordinal: its place among the queries of more than one chunk, from 0; None with a single chunk.
         weight: bytes it holds in memory, roughly.
-        key: of its request, where there is a single one.
+        whole: its request, where there is a single one.
     """
 
     ready: Ready
     position: int
     ordinal: int | None
     weight: int
-    key: bytes | None = None
+    whole: Encoded | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,17 +63,17 @@ class Driver:
     price: Price | None
     exact: bool = False
 
-    def foresee(self, query: Query, shards: QueryShards, number: int) -> bytes | None:
-        """Do in the reader's thread what would hold up the event loop: count tokens, and make the key.
+    def foresee(self, query: Query, shards: QueryShards, number: int) -> Encoded | None:
+        """Do in the reader's thread what would hold up the event loop: count tokens, and encode the request.
 
         ``number`` queries of this process came before; of the first ones tokens are counted, to tell the drift.
 
         Returns:
-            The key of the query's request, where there is a single one.
+            The query's request, where there is a single one.
         """
         if self.exact or number < SAMPLE:
             shards.count()
-        return self.sender.key(query, shards.chunks[0]) if len(shards.chunks) == 1 else None
+        return self.sender.encode(query, shards.chunks[0]) if len(shards.chunks) == 1 else None
 
     async def rank(self, prepared: Prepared) -> Ranked:
         """Rank one query.
@@ -117,7 +117,7 @@ class Driver:
             if isinstance(step, Merged):
                 return step, meter
             if isinstance(step, Round):
-                errand = Errand(ready.sent, shards, (prepared.position, rounds), meter, prepared.key)
+                errand = Errand(ready.sent, shards, (prepared.position, rounds), meter, prepared.whole)
                 reply = await self._round(errand, step.chunks)
                 rounds += 1
             else:

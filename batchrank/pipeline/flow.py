@@ -17,7 +17,8 @@ from batchrank.errors import BatchrankError, QueryError
 from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.drive import Driver, Prepared, Ranked, failure
 from batchrank.pipeline.room import Room
-from batchrank.records import Content, Failure, Query
+from batchrank.records import Failure, Query
+from batchrank.send import Encoded
 from batchrank.shard import QueryShards
 
 _BATCH_DOCUMENTS = 2_000
@@ -65,7 +66,7 @@ class Reader:
         *,
         position: int = 0,
         ordinal: int = 0,
-        foresee: Callable[[Query, QueryShards, int], bytes | None] | None = None,
+        foresee: Callable[[Query, QueryShards, int], Encoded | None] | None = None,
     ) -> None:
         self._foresee = foresee
         self._prepared = 0
@@ -109,14 +110,12 @@ class Reader:
         ordinal = None
         if len(ready.shards.chunks) > 1:
             ordinal, self._ordinal = self._ordinal, self._ordinal + 1
-        weight = sum(map(_bytes, ready.sent.documents)) + _OVERHEAD_BYTES * len(ready.sent)
-        key = self._foresee(ready.sent, ready.shards, self._prepared) if self._foresee else None
+        whole = self._foresee(ready.sent, ready.shards, self._prepared) if self._foresee else None
         self._prepared += 1
-        return Prepared(ready, position, ordinal, weight, key)
-
-
-def _bytes(item: Content) -> int:
-    return len(item if isinstance(item, str) else item.value)
+        weight = (
+            ready.shards.text_bytes + _OVERHEAD_BYTES * len(ready.sent) + (len(whole.body) if whole else 0)
+        )
+        return Prepared(ready, position, ordinal, weight, whole)
 
 
 class Flow:

@@ -31,18 +31,26 @@ class Meter:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Encoded:
+    """A request ready to be sent: its body, and the key that the ledger knows it by."""
+
+    body: bytes
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Errand:
     """One query's errand: what every request made for it shares.
 
     Attributes:
-        key: the key of the request of all its documents, where that was made ahead.
+        whole: the request of all its documents, where that was encoded ahead.
     """
 
     query: Query
     predictor: Predictor
     priority: tuple[int, int]
     meter: Meter
-    key: bytes | None = None
+    whole: Encoded | None = None
 
 
 @dataclass(slots=True)

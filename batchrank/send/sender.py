@@ -10,7 +10,7 @@ from batchrank.ledger import Ledger
 from batchrank.records import Answer, Chunk, Content, Positions, Query, Rejection, Request, Scores
 from batchrank.retry import Action, classify
 from batchrank.send.attempts import Attempts
-from batchrank.send.counts import Counts, Errand
+from batchrank.send.counts import Counts, Encoded, Errand
 from batchrank.send.dispatch import Dispatcher
 from batchrank.send.health import Health
 from batchrank.send.http import Http
@@ -115,9 +115,9 @@ class Sender:
     async def _ask(self, errand: Errand, documents: Positions, number: int) -> Answer | Rejection:
         """An answer, or a rejection that calls for the request's halves; both durable."""
         query = errand.query
-        ahead = errand.key if len(documents) == len(query.sendable) else None
-        body = None if ahead else self._body(query, documents)
-        key = ahead or self._key(body or b"")
+        whole = errand.whole if len(documents) == len(query.sendable) else None
+        encoded = whole or self.encode(query, documents)
+        key = encoded.key
         while (asked := self._asked.get(key)) is not None:
             await asked.wait()  # the very same request is under way: its answer will do for both
         self._asked[key] = done = asyncio.Event()
@@ -132,7 +132,7 @@ class Sender:
             predicted = self._predicted(errand, documents)
             return await self._api.ask(
                 key,
-                body or self._body(query, documents),
+                encoded.body,
                 len(documents),
                 predicted,
                 (*errand.priority, number),
@@ -162,22 +162,17 @@ class Sender:
         self._sampled += exact
         return errand.predictor.tokens(documents, exact=exact)
 
-    def key(self, query: Query, documents: Positions) -> bytes:
-        """What the ledger knows a request by. It takes a while; safe to call in another thread.
+    def encode(self, query: Query, documents: Positions) -> Encoded:
+        """The request of these documents. It takes a while; safe to call in another thread.
 
         Raises:
             JobError: the wire can't say what the query holds.
         """
-        return self._key(self._body(query, documents))
-
-    def _body(self, query: Query, documents: Positions) -> bytes:
         texts = _taken(query.documents, documents)
-        return self._codec.body(Request(self._model, query.text, texts, self._instruct, self._fps))
-
-    def _key(self, body: bytes) -> bytes:
+        body = self._codec.body(Request(self._model, query.text, texts, self._instruct, self._fps))
         digest = self._scope.copy()
         digest.update(body)
-        return digest.digest()[:16]
+        return Encoded(body, digest.digest()[:16])
 
 
 def _taken(documents: Sequence[Content], positions: Positions) -> Sequence[Content]:

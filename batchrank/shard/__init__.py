@@ -17,6 +17,7 @@ of its permutations.
 """
 
 from batchrank.shard.measure import Media
-from batchrank.shard.shards import Limits, QueryShards, Sharder
+from batchrank.shard.rules import Limits
+from batchrank.shard.shards import QueryShards, Sharder
 
 __all__ = ["Limits", "Media", "QueryShards", "Sharder"]

@@ -57,6 +57,8 @@ def split(columns: Positions) -> Iterator[Positions]:
 
 def heaviest(sizes: Sizes, columns: Positions) -> int:
     """The largest sum of sizes in any column; -1 weighs nothing."""
+    if columns.shape[1] == 1 and len(columns) == len(sizes):  # all of them, in one request
+        return int(sizes.sum())
     padded = np.append(sizes, 0)
     return int(padded[columns].sum(axis=0).max(initial=0))
 
