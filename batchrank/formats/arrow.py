@@ -1,5 +1,6 @@
 """Arrow columns of any type that can hold ids, texts or scores -> Python lists, a whole batch at once."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from batchrank.formats.base import ColumnsError
 from batchrank.formats.names import Fields, Path
+from batchrank.formats.strings import Strings
 from batchrank.records import Floats, Positions
 
 Array: TypeAlias = Any  # pyarrow has no type hints
@@ -118,7 +120,8 @@ def at(array: Array, path: Path) -> Array:
     """The values at a path below a struct; null where a struct on the way is null."""
     array = decoded(array)
     for name in path:
-        array = decoded(pc.struct_field(array, name))
+        # A field by itself doesn't know of its struct's nulls.
+        array = decoded(pc.struct_field(array, name) if array.null_count else array.field(name))
     return array
 
 
@@ -140,6 +143,27 @@ def strings(array: Array, *, missing: str | None = None) -> list[Any]:
         array = pc.fill_null(array, missing)
     values: list[Any] = array.to_pylist()
     return values
+
+
+def column(array: Array, *, missing: str | None = None) -> Sequence[Any]:
+    """Ids or texts as strings, which stay in the array where it holds nothing but strings.
+
+    Raises:
+        UnicodeDecodeError: bytes that are not UTF-8.
+    """
+    array = decoded(array)
+    if not (types.is_string(array.type) or types.is_large_string(array.type)):
+        return strings(array, missing=missing)
+    if array.null_count:
+        if missing is None:
+            return strings(array)
+        array = pc.fill_null(array, missing)
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        array.to_pylist()  # which says which text is wrong
+        raise
+    return Strings(array)
 
 
 def images(array: Array) -> list[Any]:

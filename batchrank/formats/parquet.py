@@ -1,6 +1,6 @@
 """Parquet, read and written: by record batch, never a whole file or row group in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,6 +13,7 @@ from batchrank.formats.labelled import Labels
 from batchrank.formats.names import LABELLED, Path
 from batchrank.formats.rows import certified, merge_row
 from batchrank.formats.storage import filesystem
+from batchrank.formats.strings import Strings
 from batchrank.formats.tables import Layout, items, layout
 from batchrank.job.sections import Columns
 from batchrank.records import Ranking
@@ -178,6 +179,10 @@ def _writer(file: BinaryIO, schema: Any, dictionary: list[str]) -> Any:
     )
 
 
+def _strings(values: Sequence[str]) -> Any:
+    return values.array.cast(pa.string()) if isinstance(values, Strings) else pa.array(values, pa.string())
+
+
 def _ranking_table(rankings: list[Ranking]) -> Any:
     counts = [len(ranking) for ranking in rankings]
     ids = pa.array([ranking.query_id for ranking in rankings], pa.string())
@@ -187,7 +192,7 @@ def _ranking_table(rankings: list[Ranking]) -> Any:
 
     columns = [
         ids.take(pa.array(np.repeat(np.arange(len(rankings)), counts))),
-        pa.chunked_array([pa.array(r.doc_ids, pa.string()) for r in rankings], pa.string()).combine_chunks(),
+        pa.chunked_array([_strings(r.doc_ids) for r in rankings], pa.string()).combine_chunks(),
         pa.array(np.concatenate([np.arange(1, n + 1, dtype=np.int32) for n in counts])),
         floats("scores"),
         floats("raw_scores"),

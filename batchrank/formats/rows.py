@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.records import Ranking
+from batchrank.records import Ranking, taken
 
 RANKING = ("doc_id", "rank", "score", "raw_score", "first_stage_rank", "first_stage_score", "certified")
 
@@ -17,7 +17,7 @@ def top(ranking: Ranking, n: int | None) -> Ranking:
         return ranking
     return replace(
         ranking,
-        doc_ids=ranking.doc_ids[:n],
+        doc_ids=taken(ranking.doc_ids, np.arange(n)),
         scores=ranking.scores[:n].copy(),
         raw_scores=ranking.raw_scores[:n].copy(),
         first_stage_ranks=ranking.first_stage_ranks[:n].copy(),

@@ -1,6 +1,6 @@
 """Arrow batches -> segments, a column at a time: no step takes one document after the other."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -155,15 +155,16 @@ class _Documents:
     """The documents of a batch."""
 
     def __init__(self, array: Array, roles: DocumentRoles | None) -> None:
-        self._ids: list[str | None] | None = None
+        self._ids: Sequence[str | None] | None = None
+        self._texts: Sequence[Any]
         self._scores: Floats | None = None
         self._wrong: NDArray[np.bool_] | None = None
         self._visual = roles is not None and roles.visual
         if roles is None:
-            self._texts = arrow.strings(array, missing="")
+            self._texts = arrow.column(array, missing="")
             return
         missing: list[Any] = [None] * len(array) if self._visual else []
-        self._texts = arrow.strings(arrow.at(array, roles.text), missing="") if roles.text else missing
+        self._texts = arrow.column(arrow.at(array, roles.text), missing="") if roles.text else missing
         titles = arrow.strings(arrow.at(array, roles.title), missing="") if roles.title else missing
         if self._visual:
             self._titles = titles
@@ -172,7 +173,7 @@ class _Documents:
         elif roles.title:
             self._texts = list(map(titled, titles, self._texts))
         if roles.doc_id:
-            self._ids = arrow.strings(arrow.at(array, roles.doc_id))
+            self._ids = arrow.column(arrow.at(array, roles.doc_id))
         if roles.score:
             self._scores, self._wrong = arrow.numbers(arrow.at(array, roles.score))
 
@@ -201,7 +202,7 @@ class _Documents:
             raise QueryError("bad-score", message)
         ids = None if self._ids is None else self._ids[start:end]
         scores = None if self._scores is None else self._scores[start:end]
-        texts: list[Content] = self._texts[start:end]
+        texts: Sequence[Content] = self._texts[start:end]
         if self._visual:
             texts = self._contents(start, end, place, whole=whole)
         return Segment(place, query_id, query, texts, ids, scores, whole)
@@ -214,10 +215,11 @@ def _whole(rows: Array, where: Layout, place: Place) -> list[Item]:
     flat, offsets = arrow.lists(arrow.at(rows, where.record.candidates or ()))
     documents = _Documents(flat, where.document)
     bounds = offsets.tolist()
-    given, starts = None, bounds
+    given: Sequence[Any] | None = None
+    starts = bounds
     if where.record.ids:
         values, spans = arrow.lists(arrow.at(rows, where.record.ids))
-        given, starts = arrow.strings(values), spans.tolist()
+        given, starts = arrow.column(values), spans.tolist()
 
     def row(i: int, query_id: str) -> Segment:
         here = _later(place, i)

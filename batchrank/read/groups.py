@@ -11,6 +11,7 @@ import numpy as np
 from batchrank.errors import Place, QueryError
 from batchrank.formats import Segment
 from batchrank.formats.base import TRUNCATED
+from batchrank.formats.strings import Strings
 from batchrank.read.seen import SeenIds
 from batchrank.records import Content, Failure, Floats, Query
 
@@ -84,14 +85,14 @@ class _Group:
         parts = [self._first, *self._more]
         raw: Sequence[str | None] | None
         if len(parts) == 1:
-            texts, raw, scores = self._first.documents, self._first.doc_ids, self._first.scores
+            texts, raw, scores = list(self._first.documents), self._first.doc_ids, self._first.scores
         else:
             texts = [text for part in parts for text in part.documents]
             raw = [i for part in parts for i in part.doc_ids or [None] * len(part.documents)]
             scores = [s for part in parts for s in _scores(part)]
         if raw is None:
             return texts, list(map(str, range(len(texts)))), scores
-        if None in raw:
+        if not isinstance(raw, Strings) and None in raw:
             return texts, [str(i) if doc_id is None else doc_id for i, doc_id in enumerate(raw)], scores
         return texts, cast(Sequence[str], raw), scores
 
@@ -121,7 +122,7 @@ def _check(texts: Sequence[Content], ids: Sequence[str]) -> None:
     """
     if not texts:
         raise QueryError("no-candidates", "the query has no candidates; give it some, or remove the record")
-    if len(set(ids)) != len(ids):
+    if (ids.distinct() if isinstance(ids, Strings) else len(set(ids))) != len(ids):
         first: dict[str, int] = {}
         second, again = next((i, d) for i, d in enumerate(ids, 1) if first.setdefault(d, i) != i)
         raise QueryError(

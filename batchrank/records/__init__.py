@@ -4,7 +4,7 @@ Positions: a *document position* counts a query's candidates from 0 in first-sta
 arrays of documents hold. A *query position* counts the queries of the input from 0.
 """
 
-from batchrank.records.arrays import Floats, Positions
+from batchrank.records.arrays import Floats, Positions, taken
 from batchrank.records.content import Content, Image, Kind, Video
 from batchrank.records.merging import Chunk, Merged, Overlap, Scores, Verdict
 from batchrank.records.queries import Candidate, Query
@@ -12,6 +12,7 @@ from batchrank.records.rankings import Failure, QueryCost, Ranking
 from batchrank.records.requests import Answer, Rejection, Request
 
 __all__ = [
+    "taken",
     "Answer",
     "Candidate",
     "Chunk",

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from batchrank.errors import Place
-from batchrank.records.arrays import Floats, Positions
+from batchrank.records.arrays import Floats, Positions, taken
 from batchrank.records.content import Content
 
 
@@ -95,6 +95,6 @@ class Query:
             return cls(id, text, doc_ids, documents, None, where)
         if not np.isnan(values).any() and (values[1:] > values[:-1]).any():
             order = np.argsort(-values, kind="stable")
-            doc_ids, documents = [doc_ids[i] for i in order], [documents[i] for i in order]
+            doc_ids, documents = taken(doc_ids, order), taken(documents, order)
             values = values[order]
         return cls(id, text, doc_ids, documents, values, where)

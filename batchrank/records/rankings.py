@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchrank.errors import Place
-from batchrank.records.arrays import Floats, Positions
+from batchrank.records.arrays import Floats, Positions, taken
 from batchrank.records.merging import Merged
 from batchrank.records.queries import Query
 
@@ -77,7 +77,7 @@ class Ranking:
         first = query.first_stage_scores
         return cls(
             query_id=query.id,
-            doc_ids=list(map(query.doc_ids.__getitem__, order.tolist())),
+            doc_ids=taken(query.doc_ids, order),
             scores=scores,
             raw_scores=raw,
             first_stage_ranks=order + 1,
