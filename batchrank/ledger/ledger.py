@@ -22,7 +22,7 @@ from batchrank.ledger.entries import Kind, Known, Spent
 from batchrank.ledger.group import Group, Work
 from batchrank.records import Answer, Rejection
 
-_LINGER = 0.001
+_LINGER = 0.002
 """Seconds that a group waits for company: a commit, and a turn of the thread, cost many times as much as an entry."""
 
 

@@ -75,6 +75,14 @@ class Driver:
             shards.count()
         return self.sender.encode(query, shards.chunks[0]) if len(shards.chunks) == 1 else None
 
+    async def recall(self, prepared: Sequence[Prepared]) -> None:
+        """Look up in the ledger, at one time, what queries are going to ask.
+
+        Raises:
+            LedgerError: the ledger can't be read.
+        """
+        await self.sender.recall([item.whole.key for item in prepared if item.whole is not None])
+
     async def rank(self, prepared: Prepared) -> Ranked:
         """Rank one query.
 

@@ -6,6 +6,7 @@ another thread.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
@@ -21,11 +22,12 @@ from batchrank.records import Failure, Query
 from batchrank.send import Encoded
 from batchrank.shard import QueryShards
 
-_BATCH_DOCUMENTS = 2_000
+_BATCH_DOCUMENTS = (250, 4_000)
+"""Documents read at a time: few at first, so that requests leave soon; then more, as each turn of a thread costs."""
 _BATCH_SECONDS = 0.05
 _RANKED_BYTES = 120
 """What a document of a finished ranking holds in memory: its id, and its share of the columns."""
-_LINGER = 0.005
+_LINGER = 0.02
 """Seconds that finished queries wait for company on their way to the writer's thread."""
 _OVERHEAD_BYTES = 250
 """What a document holds in memory besides its text: two string objects and its share of lists and arrays."""
@@ -70,6 +72,7 @@ class Reader:
     ) -> None:
         self._foresee = foresee
         self._prepared = 0
+        self._batch = _BATCH_DOCUMENTS[0]
         self._items = items
         self._preparer = preparer
         self._position = position
@@ -88,12 +91,13 @@ class Reader:
 
     def _next(self) -> list[Prepared | Outcome]:
         batch: list[Prepared | Outcome] = []
+        self._batch = min(2 * self._batch, _BATCH_DOCUMENTS[1])
         documents, started = 0, time.monotonic()
         for item in self._items:
             position, self._position = self._position, self._position + 1
             batch.append(self.prepare(item, position))
             documents += len(item) if isinstance(item, Query) else 0
-            if documents >= _BATCH_DOCUMENTS or time.monotonic() - started > _BATCH_SECONDS:
+            if documents >= self._batch or time.monotonic() - started > _BATCH_SECONDS:
                 break
         else:
             self.exhausted = True
@@ -116,6 +120,39 @@ class Reader:
             ready.shards.text_bytes + _OVERHEAD_BYTES * len(ready.sent) + (len(whole.body) if whole else 0)
         )
         return Prepared(ready, position, ordinal, weight, whole)
+
+
+class _Crew:
+    """Tasks that rank one query after another; starting a task for each would cost as much as sending it."""
+
+    def __init__(self, rank: Callable[[Prepared], Awaitable[None]]) -> None:
+        self._rank = rank
+        self._queue: deque[Prepared] = deque()
+        self._idle: list[asyncio.Event] = []
+        self._dismissed = False
+
+    def hand(self, prepared: Prepared, group: TaskGroup) -> None:
+        """Have a query ranked now, by a task that has nothing to do or by a new one."""
+        self._queue.append(prepared)
+        if self._idle:
+            self._idle.pop().set()
+        else:
+            group.start_soon(self._work)
+
+    def dismiss(self) -> None:
+        """There is no more: let the tasks end."""
+        self._dismissed = True
+        for event in self._idle:
+            event.set()
+
+    async def _work(self) -> None:
+        while self._queue or not self._dismissed:
+            if self._queue:
+                await self._rank(self._queue.popleft())
+            else:
+                event = asyncio.Event()
+                self._idle.append(event)
+                await event.wait()
 
 
 class Flow:
@@ -142,6 +179,7 @@ class Flow:
         self._broken = False
         self.admitted = 0
         self.admitted_documents = 0
+        self._crew = _Crew(self._rank)
         self._stopping = asyncio.Event()
         self._admission = anyio.CancelScope()
         self.reason: BatchrankError | None = None
@@ -170,6 +208,7 @@ class Flow:
                     async with anyio.create_task_group() as queries:
                         with self._admission:
                             await self._admit(batches, queries)
+                        self._crew.dismiss()
                     ranking.cancel_scope.cancel()
             finally:
                 self._ended = True
@@ -182,6 +221,7 @@ class Flow:
             async with send:
                 try:
                     async for batch in batches:
+                        await self._driver.recall([item for item in batch if isinstance(item, Prepared)])
                         await send.send(batch)
                 except BatchrankError as error:
                     self.stop(error)
@@ -195,7 +235,7 @@ class Flow:
                     self.admitted += 1
                     if isinstance(item, Prepared):
                         self.admitted_documents += len(item.ready.sent)
-                        queries.start_soon(self._rank, item)
+                        self._crew.hand(item, queries)
                     else:
                         self._room.ranked(0)
                         self._finish(item, weight)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 
 from batchrank.errors import BatchrankError, QueryError
-from batchrank.ledger import Ledger
+from batchrank.ledger import Known, Ledger
 from batchrank.records import Answer, Chunk, Content, Positions, Query, Rejection, Request, Scores
 from batchrank.retry import Action, classify
 from batchrank.send.attempts import Attempts
@@ -22,6 +22,13 @@ _REFUSALS = 8
 """Documents refused one after another, and none accepted, before the query itself is held to be refused."""
 SAMPLE = 200
 """Requests whose tokens are counted exactly to tell the drift of bills, where nothing else needs it."""
+
+
+class _Unseen:
+    """Not looked up yet."""
+
+
+_UNSEEN = _Unseen()
 
 
 class Sender:
@@ -60,6 +67,7 @@ class Sender:
         self._instruct = instruct
         self._fps = fps
         self._asked: dict[bytes, asyncio.Event] = {}
+        self._recalled: dict[bytes, Known | _Unseen | None] = {}
         self._sizes = Sizes()
         self._sampled = 0
         self.counts = Counts()
@@ -72,6 +80,22 @@ class Sender:
     def stop(self, reason: BatchrankError) -> None:
         """Send nothing more; requests in flight go on, whoever waits gets the reason raised."""
         self._api.stop(reason)
+
+    async def recall(self, keys: Sequence[bytes]) -> None:
+        """Look up what is going to be asked, many requests at one time.
+
+        What is found serves whoever asks first; until then nobody else has asked, so it stays true.
+
+        Raises:
+            LedgerError: the ledger can't be read.
+        """
+        wanted = [key for key in dict.fromkeys(keys) if key not in self._asked and key not in self._recalled]
+        if wanted:
+            self._recalled.update(dict.fromkeys(wanted, _UNSEEN))
+            found = await self._ledger.find(wanted)
+            for key in wanted:
+                if key in self._recalled:  # nobody has asked meanwhile
+                    self._recalled[key] = found.get(key)
 
     async def score(self, errand: Errand, chunk: Chunk, number: int) -> list[Scores]:
         """The scores of chunk ``number`` of a round: one ``Scores``, more where it had to be split.
@@ -144,7 +168,8 @@ class Sender:
 
     async def _known(self, errand: Errand, documents: Positions, key: bytes) -> Answer | Rejection | None:
         """What the ledger knows; content once refused is asked about again where the user wants just that."""
-        known = await self._ledger.get(key)
+        recalled = self._recalled.pop(key, _UNSEEN)
+        known = await self._ledger.get(key) if isinstance(recalled, _Unseen) else recalled
         if known is None:
             return None
         if isinstance(known.outcome, Rejection):
