@@ -101,6 +101,19 @@ async def test_many_writers_share_commits(tmp_path: Path) -> None:
         assert (await ledger.begin(1)).answers == 200
 
 
+async def test_an_outcome_is_entered_before_what_comes_after_it() -> None:
+    """Whoever takes a request's place while its answer waits for the disk is not noted as sent before that answer."""
+    async with opened(None) as ledger:
+        await ledger.begin(1)
+        await ledger.sent(b"first", 5)
+        durable = ledger.put(b"first", ANSWER, 5)
+        await ledger.sent(b"second", 7)
+        in_flight = await ledger.perform(lambda db: db.execute("SELECT key FROM sent").fetchall())
+        assert in_flight == [(b"second",)]
+        await durable  # long since on disk
+        assert (await ledger.find([b"first", b"second"])).keys() == {b"first"}
+
+
 async def test_state_is_kept(tmp_path: Path) -> None:
     """The run's own notes survive with the answers."""
     async with opened(tmp_path / "ledger.sqlite") as ledger:

@@ -28,7 +28,9 @@ class Group:
         rejections: keys, and rejections that decide something.
         wanted: keys to look up.
         found: what is known of these; complete once the group is committed.
+        awaited: whether anybody needs it committed.
         waiting: who waits for the commit.
+        ended: whether it was committed, or failed to be.
         committed: whether it is on disk.
     """
 
@@ -40,10 +42,12 @@ class Group:
     wanted: list[bytes] = field(default_factory=list)
     found: dict[bytes, Known] = field(default_factory=dict)
     waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    awaited: bool = False
+    ended: bool = False
     committed: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.waiting or self.unsent)
+        return bool(self.awaited or self.unsent)
 
     def apply(self, db: sqlite3.Connection, run: int) -> None:
         """Do it all, within a transaction; lookups last, so that they see the rest."""

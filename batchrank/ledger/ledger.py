@@ -6,7 +6,7 @@ committed forms the next one, so the number of syncs adapts to the load by itsel
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,16 @@ class Ledger:
 
     async def find(self, keys: Sequence[bytes]) -> dict[bytes, Known]:
         """What is known about several requests, by key; those found count as used by this run from now on."""
-        self._open().wanted += keys
-        return (await self._committed()).found
+        group = self._open()
+        group.wanted += keys
+        await self._committed(group)
+        return group.found
 
-    async def put(self, key: bytes, outcome: Answer | Rejection, predicted: int) -> None:
-        """Commit an answer, or a rejection that decides something; returns when it is on disk.
+    def put(self, key: bytes, outcome: Answer | Rejection, predicted: int) -> Coroutine[Any, Any, None]:
+        """Commit an answer, or a rejection that decides something.
+
+        It is entered at once, before whatever is entered after this call; it is on disk when what is returned has
+        been awaited.
 
         Args:
             key: the request's key.
@@ -67,20 +72,25 @@ class Ledger:
             group.answers.append((key, outcome, predicted))
         else:
             group.rejections.append((key, outcome))
-        await self._committed()
+        return self._committed(group)
 
-    async def put_attempt(self, key: bytes, kind: Kind, rejection: Rejection, tokens: int) -> None:
-        """Commit an attempt that gave nothing, and the tokens that it may have cost."""
+    def put_attempt(
+        self, key: bytes, kind: Kind, rejection: Rejection, tokens: int
+    ) -> Coroutine[Any, Any, None]:
+        """Commit an attempt that gave nothing, and the tokens that it may have cost; entered as by ``put``."""
         facts = (rejection.status, rejection.code, rejection.message, rejection.request_id)
-        await self.perform(lambda db: entries.attempt(db, (key, kind, *facts, tokens, self.run)))
+        group = self._open()
+        group.works.append((lambda db: entries.attempt(db, (key, kind, *facts, tokens, self.run)), []))
+        return self._committed(group)
 
     async def sent(self, key: bytes, tokens: int) -> None:
         """Commit that a request is about to be sent, and the tokens that it may cost.
 
         It is on disk before the request leaves, so that a run that is killed again and again still keeps to its cap.
         """
-        self._open().sent.append((key, tokens))
-        await self._committed()
+        group = self._open()
+        group.sent.append((key, tokens))
+        await self._committed(group)
 
     def unsent(self, key: bytes) -> None:
         """Note that a sent request was not billed; written with the next group, not waited for."""
@@ -117,8 +127,9 @@ class Ledger:
     async def perform(self, work: Work) -> Any:
         """Run some other work on the database, in its turn and committed with its group."""
         box: list[Any] = []
-        self._open().works.append((work, box))
-        await self._committed()
+        group = self._open()
+        group.works.append((work, box))
+        await self._committed(group)
         return box[0]
 
     async def serve(self) -> None:
@@ -151,19 +162,22 @@ class Ledger:
             raise self._fault
         return self._pending
 
-    async def _committed(self) -> Group:
-        """Wait until the open group is on disk."""
-        group = self._pending
-        done = asyncio.get_running_loop().create_future()
-        group.waiting.append(done)
+    def _committed(self, group: Group) -> Coroutine[Any, Any, None]:
+        """Have the open group committed; what is returned waits until it is on disk."""
+        group.awaited = True
         self._wake.set()
-        if not self._served:  # cancelled along with its users, some of whom still have an answer to keep
-            await self._commit()
-        await done
+        return self._wait(group)
+
+    async def _wait(self, group: Group) -> None:
+        if group is self._pending and not self._served:
+            await self._commit()  # cancelled along with its users, some of whom still have an answer to keep
+        if not group.ended:
+            done = asyncio.get_running_loop().create_future()
+            group.waiting.append(done)
+            await done
         if not group.committed:
             assert self._fault is not None
             raise self._fault
-        return group
 
     async def _commit(self) -> None:
         """Commit what is pending. Shielded: a group that was taken must not be lost to a cancellation."""
@@ -177,6 +191,7 @@ class Ledger:
                 except Exception as error:
                     self._fail(error)
                 finally:
+                    group.ended = True
                     for done in group.waiting:
                         if not done.done():
                             done.set_result(None)

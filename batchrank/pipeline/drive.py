@@ -15,8 +15,12 @@ from batchrank.models import Price
 from batchrank.pipeline.content import Ready
 from batchrank.pipeline.verdicts import SharedVerdicts
 from batchrank.records import Chunk, Failure, Merged, Query, QueryCost, Ranking, Rejection, Scores, Verdict
-from batchrank.send import SAMPLE, Encoded, Errand, Meter, Sender
+from batchrank.send import Encoded, Errand, Meter, Sender
 from batchrank.shard import QueryShards
+
+
+_SAMPLE = 50, 20
+"""Counted exactly although nothing else needs it: the first so many queries, then one in so many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,12 +70,12 @@ class Driver:
     def foresee(self, query: Query, shards: QueryShards, number: int) -> Encoded | None:
         """Do in the reader's thread what would hold up the event loop: count tokens, and encode the request.
 
-        ``number`` queries of this process came before; of the first ones tokens are counted, to tell the drift.
+        ``number`` queries of this process came before; of a sample tokens are counted, to tell the drift of bills.
 
         Returns:
             The query's request, where there is a single one.
         """
-        if self.exact or number < SAMPLE:
+        if self.exact or number < _SAMPLE[0] or not number % _SAMPLE[1]:
             shards.count()
         return self.sender.encode(query, shards.chunks[0]) if len(shards.chunks) == 1 else None
 

@@ -4,11 +4,10 @@ from batchrank.send.counts import Counts, Encoded, Errand, Meter
 from batchrank.send.dispatch import Dispatcher
 from batchrank.send.http import Http
 from batchrank.send.places import Places
-from batchrank.send.sender import SAMPLE, Sender
+from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend
 
 __all__ = [
-    "SAMPLE",
     "Counts",
     "Dispatcher",
     "Encoded",

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import random
+from collections.abc import Coroutine
+from typing import Any
 
 import anyio
 
@@ -113,7 +115,7 @@ class Attempts:
     async def _send(
         self, key: bytes, body: bytes, documents: int, predicted: int, priority: Priority, exact: bool
     ) -> Answer | Rejection:
-        async with self._dispatcher.turn(priority, predicted):
+        async with self._dispatcher.turn(priority, predicted) as turn:
             reservation = await self._reserve(predicted, documents)
             posted = False
             try:
@@ -129,11 +131,16 @@ class Attempts:
             if isinstance(outcome, Answer):
                 self._dispatcher.answered(latency, predicted)
             self._measure(started, documents, predicted, outcome)
-            with anyio.CancelScope(shield=True):
-                try:
-                    await self._settle(key, outcome, reservation, exact)
-                finally:
-                    self._notify()
+            try:
+                durable = self._settle(key, outcome, reservation, exact)
+            finally:
+                self._notify()
+            # The next request in this place is noted as sent after this one's outcome, so no more of them than there
+            # are places can ever be without one.
+            turn.leave()
+            if durable is not None:
+                with anyio.CancelScope(shield=True):
+                    await durable
         return outcome
 
     def _measure(self, started: float, documents: int, predicted: int, outcome: Answer | Rejection) -> None:
@@ -165,10 +172,10 @@ class Attempts:
             self._ledger.unsent(key)
         self._notify()
 
-    async def _settle(
+    def _settle(
         self, key: bytes, outcome: Answer | Rejection, reservation: Reservation, exact: bool
-    ) -> None:
-        """Make what came back durable, and let everybody learn from it.
+    ) -> Coroutine[Any, Any, None] | None:
+        """Enter what came back into the ledger, and let everybody learn from it; what to wait for, if anything.
 
         1. An answer: committed, billed.
         2. A rejection that decides something: committed, not billed.
@@ -183,31 +190,30 @@ class Attempts:
             self._health.succeeded()
             self._counts.documents += reservation.documents
             self._counts.tokens += tokens
-            await self._ledger.put(
+            return self._ledger.put(
                 key, outcome, predicted if outcome.tokens is not None else reservation.tokens
             )
-            return
         log.debug("attempt failed: %s", outcome)
         action = classify(outcome)
         if action in (Action.SPLIT, Action.REFUSE):
             self._spend.release(reservation)
             self._health.succeeded()
-            await self._ledger.put(key, outcome, predicted)
-        elif outcome.code == "malformed":
+            return self._ledger.put(key, outcome, predicted)
+        if outcome.code == "malformed":
             self._spend.lose(reservation)
             self._counts.malformed += 1
-            await self._ledger.put_attempt(key, "malformed", outcome, reservation.tokens)
-        elif _costly(outcome):
+            return self._ledger.put_attempt(key, "malformed", outcome, reservation.tokens)
+        if _costly(outcome):
             self._spend.lose(reservation)
             self._counts.ambiguous += 1
             self._dispatcher.places.struggled(anyio.current_time())
-            await self._ledger.put_attempt(key, "ambiguous", outcome, reservation.tokens)
-        else:
-            self._spend.release(reservation)
-            self._ledger.unsent(key)
-            if slows(action):
-                assert action.value in ("requests", "tokens", "growth")
-                self._dispatcher.limiter.throttled(action.value, outcome.retry_after)
+            return self._ledger.put_attempt(key, "ambiguous", outcome, reservation.tokens)
+        self._spend.release(reservation)
+        self._ledger.unsent(key)
+        if slows(action):
+            assert action.value in ("requests", "tokens", "growth")
+            self._dispatcher.limiter.throttled(action.value, outcome.retry_after)
+        return None
 
     def _notify(self) -> None:
         self._settled.set()

@@ -25,6 +25,20 @@ class _Waiter:
     held: bool = field(default=False, compare=False)
 
 
+class Turn:
+    """A request's turn, and the place that it holds once it is granted."""
+
+    def __init__(self, dispatcher: "Dispatcher", waiter: _Waiter) -> None:
+        self._dispatcher = dispatcher
+        self._waiter = waiter
+
+    def leave(self) -> None:
+        """Free the place for another request."""
+        if self._waiter.held:
+            self._waiter.held = False
+            self._dispatcher.leave()
+
+
 class Dispatcher:
     """Gives turns to requests; ``serve`` runs in the run's task group."""
 
@@ -43,8 +57,8 @@ class Dispatcher:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def turn(self, priority: Priority, tokens: int) -> AsyncIterator[None]:
-        """Wait for a turn, and hold a place for the length of the block.
+    async def turn(self, priority: Priority, tokens: int) -> AsyncIterator["Turn"]:
+        """Wait for a turn, and hold a place until it is left, at the latest at the end of the block.
 
         Raises:
             BatchrankError: the one given to ``close``.
@@ -54,22 +68,15 @@ class Dispatcher:
         waiter = _Waiter(priority, next(self._order), tokens, asyncio.Event())
         heapq.heappush(self._waiting, waiter)
         self._changed.set()
+        turn = Turn(self, waiter)
         try:
             await waiter.granted.wait()
-        except BaseException:
-            waiter.left = True
-            if waiter.held:
-                self._leave()
-            raise
-        if self._closed is not None:
-            waiter.left = True
-            if waiter.held:
-                self._leave()
-            raise self._closed
-        try:
-            yield
+            if self._closed is not None:
+                raise self._closed
+            yield turn
         finally:
-            self._leave()
+            waiter.left = True
+            turn.leave()
 
     def answered(self, latency: float, tokens: int) -> None:
         """Learn that the answer to a request of so many tokens took so many seconds."""
@@ -99,15 +106,16 @@ class Dispatcher:
             try:
                 await self.limiter.acquire(waiter.tokens)
             except BaseException:
-                self._leave()
+                self.leave()
                 raise
             self._next = None
             if waiter.left:
-                self._leave()
+                self.leave()
             else:
                 waiter.held = True
                 waiter.granted.set()
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
+        """One place less is taken."""
         self.places.busy -= 1
         self._changed.set()

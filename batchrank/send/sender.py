@@ -20,8 +20,6 @@ from batchrank.wire import Codec
 
 _REFUSALS = 8
 """Documents refused one after another, and none accepted, before the query itself is held to be refused."""
-SAMPLE = 200
-"""Requests whose tokens are counted exactly to tell the drift of bills, where nothing else needs it."""
 
 
 class _Unseen:
@@ -69,7 +67,6 @@ class Sender:
         self._asked: dict[bytes, asyncio.Event] = {}
         self._recalled: dict[bytes, Known | _Unseen | None] = {}
         self._sizes = Sizes()
-        self._sampled = 0
         self.counts = Counts()
         self.allow: Callable[[Query], bool] | None = None
         self._api = Attempts(
@@ -182,10 +179,8 @@ class Sender:
         return known.outcome
 
     def _predicted(self, errand: Errand, documents: Positions) -> int:
-        """The tokens to expect: counted where a cap or the drift depends on it, else perhaps an upper bound."""
-        exact = self.spend.capped or self._sampled < SAMPLE
-        self._sampled += exact
-        return errand.predictor.tokens(documents, exact=exact)
+        """The tokens to expect: counted where a cap depends on it, else perhaps an upper bound."""
+        return errand.predictor.tokens(documents, exact=self.spend.capped)
 
     def encode(self, query: Query, documents: Positions) -> Encoded:
         """The request of these documents. It takes a while; safe to call in another thread.
