@@ -62,6 +62,16 @@ async def test_as_many_as_rate_times_latency_needs(latency: float) -> None:
 
 
 @ANYIO
+async def test_a_need_close_to_the_most_is_granted_at_once_too() -> None:
+    """Where the margin doesn't fit any more, the need does: nothing is felt out that the quota already tells."""
+    server, began = Server(2.0), anyio.current_time()
+    await saturate(server, Places(None), rpm=200 * 60, seconds=30)
+    settled = sum(time >= began + 10 for time in server.arrivals)
+    assert settled >= 0.97 * 200 * 20
+    assert server.most <= 512
+
+
+@ANYIO
 async def test_tokens_bind_as_requests_do() -> None:
     """Where the token quota allows 10 requests a second, in flight is what 10 a second need."""
     server = Server(1.0)

@@ -18,7 +18,6 @@ from batchrank.records import Chunk, Failure, Merged, Query, QueryCost, Ranking,
 from batchrank.send import Encoded, Errand, Meter, Sender
 from batchrank.shard import QueryShards
 
-
 _SAMPLE = 50, 20
 """Counted exactly although nothing else needs it: the first so many queries, then one in so many."""
 

@@ -16,7 +16,7 @@ class Places:
     flight, and otherwise goes by what the server shows. While requests wait for their turn:
 
     1. What the quota's rate needs at the lowest latency seen, and a margin, is granted at once, as the quota says
-       that the server copes; if that is more than ``most``, the quota tells nothing.
+       that the server copes; if the need alone is more than ``most``, the quota tells nothing.
     2. Beyond, room is doubled in the time of one answer, and kept if that brings more answers a second in the
        next; else it is taken back, as requests would only queue in the server, and tried again after a while.
     3. A time-out or a broken connection takes 30% off, once in the time of one answer. From then on 1 doesn't hold, and
@@ -55,7 +55,7 @@ class Places:
 
     def ahead(self) -> int:
         """Queries that may be under way, so that a request is always at hand and no more documents are held."""
-        return 2 * self.limit + 16
+        return self.limit + self.limit // 4 + 24
 
     def succeeded(self, now: float, latency: float, rate: float, *, waiting: bool) -> None:
         """Learn from an answer.
@@ -72,8 +72,9 @@ class Places:
         if not waiting:
             self._begin(now, growing=False)  # where there is little to do, the rate tells nothing
             return
-        granted = _LEAST + _MARGIN * rate * self._lowest
-        if self._struggled_at is None and self._room < granted < self._most:
+        need = rate * self._lowest
+        granted = min(self._most, _LEAST + _MARGIN * need)
+        if self._struggled_at is None and need < self._most and self._room < granted:
             self._room = granted
             self._begin(now, growing=False)
         self._answers += 1

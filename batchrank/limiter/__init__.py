@@ -1,0 +1,32 @@
+"""Requests and tokens per second: the whole of the quota, and never more of it.
+
+**Promise.** With ``rpm`` and ``tpm`` the quota times the share, no one second holds more than rpm/60 requests or
+tpm/60 tokens, and no one minute more than rpm and tpm (a second is any [t, t + 1), not only those of the clock).
+Where that can't be kept:
+
+1. A request of more tokens than tpm/60: it has the second before and after it to itself. One of more than tpm: the
+   minute likewise.
+2. rpm/60 is no whole number and its whole part wastes too much of it (2.5%; 10% where the quota is shared, as other
+   processes round too): requests are evenly spaced, and a second holds the next whole number. The minute holds.
+
+**Use.** A caller that always has a request ready gets 98% of the quota; at the least 97% of the requests (90%
+of a share) where rpm/60 is no whole number, and 97% of the tokens where a request takes a fiftieth of tpm/60.
+Larger ones use what whole requests fill of a second: two of 0.4 x tpm/60 are all that one second can hold.
+
+**How.** An admission must satisfy, for requests and for tokens: a pace (one request's worth of time after another,
+with a tolerance of two requests or 10 ms for timers that wake late), and the sums of the last second and minute.
+The sums make the promise true by construction; the pace keeps them from ever filling up in a burst. The windows are
+a little longer than a second and a minute, because requests arrive less evenly than they are sent. A bucket alone,
+such as aiolimiter's, admits burst + rate in a second: to promise as much it must give up 7% of 60 requests a second.
+Nor can it charge two accounts at one time, correct an account or change its rate.
+
+**429s.** One or two requests refused, for requests or for tokens, may be bad luck on the way to a server that counts
+strictly: that account slows to 95%, and all pause for a moment. More of them within two seconds mean that the quota
+is smaller than told: 70%, and a pause of a second. Two seconds after the last refusal it recovers, by 3% of the quota
+a second up to near where it was refused, then by 1%. Growth refused: back to the slow start of requests that every
+run begins with, from lower and for longer.
+"""
+
+from batchrank.limiter.limiter import Kind, Limiter, Stats
+
+__all__ = ["Kind", "Limiter", "Stats"]

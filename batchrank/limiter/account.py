@@ -1,0 +1,122 @@
+"""The requests, or the tokens, of one quota: their pace, and their sums over the last second and minute."""
+
+import math
+from collections import deque
+
+PACE = 0.985
+SECOND = 1.02
+TOLERANCE = 0.01
+PAUSE = 1.0
+"""Seconds to pause when the quota is smaller than told."""
+INCIDENT = 2.0
+"""Seconds within which refusals are one incident."""
+_MINUTE = 60.05
+_SLIGHTLY, _SLOWER, SLOWEST = 0.95, 0.7, 1 / 64
+_MANY = 3
+_HOLD = 2.0
+_MOMENT = 0.1
+_FAST, _CAREFUL, _NEAR = 0.03, 0.01, 0.9
+
+
+class Account:
+    """The requests, or the tokens, of one quota; ``speed`` is the part of it that the API last tolerated."""
+
+    def __init__(self, per_minute: float, per_second: int, tolerance: float) -> None:
+        self.speed = 1.0
+        self._rate = per_minute / 60 * PACE
+        self._per_minute = per_minute
+        self._tolerance = tolerance
+        self._second = _Window(SECOND, per_second, 0.002)
+        self._minute = _Window(_MINUTE, math.floor(per_minute), 0.25)
+        self._due = -math.inf
+        self._refused_at = -math.inf
+        self._refused_speed = 1.0
+        self._refusals = 0
+        self._recovered_at = 0.0
+
+    @property
+    def pace(self) -> float:
+        """What may be charged per second."""
+        return self._rate * self.speed
+
+    def delay(self, now: float, amount: int) -> float:
+        """Seconds until so much may be charged; none or less: now."""
+        return max(
+            self._due - self._tolerance - now,
+            self._second.delay(now, amount),
+            self._minute.delay(now, amount),
+        )
+
+    def charge(self, now: float, amount: int, ramp: float = 1.0) -> None:
+        """Charge so much, at ``ramp`` times the pace."""
+        if self.speed < 1:
+            self._recover(now)
+        self._due = max(self._due, now) + amount / (self._rate * self.speed * ramp)
+        self._second.add(now, amount)
+        self._minute.add(now, amount)
+
+    def correct(self, now: float, more: int) -> None:
+        """Charge so much more; less than nothing only speeds up what comes."""
+        self._due = (max(self._due, now) if more > 0 else self._due) + more / self._rate
+        if more > 0:
+            self._second.add(now, more)
+            self._minute.add(now, more)
+
+    def slow_down(self, now: float) -> float:
+        """Seconds to pause: one incident refuses many requests that are on their way, and counts once."""
+        self._recover(now)
+        self._recovered_at = now + _HOLD
+        if now - self._refused_at >= INCIDENT:
+            self._refused_at, self._refused_speed, self._refusals = now, self.speed, 0
+        self._refusals += 1
+        if self._refusals not in (1, _MANY):
+            return 0.0
+        slower, pause = (_SLIGHTLY, _MOMENT) if self._refusals == 1 else (_SLOWER, PAUSE)
+        self.speed = max(self._refused_speed * slower, SLOWEST)
+        return pause
+
+    def used(self, now: float, elapsed: float) -> float:
+        """The part of the quota used in the last minute, or in the seconds elapsed."""
+        return self._minute.total(now) / (self._per_minute * elapsed / 60)
+
+    def _recover(self, now: float) -> None:
+        if now > self._recovered_at:
+            pace = _FAST if self.speed < _NEAR * self._refused_speed else _CAREFUL
+            self.speed = min(1.0, self.speed + pace * (now - self._recovered_at))
+            self._recovered_at = now
+
+
+class _Window:
+    """The sum of the last so many seconds, never less than it really is.
+
+    What is added within ``grain`` seconds leaves together, with the last of it.
+    """
+
+    def __init__(self, length: float, allowance: int, grain: float) -> None:
+        self._length, self._allowance, self._grain = length, allowance, grain
+        self._cells: deque[list[float]] = deque()  # first added, last added, amount
+        self._total = 0.0
+
+    def total(self, now: float) -> float:
+        while self._cells and now - self._cells[0][1] >= self._length:
+            self._total -= self._cells.popleft()[2]
+        return self._total
+
+    def delay(self, now: float, amount: int) -> float:
+        """Seconds until so much fits; what never fits waits until the window is empty."""
+        excess = self.total(now) + amount - self._allowance
+        if excess <= 0 or not self._cells:
+            return 0.0
+        for _, last, leaving in self._cells:
+            excess -= leaving
+            if excess <= 0:
+                return last + self._length - now
+        return self._cells[-1][1] + self._length - now
+
+    def add(self, now: float, amount: int) -> None:
+        if self._cells and now - self._cells[-1][0] < self._grain:
+            self._cells[-1][1] = now
+            self._cells[-1][2] += amount
+        else:
+            self._cells.append([now, now, amount])
+        self._total += amount

@@ -1,0 +1,143 @@
+"""Who may send when."""
+
+import asyncio
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Literal
+
+from batchrank.limiter.account import PACE, PAUSE, SECOND, TOLERANCE, Account
+from batchrank.limiter.ramp import Ramp
+
+Kind = Literal["requests", "tokens", "growth"]
+
+_UNLIMITED = 1e15  # a minute: an account without a quota still has numbers to count with
+_LEAST_SLEEP = 0.001
+_WASTE, _SHARED_WASTE = 0.975, 0.9
+_LONGEST_PAUSE = 60.0
+_START, _START_REQUESTS = 0.25, 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a limiter has done so far.
+
+    Attributes:
+        requests: requests admitted.
+        tokens: tokens admitted, as predicted.
+        requests_used: the part of the request quota used in the last minute.
+        tokens_used: the part of the token quota used in the last minute.
+        waited: seconds that callers waited.
+        throttled: how many answers refused a request, by kind.
+        speed: the part of the quota that is asked for now, after slow start and refusals.
+    """
+
+    requests: int
+    tokens: int
+    requests_used: float
+    tokens_used: float
+    waited: float
+    throttled: dict[Kind, int]
+    speed: float
+
+
+class Limiter:
+    """Admits requests one after another, in the order of the calls; the module tells what it promises.
+
+    Args:
+        rpm: requests a minute that the account may send.
+        tpm: tokens a minute that the account may send.
+        share: the part of both that this process may use.
+    """
+
+    def __init__(self, *, rpm: float, tpm: float, share: Fraction | float = 1) -> None:
+        rpm, tpm = (min(float(quota * share), _UNLIMITED) for quota in (rpm, tpm))
+        whole = math.floor(rpm / 60)
+        spaced = whole / SECOND < (_WASTE if share == 1 else _SHARED_WASTE) * rpm / 60
+        pair = 0.0 if spaced else 60 / (rpm * PACE)
+        self._requests = Account(rpm, math.ceil(rpm / 60) if spaced else whole, max(pair, TOLERANCE))
+        self._tokens = Account(tpm, math.floor(tpm / 60), TOLERANCE)
+        self._ramp = Ramp(min(1.0, max(_START, _START_REQUESTS / (rpm / 60))))
+        self._paused_until = -math.inf
+        self._admitted = [0, 0]
+        self._waited = 0.0
+        self._throttled: dict[Kind, int] = {"requests": 0, "tokens": 0, "growth": 0}
+        self._order = asyncio.Lock()
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def acquire(self, tokens: int) -> None:
+        """Return when a request of so many tokens may be sent. Cancelled while waiting, it takes nothing."""
+        loop = asyncio.get_running_loop()
+        async with self._order:
+            now = began = loop.time()
+            while (delay := self._delay(now, tokens)) > 0:
+                await self._sleep(loop, max(delay, _LEAST_SLEEP))
+                now = loop.time()
+            self._waited += now - began
+            self._ramp.touch(now)
+            self._requests.charge(now, 1, self._ramp.speed(now))
+            self._tokens.charge(now, tokens)
+            self._admitted[0] += 1
+            self._admitted[1] += tokens
+
+    def settle(self, predicted: int, billed: int) -> None:
+        """Correct the token account: the answer says what the request really took.
+
+        Tokens billed beyond the prediction count from now on. Those billed below it speed up the next requests,
+        but are not taken out of the second in which they were admitted.
+        """
+        now = asyncio.get_running_loop().time()
+        self._tokens.correct(now, billed - predicted)
+        if billed < predicted:
+            self._wake()
+
+    def throttled(self, kind: Kind, retry_after: float | None = None) -> None:
+        """Slow down because the API refused a request.
+
+        Args:
+            kind: which limit it named.
+            retry_after: seconds that it asked to wait; None if it didn't. Over a minute counts as a minute.
+        """
+        now = asyncio.get_running_loop().time()
+        self._throttled[kind] += 1
+        if kind == "growth":
+            pause = PAUSE if self._ramp.again(now) else 0.0
+        else:
+            pause = (self._requests if kind == "requests" else self._tokens).slow_down(now)
+        if retry_after is not None and retry_after > 0:
+            pause = min(retry_after, _LONGEST_PAUSE)
+        self._paused_until = max(self._paused_until, now + pause)
+
+    def pace(self, tokens: int) -> float:
+        """Requests a second that may be sent at most if each takes so many tokens, slowed down as they are now."""
+        return min(self._requests.pace, self._tokens.pace / max(tokens, 1))
+
+    def stats(self) -> Stats:
+        """What happened so far."""
+        now = asyncio.get_running_loop().time()
+        elapsed = min(max(now - self._ramp.first, 1.0), 60.0)
+        return Stats(
+            requests=self._admitted[0],
+            tokens=self._admitted[1],
+            requests_used=self._requests.used(now, elapsed),
+            tokens_used=self._tokens.used(now, elapsed),
+            waited=self._waited,
+            throttled=dict(self._throttled),
+            speed=self._ramp.speed(now) * min(self._requests.speed, self._tokens.speed),
+        )
+
+    def _delay(self, now: float, tokens: int) -> float:
+        return max(self._paused_until - now, self._requests.delay(now, 1), self._tokens.delay(now, tokens))
+
+    async def _sleep(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
+        self._waiter = loop.create_future()
+        timer = loop.call_later(seconds, self._wake)
+        try:
+            await self._waiter
+        finally:
+            timer.cancel()
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

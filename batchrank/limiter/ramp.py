@@ -1,0 +1,37 @@
+"""Slow start."""
+
+import math
+
+from batchrank.limiter.account import INCIDENT, SLOWEST
+
+_RAMP, _LONGEST_RAMP, _IDLE = 3.0, 60.0, 30.0
+
+
+class Ramp:
+    """Slow start: from a part of the quota to all of it within seconds, again after a rest."""
+
+    def __init__(self, start: float) -> None:
+        self.first = math.inf
+        self._start, self._seconds = start, _RAMP
+        self._began = self._last = self._refused_at = -math.inf
+
+    def touch(self, now: float) -> None:
+        """Tell that a request is admitted."""
+        if now - self._last > _IDLE:
+            self._began = now
+            self.first = min(self.first, now)
+        self._last = now
+
+    def speed(self, now: float) -> float:
+        """The part of the quota that is asked for now."""
+        done = (now - self._began) / self._seconds
+        return 1.0 if done >= 1 else self._start + (1 - self._start) * max(done, 0.0)
+
+    def again(self, now: float) -> bool:
+        """Start over, from lower and for longer; whether this is news."""
+        if now - self._refused_at < INCIDENT:
+            return False
+        self._refused_at = self._began = now
+        self._start = max(self._start / 2, SLOWEST)
+        self._seconds = min(self._seconds * 2, _LONGEST_RAMP)
+        return True
