@@ -10,9 +10,10 @@ surrogate, which no UTF-8 text can hold, is counted as U+FFFD, which has as many
 
 import importlib.util
 import re
+import threading
 import unicodedata
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -73,17 +74,21 @@ class VocabularyCounter:
 
     Args:
         name: what a report calls it.
-        tokenizer: a gigatoken tokenizer without special tokens.
+        load: makes a gigatoken tokenizer without special tokens; called when first needed, as it takes a while.
         normalize: whether texts are brought into normal form C first, which a file of ranks can't say itself.
         bytes_bound: whether the vocabulary is a byte-level one that needs no other normalization.
     """
 
     exact = True
 
-    def __init__(self, name: str, tokenizer: Tokenizer, *, normalize: bool, bytes_bound: bool) -> None:
+    def __init__(
+        self, name: str, load: Callable[[], Tokenizer], *, normalize: bool, bytes_bound: bool
+    ) -> None:
         self.name = name
         self.bytes_bound = bytes_bound
-        self._tokenizer = tokenizer
+        self._load = load
+        self._loading = threading.Lock()
+        self._loaded: Tokenizer | None = None
         self._normalize = normalize
 
     def count(self, texts: Sequence[str]) -> Counts:
@@ -100,8 +105,14 @@ class VocabularyCounter:
         return counts
 
     def _lengths(self, texts: list[str]) -> Counts:
-        lengths: Counts = self._tokenizer.encode_batch_padded(texts, pad_id=0, parallel=False)[1]
+        tokenizer = self._loaded or self._tokenizer()
+        lengths: Counts = tokenizer.encode_batch_padded(texts, pad_id=0, parallel=False)[1]
         return lengths
+
+    def _tokenizer(self) -> Tokenizer:
+        with self._loading:
+            self._loaded = self._loaded or self._load()
+        return self._loaded
 
     def _clean(self, text: str) -> str:
         if self._normalize:
@@ -165,8 +176,8 @@ def _qwen_vocabulary() -> Path | None:
 
 @cache
 def _qwen_counter(path: Path) -> Counter:
-    tokenizer = Tokenizer.from_tiktoken(str(path), pretokenizer="qwen2", special_tokens={})
-    return VocabularyCounter("qwen", tokenizer, normalize=True, bytes_bound=True)
+    load = partial(Tokenizer.from_tiktoken, str(path), pretokenizer="qwen2", special_tokens={})
+    return VocabularyCounter("qwen", load, normalize=True, bytes_bound=True)
 
 
 def _file_counter(path: Path) -> Counter:
@@ -187,7 +198,7 @@ def _tiktoken_counter(path: Path) -> Counter:
     """A file of ranks lacks the pattern that splits words: it is told by the file's name."""
     qwen = path.name.startswith("qwen")
     tokenizer = Tokenizer.from_tiktoken(str(path), pretokenizer="qwen2" if qwen else None, special_tokens={})
-    return VocabularyCounter(path.name, tokenizer, normalize=qwen, bytes_bound=True)
+    return VocabularyCounter(path.name, lambda: tokenizer, normalize=qwen, bytes_bound=True)
 
 
 def _hugging_face_counter(path: Path, config: dict[str, Any]) -> Counter:
@@ -199,4 +210,4 @@ def _hugging_face_counter(path: Path, config: dict[str, Any]) -> Counter:
     byte_level = any(step.get("type") == "ByteLevel" and not step.get("add_prefix_space") for step in steps)
     normalizer = (config.get("normalizer") or {"type": "NFC"})["type"]
     bounded = byte_level and normalizer == "NFC"
-    return VocabularyCounter(path.name, tokenizer, normalize=False, bytes_bound=bounded)
+    return VocabularyCounter(path.name, lambda: tokenizer, normalize=False, bytes_bound=bounded)

@@ -9,38 +9,32 @@ merged by the hub.
 
 import common
 
+SIZES = [(40, 500), (200, 500), (400, 500), (2000, 500), (4000, 500), (1, 100_000)]
+"""Queries, and candidates of each."""
+QUICK = [(4, 50), (40, 50), (1, 600)]
+
 
 def main() -> None:
     """Run all sizes."""
     options = common.arguments(__doc__)
     print(common.machine())
-    sizes = (
-        [(4, 50), (40, 50), (1, 600)] if options.quick else [(40, 500), (400, 500), (2000, 500), (1, 100_000)]
-    )
-    repeat = options.repeat or 1
-    rows = []
-    base = 0.0
+    sizes = QUICK if options.quick else SIZES
+    rows: list[list[object]] = []
+    peaks: dict[int, float] = {}
     with common.folder() as folder, common.serving() as server:
         for number, (queries, candidates) in enumerate(sizes):
             data = common.write_queries(folder / "data.parquet", queries, candidates, 250)
-            peaks, walls = [], []
-            for turn in range(repeat):
+            runs = []
+            for turn in range(options.repeat or 1):
                 server.set(latency=0.05, scores="relative")
                 job = common.job(folder, f"out-{number}-{turn}", server.url, data)
-                used = common.batchrank(job, "--quiet")
-                peaks.append(used.rss)
-                walls.append(used.wall)
-            base = base or common.middle(peaks)
-            rows.append(
-                [
-                    queries * candidates,
-                    queries,
-                    common.middle(peaks),
-                    common.middle(peaks) / base,
-                    common.middle(walls),
-                ]
-            )
-    common.table(["pairs", "queries", "peak RSS, MB", "x the first", "wall s"], rows)
+                runs.append(common.batchrank(job, "--quiet"))
+            pairs, peak = queries * candidates, common.middle([used.rss for used in runs])
+            tenth = peaks.get(pairs // 10) if queries > 1 else None
+            peaks[pairs] = peak
+            wall = common.middle([used.wall for used in runs])
+            rows.append([pairs, queries, peak, peak / tenth if tenth else "", wall])
+    common.table(["pairs", "queries", "peak RSS, MB", "x a tenth of the input", "wall s"], rows)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,21 @@ class Strings(Sequence[str]):
         array: of type string or large_string, without nulls, valid UTF-8.
     """
 
-    __slots__ = ("array",)
+    __slots__ = ("_array", "_order")
 
     def __init__(self, array: Any) -> None:
-        self.array = array
+        self._array = array
+        self._order: Positions | None = None
+
+    @property
+    def array(self) -> Any:
+        """The Arrow array."""
+        if self._order is not None:
+            self._array, self._order = self._array.take(pa.array(self._order)), None
+        return self._array
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self._array if self._order is None else self._order)
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -51,8 +59,10 @@ class Strings(Sequence[str]):
         return values
 
     def take(self, positions: Positions) -> "Strings":
-        """Those at the positions given, in that order."""
-        return Strings(self.array.take(pa.array(np.asarray(positions))))
+        """Those at the positions given, in that order; looked up when first needed, by whoever needs them."""
+        taken = Strings(self.array)
+        taken._order = np.asarray(positions)
+        return taken
 
     def distinct(self) -> int:
         """How many different ones there are."""

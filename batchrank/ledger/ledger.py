@@ -22,9 +22,6 @@ from batchrank.ledger.entries import Kind, Known, Spent
 from batchrank.ledger.group import Group, Work
 from batchrank.records import Answer, Rejection
 
-_LINGER = 0.002
-"""Seconds that a group waits for company: a commit, and a turn of the thread, cost many times as much as an entry."""
-
 
 class Ledger:
     """Answers by request key. Open it, run ``serve`` in a task group, and ``close`` it last.
@@ -138,7 +135,7 @@ class Ledger:
         try:
             while True:
                 await self._wake.wait()
-                await asyncio.sleep(_LINGER)
+                await asyncio.sleep(0)  # what else this turn of the loop brings belongs to the same group
                 await self._commit()
         finally:
             self._served = False

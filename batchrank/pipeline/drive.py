@@ -18,8 +18,10 @@ from batchrank.records import Chunk, Failure, Merged, Query, QueryCost, Ranking,
 from batchrank.send import Encoded, Errand, Meter, Sender
 from batchrank.shard import QueryShards
 
-_SAMPLE = 50, 20
-"""Counted exactly although nothing else needs it: the first so many queries, then one in so many."""
+FULL = 64
+"""Queries that are sent before tokens are counted that nothing but the drift of bills depends on."""
+_SAMPLE = 20
+"""After those, one query in so many is counted."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +76,7 @@ class Driver:
         Returns:
             The query's request, where there is a single one.
         """
-        if self.exact or number < _SAMPLE[0] or not number % _SAMPLE[1]:
+        if self.exact or (number >= FULL and not number % _SAMPLE):
             shards.count()
         return self.sender.encode(query, shards.chunks[0]) if len(shards.chunks) == 1 else None
 

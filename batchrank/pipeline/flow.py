@@ -6,7 +6,6 @@ another thread.
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +15,8 @@ from anyio.abc import TaskGroup
 
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.pipeline.content import Preparer
-from batchrank.pipeline.drive import Driver, Prepared, Ranked, failure
+from batchrank.pipeline.crew import Crew
+from batchrank.pipeline.drive import FULL, Driver, Prepared, Ranked, failure
 from batchrank.pipeline.room import Room
 from batchrank.records import Failure, Query
 from batchrank.send import Encoded
@@ -25,6 +25,7 @@ from batchrank.shard import QueryShards
 _BATCH_DOCUMENTS = (250, 4_000)
 """Documents read at a time: few at first, so that requests leave soon; then more, as each turn of a thread costs."""
 _BATCH_SECONDS = 0.05
+_LAST = 8
 _RANKED_BYTES = 120
 """What a document of a finished ranking holds in memory: its id, and its share of the columns."""
 _LINGER = 0.02
@@ -101,7 +102,15 @@ class Reader:
                 break
         else:
             self.exhausted = True
+            self._sample(batch)
         return batch
+
+    def _sample(self, batch: list[Prepared | Outcome]) -> None:
+        """Count the last queries of a small input, so that it has a drift to tell as well."""
+        if self._prepared <= FULL:
+            for item in batch[-_LAST:]:
+                if isinstance(item, Prepared):
+                    item.ready.shards.count()
 
     def prepare(self, item: Query | Failure, position: int) -> Prepared | Outcome:
         """Prepare one query; what can't be prepared becomes a dead letter."""
@@ -120,39 +129,6 @@ class Reader:
             ready.shards.text_bytes + _OVERHEAD_BYTES * len(ready.sent) + (len(whole.body) if whole else 0)
         )
         return Prepared(ready, position, ordinal, weight, whole)
-
-
-class _Crew:
-    """Tasks that rank one query after another; starting a task for each would cost as much as sending it."""
-
-    def __init__(self, rank: Callable[[Prepared], Awaitable[None]]) -> None:
-        self._rank = rank
-        self._queue: deque[Prepared] = deque()
-        self._idle: list[asyncio.Event] = []
-        self._dismissed = False
-
-    def hand(self, prepared: Prepared, group: TaskGroup) -> None:
-        """Have a query ranked now, by a task that has nothing to do or by a new one."""
-        self._queue.append(prepared)
-        if self._idle:
-            self._idle.pop().set()
-        else:
-            group.start_soon(self._work)
-
-    def dismiss(self) -> None:
-        """There is no more: let the tasks end."""
-        self._dismissed = True
-        for event in self._idle:
-            event.set()
-
-    async def _work(self) -> None:
-        while self._queue or not self._dismissed:
-            if self._queue:
-                await self._rank(self._queue.popleft())
-            else:
-                event = asyncio.Event()
-                self._idle.append(event)
-                await event.wait()
 
 
 class Flow:
@@ -179,7 +155,7 @@ class Flow:
         self._broken = False
         self.admitted = 0
         self.admitted_documents = 0
-        self._crew = _Crew(self._rank)
+        self._crew = Crew(self._rank)
         self._stopping = asyncio.Event()
         self._admission = anyio.CancelScope()
         self.reason: BatchrankError | None = None
