@@ -223,7 +223,7 @@ def _texts(query: Query | Failure) -> list[tuple[str, str]]:
 
 
 async def test_a_ranking_can_be_the_next_stages_input(tmp_path: Path) -> None:
-    """What a job wrote is read as a run, in every format but mteb's."""
+    """What a job wrote is read as a run, in every format but mteb's; rank_llm's needs no corpus beside it."""
     given = {"path": str(beir(tmp_path / "set")), "format": "beir"}
     suffixes = {"jsonl": "jsonl", "parquet": "parquet", "trec": "trec", "msmarco": "tsv", "rank_llm": "jsonl"}
     orders = []
@@ -233,5 +233,8 @@ async def test_a_ranking_can_be_the_next_stages_input(tmp_path: Path) -> None:
         assert (await run(job)).exit_code == 0
         again = got(path=str(tmp_path / format / f"ranking-*.{suffix}"), corpus=str(tmp_path / "set"))
         orders.append([list(query.doc_ids) for query in again if isinstance(query, Query)])
+        if format == "rank_llm":
+            alone = got(path=str(tmp_path / format / f"ranking-*.{suffix}"))
+            assert list(map(_texts, alone)) == list(map(_texts, again))
     assert [len(order) for order in orders[0]] == [5] * 5
     assert all(order == orders[0] for order in orders)

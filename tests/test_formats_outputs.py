@@ -8,7 +8,7 @@ import pytest
 
 from batchrank.errors import OutputError
 from batchrank.job import Output
-from batchrank.records import Merged, Query, QueryCost, Ranking
+from batchrank.records import Image, Merged, Query, QueryCost, Ranking
 from batchrank.write import Writer
 
 SCORES = np.array([2.5, 1.5, 1.5, 0.25])
@@ -17,9 +17,9 @@ IDS = ["b", "z", "a", "c", "blank"]
 
 def ranking(query_id: str, ids: list[str]) -> Ranking:
     """Four scored documents, two of them tied, and a fifth that was never sent."""
-    query = Query(query_id, "text", ids, ["a"] * 4 + [""])
+    query = Query(query_id, "text", ids, ["A", "Z", "\ud800 is alone", Image("https://x/y.png"), ""])
     merged = Merged(np.arange(4), SCORES, SCORES, 2, "single")
-    return Ranking.of(query, merged, QueryCost(1, 1, 4, 10, None))
+    return Ranking.of(query, merged, QueryCost(1, 1, 4, 10, None), texts=True)
 
 
 def write(
@@ -45,11 +45,12 @@ def test_an_ms_marco_run_has_three_columns(tmp_path: Path) -> None:
 
 
 def test_rank_llm_lines_have_its_names(tmp_path: Path) -> None:
-    """``query.qid`` and candidates of ``docid`` and ``score``, strictly falling."""
+    """``query`` of ``text`` and ``qid``; candidates of ``docid``, ``score`` (strictly falling) and ``doc``."""
     write(tmp_path, "rank_llm", ranking("q", IDS))
     record = orjson.loads((tmp_path / "ranking-00000.jsonl").read_bytes())
-    assert record["query"] == {"qid": "q"}
+    assert record["query"] == {"text": "text", "qid": "q"}
     assert [c["docid"] for c in record["candidates"]] == IDS
+    assert [c["doc"]["text"] for c in record["candidates"]] == ["A", "Z", "? is alone", "", ""]
     scores = [c["score"] for c in record["candidates"]]
     assert scores == sorted(set(scores), reverse=True)
 

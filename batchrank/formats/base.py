@@ -154,11 +154,13 @@ class OutputFormat:
     Attributes:
         kinds: the files of one part, in the order in which ``writer`` takes them: (stem, suffix).
         single: all rankings go into one part, whatever its size.
+        texts: whether rankings must hold the query and the documents themselves.
     """
 
     kinds: tuple[tuple[str, str], ...]
     writer: MakeWriter
     single: bool = False
+    texts: bool = False
 
 
 def cut(source: Source, unit: str, number: int, error: Exception) -> Failure:

@@ -1,7 +1,7 @@
-"""The shape of rank_llm's results: one JSON line a query, ``{"query": {"qid"}, "candidates": [{"docid", "score"}]}``.
+"""rank_llm's requests and results: a JSON line a query, with texts, as rank_llm reads nothing without.
 
-A ranking holds no texts, so none are written: read again as input, such a file takes them from ``input.corpus`` and
-``input.queries``.
+``{"query": {"text", "qid"}, "candidates": [{"docid", "score", "doc": {"text"}}]}``. Source: rank_llm's ``data.py``.
+An image or a video has no place there: its text is empty.
 """
 
 from typing import BinaryIO
@@ -10,7 +10,7 @@ import orjson
 
 from batchrank.formats.rows import merge_row
 from batchrank.formats.trec import decreasing
-from batchrank.records import Ranking
+from batchrank.records import Content, Ranking
 
 
 class RankLlmWriter:
@@ -22,13 +22,20 @@ class RankLlmWriter:
     def add(self, ranking: Ranking) -> None:
         """Write one query's line."""
         scores = [float(f"{score:.9g}") for score in decreasing(ranking.scores).tolist()]
+        texts = ranking.documents if ranking.documents is not None else [""] * len(ranking)
         candidates = [
-            {"docid": doc_id, "score": score} for doc_id, score in zip(ranking.doc_ids, scores, strict=True)
+            {"docid": doc_id, "score": score, "doc": {"text": _text(text)}}
+            for doc_id, score, text in zip(ranking.doc_ids, scores, texts, strict=True)
         ]
-        result = {"query": {"qid": ranking.query_id}, "candidates": candidates}
+        result = {"query": {"text": _text(ranking.query), "qid": ranking.query_id}, "candidates": candidates}
         self._results.write(orjson.dumps(result, option=orjson.OPT_APPEND_NEWLINE))
         row = {"query_id": ranking.query_id} | merge_row(ranking)
         self._queries.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
     def finish(self) -> None:
         """Nothing is held back."""
+
+
+def _text(content: Content | None) -> str:
+    """A lone surrogate, which no UTF-8 can hold, becomes a question mark, as it does in requests."""
+    return content.encode("utf-8", "replace").decode() if isinstance(content, str) else ""

@@ -22,6 +22,7 @@ def top(ranking: Ranking, n: int | None) -> Ranking:
         raw_scores=ranking.raw_scores[:n].copy(),
         first_stage_ranks=ranking.first_stage_ranks[:n].copy(),
         first_stage_scores=ranking.first_stage_scores[:n].copy(),
+        documents=None if ranking.documents is None else ranking.documents[:n],
     )
 
 

@@ -17,7 +17,9 @@ OUTPUTS: dict[str, OutputFormat] = {
     "parquet": OutputFormat((("ranking", ".parquet"), ("queries", ".parquet")), parquet.ParquetWriter),
     "jsonl": OutputFormat((("ranking", ".jsonl"),), jsonl.JsonlWriter),
     "trec": OutputFormat((("ranking", ".trec"), ("queries", ".jsonl")), TrecWriter),
-    "rank_llm": OutputFormat((("ranking", ".jsonl"), ("queries", ".jsonl")), rank_llm.RankLlmWriter),
+    "rank_llm": OutputFormat(
+        (("ranking", ".jsonl"), ("queries", ".jsonl")), rank_llm.RankLlmWriter, texts=True
+    ),
     "mteb": OutputFormat((("ranking", ".json"), ("queries", ".jsonl")), mteb.PredictionsWriter, single=True),
     "msmarco": OutputFormat((("ranking", ".tsv"), ("queries", ".jsonl")), msmarco.MsMarcoWriter),
 }

@@ -60,6 +60,7 @@ class Driver:
         method: the merge method's name.
         price: what a token costs, None when unknown.
         exact: whether tokens are to be counted exactly: a cap or the token quota depends on them.
+        texts: whether rankings are to hold their texts.
     """
 
     sender: Sender
@@ -67,6 +68,7 @@ class Driver:
     method: str
     price: Price | None
     exact: bool = False
+    texts: bool = False
 
     def foresee(self, query: Query, shards: QueryShards, number: int) -> Encoded | None:
         """Do in the reader's thread what would hold up the event loop: count tokens, and encode the request.
@@ -169,7 +171,8 @@ class Driver:
         if ready.passages is not None:
             merged = ready.passages.fold(merged)
         refused = [_refusal(ready.sent, i, why) for i, why in sorted(meter.refused, key=lambda item: item[0])]
-        return Ranked(Ranking.of(ready.query, merged, took), ready.faults + refused, ready.truncated)
+        ranking = Ranking.of(ready.query, merged, took, texts=self.texts)
+        return Ranked(ranking, ready.faults + refused, ready.truncated)
 
 
 def _refusal(query: Query, document: int, why: Rejection) -> Failure:

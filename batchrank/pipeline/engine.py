@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from batchrank.errors import JobError
+from batchrank.formats import OUTPUTS
 from batchrank.job import Job
 from batchrank.ledger import Ledger, Spent
 from batchrank.limiter import Limiter
@@ -106,7 +107,8 @@ async def engine(
             documents=card.documents, tokens=card.request_tokens, rpm=card.rpm, tpm=card.tpm
         )
         exact = spend.capped or card.request_tokens * card.rpm > card.tpm
-        driver = Driver(sender, SharedVerdicts(verdicts), job.merge.method, job.price, exact)
+        texts = job.output is not None and OUTPUTS[job.output.format].texts
+        driver = Driver(sender, SharedVerdicts(verdicts), job.merge.method, job.price, exact, texts)
         await stack.enter_async_context(beside(dispatcher.serve))
         yield Engine(job, shards, sender, dispatcher, limiter, places, spend, verdicts, driver, ledger)
 

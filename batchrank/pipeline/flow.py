@@ -225,7 +225,9 @@ class Flow:
         except BatchrankError as error:
             self.stop(error)
             return
-        kept = min(prepared.weight, _RANKED_BYTES * len(query))  # its documents are dropped with this task
+        kept = prepared.weight
+        if not self._driver.texts:  # its documents are dropped with this task
+            kept = min(kept, _RANKED_BYTES * len(query))
         self._room.ranked(prepared.weight - kept)
         self._finish(Outcome(prepared.position, result, prepared.ordinal), kept)
 

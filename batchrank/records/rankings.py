@@ -1,12 +1,13 @@
 """What is written: rankings, and what could not be ranked."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from batchrank.errors import Place
 from batchrank.records.arrays import Floats, Positions, taken
+from batchrank.records.content import Content
 from batchrank.records.merging import Merged
 from batchrank.records.queries import Query
 
@@ -43,6 +44,8 @@ class Ranking:
         first_stage_scores: the first stage's scores, NaN where unknown.
         merge: how the ranking was made, from the merge method.
         cost: what it took.
+        query: the query itself; None where no output asks for texts, so that they needn't be held.
+        documents: the documents, likewise.
     """
 
     query_id: str
@@ -53,13 +56,23 @@ class Ranking:
     first_stage_scores: Floats
     merge: Merged
     cost: QueryCost
+    query: Content | None = None
+    documents: Sequence[Content] | None = None
 
     def __len__(self) -> int:
         return len(self.doc_ids)
 
     @classmethod
-    def of(cls, query: Query, merged: Merged, cost: QueryCost) -> "Ranking":
+    def of(cls, query: Query, merged: Merged, cost: QueryCost, *, texts: bool = False) -> "Ranking":
         """Join a query with its merged order; documents that were never sent follow last."""
+        ranking = cls._complete(query, merged, cost)
+        if not texts:
+            return ranking
+        documents = taken(query.documents, ranking.first_stage_ranks - 1)
+        return replace(ranking, query=query.text, documents=documents)
+
+    @classmethod
+    def _complete(cls, query: Query, merged: Merged, cost: QueryCost) -> "Ranking":
         if len(merged.order) == len(query):
             return cls._joined(query, merged, cost, merged.order, merged.scores, merged.raw_scores)
         sent = np.zeros(len(query), dtype=bool)
