@@ -128,7 +128,8 @@ def _http(server: common.Server, folder: Path, data: Path, chunk: int) -> float:
     program = Path(__file__).with_name("overhead.py")
     used = common.measured([sys.executable, str(program), "bare", server.url, str(data), str(chunk)], log=log)
     assert used.code == 0, log.read_text()
-    return float(log.read_text()) / server.counts()["requests"] * 1e6
+    requests: int = server.counts()["requests"]
+    return float(log.read_text()) / requests * 1e6
 
 
 if __name__ == "__main__":
