@@ -23,6 +23,8 @@ from competitors import FLIGHT, NEWER, PEERS
 
 LATENCY = 0.05
 QUOTA = 20
+PATIENCE = 120
+"""Seconds after which a peer is given up: in the table its wall is infinite, and ``answered`` tells how far it came."""
 
 
 def inside(name: str, url: str, data: str, rps: float | None) -> None:
@@ -109,7 +111,12 @@ def _once(
         return [float("nan")] * 2 + [0.0] * 3
     command = [python, __file__, "inside", name, server.url, str(data), str(rps or 0)]
     environ = os.environ | {"BENCH_JOB": str(job), "BENCH_KEY": "none", "RAY_DEDUP_LOGS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=600)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        print(f"{name}: given up after {PATIENCE} s", file=sys.stderr)
+        counts = server.counts()
+        return [float("inf"), float("nan"), counts["refused"], counts["duplicates"], counts["requests"]]
     counts = server.counts()
     try:
         took = json.loads(done.stdout.strip().splitlines()[-1])
