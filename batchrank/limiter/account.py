@@ -11,8 +11,8 @@ PAUSE = 1.0
 INCIDENT = 2.0
 """Seconds within which refusals are one incident."""
 _MINUTE = 60.05
-_SLIGHTLY, _SLOWER, SLOWEST = 0.95, 0.7, 1 / 64
-_MANY = 3
+_SLIGHTLY, _SLOWER, SLOWEST = 0.97, 0.7, 1 / 64
+_MANY, _BUNCH = 3, 0.05
 _HOLD = 2.0
 _MOMENT = 0.1
 _FAST, _CAREFUL, _NEAR = 0.03, 0.01, 0.9
@@ -32,6 +32,7 @@ class Account:
         self._refused_at = -math.inf
         self._refused_speed = 1.0
         self._refusals = 0
+        self._cut = False
         self._recovered_at = 0.0
 
     @property
@@ -62,15 +63,27 @@ class Account:
             self._second.add(now, more)
             self._minute.add(now, more)
 
-    def slow_down(self, now: float) -> float:
-        """Seconds to pause: one incident refuses many requests that are on their way, and counts once."""
+    def recent(self, now: float) -> float:
+        """What was charged in the last second."""
+        return self._second.total(now)
+
+    def slow_down(self, now: float, requests: float) -> float:
+        """Seconds to pause: one incident refuses many requests that are on their way, and counts once.
+
+        Args:
+            now: the time, seconds.
+            requests: how many were sent in the last second: of so many a few may come in a bunch.
+        """
         self._recover(now)
         self._recovered_at = now + _HOLD
         if now - self._refused_at >= INCIDENT:
             self._refused_at, self._refused_speed, self._refusals = now, self.speed, 0
+            self._cut = False
         self._refusals += 1
-        if self._refusals not in (1, _MANY):
+        many = max(_MANY, math.ceil(_BUNCH * requests))
+        if self._refusals != 1 and (self._refusals < many or self._cut):
             return 0.0
+        self._cut = self._refusals > 1
         slower, pause = (_SLIGHTLY, _MOMENT) if self._refusals == 1 else (_SLOWER, PAUSE)
         self.speed = max(self._refused_speed * slower, SLOWEST)
         return pause

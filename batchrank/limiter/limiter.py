@@ -103,7 +103,8 @@ class Limiter:
         if kind == "growth":
             pause = PAUSE if self._ramp.again(now) else 0.0
         else:
-            pause = (self._requests if kind == "requests" else self._tokens).slow_down(now)
+            account = self._requests if kind == "requests" else self._tokens
+            pause = account.slow_down(now, self._requests.recent(now))
         if retry_after is not None and retry_after > 0:
             pause = min(retry_after, _LONGEST_PAUSE)
         self._paused_until = max(self._paused_until, now + pause)
