@@ -20,6 +20,7 @@ from typing import Any
 import common
 import numpy as np
 import orjson
+import pyarrow.parquet as pq
 
 from batchrank.job import Job, load_job
 from batchrank.ledger import Ledger
@@ -53,7 +54,7 @@ def main() -> None:
                 _ledger(folder / f"{number}.sqlite", documents)
             )
             taken["HTTP and JSON: the bare loop"] = _http(server, folder, data, documents)
-            columns.append({**taken, "sum": sum(taken.values())})
+            columns.append({**taken, "sum": sum(taken.values()), "pyarrow decoding alone": _decoding(data)})
     common.table(
         ["microseconds a request", *SHAPES], [[name, *(c[name] for c in columns)] for name in columns[0]]
     )
@@ -90,6 +91,14 @@ def _stages(job: Job, documents: int) -> dict[str, float]:
             taken.update(dict(zip(names, np.diff(clock).tolist(), strict=True)))
     writer.close()
     return {name: seconds / (number - WARM) * 1e6 for name, seconds in taken.items()}
+
+
+def _decoding(data: Path) -> float:
+    """Microseconds that it takes pyarrow to decode a list: a part of reading Parquet."""
+    with pq.ParquetFile(data, pre_buffer=False, buffer_size=2**20) as file:
+        began = time.perf_counter()
+        rows = sum(len(batch) for batch in file.iter_batches(8))
+        return (time.perf_counter() - began) / rows * 1e6
 
 
 def _merged(ready: Ready, answer: Answer) -> Merged:
