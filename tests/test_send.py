@@ -106,6 +106,19 @@ async def test_the_very_same_request_is_asked_once(tmp_path: Path) -> None:
 
 
 @ANYIO
+async def test_a_request_that_comes_again_much_later_is_not_asked_again(tmp_path: Path) -> None:
+    """Not even where it was looked up before the first one was answered: queries are looked up a batch at a time."""
+    data = rows(200, 8)
+    again = [data[number] | {"query_id": f"again-{number}"} for number in (0, 3, 60, 199)]
+    async with world(
+        tmp_path, data=[*data[:70], again[0], *data[70:], *again[1:], again[0] | {"query_id": "b"}]
+    ) as w:
+        report = await w.run(w.job())
+        assert report.data["totals"]["queries"] == 205
+        assert w.emulator.requests == 200 and w.emulator.counts.paid_twice == 0
+
+
+@ANYIO
 async def test_an_answer_is_in_the_ledger_before_it_is_used(tmp_path: Path) -> None:
     """Every request of a complete run is held, and held once."""
     import sqlite3
