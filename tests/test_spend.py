@@ -90,6 +90,16 @@ async def test_a_cap_on_a_cost_that_cannot_be_known_is_an_error(tmp_path: Path) 
 
 
 @ANYIO
+@pytest.mark.parametrize(("queries", "documents"), [(1, 24), (10, 50), (70, 10)])
+async def test_every_input_has_a_drift_to_tell(tmp_path: Path, queries: int, documents: int) -> None:
+    """Without a cap nothing needs exact counts; a sample is counted all the same, whatever the input's size."""
+    qwen: dict[str, Any] = {"sections": {"tokenizer": "qwen"}, "tokenizer": "qwen"}
+    async with world(tmp_path, queries=queries, candidates=documents, overhead_tokens=50, **qwen) as w:
+        report = await w.run(w.job())
+        assert report.data["spend"]["drift"] > 0.1
+
+
+@ANYIO
 async def test_a_drift_is_reported_with_what_would_explain_it(tmp_path: Path) -> None:
     """Billed more than predicted by over 2%: the summary says by how much, and which overhead_tokens to set."""
     async with world(tmp_path, overhead_tokens=17, tokenizer="qwen", sections={"tokenizer": "qwen"}) as w:

@@ -18,10 +18,8 @@ from batchrank.records import Chunk, Failure, Merged, Query, QueryCost, Ranking,
 from batchrank.send import Encoded, Errand, Meter, Sender
 from batchrank.shard import QueryShards
 
-FULL = 64
-"""Queries that are sent before tokens are counted that nothing but the drift of bills depends on."""
-_SAMPLE = 20
-"""After those, one query in so many is counted."""
+_SAMPLE = 8, 20
+"""Counted exactly although nothing else needs it: the first so many queries, then one in so many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,15 +68,13 @@ class Driver:
     exact: bool = False
     texts: bool = False
 
-    def foresee(self, query: Query, shards: QueryShards, number: int) -> Encoded | None:
+    def foresee(self, query: Query, shards: QueryShards) -> Encoded | None:
         """Do in the reader's thread what would hold up the event loop: count tokens, and encode the request.
-
-        ``number`` queries of this process came before; of a sample tokens are counted, to tell the drift of bills.
 
         Returns:
             The query's request, where there is a single one.
         """
-        if self.exact or (number >= FULL and not number % _SAMPLE):
+        if self.exact:
             shards.count()
         return self.sender.encode(query, shards.chunks[0]) if len(shards.chunks) == 1 else None
 
@@ -132,7 +128,10 @@ class Driver:
             if isinstance(step, Merged):
                 return step, meter
             if isinstance(step, Round):
-                errand = Errand(ready.sent, shards, (prepared.position, rounds), meter, prepared.whole)
+                sampled = prepared.position < _SAMPLE[0] or not prepared.position % _SAMPLE[1]
+                errand = Errand(
+                    ready.sent, shards, (prepared.position, rounds), meter, prepared.whole, sampled=sampled
+                )
                 reply = await self._round(errand, step.chunks)
                 rounds += 1
             else:

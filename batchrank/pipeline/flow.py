@@ -16,7 +16,7 @@ from anyio.abc import TaskGroup
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.crew import Crew
-from batchrank.pipeline.drive import FULL, Driver, Prepared, Ranked, failure
+from batchrank.pipeline.drive import Driver, Prepared, Ranked, failure
 from batchrank.pipeline.room import Room
 from batchrank.records import Failure, Query
 from batchrank.send import Encoded
@@ -25,7 +25,6 @@ from batchrank.shard import QueryShards
 _BATCH_DOCUMENTS = (250, 4_000)
 """Documents read at a time: few at first, so that requests leave soon; then more, as each turn of a thread costs."""
 _BATCH_SECONDS = 0.05
-_LAST = 8
 _RANKED_BYTES = 120
 """What a document of a finished ranking holds in memory: its id, and its share of the columns."""
 _LINGER = 0.02
@@ -69,10 +68,9 @@ class Reader:
         *,
         position: int = 0,
         ordinal: int = 0,
-        foresee: Callable[[Query, QueryShards, int], Encoded | None] | None = None,
+        foresee: Callable[[Query, QueryShards], Encoded | None] | None = None,
     ) -> None:
         self._foresee = foresee
-        self._prepared = 0
         self._batch = _BATCH_DOCUMENTS[0]
         self._items = items
         self._preparer = preparer
@@ -102,15 +100,7 @@ class Reader:
                 break
         else:
             self.exhausted = True
-            self._sample(batch)
         return batch
-
-    def _sample(self, batch: list[Prepared | Outcome]) -> None:
-        """Count the last queries of a small input, so that it has a drift to tell as well."""
-        if self._prepared <= FULL:
-            for item in batch[-_LAST:]:
-                if isinstance(item, Prepared):
-                    item.ready.shards.count()
 
     def prepare(self, item: Query | Failure, position: int) -> Prepared | Outcome:
         """Prepare one query; what can't be prepared becomes a dead letter."""
@@ -123,8 +113,7 @@ class Reader:
         ordinal = None
         if len(ready.shards.chunks) > 1:
             ordinal, self._ordinal = self._ordinal, self._ordinal + 1
-        whole = self._foresee(ready.sent, ready.shards, self._prepared) if self._foresee else None
-        self._prepared += 1
+        whole = self._foresee(ready.sent, ready.shards) if self._foresee else None
         weight = (
             ready.shards.text_bytes + _OVERHEAD_BYTES * len(ready.sent) + (len(whole.body) if whole else 0)
         )

@@ -44,6 +44,7 @@ class Errand:
 
     Attributes:
         whole: the request of all its documents, where that was encoded ahead.
+        sampled: whether its tokens are counted for the drift of bills, where nothing else needs that.
     """
 
     query: Query
@@ -51,6 +52,7 @@ class Errand:
     priority: tuple[int, int]
     meter: Meter
     whole: Encoded | None = None
+    sampled: bool = False
 
 
 @dataclass(slots=True)

@@ -4,6 +4,9 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Sequence
+from functools import partial
+
+import anyio.to_thread
 
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.ledger import Known, Ledger
@@ -151,14 +154,18 @@ class Sender:
                     "not-asked", "the ledger lacks an answer, and this run asks only about what failed"
                 )
             predicted = self._predicted(errand, documents)
-            return await self._api.ask(
+            exact = errand.predictor.exact
+            outcome = await self._api.ask(
                 key,
                 encoded.body,
                 len(documents),
                 predicted,
                 (*errand.priority, number),
-                exact=errand.predictor.exact,
+                exact=exact,
             )
+            if errand.sampled and not exact and isinstance(outcome, Answer):
+                await self._compare(errand, documents, outcome)
+            return outcome
         finally:
             del self._asked[key]
             done.set()
@@ -177,6 +184,12 @@ class Sender:
             self.counts.saved_requests += 1
             self.counts.saved_tokens += _billed(errand, documents, known.outcome)
         return known.outcome
+
+    async def _compare(self, errand: Errand, documents: Positions, answer: Answer) -> None:
+        """Tell the drift by a count that was not worth holding the request up for."""
+        predicted = await anyio.to_thread.run_sync(partial(errand.predictor.tokens, documents, exact=True))
+        if errand.predictor.exact and answer.tokens is not None:
+            self.spend.compare(predicted, answer.tokens, len(documents))
 
     def _predicted(self, errand: Errand, documents: Positions) -> int:
         """The tokens to expect: counted where a cap depends on it, else perhaps an upper bound."""

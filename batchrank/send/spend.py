@@ -126,9 +126,13 @@ class Spend:
         self._spent += billed
         self._learn(billed / max(predicted, 1), (billed - predicted) / max(documents, 1))
         if exact:
-            self.predicted_tokens += predicted
-            self.billed_tokens += billed
-            self.billed_documents += documents
+            self.compare(predicted, billed, documents)
+
+    def compare(self, predicted: int, billed: int, documents: int) -> None:
+        """Learn how a bill differs from an exact count of the same request."""
+        self.predicted_tokens += predicted
+        self.billed_tokens += billed
+        self.billed_documents += documents
 
     def lose(self, reservation: Reservation) -> None:
         """Count a reservation as spent: the request may have been billed, and gave nothing."""
