@@ -21,6 +21,7 @@ class Sizing:
         tokens: what each document adds to a request; an upper bound as long as it isn't counted.
         kinds: what each takes of the budget of kinds; None where that can't bind.
         bodies: bytes of each in the request's body; an upper bound until measured.
+        wrapper: bytes of a body besides its documents; likewise.
         text_bytes: bytes of the query's text and of all documents as they are sent, before JSON.
         exact: whether all of ``tokens`` is counted.
         truncated: how many documents the API will cut at ``item_tokens``; None while that isn't known.
@@ -40,7 +41,7 @@ class Sizing:
         self._counted: np.ndarray[tuple[int], np.dtype[np.bool_]] | None = None
         self.kinds = kinds(query.documents, media)
         self.bodies: Sizes = ESCAPED * utf8[1:] + (2 + rules.document_bytes)
-        self._wrapper = rules.wrapper_bytes + ESCAPED * int(utf8[0]) + 2
+        self.wrapper = rules.wrapper_bytes + ESCAPED * int(utf8[0]) + 2
         self._bodies_measured = False
         self.exact = False
         self.truncated: int | None = None
@@ -84,14 +85,9 @@ class Sizing:
         return heaviest(self.bodies, columns) <= self.body_budget
 
     @property
-    def wrapper(self) -> int:
-        """Bytes of a body besides its documents."""
-        return self._wrapper
-
-    @property
     def body_budget(self) -> int:
         """Bytes of a body that its documents may take."""
-        return self._rules.limits.body_bytes - self._wrapper
+        return self._rules.limits.body_bytes - self.wrapper
 
     def bodies_bind(self, most: int) -> bool:
         """Whether so many documents may be too large for a body."""
@@ -172,7 +168,7 @@ class Sizing:
         rules, query = self._rules, self._query
         sizes = (json_bytes(text) for text in query.documents)
         self.bodies = np.fromiter(sizes, dtype=np.int64, count=len(query)) + rules.document_bytes
-        self._wrapper = rules.wrapper_bytes + json_bytes(query.text)
+        self.wrapper = rules.wrapper_bytes + json_bytes(query.text)
         self._bodies_measured = True
 
 
