@@ -6,6 +6,7 @@ import orjson
 import pytest
 from jobs import make_job, rows, run, write_jsonl
 
+from batchrank.cli.plan import show_plan
 from batchrank.pipeline import plan
 
 pytestmark = pytest.mark.anyio
@@ -40,3 +41,12 @@ async def test_a_plan_needs_no_key_and_tells_what_would_be_rejected(tmp_path: Pa
     assert [entry["documents"] for entry in found.largest] == [12, 12, 12]
     assert found.methods["hub"].seconds > 0
     assert orjson.loads(orjson.dumps(found.data()))["currency"] == "CNY"
+
+
+async def test_what_is_printed_is_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Square brackets, of an extra's name or in a query's id, are no markup."""
+    row = rows(1, 4)[0] | {"query_id": "[bold]q[/]"}
+    show_plan(make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", [row]), tokenizer="bytes"), as_json=False)
+    shown = capsys.readouterr().out
+    assert "pip install 'batchrank[qwen]'" in shown
+    assert "[bold]q[/]" in shown

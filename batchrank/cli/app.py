@@ -129,7 +129,7 @@ def models() -> None:
             card.name, card.wire, f"{card.documents:,}", f"{card.item_tokens:,}", f"{card.request_tokens:,}",
             f"{card.rpm:,.0f}", f"{card.tpm:,.0f}", card.scores, prices or "-",
         )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)
 
 
 @app.command()

@@ -91,7 +91,7 @@ def _read(folder: Path, out: Path) -> list[Shown]:
 
 
 def _print(shown: Sequence[Shown], path: Path) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, markup=False)
     table = Table(
         box=None, pad_edge=False, title_justify="left", title="Rank of a right answer, and the best answer"
     )

@@ -51,7 +51,7 @@ def evaluate(
     if as_json:
         print(orjson.dumps(_data(result, per_query=per_query), option=orjson.OPT_INDENT_2).decode())
         return
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, markup=False)
     if per_query:
         console.print(_per_query(result), soft_wrap=not console.is_terminal)
     console.print(_summary(result))

@@ -32,7 +32,7 @@ def show_ledger(job: Job, *, compact: bool) -> None:
     table.add_row("ledger", str(path))
     for name, value in _facts(job, found, path.stat().st_size):
         table.add_row(name, value)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def _facts(job: Job, found: Inventory, size: int) -> list[tuple[str, str]]:

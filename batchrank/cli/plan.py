@@ -25,7 +25,7 @@ def show_plan(job: Job, *, as_json: bool) -> None:
     if as_json:
         print(orjson.dumps(found.data(), option=orjson.OPT_INDENT_2).decode())
         return
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, markup=False)
     facts = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _facts(job, found):
         facts.add_row(name, value)
@@ -36,7 +36,11 @@ def show_plan(job: Job, *, as_json: bool) -> None:
 
 
 def _facts(job: Job, found: Plan) -> list[tuple[str, str]]:
-    kind = "exact" if found.exact else "at most, counted as bytes: install 'batchrank[qwen]' for exact counts"
+    kind = (
+        "exact"
+        if found.exact
+        else "at most, counted as bytes: pip install 'batchrank[qwen]' for exact counts"
+    )
     rows = [
         ("queries", f"{found.queries:,}, {found.multi_chunk:,} of them in more than one request"),
         (
