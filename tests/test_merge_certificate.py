@@ -9,7 +9,7 @@ from merge_world import drive, stratified
 
 from batchrank.merge import METHODS, start
 from batchrank.merge.answers import Answer, FirstPass
-from batchrank.merge.certificate import certify, contenders
+from batchrank.merge.certificate import by_value, certify, contenders
 from batchrank.records import Chunk, Floats, Positions, Verdict
 
 Reply = list[tuple[Positions, Floats]]
@@ -109,6 +109,28 @@ def test_contenders_have_fewer_than_k_known_betters() -> None:
         fewer = np.flatnonzero((known == 2).sum(axis=0) < k)
         expected = np.setdiff1d(fewer, certificate.order[: certificate.depth])
         assert contenders(certificate, first, k).tolist() == expected.tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**16), st.integers(1, 60), st.sampled_from([3, 20, 1000]))
+def test_what_is_proven_does_not_depend_on_the_ranks(seed: int, n: int, levels: int) -> None:
+    """Ranks only order what is open: right ones, which no answer contradicts, prove as much as any others."""
+    r = np.random.default_rng(seed)
+    y = r.integers(0, levels, n).astype(float)
+    pieces = [
+        Answer.of(docs, y[docs]) for docs in np.array_split(r.permutation(n), 1 + seed % 5) if len(docs)
+    ]
+    hub = Answer.of(docs := r.permutation(n)[: r.integers(1, n + 1)], y[docs])
+    first = FirstPass(n, pieces)
+    right, random = by_value(first, y), r.permutation(n)
+    certificates = [certify(first, [hub], rank) for rank in (right, random, None)]
+    known = closure(n, [(a.docs, a.values) for a in [*pieces, hub]], ties=True)
+    for certificate in certificates:
+        assert certificate.depth == certificates[0].depth
+        top = certificate.order[: certificate.depth]
+        assert set(top.tolist()) == set(certificates[0].order[: certificate.depth].tolist())
+        assert not (np.triu(known[np.ix_(certificate.order, certificate.order)].T, 1) == 2).any()
+    assert (np.diff(y[certificates[0].order]) <= 0).all()
 
 
 class World:

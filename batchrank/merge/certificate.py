@@ -1,7 +1,6 @@
 """What the answers prove: Kahn's algorithm over the union of chains.
 
-Each answer is a chain: every document stands strictly above the next one with a lower score. While exactly
-one document has nothing left above it, it is provably next: every other one has it as an ancestor.
+While exactly one document has nothing left above it, it is provably next: every other one has it as an ancestor.
 
 Cases, tried in this order:
 1. Ties taken as equal: tied documents are one node. As long as the union is free of cycles, nothing
@@ -20,28 +19,8 @@ from heapq import heapify, heappop, heappush
 import numpy as np
 
 from batchrank.merge.answers import Answer, FirstPass
+from batchrank.merge.graph import Graph, with_ties_equal, with_ties_open
 from batchrank.records import Floats, Positions
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Graph:
-    """A union of chains.
-
-    Attributes:
-        node: n nodes, one per document; -1 for a document without a score.
-        real: nodes below this number hold documents, the others only join a tied group to the next.
-        bounds: the successors of node i are ``targets[bounds[i]:bounds[i + 1]]``.
-        targets: nodes.
-        degree: predecessors of each node.
-        ties: whether tied documents share a node.
-    """
-
-    node: Positions
-    real: int
-    bounds: list[int]
-    targets: list[int]
-    degree: list[int]
-    ties: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,12 +45,13 @@ class Certificate:
     def sources(self) -> Positions:
         """The documents that may come next: nothing uncertified is known to be better."""
         assert self.graph is not None
-        graph, degree = self.graph, self.graph.degree.copy()
+        graph, degree = self.graph, self.graph.degree
+        bounds, targets = graph.successors
         stack = list(set(graph.node[self.order[: self.depth]].tolist()))
         proven = set(stack)
         while stack:
             node = stack.pop()
-            for target in graph.targets[graph.bounds[node] : graph.bounds[node + 1]]:
+            for target in targets[bounds[node] : bounds[node + 1]]:
                 degree[target] -= 1
                 if not degree[target] and target >= graph.real:
                     stack.append(target)
@@ -89,36 +69,57 @@ def certify(first: FirstPass, answers: Sequence[Answer], rank: Positions | None 
     """
     chains = [*first.pieces, *answers]
     rank = first.tiebreak if rank is None else rank
-    for build in (_with_ties_equal, _with_ties_open):
+    for build in (with_ties_equal, with_ties_open):
         graph = build(first, chains)
         if graph is None:
             continue
-        released, proven = _release(graph, _node_ranks(graph, rank))
-        if len(released) == len(graph.degree):
+        ranks = _node_ranks(graph, rank)
+        released, proven = _in_rank_order(graph, ranks) or _by_release(graph, ranks.tolist())
+        if len(released) == graph.total:
             return _certificate(graph, released, proven, rank)
     return Certificate(None, np.empty(0, dtype=np.intp), 0)
 
 
-def _certificate(graph: Graph, released: list[int], proven: int, rank: Positions) -> Certificate:
-    turn = np.empty(len(graph.degree), dtype=np.intp)
-    turn[released] = np.arange(len(released))
+def _certificate(graph: Graph, released: Positions, proven: int, rank: Positions) -> Certificate:
+    turn = np.empty(graph.total, dtype=np.intp)
+    turn[released] = np.arange(graph.total)
     docs = np.flatnonzero(graph.node >= 0)
     turns = turn[graph.node[docs]]
     order = docs[np.lexsort((rank[docs], turns))]
     return Certificate(graph, order, int((turns < proven).sum()))
 
 
-def _node_ranks(graph: Graph, rank: Positions) -> list[int]:
+def _node_ranks(graph: Graph, rank: Positions) -> Positions:
     """The best rank of each node's documents."""
     ranks = np.full(graph.real, np.iinfo(np.intp).max)
     docs = np.flatnonzero(graph.node >= 0)
     np.minimum.at(ranks, graph.node[docs], rank[docs])
-    return ranks.tolist()
+    return ranks
 
 
-def _release(graph: Graph, ranks: list[int]) -> tuple[list[int], int]:
+def _in_rank_order(graph: Graph, ranks: Positions) -> tuple[Positions, int] | None:
+    """What ``_by_release`` finds, where the ranks contradict no answer, as good estimates don't; else None.
+
+    Then the best ranked node is always free to be next, so the order is that of the ranks. A node is free from the turn
+    after its last predecessor's up to its own; while there is one free node only, it is proven.
+    """
+    if graph.total > graph.real or not (ranks[graph.above] < ranks[graph.below]).all():
+        return None
+    order = np.argsort(ranks, kind="stable")
+    turn = np.empty(graph.real, dtype=np.intp)
+    turn[order] = np.arange(graph.real)
+    since = np.zeros(graph.real, dtype=np.intp)
+    np.maximum.at(since, graph.below, turn[graph.above] + 1)
+    # One node leaves at each turn.
+    free = np.cumsum(np.bincount(since, minlength=graph.real)) - np.arange(graph.real)
+    rivals = np.flatnonzero(free > 1)
+    return order, int(rivals[0]) if len(rivals) else graph.real
+
+
+def _by_release(graph: Graph, ranks: list[int]) -> tuple[Positions, int]:
     """Nodes in topological order, best rank first; and how many of them had no rival when their turn came."""
-    degree, bounds, targets, real = graph.degree.copy(), graph.bounds, graph.targets, graph.real
+    real, degree = graph.real, graph.degree
+    bounds, targets = graph.successors
     released: list[int] = []
     proven, unrivalled = 0, True
     keys = [rank * real + node for node, rank in enumerate(ranks)]  # one number compares faster than a pair
@@ -140,73 +141,7 @@ def _release(graph: Graph, ranks: list[int]) -> tuple[list[int], int]:
                     stack.append(target)
         if unrivalled:
             proven = len(released)
-    return released, proven
-
-
-def _with_ties_equal(first: FirstPass, chains: Sequence[Answer]) -> Graph | None:
-    """Tied documents share a node; None if an answer separates documents that share one."""
-    label = _classes(len(first), chains)
-    node = np.full(len(first), -1, dtype=np.intp)
-    kinds, node[first.scored] = np.unique(label[first.scored], return_inverse=True)
-    sources, targets = [], []
-    for chain in chains:
-        steps = node[chain.docs[chain.starts()]]
-        if (steps[1:] == steps[:-1]).any():
-            return None
-        sources.append(steps[:-1])
-        targets.append(steps[1:])
-    return _graph(node, len(kinds), len(kinds), sources, targets, ties=True)
-
-
-def _classes(n: int, chains: Sequence[Answer]) -> Positions:
-    """For each document the first one that it is tied with, directly or through others."""
-    parent = list(range(n))
-
-    def root(doc: int) -> int:
-        while parent[doc] != doc:
-            parent[doc] = doc = parent[parent[doc]]
-        return doc
-
-    for chain in chains:
-        tied = np.flatnonzero(chain.values[1:] == chain.values[:-1])
-        for one, two in zip(chain.docs[tied].tolist(), chain.docs[tied + 1].tolist(), strict=True):
-            parent[root(two)] = root(one)
-    return np.array([root(doc) for doc in range(n)] if _any_ties(chains) else parent, dtype=np.intp)
-
-
-def _any_ties(chains: Sequence[Answer]) -> bool:
-    return any((chain.values[1:] == chain.values[:-1]).any() for chain in chains)
-
-
-def _with_ties_open(first: FirstPass, chains: Sequence[Answer]) -> Graph | None:
-    """Each document is a node; None if there are no ties, so that nothing would change."""
-    if not _any_ties(chains):
-        return None
-    node = np.full(len(first), -1, dtype=np.intp)
-    real = len(first.scored)
-    node[first.scored] = np.arange(real)
-    total = real
-    sources, targets = [], []
-    for chain in chains:
-        # A node between each two groups keeps the edges linear in the number of documents.
-        nodes, starts = node[chain.docs], chain.starts()
-        group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(chain)]))
-        below, above = group < len(starts) - 1, group > 0
-        sources += [nodes[below], total + group[above] - 1]
-        targets += [total + group[below], nodes[above]]
-        total += len(starts) - 1
-    return _graph(node, real, total, sources, targets, ties=False)
-
-
-def _graph(
-    node: Positions, real: int, total: int, sources: list[Positions], targets: list[Positions], *, ties: bool
-) -> Graph:
-    nothing = np.empty(0, dtype=np.intp)
-    start, end = np.concatenate([nothing, *sources]), np.concatenate([nothing, *targets])
-    order = np.argsort(start, kind="stable")
-    bounds = np.r_[0, np.cumsum(np.bincount(start, minlength=total))]
-    degree = np.bincount(end, minlength=total)
-    return Graph(node, real, bounds.tolist(), end[order].tolist(), degree.tolist(), ties)
+    return np.array(released, dtype=np.intp), proven
 
 
 def contenders(certificate: Certificate, first: FirstPass, k: int) -> Positions:
@@ -218,8 +153,9 @@ def contenders(certificate: Certificate, first: FirstPass, k: int) -> Positions:
     graph = certificate.graph
     assert graph is not None
     better = _reach(first, ties=graph.ties)
-    members = _members(graph)
-    degree = graph.degree.copy()
+    ends, members = graph.members
+    degree = graph.degree
+    bounds, targets = graph.successors
     known: dict[int, Positions] = {}
     nothing = np.zeros(len(first.pieces), dtype=np.intp)
     found: list[int] = []
@@ -229,12 +165,13 @@ def contenders(certificate: Certificate, first: FirstPass, k: int) -> Positions:
         row = known.pop(node, nothing)
         if row.sum() >= k:
             continue
-        found += members[node]
+        own = members[ends[node] : ends[node + 1]]
+        found += own
         below = row.copy()
-        for doc in members[node]:
+        for doc in own:
             piece = first.piece[doc]
             below[piece] = max(below[piece], better[doc])
-        for target in graph.targets[graph.bounds[node] : graph.bounds[node + 1]]:
+        for target in targets[bounds[node] : bounds[node + 1]]:
             known[target] = np.maximum(known[target], below) if target in known else below
             degree[target] -= 1
             if not degree[target]:
@@ -253,14 +190,6 @@ def _reach(first: FirstPass, *, ties: bool) -> Positions:
         ends = np.r_[starts[1:], len(piece)]
         reach[piece.docs] = np.repeat(ends if ties else starts + 1, ends - starts)
     return reach
-
-
-def _members(graph: Graph) -> list[list[int]]:
-    members: list[list[int]] = [[] for _ in graph.degree]
-    for doc, node in enumerate(graph.node.tolist()):
-        if node >= 0:
-            members[node].append(doc)
-    return members
 
 
 def rank_of(order: Positions, n: int) -> Positions:

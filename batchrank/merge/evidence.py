@@ -36,6 +36,7 @@ class Evidence:
     extra: list[Answer] = field(default_factory=list)
     _scale: Scale | None = None
     _estimate: Estimate | None = None
+    _proof: tuple[int, Floats, Certificate] | None = None
 
     @property
     def chains(self) -> list[Answer]:
@@ -55,29 +56,35 @@ class Evidence:
         return self._estimate
 
     def certify(self) -> Certificate:
-        """What the answers prove, whatever the estimates."""
-        return certify(self.first, self.chains)
+        """What the answers so far prove; what they leave open stands in the order of ``values``."""
+        return self._proven()[1]
 
     def values(self) -> Floats:
         """Estimates that agree with the hub: each document lies between its neighbours of the hub.
 
         Documents of a later answer share out their estimates in the order of that answer.
         """
-        value = np.where(np.isnan(self.estimate.hub), self.estimate.value, self.estimate.hub)
-        for answer in [*self.first.pieces, *self.extra]:
-            _clip(answer.docs, value, self.estimate.hub)
-            value[answer.docs] = -np.sort(-value[answer.docs])
-        return value
+        return self._proven()[0]
 
-    def consistent(self, method: str, value: Floats | None = None) -> Merged | None:
+    def consistent(self, method: str) -> Merged | None:
         """The ranking that all answers agree with; None if they contradict each other."""
-        value = self.values() if value is None else value
-        certificate = certify(self.first, self.chains, by_value(self.first, value))
+        value, certificate = self._proven()
         if not certificate.consistent:
             return None
         order = certificate.order
         weight = np.where(np.isnan(self.estimate.hub[order]), 1.0, PINNED)
         return self._merged(order, falling(value[order], weight), method, certificate.depth)
+
+    def _proven(self) -> tuple[Floats, Certificate]:
+        """Values and certificate, made anew when there are more answers."""
+        if self._proof is None or self._proof[0] != len(self.extra):
+            value = np.where(np.isnan(self.estimate.hub), self.estimate.value, self.estimate.hub)
+            for answer in [*self.first.pieces, *self.extra]:
+                _clip(answer.docs, value, self.estimate.hub)
+                value[answer.docs] = -np.sort(-value[answer.docs])
+            certificate = certify(self.first, self.chains, by_value(self.first, value))
+            self._proof = len(self.extra), value, certificate
+        return self._proof[1:]
 
     def contradictory(self, method: str) -> Merged:
         """The ranking when answers contradict each other: nothing is proven, noise is averaged.
