@@ -1,11 +1,12 @@
 """How much of a quota a run uses, and how often it is refused.
 
-    python benchmarks/rate.py [--quick]
+    python benchmarks/rate.py [--quick] [--repeat 3]
 
 The server refuses what would pass the quota in any sliding second. ``batchrank run`` is told the same quota, and
 sets its concurrency by itself. Used: accepted requests (or tokens) as a share of what the quota allows, from 10 s
 after the first arrival to a second before the last; refused: 429s as a share of all requests in that time. Where the
-quota is cut in half midway, without telling the client, the second half counts from 10 s after the cut.
+quota is cut in half midway, without telling the client, the second half counts from 10 s after the cut. Repeated, the
+medians are told, and the lowest and highest use; all scenarios take their turns before any is repeated.
 
 Cases:
 1. Requests bind: 90 a second (5,400 a minute), answers after 20 ms, 200 ms, 2 s.
@@ -57,17 +58,39 @@ def main() -> None:
     print(common.machine())
     seconds = 6.0 if options.quick else 45.0
     scenarios = [SCENARIOS[options.only - 1]] if options.only else SCENARIOS
-    rows = []
+    found: list[list[_Found]] = [[] for _ in scenarios]
     with common.folder() as folder, common.serving() as server:
         data = common.write_queries(folder / "data.parquet", int(2.4 * RPS * seconds), 20, 260)
-        for number, scenario in enumerate(scenarios):
-            rows.append(_measure(server, folder, data, scenario, seconds, f"out-{number}"))
+        for turn in range(options.repeat or 1):
+            for number, scenario in enumerate(scenarios):
+                name = f"out-{number}-{turn}"
+                found[number].append(_measure(server, folder, data, scenario, seconds, name))
+    rows = [_row(scenario, measured) for scenario, measured in zip(scenarios, found, strict=True)]
     common.table(["scenario", "answers after", "quota", "used", "refused", "429s", "most in flight"], rows)
+
+
+@dataclass(frozen=True)
+class _Found:
+    used: float
+    refused: float
+    refusals: int
+    in_flight: int
+
+
+def _row(scenario: Scenario, found: list[_Found]) -> list[object]:
+    used = [one.used for one in found]
+    spread = f" ({min(used):.1%}-{max(used):.1%})" if len(used) > 1 else ""
+    quota = f"{scenario.rps:.0f} requests/s" if scenario.rps else f"{TPS:,.0f} tokens/s"
+    return [
+        scenario.name, f"{scenario.latency:g} s", quota, f"{common.middle(used):.1%}{spread}",
+        f"{common.middle([one.refused for one in found]):.2%}",
+        int(common.middle([one.refusals for one in found])), int(common.middle([one.in_flight for one in found])),
+    ]  # fmt: skip
 
 
 def _measure(
     server: common.Server, folder: Path, data: Path, scenario: Scenario, seconds: float, name: str
-) -> list[object]:
+) -> _Found:
     server.set(latency=scenario.latency, rps=scenario.rps, tps=scenario.tps)
     rate = {
         "rpm": (scenario.rps or 1e6) * 60,
@@ -98,11 +121,7 @@ def _measure(
     per = counts["tokens"] / counts["requests"]
     used = accepted / (rps * (end - start)) if rps else accepted * per / ((scenario.tps or 1) * (end - start))
     share = refused / max(1, refused + accepted)
-    quota = f"{scenario.rps:.0f} requests/s" if scenario.rps else f"{TPS:,.0f} tokens/s"
-    return [
-        scenario.name, f"{scenario.latency:g} s", quota, f"{used:.1%}", f"{share:.2%}", len(refusals),
-        counts["most_in_flight"],
-    ]  # fmt: skip
+    return _Found(used, share, len(refusals), counts["most_in_flight"])
 
 
 def _halve(server: common.Server, scenario: Scenario, cut: list[float]) -> None:

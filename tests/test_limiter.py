@@ -3,6 +3,7 @@ import itertools
 from collections import deque
 from collections.abc import Coroutine
 from fractions import Fraction
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 import pytest
@@ -86,6 +87,33 @@ def test_no_second_and_no_minute_is_over_quota(
         most_requests, most_tokens = fullest(admitted, seconds)
         assert most_requests <= rps * seconds
         assert most_tokens <= tps * seconds
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 200),
+    st.lists(st.tuples(st.sampled_from([0.0, 0.0, 0.3, 1.5]), st.floats(0, 1)), max_size=200),
+)
+def test_the_promise_holds_for_departures(rps: int, requests: list[tuple[float, float]]) -> None:
+    """A request that is held up after its admission, by a second at most, counts from its departure."""
+
+    async def run() -> list[Admission]:
+        limiter, departures = Limiter(rpm=rps * 60, tpm=MANY), []
+
+        def depart(admitted: float) -> None:
+            limiter.departed(admitted, 1)
+            departures.append((now(), 1))
+
+        for silence, held_up in requests:
+            await asyncio.sleep(silence)
+            admitted = await limiter.acquire(1)
+            asyncio.get_running_loop().call_later(held_up, depart, admitted)
+        await asyncio.sleep(1.1)
+        return departures
+
+    departures = virtually(run())
+    assert len(departures) == len(requests)
+    assert fullest(departures, 1)[0] <= rps
 
 
 @settings(max_examples=60, deadline=None)
@@ -227,8 +255,8 @@ async def test_a_refusal_slows_its_own_account(kind: Literal["requests", "tokens
     bound = {"requests": 1, "tokens": 20_000}
     full = {"requests": 98.5, "tokens": 49.25}
     await saturate(limiter, 1, 5)
-    for _ in range(30):  # all of one incident
-        limiter.throttled(kind)
+    for i in range(30):  # all of one incident
+        limiter.throttled(kind, sent=now() - 0.01 * i)
     began = now()
     await limiter.acquire(1)
     assert 0.9 < now() - began < 1.2
@@ -237,6 +265,15 @@ async def test_a_refusal_slows_its_own_account(kind: Literal["requests", "tokens
     await saturate(limiter, 1, 25)
     assert await rate(limiter, bound[kind], 2) == pytest.approx(full[kind], rel=0.05)
     assert limiter.stats().throttled[kind] == 30
+
+
+async def test_a_bunch_of_refusals_is_bad_luck() -> None:
+    """Requests that were held up on their way arrive, and are refused, together: that hardly slows a run."""
+    limiter = Limiter(rpm=6000, tpm=MANY)
+    await saturate(limiter, 1, 5)
+    for i in range(30):
+        limiter.throttled("requests", sent=now() - 0.005 * i)
+    assert await rate(limiter, seconds=5) > 93
 
 
 async def test_retry_after_is_waited_for() -> None:
@@ -303,7 +340,8 @@ class Server:
             self.accepted.append(now())
             return
         self.refused.append(now())
-        asyncio.get_running_loop().call_later(self.latency, limiter.throttled, "requests")
+        tell = partial(limiter.throttled, "requests", sent=now())
+        asyncio.get_running_loop().call_later(self.latency, tell)
 
 
 @pytest.mark.parametrize("latency", [0.02, 0.5, 2.0])

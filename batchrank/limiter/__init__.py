@@ -20,11 +20,15 @@ a little longer than a second and a minute, because requests arrive less evenly 
 such as aiolimiter's, admits burst + rate in a second: to promise as much it must give up 7% of 60 requests a second.
 Nor can it charge two accounts at one time, correct an account or change its rate.
 
+A request may be held up between its admission and its departure; it is counted anew when it departs, and the promise
+holds for departures as long as none is held up for more than a second.
+
 **429s.** A few requests refused, for requests or for tokens, may be bad luck on the way to a server that counts
-strictly: that account slows to 97%, and all pause for a moment. Three or more within two seconds, which are also 5% of
-a second's requests, mean that the quota is smaller than told: 70%, and a pause of a second. Two seconds after the last
-refusal it recovers, by 3% of the quota a second up to near where it was refused, then by 1%. Growth refused: back to
-the slow start of requests that every run begins with, from lower and for longer.
+strictly: that account slows to 97%, and all pause for a moment. Where three or more are refused within two seconds,
+which are also 10% of a second's requests and were not sent in a bunch (within a quarter of a second), the quota is
+smaller than told: 70%, and a pause of a second. Two seconds after the last refusal it recovers, by 3% of the quota a
+second; near the speed that was refused only by 0.4%, if it was refused in the 20 seconds before that as well. Growth
+refused: back to the slow start of requests that every run begins with, from lower and for longer.
 """
 
 from batchrank.limiter.limiter import Kind, Limiter, Stats

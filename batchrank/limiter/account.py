@@ -4,7 +4,7 @@ import math
 from collections import deque
 
 PACE = 0.985
-SECOND = 1.02
+SECOND = 1.015
 TOLERANCE = 0.01
 PAUSE = 1.0
 """Seconds to pause when the quota is smaller than told."""
@@ -12,10 +12,11 @@ INCIDENT = 2.0
 """Seconds within which refusals are one incident."""
 _MINUTE = 60.05
 _SLIGHTLY, _SLOWER, SLOWEST = 0.97, 0.7, 1 / 64
-_MANY, _BUNCH = 3, 0.05
+_MANY, _SHARE, _SPAN = 3, 0.1, 0.25
 _HOLD = 2.0
 _MOMENT = 0.1
-_FAST, _CAREFUL, _NEAR = 0.03, 0.01, 0.9
+_FAST, _CAREFUL, _NEAR = 0.03, 0.004, 0.9
+_AGAIN = 20.0
 
 
 class Account:
@@ -29,10 +30,11 @@ class Account:
         self._second = _Window(SECOND, per_second, 0.002)
         self._minute = _Window(_MINUTE, math.floor(per_minute), 0.25)
         self._due = -math.inf
-        self._refused_at = -math.inf
+        self._slowed_at = -math.inf
         self._refused_speed = 1.0
         self._refusals = 0
-        self._cut = False
+        self._sent = 0.0, 0.0
+        self._cut = self._again = False
         self._recovered_at = 0.0
 
     @property
@@ -67,25 +69,42 @@ class Account:
         """What was charged in the last second."""
         return self._second.total(now)
 
-    def slow_down(self, now: float, requests: float) -> float:
+    def postpone(self, admitted: float, now: float, amount: int) -> None:
+        """Count what was charged at ``admitted`` as of now, because it was held up."""
+        self._second.move(admitted, now, amount)
+        self._minute.move(admitted, now, amount)
+
+    def slow_down(self, now: float, requests: float, sent: float) -> float:
         """Seconds to pause: one incident refuses many requests that are on their way, and counts once.
+
+        What was sent before the account was cut down says nothing new.
 
         Args:
             now: the time, seconds.
-            requests: how many were sent in the last second: of so many a few may come in a bunch.
+            requests: how many were sent in the last second.
+            sent: when the refused request was sent; those that were held up on the way arrive in a bunch, which a
+                smaller quota is told from by the time between the first and the last.
         """
         self._recover(now)
         self._recovered_at = now + _HOLD
-        if now - self._refused_at >= INCIDENT:
-            self._refused_at, self._refused_speed, self._refusals = now, self.speed, 0
-            self._cut = False
-        self._refusals += 1
-        many = max(_MANY, math.ceil(_BUNCH * requests))
-        if self._refusals != 1 and (self._refusals < many or self._cut):
+        known = sent <= self._slowed_at
+        if known and self._cut:
             return 0.0
-        self._cut = self._refusals > 1
-        slower, pause = (_SLIGHTLY, _MOMENT) if self._refusals == 1 else (_SLOWER, PAUSE)
-        self.speed = max(self._refused_speed * slower, SLOWEST)
+        if not known and (self._cut or now - self._slowed_at >= INCIDENT):
+            self._again = now - self._slowed_at < _AGAIN
+            self._refused_speed, self._refusals, self._sent, self._cut = self.speed, 0, (sent, sent), False
+        self._refusals += 1
+        self._sent = min(self._sent[0], sent), max(self._sent[1], sent)
+        if self._refusals == 1:
+            return self._slow(now, _SLIGHTLY, _MOMENT)
+        many = self._refusals >= max(_MANY, math.ceil(_SHARE * requests))
+        if self._cut or not many or self._sent[1] - self._sent[0] < _SPAN:
+            return 0.0
+        self._cut = True
+        return self._slow(now, _SLOWER, PAUSE)
+
+    def _slow(self, now: float, factor: float, pause: float) -> float:
+        self.speed, self._slowed_at = max(self._refused_speed * factor, SLOWEST), now
         return pause
 
     def used(self, now: float, elapsed: float) -> float:
@@ -94,7 +113,8 @@ class Account:
 
     def _recover(self, now: float) -> None:
         if now > self._recovered_at:
-            pace = _FAST if self.speed < _NEAR * self._refused_speed else _CAREFUL
+            near = self._again and self.speed >= _NEAR * self._refused_speed
+            pace = _CAREFUL if near else _FAST
             self.speed = min(1.0, self.speed + pace * (now - self._recovered_at))
             self._recovered_at = now
 
@@ -125,6 +145,15 @@ class _Window:
             if excess <= 0:
                 return last + self._length - now
         return self._cells[-1][1] + self._length - now
+
+    def move(self, then: float, now: float, amount: int) -> None:
+        """Have what was added at ``then`` count from now on."""
+        for cell in reversed(self._cells):
+            if cell[0] <= then <= cell[1]:
+                cell[2] -= amount
+                self._total -= amount
+                break
+        self.add(now, amount)
 
     def add(self, now: float, amount: int) -> None:
         if self._cells and now - self._cells[-1][0] < self._grain:

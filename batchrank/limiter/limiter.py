@@ -65,8 +65,8 @@ class Limiter:
         self._order = asyncio.Lock()
         self._waiter: asyncio.Future[None] | None = None
 
-    async def acquire(self, tokens: int) -> None:
-        """Return when a request of so many tokens may be sent. Cancelled while waiting, it takes nothing."""
+    async def acquire(self, tokens: int) -> float:
+        """Return when a request of so many tokens may be sent: the time. Cancelled while waiting, it takes nothing."""
         loop = asyncio.get_running_loop()
         async with self._order:
             now = began = loop.time()
@@ -79,6 +79,19 @@ class Limiter:
             self._tokens.charge(now, tokens)
             self._admitted[0] += 1
             self._admitted[1] += tokens
+            return now
+
+    def departed(self, admitted: float, tokens: int) -> None:
+        """Tell that a request is sent only now, so that it counts from now on.
+
+        Args:
+            admitted: what ``acquire`` returned.
+            tokens: what it was asked for.
+        """
+        now = asyncio.get_running_loop().time()
+        if now > admitted:
+            self._requests.postpone(admitted, now, 1)
+            self._tokens.postpone(admitted, now, tokens)
 
     def settle(self, predicted: int, billed: int) -> None:
         """Correct the token account: the answer says what the request really took.
@@ -91,12 +104,13 @@ class Limiter:
         if billed < predicted:
             self._wake()
 
-    def throttled(self, kind: Kind, retry_after: float | None = None) -> None:
+    def throttled(self, kind: Kind, retry_after: float | None = None, *, sent: float | None = None) -> None:
         """Slow down because the API refused a request.
 
         Args:
             kind: which limit it named.
             retry_after: seconds that it asked to wait; None if it didn't. Over a minute counts as a minute.
+            sent: when the request was sent; None: just now.
         """
         now = asyncio.get_running_loop().time()
         self._throttled[kind] += 1
@@ -104,7 +118,7 @@ class Limiter:
             pause = PAUSE if self._ramp.again(now) else 0.0
         else:
             account = self._requests if kind == "requests" else self._tokens
-            pause = account.slow_down(now, self._requests.recent(now))
+            pause = account.slow_down(now, self._requests.recent(now), now if sent is None else sent)
         if retry_after is not None and retry_after > 0:
             pause = min(retry_after, _LONGEST_PAUSE)
         self._paused_until = max(self._paused_until, now + pause)

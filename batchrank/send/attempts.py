@@ -120,6 +120,7 @@ class Attempts:
             posted = False
             try:
                 await self._ledger.sent(key, reservation.tokens)
+                turn.depart()
                 posted, started = True, anyio.current_time()
                 outcome = await self._http.post(body, documents)
             except BaseException:
@@ -132,7 +133,7 @@ class Attempts:
                 self._dispatcher.answered(latency, predicted)
             self._measure(started, documents, predicted, outcome)
             try:
-                durable = self._settle(key, outcome, reservation, exact)
+                durable = self._settle(key, outcome, reservation, started, exact=exact)
             finally:
                 self._notify()
             # The next request in this place is noted as sent after this one's outcome, so no more of them than there
@@ -173,7 +174,7 @@ class Attempts:
         self._notify()
 
     def _settle(
-        self, key: bytes, outcome: Answer | Rejection, reservation: Reservation, exact: bool
+        self, key: bytes, outcome: Answer | Rejection, reservation: Reservation, sent: float, *, exact: bool
     ) -> Coroutine[Any, Any, None] | None:
         """Enter what came back into the ledger, and let everybody learn from it; what to wait for, if anything.
 
@@ -212,7 +213,7 @@ class Attempts:
         self._ledger.unsent(key)
         if slows(action):
             assert action.value in ("requests", "tokens", "growth")
-            self._dispatcher.limiter.throttled(action.value, outcome.retry_after)
+            self._dispatcher.limiter.throttled(action.value, outcome.retry_after, sent=sent)
         return None
 
     def _notify(self) -> None:

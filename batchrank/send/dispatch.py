@@ -23,6 +23,7 @@ class _Waiter:
     granted: asyncio.Event = field(compare=False)
     left: bool = field(default=False, compare=False)
     held: bool = field(default=False, compare=False)
+    admitted: float = field(default=0.0, compare=False)
 
 
 class Turn:
@@ -31,6 +32,10 @@ class Turn:
     def __init__(self, dispatcher: "Dispatcher", waiter: _Waiter) -> None:
         self._dispatcher = dispatcher
         self._waiter = waiter
+
+    def depart(self) -> None:
+        """Tell that the request is sent now: it may have been held up since its turn came."""
+        self._dispatcher.limiter.departed(self._waiter.admitted, self._waiter.tokens)
 
     def leave(self) -> None:
         """Free the place for another request."""
@@ -104,7 +109,7 @@ class Dispatcher:
             self.places.busy += 1
             self._next = waiter
             try:
-                await self.limiter.acquire(waiter.tokens)
+                waiter.admitted = await self.limiter.acquire(waiter.tokens)
             except BaseException:
                 self.leave()
                 raise
