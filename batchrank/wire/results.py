@@ -45,24 +45,19 @@ def values(
         raise MalformedAnswerError("an index that isn't an integer")
     if not set(map(type, scores)) <= {float, int}:
         raise MalformedAnswerError("a score that isn't a number")
-    order = _permutation(places, documents)
+    if documents and not (min(places) >= 0 and max(places) < documents):
+        raise MalformedAnswerError(f"an index outside 0..{documents - 1}")
     try:
-        answered = np.array(scores, dtype=np.float64)
+        answered = np.fromiter(scores, np.float64, documents)
     except OverflowError:
         raise MalformedAnswerError("a score too large for a number") from None
     if not np.isfinite(answered).all():
         raise MalformedAnswerError("a score that isn't finite")
-    result = np.empty(documents)
-    result[order] = answered
-    return result
-
-
-def _permutation(places: list[int], documents: int) -> np.ndarray[Any, np.dtype[np.intp]]:
-    if documents and not (min(places) >= 0 and max(places) < documents):
-        raise MalformedAnswerError(f"an index outside 0..{documents - 1}")
-    if len(set(places)) != documents:
+    result = np.full(documents, np.nan)
+    result[np.fromiter(places, np.intp, documents)] = answered
+    if np.isnan(result).any():
         raise MalformedAnswerError("an index that comes twice, so another is missing")
-    return np.array(places, dtype=np.intp)
+    return result
 
 
 def tokens(usage: object, key: str = "total_tokens") -> int | None:
