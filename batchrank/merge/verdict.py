@@ -54,6 +54,7 @@ class Verdicts:
         self._probes: dict[int, Probe] = {}
         self._hubs: dict[int, HubSums | None] = {}
         self._spans: list[_Span] = []
+        self._components: dict[tuple[int, int], Components] = {}
 
     def carries_probe(self, ordinal: int) -> bool:
         """Whether this query's first round holds a probe."""
@@ -144,10 +145,17 @@ class Verdicts:
     def _within(self, span: "_Span", ordinal: int) -> Verdict | None:
         """The verdict inside (or right after) the span that pools."""
         offset = ordinal - span.number * SPAN
-        sums = self._pool(span.number, offset if offset == SPAN else offset // HUBS * HUBS)
-        if sums is None:
+        pooled = self._pooled(span.number, offset if offset == SPAN else offset // HUBS * HUBS)
+        if pooled is None:
             return None
-        return "absolute, noisy" if sums and Components.of(sums).absolute else span.start
+        return "absolute, noisy" if pooled.absolute else span.start
+
+    def _pooled(self, number: int, length: int) -> Components | None:
+        """The components of ``_pool``; None if not all of its queries have ended. Once known they don't change."""
+        known = self._components.get((number, length))
+        if known is None and (sums := self._pool(number, length)) is not None:
+            known = self._components[number, length] = Components.of(sums)
+        return known
 
     def _pool(self, number: int, length: int) -> list[HubSums] | None:
         """The first 32 hubs among a span's first ordinals: empty if there are fewer, None if not all have ended."""

@@ -1,7 +1,8 @@
 """One query, from its first chunk to its ranking: drives the merge method's steps against the API."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
@@ -20,6 +21,10 @@ from batchrank.shard import QueryShards
 
 _SAMPLE = 8, 20
 """Counted exactly although nothing else needs it: the first so many queries, then one in so many."""
+
+
+_MERGES = 2
+"""Lists merged at a time: merging holds the interpreter's lock, so that more threads would only wait for each other."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +72,9 @@ class Driver:
     price: Price | None
     exact: bool = False
     texts: bool = False
+    _threads: anyio.CapacityLimiter = field(
+        default_factory=partial(anyio.CapacityLimiter, _MERGES), init=False
+    )
 
     def foresee(self, query: Query, shards: QueryShards) -> Encoded | None:
         """Do in the reader's thread what would hold up the event loop: count tokens, and encode the request.
@@ -124,7 +132,7 @@ class Driver:
         reply: Sequence[Scores] | Verdict | None = None
         rounds = 0
         while True:
-            step = await _off_loop(ordinal is not None, _advance, method, reply)
+            step = await self._advance(method, reply, large=ordinal is not None)
             if isinstance(step, Merged):
                 return step, meter
             if isinstance(step, Round):
@@ -139,6 +147,12 @@ class Driver:
                 if step.probe is not None:
                     self.verdicts.record_probe(ordinal, step.probe)
                 reply = await self.verdicts.at(ordinal)
+
+    async def _advance(self, method: Method, reply: Any, *, large: bool) -> Any:
+        """The method's next step, or what it returned: of a large list in a thread, as it takes a while."""
+        if not large:
+            return _step(method, reply)
+        return await anyio.to_thread.run_sync(_step, method, reply, limiter=self._threads)
 
     async def _round(self, errand: Errand, chunks: Sequence[Chunk]) -> list[Scores]:
         """The scores of all chunks; one chunk's failure waits for the others, whose answers are being paid for."""
@@ -179,16 +193,12 @@ def _refusal(query: Query, document: int, why: Rejection) -> Failure:
     return Failure(query.place, query.id, "document-refused", message, 1)
 
 
-def _advance(method: Method, reply: Any) -> Any:
+def _step(method: Method, reply: Any) -> Any:
     """The method's next step, or what it returned."""
     try:
         return method.send(reply)
     except StopIteration as end:
         return end.value
-
-
-async def _off_loop(large: bool, function: Callable[..., Any], *args: Any) -> Any:
-    return await anyio.to_thread.run_sync(function, *args) if large else function(*args)
 
 
 def failure(place: Place, query_id: str | None, error: QueryError) -> Failure:
