@@ -1,7 +1,7 @@
 """The same work by each peer, in its own documented way; ``peers.py`` measures them.
 
-Each function gets the rows (query and candidates), the server's URL and, where there is one, the quota in requests a
-second; it prepares the peer and returns what does the work.
+Each function gets what loads the rows (query and candidates), the server's URL and, where there is one, the quota in
+requests a second; it prepares the peer and returns what does the work. batchrank reads its input as part of the work.
 """
 
 import asyncio
@@ -15,12 +15,15 @@ from typing import Any
 FLIGHT = 16
 
 Row = dict[str, Any]
+Load = Callable[[], list[Row]]
 
 
-def bare(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+def bare(load: Load, url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
     """An aiohttp loop with nothing around it; it has no notion of a quota."""
     import aiohttp
     import orjson
+
+    rows = load()
 
     async def work() -> None:
         items = iter(rows)
@@ -39,7 +42,7 @@ def bare(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable
     return work
 
 
-def batchrank(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+def batchrank(load: Load, url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
     """The whole pipeline, from Parquet to Parquet."""
     from batchrank import load_job, run
 
@@ -54,7 +57,7 @@ def batchrank(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awai
     return work
 
 
-def pyarallel(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+def pyarallel(load: Load, url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
     """The README's async example: httpx, a Limiter, Retry.for_http, a checkpoint."""
     import httpx
     from pyarallel import (  # type: ignore[import-not-found,unused-ignore]
@@ -63,6 +66,8 @@ def pyarallel(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awai
         Retry,
         async_parallel_map,
     )
+
+    rows = load()
 
     async def work() -> None:
         limiter = Limiter(RateLimit(rps, "second")) if rps else None
@@ -83,7 +88,7 @@ def pyarallel(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awai
     return work
 
 
-def async_batch_llm(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+def async_batch_llm(load: Load, url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
     """The README's CallableStrategy around httpx, streaming."""
     import httpx
     from async_batch_llm import (  # type: ignore[import-not-found,unused-ignore]
@@ -93,6 +98,8 @@ def async_batch_llm(rows: list[Row], url: str, rps: float | None) -> Callable[[]
         ProcessorConfig,
         process_stream,
     )
+
+    rows = load()
 
     async def work() -> None:
         async with httpx.AsyncClient(timeout=60) as client:
@@ -123,10 +130,11 @@ def async_batch_llm(rows: list[Row], url: str, rps: float | None) -> Callable[[]
     return work
 
 
-def litellm(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+def litellm(load: Load, url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
     """Its Router with arerank; a quota is the deployment's rpm."""
     from litellm import Router  # type: ignore[import-not-found,unused-ignore]
 
+    rows = load()
     parameters: Row = {"model": "jina_ai/rerank", "api_base": url, "api_key": "none"}
     if rps:
         parameters["rpm"] = int(rps * 60)
@@ -144,12 +152,13 @@ def litellm(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaita
     return work
 
 
-def rerankers(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+def rerankers(load: Load, url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
     """Its APIRanker in a pool of threads, as it is synchronous; it has no notion of a quota."""
     from concurrent.futures import ThreadPoolExecutor
 
     from rerankers.models.api_rankers import APIRanker  # type: ignore[import-not-found,unused-ignore]
 
+    rows = load()
     ranker = APIRanker("rerank", "none", "cohere", verbose=0, url=url)
 
     def one(row: Row) -> Any:
@@ -165,10 +174,11 @@ def rerankers(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awai
     return work
 
 
-def dashscope(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+def dashscope(load: Load, url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
     """The vendor's SDK, its asynchronous class where it has one, gathered; it has no notion of a quota."""
     import dashscope as sdk
 
+    rows = load()
     sdk.base_http_api_url = url.split("/compatible-api")[0] + "/api/v1"
     sdk.api_key = "none"
     call = getattr(sdk, "AioTextReRank", None)
@@ -194,7 +204,7 @@ def dashscope(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awai
     return work
 
 
-def ray(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
+def ray(load: Load, url: str, rps: float | None) -> Callable[[], Awaitable[Any]]:
     """ray.data.llm's HTTP request processor."""
     import ray as ray_  # type: ignore[import-not-found,unused-ignore]
     from ray.data.llm import (  # type: ignore[import-not-found,unused-ignore]
@@ -202,6 +212,7 @@ def ray(rows: list[Row], url: str, rps: float | None) -> Callable[[], Awaitable[
         build_processor,
     )
 
+    rows = load()
     ray_.init(num_cpus=2, logging_level="ERROR", log_to_driver=False)
     config = HttpRequestProcessorConfig(
         url=url, headers={"Content-Type": "application/json"}, qps=int(rps) if rps else None, batch_size=64,

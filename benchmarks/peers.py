@@ -29,9 +29,12 @@ PATIENCE = 120
 
 def inside(name: str, url: str, data: str, rps: float | None) -> None:
     """Do the work in this process; print what it took."""
-    with Path(data).open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
-    work = PEERS[name][0](rows, url, rps)
+
+    def load() -> list[Any]:
+        with Path(data).open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]
+
+    work = PEERS[name][0](load, url, rps)
     before, started, ended_well = _cpu(), time.monotonic(), ""
     try:
         asyncio.run(work()) if PEERS[name][1] else __import__("uvloop").run(work())

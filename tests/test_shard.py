@@ -18,17 +18,18 @@ CARD = Limits(documents=500, request_tokens=120_000, item_tokens=4_000, body_byt
 
 
 class Thirds:
-    """A third of the bytes, rounded up: exact by decree, and counts how often it is asked."""
+    """A third of the bytes, rounded up: exact by decree, and counts how often it is asked, and for how many texts."""
 
     exact = True
     bytes_bound = True
     name = "thirds"
 
     def __init__(self) -> None:
-        self.calls = 0
+        self.calls = self.texts = 0
 
     def count(self, texts: Sequence[str]) -> Sizes:
         self.calls += 1
+        self.texts += len(texts)
         counts: Sizes = -(-BytesCounter().count(texts) // 3)
         return counts
 
@@ -202,7 +203,7 @@ def test_nothing_is_counted_where_bytes_settle_it() -> None:
     assert thirds.calls == 0 and not shards.exact and shards.truncated == 0
     assert shards.tokens(shards.chunks[0]) == 500 * 104
     assert shards.tokens(shards.chunks[0], exact=True) == 500 * (2 + 34)
-    assert thirds.calls == 1 and shards.exact
+    assert thirds.texts == 501 and not shards.exact  # the other documents are not counted with them
 
     doubtful = Sharder(CARD, thirds).shards(query(["x" * 300] * 1000))
     assert thirds.calls == 3 and not doubtful.exact and len(doubtful.chunks) == 2

@@ -63,6 +63,7 @@ class Driver:
         method: the merge method's name.
         price: what a token costs, None when unknown.
         exact: whether tokens are to be counted exactly: a cap or the token quota depends on them.
+        sample: whether those of some requests are counted otherwise, to tell how bills differ from them.
         texts: whether rankings are to hold their texts.
     """
 
@@ -71,6 +72,7 @@ class Driver:
     method: str
     price: Price | None
     exact: bool = False
+    sample: bool = False
     texts: bool = False
     _threads: anyio.CapacityLimiter = field(
         default_factory=partial(anyio.CapacityLimiter, _MERGES), init=False
@@ -136,7 +138,9 @@ class Driver:
             if isinstance(step, Merged):
                 return step, meter
             if isinstance(step, Round):
-                sampled = prepared.position < _SAMPLE[0] or not prepared.position % _SAMPLE[1]
+                sampled = self.sample and (
+                    prepared.position < _SAMPLE[0] or not prepared.position % _SAMPLE[1]
+                )
                 errand = Errand(
                     ready.sent, shards, (prepared.position, rounds), meter, prepared.whole, sampled=sampled
                 )

@@ -108,7 +108,15 @@ async def engine(
         )
         exact = spend.capped or card.request_tokens * card.rpm > card.tpm
         texts = job.output is not None and OUTPUTS[job.output.format].texts
-        driver = Driver(sender, SharedVerdicts(verdicts), job.merge.method, job.price, exact, texts)
+        driver = Driver(
+            sender,
+            SharedVerdicts(verdicts),
+            job.merge.method,
+            job.price,
+            exact=exact,
+            sample=shards.counter.exact and not exact,
+            texts=texts,
+        )
         await stack.enter_async_context(beside(dispatcher.serve))
         yield Engine(job, shards, sender, dispatcher, limiter, places, spend, verdicts, driver, ledger)
 

@@ -16,7 +16,7 @@ class Predictor(Protocol):
         """Whether ``tokens`` tells exact counts by now, as opposed to an upper bound."""
 
     def tokens(self, documents: Positions, *, exact: bool = False) -> int:
-        """Tokens that a request with these documents is expected to cost; ``exact``: count them now."""
+        """Tokens that a request with these documents is expected to cost; ``exact``: count them now if possible."""
 
 
 @dataclass(slots=True)
@@ -44,7 +44,8 @@ class Errand:
 
     Attributes:
         whole: the request of all its documents, where that was encoded ahead.
-        sampled: whether its tokens are counted for the drift of bills, where nothing else needs that.
+        sampled: whether the tokens of each round's first request are counted for the drift of bills, where nothing else
+            needs that.
     """
 
     query: Query

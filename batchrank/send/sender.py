@@ -163,7 +163,7 @@ class Sender:
                 (*errand.priority, number),
                 exact=exact,
             )
-            if errand.sampled and not exact and isinstance(outcome, Answer):
+            if errand.sampled and not number and not exact and isinstance(outcome, Answer):
                 await self._compare(errand, documents, outcome)
             return outcome
         finally:
@@ -187,8 +187,9 @@ class Sender:
 
     async def _compare(self, errand: Errand, documents: Positions, answer: Answer) -> None:
         """Tell the drift by a count that was not worth holding the request up for."""
-        predicted = await anyio.to_thread.run_sync(partial(errand.predictor.tokens, documents, exact=True))
-        if errand.predictor.exact and answer.tokens is not None:
+        if answer.tokens is not None:
+            count = partial(errand.predictor.tokens, documents, exact=True)
+            predicted = await anyio.to_thread.run_sync(count)
             self.spend.compare(predicted, answer.tokens, len(documents))
 
     def _predicted(self, errand: Errand, documents: Positions) -> int:

@@ -102,10 +102,10 @@ class QueryShards:
 
         Args:
             documents: document positions.
-            exact: count now if that hasn't been done; else an upper bound may be told, see ``exact``.
+            exact: count these documents now, if all weren't counted; else an upper bound may be told, see ``exact``.
         """
         if exact:
-            self.count()
+            return self._sizing.counted(documents)
         sizes = self._sizing.tokens
         return int((sizes if len(documents) == len(sizes) else sizes[documents]).sum())
 

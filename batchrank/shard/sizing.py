@@ -37,7 +37,7 @@ class Sizing:
         self.text_bytes = int(utf8.sum())
         self._query_tokens = int(bounds[0])
         self._query_counted = False
-        self.tokens = self._of_request(bounds[1:])
+        self.tokens = self._of_request(bounds[1:], self._query_tokens)
         self._counted: np.ndarray[tuple[int], np.dtype[np.bool_]] | None = None
         self.kinds = kinds(query.documents, media)
         self.bodies: Sizes = ESCAPED * utf8[1:] + (2 + rules.document_bytes)
@@ -56,9 +56,17 @@ class Sizing:
             return
         counts = self._counts([self._query.text, *self._query.documents])
         self._query_tokens, self._query_counted = int(counts[0]), True
-        self.tokens = self._of_request(counts[1:])
+        self.tokens = self._of_request(counts[1:], self._query_tokens)
         self.truncated = int((counts[1:] > self._rules.limits.item_tokens).sum())
         self.exact = True
+
+    def counted(self, documents: Positions) -> int:
+        """Tokens of one request, its own documents counted if the counter can; safe to call in another thread."""
+        if self.exact or not self._rules.counter.exact:
+            return int(self.tokens[documents].sum())
+        texts = self._query.documents
+        counts = self._counts([self._query.text, *(texts[i] for i in documents.tolist())])
+        return int(self._of_request(counts[1:], int(counts[0])).sum())
 
     def fit(self, columns: Positions) -> bool:
         """Whether each column's documents fit one request; -1 stands for none."""
@@ -117,7 +125,8 @@ class Sizing:
                 return True
             before = int(self.tokens[chosen].sum())
             documents = self._query.documents
-            self.tokens[chosen] = self._of_request(self._counts([documents[i] for i in chosen.tolist()]))
+            counts = self._counts([documents[i] for i in chosen.tolist()])
+            self.tokens[chosen] = self._of_request(counts, self._query_tokens)
             self._mark(chosen)
             saved = max(0.05, 0.9 * (1 - int(self.tokens[chosen].sum()) / before))
         return False
@@ -158,9 +167,9 @@ class Sizing:
     def _capped(self, count: int) -> int:
         return min(count, self._rules.limits.item_tokens)
 
-    def _of_request(self, counts: Sizes) -> Sizes:
+    def _of_request(self, counts: Sizes, query: int) -> Sizes:
         """What documents of so many tokens add to a request: the query, instruct and overhead are billed with each."""
-        added = self._capped(self._query_tokens) + self._rules.document_tokens
+        added = self._capped(query) + self._rules.document_tokens
         sizes: Sizes = np.minimum(counts, self._rules.limits.item_tokens) + added
         return sizes
 
