@@ -1,19 +1,26 @@
-"""Offline reranking over paid, rate-limited APIs."""
+"""Offline reranking over paid, rate-limited APIs.
 
-from batchrank.errors import (
-    BatchrankError,
-    InputError,
-    JobError,
-    LedgerError,
-    OutputError,
-    QueryError,
-    RunStoppedError,
-    StoppedError,
-)
-from batchrank.job import Budget, Endpoint, Gate, Job, Limits, Merge, Rate, Retry, load_job
-from batchrank.pipeline import Options, Report, rerank, run
-from batchrank.records import Candidate, Failure, Query, Ranking
-from batchrank.version import __version__
+Names are imported when first asked for: the command line has to tell Arrow how to allocate before anything imports it.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchrank.errors import (
+        BatchrankError,
+        InputError,
+        JobError,
+        LedgerError,
+        OutputError,
+        QueryError,
+        RunStoppedError,
+        StoppedError,
+    )
+    from batchrank.job import Budget, Endpoint, Gate, Job, Limits, Merge, Rate, Retry, load_job
+    from batchrank.pipeline import Options, Report, rerank, run
+    from batchrank.records import Candidate, Failure, Query, Ranking
+    from batchrank.version import __version__
 
 __all__ = [
     # what runs
@@ -47,3 +54,17 @@ __all__ = [
     "StoppedError",
     "__version__",
 ]  # fmt: skip
+_HOMES = ("version", "errors", "records", "job", "pipeline")
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"batchrank.{home}")
+            if hasattr(module, name):
+                return globals().setdefault(name, getattr(module, name))
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -111,3 +111,20 @@ def test_the_demo_shows_that_reranking_helps(tmp_path: Path) -> None:
     assert all(json.loads(line)["merge"]["chunks"] >= 3 for line in lines)
     again = batchrank("run", "demo/job.yaml", cwd=tmp_path)
     assert again.returncode == 0 and b"0 sent" in again.stderr
+
+
+def test_importing_the_library_imports_nothing_else_yet() -> None:
+    """What is heavy comes with the first name asked for, so that a process can settle how Arrow allocates before."""
+    code = (
+        "import sys, batchrank; assert 'pyarrow' not in sys.modules; "
+        "assert all(getattr(batchrank, name) is not None for name in batchrank.__all__); "
+        "assert set(batchrank.__all__) <= set(dir(batchrank)) and not hasattr(batchrank, 'nothing')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_command_line_keeps_no_burst_in_memory() -> None:
+    """Arrow's own allocators would: under the command line it uses the system's."""
+    code = "import batchrank.cli, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "system"

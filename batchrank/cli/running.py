@@ -9,7 +9,6 @@ import sys
 from contextlib import suppress
 
 import anyio
-import pyarrow
 from rich.console import Console
 
 from batchrank.cli.display import Display, closing_lines
@@ -66,12 +65,11 @@ def _settle_process() -> None:
 
     1. The garbage collector would look at each answer's objects again and again.
     2. A worker thread in the midst of Python code would hold up the event loop for up to 5 ms at a time.
-    3. The allocators would keep what one burst took; glibc's are told by the numbers in its malloc.h.
+    3. glibc would keep what one burst took; it is told by the numbers in its malloc.h.
     """
     sys.setswitchinterval(0.0002)
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
-    pyarrow.set_memory_pool(pyarrow.system_memory_pool())
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
         for option, value in ((_M_TRIM_THRESHOLD, 1 << 20), (_M_MMAP_THRESHOLD, 1 << 22), (_M_ARENA_MAX, 2)):
