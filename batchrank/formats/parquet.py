@@ -70,9 +70,7 @@ def _batches(file: Any, where: Layout) -> Iterator[Any]:
         documents = max(chunk.num_values for chunk in chunks) / rows
         size = sum(chunk.total_uncompressed_size for chunk in chunks) / rows
         batch = min(_BATCH_DOCUMENTS / max(documents, 1), _BATCH_BYTES / max(size, 1))
-        yield from file.iter_batches(
-            batch_size=max(int(batch), 1), row_groups=[number], columns=names, use_threads=False
-        )
+        yield from file.iter_batches(batch_size=max(int(batch), 1), row_groups=[number], columns=names)
 
 
 def batches(file: Any, rows: int, size: int, *columns: str) -> Iterator[Any]:
