@@ -1,54 +1,16 @@
 import asyncio
 import itertools
-from collections import deque
-from collections.abc import Coroutine
 from fractions import Fraction
-from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from virtual_time import VirtualTimeLoop
+from limiter_traffic import MANY, Admission, fullest, now, saturate, virtually
 
 from batchrank.limiter import Limiter
 
 pytestmark = pytest.mark.anyio
-T = TypeVar("T")
-Admission = tuple[float, int]
-MANY = 5e9
-
-
-def virtually(main: Coroutine[Any, Any, T], late: float = 1e-6) -> T:
-    """Run in virtual time with timers that wake late."""
-    with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(late)) as runner:
-        return runner.run(main)
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-async def saturate(limiter: Limiter, tokens: int, seconds: float) -> list[Admission]:
-    """Always have a request ready, for so long; what was admitted and when."""
-    end, admitted = now() + seconds, []
-    while now() < end:
-        await limiter.acquire(tokens)
-        admitted.append((now(), tokens))
-    return admitted
-
-
-def fullest(admitted: list[Admission], seconds: float) -> tuple[int, int]:
-    """The most requests and the most tokens in any half-open window."""
-    window: deque[Admission] = deque()
-    tokens = most_requests = most_tokens = 0
-    for time, amount in admitted:
-        window.append((time, amount))
-        tokens += amount
-        while time - window[0][0] >= seconds:
-            tokens -= window.popleft()[1]
-        most_requests, most_tokens = max(most_requests, len(window)), max(most_tokens, tokens)
-    return most_requests, most_tokens
 
 
 traffic = st.lists(
@@ -243,61 +205,6 @@ async def test_slow_start_begins_low() -> None:
     assert per_second[:4] == sorted(per_second[:4])
 
 
-async def rate(limiter: Limiter, tokens: int = 1, seconds: float = 1) -> float:
-    return len(await saturate(limiter, tokens, seconds)) / seconds
-
-
-@pytest.mark.parametrize("kind, other", [("requests", "tokens"), ("tokens", "requests")])
-async def test_a_refusal_slows_its_own_account(kind: Literal["requests", "tokens"], other: str) -> None:
-    """A 429 for requests slows requests alone, one for tokens tokens alone; both recover within half a minute."""
-    # 100 requests and 1,000,000 tokens a second: which binds depends on the tokens of a request
-    limiter = Limiter(rpm=6000, tpm=60_000_000)
-    bound = {"requests": 1, "tokens": 20_000}
-    full = {"requests": 98.5, "tokens": 49.25}
-    await saturate(limiter, 1, 5)
-    for i in range(30):  # all of one incident
-        limiter.throttled(kind, sent=now() - 0.01 * i)
-    began = now()
-    await limiter.acquire(1)
-    assert 0.9 < now() - began < 1.2
-    assert await rate(limiter, bound[kind]) == pytest.approx(0.7 * full[kind], rel=0.06)
-    assert await rate(limiter, bound[other], 2) == pytest.approx(full[other], rel=0.05)
-    await saturate(limiter, 1, 25)
-    assert await rate(limiter, bound[kind], 2) == pytest.approx(full[kind], rel=0.05)
-    assert limiter.stats().throttled[kind] == 30
-
-
-async def test_a_bunch_of_refusals_is_bad_luck() -> None:
-    """Requests that were held up on their way arrive, and are refused, together: that hardly slows a run."""
-    limiter = Limiter(rpm=6000, tpm=MANY)
-    await saturate(limiter, 1, 5)
-    for i in range(30):
-        limiter.throttled("requests", sent=now() - 0.005 * i)
-    assert await rate(limiter, seconds=5) > 93
-
-
-async def test_retry_after_is_waited_for() -> None:
-    """A pause that the API asks for is kept, up to a minute; nonsense is ignored."""
-    limiter = Limiter(rpm=6000, tpm=MANY)
-    await limiter.acquire(1)
-    for asked, waited in [(7.5, 7.5), (1e9, 60), (float("nan"), 0.1), (-3, 0.1)]:
-        await asyncio.sleep(5)
-        began = now()
-        limiter.throttled("requests", asked)
-        await limiter.acquire(1)
-        assert now() - began == pytest.approx(waited, abs=0.3 if waited > 1 else 0.02)
-
-
-async def test_growth_starts_slowly_again() -> None:
-    """A growth 429 goes back to the slow start: lower and longer than before, then the full rate."""
-    limiter = Limiter(rpm=60_000, tpm=MANY)
-    await saturate(limiter, 1, 5)
-    limiter.throttled("growth")
-    assert await rate(limiter, seconds=2) < 400
-    await saturate(limiter, 1, 5)
-    assert await rate(limiter) > 970
-
-
 async def test_billed_tokens_correct_the_account() -> None:
     """Tokens billed beyond the prediction delay the next request; those billed below it hasten it."""
 
@@ -323,51 +230,6 @@ async def test_shares_add_up_to_the_quota() -> None:
     admitted = sorted(itertools.chain(*runs))
     assert fullest(admitted, 1)[0] <= 90
     assert len(admitted) >= 0.9 * 40 * 90 - 90
-
-
-class Server:
-    """Refuses what a sliding window of one second doesn't hold, and answers after a latency."""
-
-    def __init__(self, quota: int, latency: float) -> None:
-        self.quota, self.latency = quota, latency
-        self.accepted: deque[float] = deque()
-        self.refused: list[float] = []
-
-    def send(self, limiter: Limiter) -> None:
-        while self.accepted and now() - self.accepted[0] >= 1:
-            self.accepted.popleft()
-        if len(self.accepted) < self.quota:
-            self.accepted.append(now())
-            return
-        self.refused.append(now())
-        tell = partial(limiter.throttled, "requests", sent=now())
-        asyncio.get_running_loop().call_later(self.latency, tell)
-
-
-@pytest.mark.parametrize("latency", [0.02, 0.5, 2.0])
-async def test_a_constant_quota_is_never_refused(latency: float) -> None:
-    """A server that enforces the quota by the second refuses nothing."""
-    limiter, server = Limiter(rpm=5400, tpm=MANY), Server(90, latency)
-    end = now() + 60
-    while now() < end:
-        await limiter.acquire(1)
-        server.send(limiter)
-    assert not server.refused and limiter.stats().requests_used > 0.95
-
-
-@pytest.mark.parametrize("latency", [0.02, 0.5, 2.0])
-async def test_a_quota_cut_in_half_is_followed(latency: float) -> None:
-    """Ten seconds after the quota was halved under 1% are refused, and most of what is left is used."""
-    limiter, server = Limiter(rpm=5400, tpm=MANY), Server(90, latency)
-    began, sent = now(), 0
-    while now() < began + 130:
-        server.quota = 90 if now() < began + 20 else 45
-        await limiter.acquire(1)
-        sent += now() >= began + 30
-        server.send(limiter)
-    late = sum(time >= began + 30 for time in server.refused)
-    assert late < 0.01 * sent
-    assert sent - late > 0.75 * 45 * 100
 
 
 async def test_stats_tell_what_happened() -> None:

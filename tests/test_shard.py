@@ -1,5 +1,4 @@
 import math
-import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,41 +6,13 @@ import orjson
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sharding import CARD, Thirds, query
 
-from batchrank.errors import Place, QueryError
+from batchrank.errors import QueryError
 from batchrank.records import Query
 from batchrank.shard import Limits, QueryShards, Sharder
 from batchrank.shard.pack import Sizes, pack
-from batchrank.tokens import BytesCounter, counter
-
-CARD = Limits(documents=500, request_tokens=120_000, item_tokens=4_000, body_bytes=16 << 20)
-
-
-class Thirds:
-    """A third of the bytes, rounded up: exact by decree, and counts how often it is asked, and for how many texts."""
-
-    exact = True
-    bytes_bound = True
-    name = "thirds"
-
-    def __init__(self) -> None:
-        self.calls = self.texts = 0
-
-    def count(self, texts: Sequence[str]) -> Sizes:
-        self.calls += 1
-        self.texts += len(texts)
-        counts: Sizes = -(-BytesCounter().count(texts) // 3)
-        return counts
-
-
-def query(documents: Sequence[str], id: str = "q1", text: str = "what") -> Query:
-    return Query(
-        id, text, [f"d{i}" for i in range(len(documents))], documents, None, Place("a.jsonl", "line", 7)
-    )
-
-
-def lists(lengths: st.SearchStrategy[int], most: int = 120) -> st.SearchStrategy[list[str]]:
-    return st.lists(lengths.map(lambda length: "x" * length), min_size=1, max_size=most)
+from batchrank.tokens import BytesCounter
 
 
 def body(q: Query, positions: Sequence[int], instruct: str | None) -> bytes:
@@ -200,42 +171,6 @@ def test_a_hundred_thousand_candidates() -> None:
         assert len(shards.chunks) <= bound(shards.sizes, CARD) * 1.01 + 1
 
 
-def test_nothing_is_counted_where_bytes_settle_it() -> None:
-    """The exact counter runs only if the bound by bytes leaves a limit in doubt, or when asked."""
-    thirds = Thirds()
-    shards = Sharder(CARD, thirds).shards(query(["x" * 100] * 1000))
-    assert shards.fits(shards.chunks[0])
-    assert thirds.calls == 0 and not shards.exact and shards.truncated == 0
-    assert shards.tokens(shards.chunks[0]) == 500 * 104
-    assert shards.tokens(shards.chunks[0], exact=True) == 500 * (2 + 34)
-    assert thirds.texts == 501 and not shards.exact  # the other documents are not counted with them
-
-    doubtful = Sharder(CARD, thirds).shards(query(["x" * 300] * 1000))
-    assert thirds.calls == 3 and not doubtful.exact and len(doubtful.chunks) == 2
-
-
-def test_the_bound_alone_needs_more_chunks_than_the_exact_count() -> None:
-    """With bytes as tokens a list takes more chunks than with the exact count, never fewer."""
-    q = query(["什么是文本排序模型" * 12] * 500, text="什么是")
-    assert len(Sharder(CARD, counter("qwen")).shards(q).chunks) == 1
-    assert len(Sharder(CARD, BytesCounter()).shards(q).chunks) == 2
-
-
-def test_items_count_no_more_than_where_they_are_cut() -> None:
-    """A document longer than item_tokens costs item_tokens, and is known to be truncated once counted."""
-    shards = Sharder(CARD, Thirds()).shards(query(["x" * 30_000, "x" * 12_000, "x" * 9000]))
-    assert shards.truncated is None
-    assert shards.sizes.tolist() == [4002, 4002, 3002]
-    assert shards.truncated == 1
-
-
-def test_instruct_and_overhead_are_billed_per_document() -> None:
-    """The predicted tokens are (query + instruct + overhead) x documents + document tokens."""
-    limits = Limits(500, 120_000, 4000, 1 << 24, overhead_tokens=60)
-    shards = Sharder(limits, Thirds(), instruct="i" * 30).shards(query(["x" * 300] * 4))
-    assert shards.tokens(np.arange(3), exact=True) == 3 * (2 + 10 + 60) + 3 * 100
-
-
 def test_blank_documents_are_never_sent() -> None:
     """Blank documents are in no chunk; a query of blanks alone has no chunks."""
     sharder = Sharder(CARD, BytesCounter())
@@ -279,30 +214,3 @@ def test_what_fits_is_judged_by_every_limit() -> None:
     )
     assert not long.fits(np.array([0, 4, 8]))
     assert long.fits(np.array([], dtype=np.intp))
-
-
-@settings(max_examples=150)
-@given(
-    lists(st.integers(1, 90)),
-    st.integers(100, 3000),
-    st.sampled_from([0.0, 0.02]),
-    st.integers(5, 60),
-    st.randoms(use_true_random=False),
-)
-def test_counting_a_part_decides_as_counting_all_does(
-    documents: list[str], tokens: int, headroom: float, most: int, random: random.Random
-) -> None:
-    """Chunks, and what fits a request, are the same whether all documents were counted or only as many as it took."""
-    limits = Limits(
-        documents=most, request_tokens=tokens, item_tokens=25, body_bytes=1 << 20, headroom=headroom
-    )
-    first, all_at_once = Thirds(), Thirds()
-    all_at_once.bytes_bound = False
-    q = query(documents)
-    part, whole = Sharder(limits, first).shards(q), Sharder(limits, all_at_once).shards(q)
-    assert [chunk.tolist() for chunk in part.chunks] == [chunk.tolist() for chunk in whole.chunks]
-    for _ in range(5):
-        some = np.array(sorted(random.sample(range(len(documents)), random.randint(1, len(documents)))))
-        assert part.tokens(some) >= whole.tokens(some)
-        assert part.fits(some) == whole.fits(some)
-    assert part.sizes.tolist() == whole.sizes.tolist()
