@@ -1,0 +1,39 @@
+"""Made-up rankings, written."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from batchrank.job import Output
+from batchrank.records import Merged, Query, QueryCost, Ranking
+from batchrank.write import Part, Writer
+
+FORMATS = {
+    "parquet": ["queries-{}.parquet", "ranking-{}.parquet"],
+    "jsonl": ["ranking-{}.jsonl"],
+    "trec": ["queries-{}.jsonl", "ranking-{}.trec"],
+    "rank_llm": ["queries-{}.jsonl", "ranking-{}.jsonl"],
+    "msmarco": ["queries-{}.jsonl", "ranking-{}.tsv"],
+}
+
+
+def ranking(number: int, documents: int = 10, *, blank: int = 2) -> Ranking:
+    """A ranking of so many documents, the last ``blank`` of which were never sent."""
+    scores = np.linspace(1, 0, documents - blank)
+    ids = [f"d{i}" for i in range(documents)]
+    query = Query(f"q{number}", "text", ids, ["a"] * documents, np.arange(documents, 0.0, -1))
+    order = np.arange(documents - blank)[::-1]
+    merged = Merged(order, scores, scores * 2, 3, "hub", "relative", (0.125, 0.5))
+    return Ranking.of(query, merged, QueryCost(2, 3, documents + 1, 100 + number, None))
+
+
+def write(folder: Path, format: Any, count: int, **keys: Any) -> tuple[Part, ...]:
+    writer = Writer(Output(path=str(folder), format=format, top_n=keys.pop("top_n", None)), **keys)
+    for number in range(count):
+        writer.write(ranking(number))
+    return writer.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
