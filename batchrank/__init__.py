@@ -54,6 +54,7 @@ __all__ = [
     "StoppedError",
     "__version__",
 ]  # fmt: skip
+# Where they are, those first whose import brings little else.
 _HOMES = ("version", "errors", "records", "job", "pipeline")
 
 

@@ -17,6 +17,7 @@ _HOLD = 2.0
 _MOMENT = 0.1
 _FAST, _CAREFUL, _NEAR = 0.03, 0.004, 0.9
 _AGAIN = 20.0
+"""Seconds after an incident in which another one shows where the quota ends, and so how carefully to come near it."""
 
 
 class Account:
