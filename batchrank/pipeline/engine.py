@@ -16,7 +16,7 @@ from batchrank.pipeline.drive import Driver
 from batchrank.pipeline.tasks import beside
 from batchrank.pipeline.verdicts import SharedVerdicts
 from batchrank.records import Request
-from batchrank.send import Dispatcher, Http, Places, Sender, Spend
+from batchrank.send import Before, Budget, Dispatcher, Http, Places, Sender, Spend, Taken
 from batchrank.shard import Limits, Media, Sharder
 from batchrank.timeline import Timeline
 from batchrank.tokens import counter
@@ -91,6 +91,7 @@ async def engine(
         sender = Sender(
             http=http,
             codec=codec,
+            wire=job.wire,
             ledger=ledger,
             dispatcher=dispatcher,
             spend=spend,
@@ -101,6 +102,7 @@ async def engine(
             attempts=job.retry.attempts,
             max_delay=job.retry.max_delay,
             outage=job.retry.outage,
+            accepted=spent.answers > 0,
             rng=random.Random(),  # noqa: S311 jitter, not secrets
         )
         sender.counts.timeline = Timeline(
@@ -116,6 +118,7 @@ async def engine(
             exact=exact,
             sample=shards.counter.exact and not exact,
             texts=texts,
+            attempts=job.retry.attempts,
         )
         await stack.enter_async_context(beside(dispatcher.serve))
         yield Engine(job, shards, sender, dispatcher, limiter, places, spend, verdicts, driver, ledger)
@@ -128,12 +131,12 @@ def _spend(job: Job, spent: Spent) -> Spend:
         )
     return Spend(
         job.price.dearest if job.price else None,  # a cap must hold whatever the requests hold
-        max_cost=job.budget.max_cost,
-        max_tokens=job.budget.max_tokens,
-        spent_tokens=spent.all_tokens,
-        lost_tokens=spent.lost_tokens,
-        ratio=spent.ratio,
-        hidden=spent.hidden,
+        Budget(job.budget.max_cost, job.budget.max_tokens, job.budget.max_requests),
+        Before(
+            tokens=Taken(spent.tokens, spent.unbilled, spent.lost, spent.ratio, spent.hidden),
+            searches=Taken(spent.searches),
+            requests=spent.requests,
+        ),
     )
 
 
