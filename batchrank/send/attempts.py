@@ -81,11 +81,11 @@ class Attempts:
             if isinstance(outcome, Answer):
                 return outcome
             action = classify(outcome)
-            if action is Action.STOP:
+            if action in (Action.STOP, Action.ACCESS, Action.WAIT):
                 raise RunStoppedError(f"the API rejects every request: {outcome}. {advice(outcome)}")
             if action in (Action.SPLIT, Action.REFUSE):
                 return outcome
-            if action is Action.FAIL:
+            if action is Action.REJECT:
                 raise QueryError("rejected", f"the API rejected a request: {outcome}", attempts=attempts + 1)
             now = anyio.current_time()
             if slows(action):
