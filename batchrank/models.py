@@ -31,8 +31,8 @@ class _Frozen(BaseModel):
 class Price(_Frozen):
     """What a million tokens cost, per kind of input, and what a thousand searches cost.
 
-    ``image`` is None where images and videos cost what text does, ``search`` where searches aren't billed. A search is a
-    query with up to 100 documents.
+    ``image`` is None where images and videos cost what text does, ``search`` where searches aren't billed. A search
+    is a query with up to 100 documents.
     """
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]

@@ -36,7 +36,9 @@ def losing(api: Callable[[Positions], Floats], lost: Callable[[Chunk, int], bool
 
 def test_heads_follow_the_binomial_tail() -> None:
     """q is the least with c * P(Binomial(k - 1, 1/c) >= q) <= .1."""
-    assert [heads([100] * c, 10).tolist() for c in (2, 4, 20)] == [[q] * c for c, q in ((2, 8), (4, 6), (20, 4))]
+    assert [heads([100] * c, 10).tolist() for c in (2, 4, 20)] == [
+        [q] * c for c, q in ((2, 8), (4, 6), (20, 4))
+    ]
     assert [set(heads([500] * c, 100).tolist()) for c in (4, 20)] == [{34}, {12}]
     assert (heads([300, 300], 5_000) <= 600).all()
     assert heads([1, 1], 1).tolist() == [1, 1]
@@ -139,7 +141,9 @@ def test_a_single_chunk_that_was_halved_is_sorted_where_scores_are_absolute(most
     """The verdict is asked for; absolute scores need no hub."""
     y = truth(60, 1)
     outcome = drive(
-        start("hub", stratified(60, 500), top_k=10), limited(Api(y, "identity"), most), lambda overlap: "absolute"
+        start("hub", stratified(60, 500), top_k=10),
+        limited(Api(y, "identity"), most),
+        lambda overlap: "absolute",
     )
     assert (outcome.merged.method, outcome.requests) == ("raw", 1)
     assert (ranks_of(outcome, y) == np.arange(60)).all()

@@ -11,7 +11,8 @@ import numpy as np
 from batchrank.records import Answer, Floats, Rejection
 
 Kind = Literal["malformed", "ambiguous", "probe"]
-"""An attempt that gave no result: an answer of no use, an unknown fate; or a probe, billed as its ``predicted`` says."""
+"""An attempt that gave no result: an answer of no use, an unknown fate; or a probe, billed as its ``predicted``
+says."""
 _Row = TypeVar("_Row")
 _ROWS = 500
 DOCUMENTS = "(LENGTH(scores) - 1) / CASE SUBSTR(scores, 1, 1) WHEN x'34' THEN 4 ELSE 8 END"
@@ -44,8 +45,8 @@ class Spent:
         answers: answers received.
         tokens: tokens billed for them, and for probes.
         unbilled: predicted tokens and documents of answers that named no usage.
-        lost: requests that may have been billed without a result (an unusable answer, or none seen): their predicted tokens
-            and documents, with how many there were.
+        lost: requests that may have been billed without a result (an unusable answer, or none seen): their predicted
+            tokens and documents, with how many there were.
         probes: probes answered.
         ratio: the most that was billed for a request, as a multiple of its prediction; None before any bill.
         hidden: the most tokens a document billed beyond the prediction; None before any bill.
@@ -113,7 +114,17 @@ def store(db: sqlite3.Connection, answers: Sequence[tuple[bytes, Answer, int]], 
         for key, answer, predicted in some:
             scores = pack(answer.values)
             digest = _digest(key, scores, answer.tokens, answer.searches)
-            row += (key, scores, answer.tokens, predicted, answer.request_id, run, run, digest, answer.searches)
+            row += (
+                key,
+                scores,
+                answer.tokens,
+                predicted,
+                answer.request_id,
+                run,
+                run,
+                digest,
+                answer.searches,
+            )
         db.execute(f"INSERT OR REPLACE INTO answers VALUES {','.join([_marks(9)] * len(some))}", row)  # noqa: S608 question marks
         unsend(db, [key for key, _, _ in some])
 
@@ -161,12 +172,16 @@ def begin(db: sqlite3.Connection, run: int) -> Spent:
         "predicted, run, documents FROM sent"
     )
     db.execute("DELETE FROM sent")
-    alike = "SELECT predicted, documents, COUNT(*) FROM attempts WHERE run = ? AND kind != 'probe' GROUP BY 1, 2"
+    alike = (
+        "SELECT predicted, documents, COUNT(*) FROM attempts WHERE run = ? AND kind != 'probe' GROUP BY 1, 2"
+    )
     lost = {(predicted, documents): count for predicted, documents, count in db.execute(alike, (run,))}
     probed = "SELECT COUNT(*), COALESCE(SUM(predicted), 0) FROM attempts WHERE run = ? AND kind = 'probe'"
     probes, probe_tokens = db.execute(probed, (run,)).fetchone()
     answers, tokens, predicted, documents, ratio, hidden, searches = db.execute(_BILLED, (run,)).fetchone()
-    return Spent(answers, tokens + probe_tokens, (predicted, documents), lost, probes, ratio, hidden, searches)
+    return Spent(
+        answers, tokens + probe_tokens, (predicted, documents), lost, probes, ratio, hidden, searches
+    )
 
 
 def forget(db: sqlite3.Connection) -> None:

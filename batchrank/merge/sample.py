@@ -44,8 +44,8 @@ def longest_fitting(pool: Pool, docs: Positions) -> Positions:
 def heads(lengths: Sequence[int], k: int, delta: float = DELTA) -> Positions:
     """How many heads of each piece the hub needs.
 
-    For each piece the least q for which it has q of the k - 1 best documents with probability ``delta`` / pieces at most:
-    P(Binomial(k - 1, its share of the list) >= q). So with probability 1 - ``delta`` no piece has.
+    For each piece the least q for which it has q of the k - 1 best documents with probability ``delta`` / pieces at
+    most: P(Binomial(k - 1, its share of the list) >= q). So with probability 1 - ``delta`` no piece has.
     """
     total, trials = sum(lengths), max(min(k, sum(lengths)) - 1, 0)
     kinds, which = np.unique(lengths, return_inverse=True)

@@ -16,14 +16,16 @@ from batchrank.models import Price
 from batchrank.pipeline.content import Ready
 from batchrank.pipeline.verdicts import SharedVerdicts
 from batchrank.records import Chunk, Failure, Merged, Query, QueryCost, Ranking, Rejection, Scores, Verdict
-from batchrank.send import Encoded, Errand, Meter, Sender, together
 from batchrank.retry import Action
+from batchrank.send import Encoded, Errand, Meter, Sender, together
 from batchrank.shard import QueryShards
 
 _SAMPLE = 8, 20
 """Counted exactly although nothing else needs it: the first so many queries, then one in so many."""
 
 
+LOST = "document-lost"
+"""The cause of dead letters about a document that no request was accepted with."""
 _MERGES = 2
 """Lists merged at a time: merging holds the interpreter's lock, so that more threads would only wait for each other."""
 
@@ -200,7 +202,7 @@ class Driver:
         message = f"document {query.doc_ids[document]!r} is ranked last, without a score: {why}"
         if self.sender.meaning(why) is Action.REFUSE:
             return Failure(query.place, query.id, "document-refused", message, 1)
-        return Failure(query.place, query.id, "document-lost", message, self.attempts)
+        return Failure(query.place, query.id, LOST, message, self.attempts)
 
 
 def _step(method: Method, reply: Any) -> Any:

@@ -44,8 +44,9 @@ def report(
     inputs: list[list[Any]] | None,
 ) -> Report:
     """Sum up a run."""
-    code = reason.exit_code if reason else (FAILED_QUERIES if totals.failed else 0)
-    notices = [*notices, *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
+    code = reason.exit_code if reason else (FAILED_QUERIES if totals.failed or totals.lost else 0)
+    sizes = [parts.sender.notice] if parts.sender.notice else []
+    notices = [*notices, *sizes, *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
     data = {
         "name": job.name,
         "complete": reason is None,
@@ -75,7 +76,10 @@ def _spend(parts: Engine) -> dict[str, Any]:
         "tokens": spend.tokens,
         "cost": spend.cost,
         "currency": price.currency if price else None,
-        "perhaps_billed_for_nothing_tokens": spend.lost_tokens,
+        "possibly_billed_tokens": spend.possible_tokens,
+        "possibly_billed_cost": spend.possible_cost,
+        "requests": spend.requests,
+        "searches": spend.searches,
         "saved_tokens": saved,
         "saved_cost": price.cost(saved) if price else None,
         "predicted_tokens": spend.predicted_tokens,

@@ -1,8 +1,8 @@
 """Asks one request until it has an outcome: an answer, or a rejection that its halves have to be asked for.
 
 A rejection decides something (the request is halved; of a single document, that document is lost) when it says so, or
-when it comes again and again although the endpoint works. What is decided is in the ledger before it is acted on, so that
-a run that goes on decides alike; but for a request found too large, which costs nothing to ask again.
+when it comes again and again although the endpoint works. What is decided is in the ledger before it is acted on, so
+that a run that goes on decides alike.
 """
 
 import logging
@@ -27,7 +27,8 @@ _PART_ATTEMPTS = 2
 _MALFORMED_ATTEMPTS = 4
 """Tries of a request whose answers are of no use: each may have been billed."""
 _ACCESS_ATTEMPTS = 3
-"""Tries of a request that is denied while others aren't: a firewall's mind doesn't change, a rolling deploy is over soon."""
+"""Tries of a request that is denied while others aren't: a firewall's mind doesn't change, a rolling deploy is over
+soon."""
 
 
 class Client:
@@ -78,7 +79,8 @@ class Client:
             RunStoppedError: no request of this run can succeed.
             StoppedError: the run has to stop for now.
         """
-        tries = failures = costly = 0
+        failures = costly = 0
+        first = anyio.current_time()
         last: Rejection | None = None
         while True:
             started = anyio.current_time()
@@ -90,18 +92,25 @@ class Client:
             log.debug("attempt failed: %s", outcome)
             last, action = outcome, classify(outcome, self._wire)
             self._stop_if_hopeless(outcome, action, where)
+            if action is Action.REFUSE:
+                self._outage.understood()
             if action in (Action.SPLIT, Action.REFUSE):
                 return await self._decided(request, outcome, action, where)
             self._outage.failed(anyio.current_time(), outcome)
             if not slows(action):
-                own = await self._prober.verify(started, outcome, where) and outcome.code != UNREACHABLE
-                tries, failures = (tries + 1, failures + 1) if own else (1, failures)
-                costly += own and possibly_billed(outcome)
-                if own and (action is Action.REJECT or failures >= self._limit(outcome, action, part)):
-                    return await self._decided(request, outcome, action, where)
+                failures += outcome.code != UNREACHABLE
+                costly += possibly_billed(outcome)
+                enough = action in _FOR_GOOD or failures >= self._limit(outcome, action, part)
+                if enough or not self._outage.works(first):
+                    # Whether it is the request's own fault must be sure before that decides anything.
+                    own = await self._prober.verify(started if enough else first, outcome, where)
+                    if own and enough:
+                        return await self._decided(request, outcome, action, where)
+                    if not own:
+                        failures, first = 0, anyio.current_time()
             self._counts.retries[outcome.code or str(outcome.status)] += 1
             await self._exchange.pause(
-                delay(max(1, tries), outcome.retry_after, self._max_delay, self._rng)
+                delay(max(1, failures), outcome.retry_after, self._max_delay, self._rng)
             )
 
     def _limit(self, outcome: Rejection, action: Action, part: bool) -> int:
@@ -116,7 +125,8 @@ class Client:
     def _stop_if_hopeless(self, outcome: Rejection, action: Action, where: Callable[[], str]) -> None:
         if action is Action.WAIT:
             raise QuotaError(f"the quota is used up until {resets(outcome) or 'later'}: {outcome}")
-        if action is Action.STOP or (action is Action.ACCESS and not self._outage.accepted):
+        denied = action in (Action.ACCESS, Action.STOP) and not self._outage.accepted
+        if denied or outcome.code == "certificate":
             raise RunStoppedError(
                 f"the API rejects every request: {where()}: {outcome}. {advice(outcome, self._wire)}"
             )
@@ -124,11 +134,10 @@ class Client:
     async def _decided(
         self, request: Outgoing, outcome: Rejection, action: Action, where: Callable[[], str]
     ) -> Rejection:
-        """Keep a rejection that decides something, but for one for size."""
-        if action is not Action.SPLIT:
-            with anyio.CancelScope(shield=True):
-                await self._ledger.put(request.key, outcome, request.predicted)
-        elif request.documents == 1 and not self._outage.accepted:
-            # Too large, though nothing could be smaller, and no request was ever taken: these words mean something else.
+        """Keep a rejection that decides something."""
+        with anyio.CancelScope(shield=True):
+            await self._ledger.put(request.key, outcome, request.predicted)
+        if action is Action.SPLIT and request.documents == 1 and not self._outage.accepted:
+            # Too large, though nothing could be smaller, and nothing was ever taken: these words mean something else.
             await self._prober.verify(anyio.current_time(), outcome, where)
         return outcome

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import anyio
 
 from batchrank.errors import BatchrankError
 from batchrank.ledger import Ledger
+from batchrank.limiter import Kind
 from batchrank.records import Answer, Rejection
 from batchrank.retry import classify, possibly_billed, slows
 from batchrank.send.counts import Counts
@@ -17,9 +18,8 @@ from batchrank.send.http import Http
 from batchrank.send.outage import OutageDetector
 from batchrank.send.spend import Reservation, Spend
 
-
 _TRIALS = 5
-"""Queries that are asked about before the endpoint has taken any."""
+"""Chunks that are tried before the endpoint has taken any request."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +74,7 @@ class Exchange:
         self._settled = asyncio.Event()
         self._stopping = asyncio.Event()
         self._first = anyio.Lock()
-        self._trials: set[int] = set()
+        self._trials: set[tuple[int, int]] = set()
 
     def stop(self, reason: BatchrankError) -> None:
         """Send nothing more; requests in flight go on, whoever waits gets the reason raised."""
@@ -115,11 +115,11 @@ class Exchange:
         return await self._send(request)
 
     async def _try_out(self, request: Outgoing) -> None:
-        """Until the endpoint has taken a request, a few queries are tried: a wrong model or wire must not cost many."""
-        query = request.priority[0]
-        while not self._outage.accepted and query not in self._trials and request.purpose != "probe":
+        """Until the endpoint has taken a request, a few are tried: a wrong model or wire must not cost many."""
+        query, _, chunk = request.priority  # which the parts of a chunk share
+        while not self._outage.accepted and (query, chunk) not in self._trials and request.purpose != "probe":
             if len(self._trials) < _TRIALS:
-                self._trials.add(query)
+                self._trials.add((query, chunk))
             else:
                 await self.settled()
 
@@ -213,8 +213,7 @@ class Exchange:
         self._ledger.unsent(request.key)
         action = classify(outcome, self._wire)
         if slows(action):
-            assert action.value in ("requests", "tokens", "growth")
-            self._dispatcher.limiter.throttled(action.value, outcome.retry_after, sent=sent)
+            self._dispatcher.limiter.throttled(cast(Kind, action.value), outcome.retry_after, sent=sent)
         return None
 
     def _answered(

@@ -12,7 +12,7 @@ import orjson
 from batchrank.errors import MalformedAnswerError
 from batchrank.records import Answer, Rejection
 from batchrank.retry import retry_after
-from batchrank.send.health import UNREACHABLE
+from batchrank.send.outage import UNREACHABLE
 from batchrank.send.secrets import Secrets
 from batchrank.version import __version__
 from batchrank.wire import Codec

@@ -1,4 +1,4 @@
-"""Tells an endpoint that is down, which passes, from requests that fail by themselves, by what else succeeded meanwhile.
+"""Tells an endpoint that is down, which passes, from requests that fail by themselves, by what else succeeded.
 
 A failed attempt counts against its request only if the endpoint worked at that time: something succeeded since the
 attempt began. Otherwise an outage would turn every query that meets it into a dead letter; and if failures counted only
@@ -50,6 +50,10 @@ class OutageDetector:
         self._since = self._why = None
         self._budget = min(self._budget + _EARNED, _MOST_BUDGET)
 
+    def understood(self) -> None:
+        """Learn that the endpoint read a request and refused its content: model, route and format are right."""
+        self.accepted = True
+
     def works(self, since: float) -> bool:
         """Whether anything has succeeded since a moment."""
         return self._succeeded >= since
@@ -78,8 +82,8 @@ class OutageDetector:
         self._budget -= attempts
         if self._budget < 0:
             raise OutageError(
-                f"too many answers are lost for the number that arrive, and each may have been billed; the last failure: "
-                f"{why}. {_hint(why)}"
+                f"too many answers are lost for the number that arrive, and each may have been billed; the last "
+                f"failure: {why}. {_hint(why)}"
             )
 
     def trouble(self, now: float) -> Trouble | None:
@@ -96,7 +100,7 @@ def _hint(why: Rejection) -> str:
         return "Check endpoint.url and the network, and run the job again"
     if why.status == 504 or why.code == "timeout":
         return (
-            "Run the job again later: it goes on where it stopped. If large requests take too long, set limits.documents "
-            "to fewer, or endpoint.timeout to more"
+            "Run the job again later: it goes on where it stopped. If large requests take too long, set "
+            "limits.documents to fewer, or endpoint.timeout to more"
         )
     return "Run the job again later: it goes on where it stopped"

@@ -20,8 +20,8 @@ from batchrank.send.outage import OutageDetector
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
 """Seconds between two probes: few at first, as most outages are over in a moment; never many, as all wait for them."""
 _REFUSALS, _FIRST_REFUSALS = 4, 2
-"""Probes refused in a row before the run is called off: over some seven seconds, so that a rolling deploy doesn't look like
-a revoked key; fewer where the endpoint has never taken a request, as then something is plainly wrong."""
+"""Probes refused in a row before the run is called off: over some seven seconds, so that a rolling deploy doesn't
+look like a revoked key; fewer where the endpoint has never taken a request, as then something is plainly wrong."""
 _SYNTHETIC = ("copy a file", "Copy a file from one folder to another.")
 _REJECTED = (Action.REJECT, Action.REFUSE, Action.SPLIT, Action.ACCESS)
 
@@ -62,6 +62,7 @@ class Prober:
         self._failed_at = self._next_at = float("-inf")
         self._pause = _FIRST_PAUSE
         self._refusals = 0
+        self._hopeless: RunStoppedError | QuotaError | None = None
 
     async def verify(self, since: float, why: Rejection, where: Callable[[], str]) -> bool:
         """Wait until something has succeeded since a moment.
@@ -81,6 +82,8 @@ class Prober:
         self._postpone(why)
         while not self._outage.works(since):
             async with self._asking:
+                if self._hopeless is not None:
+                    raise self._hopeless
                 await self._rest(since)
                 if not self._outage.works(since):
                     await self._probe(why, where)
@@ -112,9 +115,7 @@ class Prober:
     def _postpone(self, why: Rejection) -> None:
         """Honour a wish to be left alone for a while."""
         if why.retry_after is not None:
-            self._next_at = max(
-                self._next_at, anyio.current_time() + min(why.retry_after, self._max_delay)
-            )
+            self._next_at = max(self._next_at, anyio.current_time() + min(why.retry_after, self._max_delay))
 
     def _judge(self, outcome: Rejection, why: Rejection, where: Callable[[], str]) -> None:
         """Call the run off where an answer means that no request can succeed."""
@@ -123,9 +124,11 @@ class Prober:
         self._refusals = self._refusals + 1 if refused else 0
         if action is Action.STOP or self._refusals >= (_REFUSALS if accepted else _FIRST_REFUSALS):
             before = "refuses what it took before" if accepted else "has taken no request so far"
-            raise RunStoppedError(
+            self._hopeless = RunStoppedError(
                 f"the API {before}: {where()}: {why}; a harmless request of one document: {outcome}. "
                 f"{advice(outcome, self._wire)}"
             )
-        if action is Action.WAIT:
-            raise QuotaError(f"the quota is used up until {resets(outcome) or 'later'}: {outcome}")
+        elif action is Action.WAIT:
+            self._hopeless = QuotaError(f"the quota is used up until {resets(outcome) or 'later'}: {outcome}")
+        if self._hopeless is not None:
+            raise self._hopeless

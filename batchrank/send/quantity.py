@@ -1,4 +1,4 @@
-"""Counts one unit that an API bills (tokens, or searches) so that a cap on it can hold, because bills are known only later.
+"""Counts one unit that an API bills (tokens, or searches), so that a cap on it holds although bills come later.
 
 Bills can exceed what the documented formula predicts: by hidden units per document, or in proportion. So whatever is
 not billed yet is taken at the worst of each that any bill has shown. Pure.
@@ -52,7 +52,7 @@ class Quantity:
 
     @property
     def spent(self) -> int:
-        """Units billed, and those that may have been; answers without usage count as predicted, or as the worst bill."""
+        """Units billed and possibly billed; answers without usage count as predicted, or as the worst bill."""
         predicted, documents = self._unbilled
         return self.billed + self.possible + (self.worst(predicted, documents) if self.seen else predicted)
 

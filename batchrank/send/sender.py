@@ -31,7 +31,8 @@ from batchrank.send.together import together
 from batchrank.wire import Codec
 
 _LOST = 8
-"""Documents lost one after another, and none accepted, before the rest of their chunk is given up: it is the query then."""
+"""Documents lost one after another, and none accepted, before the rest of their chunk is given up: it is the query
+then."""
 
 
 class _Unseen:
@@ -166,7 +167,9 @@ class Sender:
         # Each half is a sample of the chunk, whose documents stand in first-stage order.
         first, second = documents[::2], documents[1::2]
         if self._too_large(outcome) and self._outage.accepted:
-            halves = [partial(self._parts, errand, half, number, _Tally(), part=False) for half in (first, second)]
+            halves = [
+                partial(self._parts, errand, half, number, _Tally(), part=False) for half in (first, second)
+            ]
             return [piece for pieces in await together(halves) for piece in pieces]
         found = await self._parts(errand, first, number, tally, part=True)
         return found + await self._parts(errand, second, number, tally, part=True)
@@ -256,14 +259,40 @@ class Sender:
         if known is None:
             return None
         if isinstance(known.outcome, Rejection):
-            again = self.allow is not None and self.allow(errand.query)
-            return None if again or (self.anew and known.earlier) else known.outcome
+            stands = await self._stands(errand, documents, known.outcome, earlier=known.earlier)
+            return known.outcome if stands else None
         self._outage.accepted = True
         self.counts.reused_requests += 1
         if known.earlier:
             self.counts.saved_requests += 1
             self.counts.saved_tokens += _billed(errand, documents, known.outcome)
         return known.outcome
+
+    async def _stands(self, errand: Errand, documents: Positions, why: Rejection, *, earlier: bool) -> bool:
+        """Whether a rejection still decides.
+
+        1. Not where the user wants just that asked about again.
+        2. One for size stands only as long as everything that was asked instead is known: asking again costs nothing,
+           and the server's limit may have been raised.
+        3. Any other does.
+        """
+        if (self.allow is not None and self.allow(errand.query)) or (self.anew and earlier):
+            return False
+        return not self._too_large(why) or await self._halves_known(errand, documents)
+
+    async def _halves_known(self, errand: Errand, documents: Positions) -> bool:
+        if len(documents) == 1:
+            return False
+        halves = {self.encode(errand.query, half).key: half for half in (documents[::2], documents[1::2])}
+        found = await self._ledger.find(list(halves))
+        for key, half in halves.items():
+            known = found.get(key)
+            if known is None:
+                return False
+            too_large = isinstance(known.outcome, Rejection) and self._too_large(known.outcome)
+            if too_large and not await self._halves_known(errand, half):
+                return False
+        return True
 
     async def _compare(self, errand: Errand, documents: Positions, answer: Answer) -> None:
         """Tell the drift by a count that was not worth holding the request up for."""
@@ -278,7 +307,6 @@ class Sender:
 
     def _probe_body(self, query: str, document: str) -> bytes:
         return self._codec.body(Request(self._model, query, [document], self._instruct, self._fps))
-
 
     def encode(self, query: Query, documents: Positions) -> Encoded:
         """The request of these documents. It takes a while; safe to call in another thread.
@@ -295,7 +323,7 @@ class Sender:
 
 @dataclass(slots=True)
 class _Tally:
-    """What became of a chunk's parts: whether any was answered, how many documents were lost, and why the last one was."""
+    """What became of a chunk's parts: whether any was answered, how many documents were lost, and why."""
 
     answered: bool = False
     lost: int = 0
@@ -316,7 +344,9 @@ def _harmless(query: Query, documents: Positions) -> tuple[str, str] | None:
 def _where(query: Query, documents: Positions) -> str:
     """Which request it is, for messages."""
     first, last = (query.doc_ids[int(documents[i])] for i in (0, -1))
-    which = f"document {first!r}" if len(documents) == 1 else f"{len(documents)} documents, {first!r} to {last!r}"
+    which = (
+        f"document {first!r}" if len(documents) == 1 else f"{len(documents)} documents, {first!r} to {last!r}"
+    )
     return f"query {query.id!r} ({query.place}), {which}"
 
 

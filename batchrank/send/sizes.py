@@ -1,7 +1,8 @@
 """Learns which requests the API finds too large, so that larger ones are halved without being asked first.
 
-A limit, whatever it is of, rejects whatever is at least as large in every respect as something it rejected. To halve such
-a request unasked gives the very parts that asking would have given, so what was learnt when changes no ranking. Pure.
+A limit, whatever it is of, rejects whatever is at least as large in every respect as something it rejected. To halve
+such a request unasked gives the very parts that asking would have given, so what was learnt when changes no ranking.
+Pure.
 """
 
 from typing import NamedTuple
@@ -76,7 +77,9 @@ class Sizes:
             if self._widest[0]
             else "it took none"
         )
-        smallest = f"; the smallest of them had {size.documents} documents and {size.tokens} tokens" if size else ""
+        smallest = (
+            f"; the smallest of them had {size.documents} documents and {size.tokens} tokens" if size else ""
+        )
         said = f" ({why})" if why else ""
         return f"the API found {self._count} requests too large, and they were halved{smallest}{said}; {most}"
 

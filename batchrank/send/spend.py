@@ -4,8 +4,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from batchrank.models import Price
 from batchrank.errors import BudgetReachedError
+from batchrank.models import Price
 from batchrank.send.quantity import Quantity, Taken
 
 _FIRST_RATIO = 1.25
@@ -54,8 +54,8 @@ class Reservation:
 class Spend:
     """The run's account. A reservation's fate is one of ``settle``, ``lose`` (possibly billed) and ``release``.
 
-    A reservation assumes the worst of what any bill has shown. The cap holds as long as no bill is worse than all before
-    it; with a cap, the first requests therefore go one at a time (``blind``).
+    A reservation assumes the worst of what any bill has shown. The cap holds as long as no bill is worse than all
+    before it; with a cap, the first requests therefore go one at a time (``blind``).
 
     Args:
         price: the price, None when unknown.
@@ -63,7 +63,7 @@ class Spend:
         before: what earlier processes of the run have taken.
     """
 
-    def __init__(self, price: Price | None, budget: Budget = Budget(), before: Before = Before()) -> None:  # noqa: B008 frozen
+    def __init__(self, price: Price | None, budget: Budget = Budget(), before: Before = Before()) -> None:
         self.price = price
         self.budget = budget
         self._tokens = Quantity(before.tokens, ratio=_FIRST_RATIO, hidden=_FIRST_HIDDEN)
@@ -80,6 +80,11 @@ class Spend:
     def tokens(self) -> int:
         """Tokens spent: billed, or possibly billed; answers without usage count as predicted, or by others' bills."""
         return self._tokens.spent
+
+    @property
+    def bound(self) -> int:
+        """The most tokens that can have been billed so far, as far as bills tell: what a cap is held against."""
+        return self._tokens.bound
 
     @property
     def possible_tokens(self) -> int:
@@ -222,7 +227,7 @@ class Spend:
         return next(self._problems(more), None)
 
     def _problems(self, more: Reservation) -> Iterator[str]:
-        most, spent, reserved = self.budget, self._tokens.bound, self._reserved
+        most, spent, reserved = self.budget, self.bound, self._reserved
         if most.requests is not None and self._requests + len(self._open) >= most.requests:
             yield (
                 f"budget.max_requests: {most.requests:,} could be passed: {self._requests:,} requests were answered or "
@@ -243,7 +248,10 @@ class Spend:
         after = self._reserved_searches(more) if self._per_search else 0
         if price.cost(self._tokens.bound + self._reserved + more.tokens, searches=searches + after) <= most:
             return
-        spent, reserved = price.cost(self._tokens.bound, searches=searches), price.cost(self._reserved, searches=flight)
+        spent, reserved = (
+            price.cost(self._tokens.bound, searches=searches),
+            price.cost(self._reserved, searches=flight),
+        )
         yield (
             f"budget.max_cost: {most:g} {price.currency} could be passed: {spent:.4f} is spent"
             f"{f', {reserved:.4f} may be in flight' if reserved else ''}, the next request may cost "
