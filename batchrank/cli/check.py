@@ -178,6 +178,11 @@ _ABOUT_DOCUMENTS = re.compile(
     r"\b(?:documents?|texts?|passages?|inputs?|items?|list|empty|at least)\b", re.IGNORECASE
 )
 """How APIs complain about a request without documents."""
+_ABOUT_ELSE = re.compile(
+    r"\bmodel\b|missing field|field required|unknown|unexpected|unrecognized|not (?:found|exist|allowed)",
+    re.IGNORECASE,
+)
+"""How they complain about a model, an address or a wire format that is not theirs."""
 
 
 def _told(job: Job, reached: str, outcome: Answer | Rejection) -> Finding:
@@ -189,13 +194,14 @@ def _told(job: Job, reached: str, outcome: Answer | Rejection) -> Finding:
         return Finding(
             "endpoint", "note", f"{reached}; the key is accepted, but is at its limit now: {outcome}"
         )
-    about_model = re.search(r"\bmodel\b", outcome.message, re.IGNORECASE)
-    if action in (Action.SPLIT, Action.REFUSE) or (
-        action is Action.REJECT and _ABOUT_DOCUMENTS.search(outcome.message) and not about_model
-    ):
+    if action in (Action.SPLIT, Action.REFUSE) or (action is Action.REJECT and _only_empty(outcome.message)):
         return Finding("endpoint", "ok", f"{reached}; the key is accepted")
     text = f"{reached}, but an empty request gets {outcome}"
     if action is Action.RETRY and outcome.code != "malformed":
         return Finding("endpoint", "fault", f"{text}; try again later", 75)
     exit_code = 75 if action is Action.WAIT else 1
     return Finding("endpoint", "fault", f"{text}. {advice(outcome, job.wire)}", exit_code)
+
+
+def _only_empty(message: str) -> bool:
+    return bool(_ABOUT_DOCUMENTS.search(message)) and not _ABOUT_ELSE.search(message)

@@ -18,7 +18,7 @@ _NOT_TOKENS = 2.5
 """Billed over counted: English has about 4.3 characters a token and Chinese 4.5 bytes, while vocabularies differ from
 one another by less than a half; so more than this is no count of tokens. Infinity, for one, counts characters."""
 _TEMPLATE = 100
-"""Tokens a document that a model's own prompt may add, which can be several times a short document; more is no prompt."""
+"""Tokens a document that a model's own prompt may add, which is several times a short document; more is no prompt."""
 _LIBRARIES = ("aiohttp", "anyio", "gigatoken", "numpy", "orjson", "pyarrow", "dashscope")
 
 

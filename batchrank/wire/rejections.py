@@ -41,7 +41,7 @@ def error(data: object) -> tuple[str, str, str] | None:
     if isinstance(nested, dict):
         inner = {str(key).lower(): value for key, value in nested.items()}
         code, message = _code(inner) or _text(inner.get("type")), _words(inner)
-        if code or message:
+        if code or (message and not _fine(inner)):
             return code, message or _words(fields), request_id or _text(inner.get("request_id"))
     elif nested is True or (isinstance(nested, str | list) and _flat(nested)):
         return *_named(fields), request_id
