@@ -69,7 +69,7 @@ def classify(rejection: Rejection, wire: str = "") -> Action:
     1. a server that isn't who it should be: stop; no status, or a malformed answer: retry;
     2. words or a code of money, whatever the status, or 402: stop;
     3. 403 or 429 that tells when its quota comes back: wait if that is far away, else slow down;
-    4. 429, a 503 that speaks of requests, and codes of throttling: requests, tokens or growth, but a request that is
+    4. 429, a 403 or 503 that speaks of a rate, and codes of throttling: requests, tokens or growth, but a request
        larger than a minute's tokens is too large;
     5. 413, and known words of size; 400 or 422 that says in any words that something is too large: split;
     6. known words of content refused or empty, 415; 400 or 422 that says in any words that a document is empty: refuse;
@@ -185,7 +185,7 @@ def _meant(status: int, code: str) -> int:
 def _throttles(status: int, code: str, kind: str | None, *, inside: bool) -> bool:
     """Whether a rejection is about a rate: by its status, by its code, or by its words where the status may err."""
     by_code = code.startswith(("throttling", "limitrequests", "limit_requests", "allocationquota"))
-    return status == 429 or by_code or (kind in ("requests", "growth") and (status == 503 or inside))
+    return status == 429 or by_code or (kind in ("requests", "growth") and (status in (403, 503) or inside))
 
 
 def _throttle(code: str, message: str, kind: str | None) -> Action:

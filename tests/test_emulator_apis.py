@@ -10,7 +10,7 @@ from batchrank.models import cards
 from batchrank.records import Rejection, Request
 from batchrank.retry import Action, classify
 from batchrank.wire import CODECS
-from batchrank.wire.results import error
+from batchrank.wire.rejections import error
 
 pytestmark = pytest.mark.anyio
 

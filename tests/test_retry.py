@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from batchrank.records import Rejection
 from batchrank.retry import Action, advice, classify, delay, possibly_billed, resets, retry_after
 from batchrank.wire import CODECS
+from batchrank.wire.phrases import PHRASES
 
 CASES = [
     (None, "timeout", "", Action.RETRY),
@@ -173,6 +174,7 @@ WORDS = [
     ("tei", 429, "Overloaded", "Model is overloaded", Action.SLOW_REQUESTS),
     ("", 429, "", "", Action.SLOW_REQUESTS),
     ("", 503, "", "Too many requests", Action.SLOW_REQUESTS),
+    ("", 403, "", "API rate limit exceeded", Action.SLOW_REQUESTS),
     ("", 503, "", "The engine is overloaded by other requests", Action.SLOW_REQUESTS),
     ("siliconflow", 503, "50505", "Model service overloaded. Please try again later.", Action.RETRY),
     ("", 200, "LimitRequests", "", Action.SLOW_REQUESTS),
@@ -214,6 +216,27 @@ WORDS = [
 def test_the_words_of_each_server(wire: str, status: int, code: str, message: str, action: Action) -> None:
     """What servers and gateways were seen to say, each by the wire format it came over."""
     assert classify(Rejection(status, code, message), wire) is action
+
+
+_MEANS = {
+    "size": (400, Action.SPLIT),
+    "empty": (400, Action.REFUSE),
+    "refused": (400, Action.REFUSE),
+    "billing": (429, Action.STOP),
+    "requests": (429, Action.SLOW_REQUESTS),
+    "tokens": (429, Action.SLOW_TOKENS),
+    "growth": (429, Action.SLOW_GROWTH),
+}
+ROWS = [(wire, kind, words) for wire, rows in PHRASES.items() for kind, words in rows]
+
+
+@pytest.mark.parametrize(("wire", "kind", "words"), ROWS)
+def test_every_row_of_the_table_counts(wire: str, kind: str, words: str) -> None:
+    """None is hidden behind another, and each means on its wire what it says."""
+    is_code = words.endswith(":") and " " not in words
+    code, message = (words[:-1], "") if is_code else ("", f"Sorry: {words.replace('...', 'some')} 7.")
+    status, action = _MEANS[kind]
+    assert classify(Rejection(status, code.title(), message.upper()), wire.strip("*")) is action
 
 
 def test_a_retry_after_of_hours_is_not_waited_for() -> None:

@@ -29,6 +29,11 @@ _MALFORMED_ATTEMPTS = 4
 _ACCESS_ATTEMPTS = 3
 """Tries of a request that is denied while others aren't: a firewall's mind doesn't change, a rolling deploy is over
 soon."""
+_FOR_GOOD = (Action.REJECT, Action.STOP)
+"""What asking again doesn't change. Words of money may be a text's own that the server repeats: so a probe is asked."""
+_RECENT = 10.0
+"""Seconds before a request's first try in which a success is reason enough to try again without asking whether the
+endpoint works."""
 
 
 class Client:
@@ -101,7 +106,7 @@ class Client:
                 failures += outcome.code != UNREACHABLE
                 costly += possibly_billed(outcome)
                 enough = action in _FOR_GOOD or failures >= self._limit(outcome, action, part)
-                if enough or not self._outage.works(first):
+                if enough or not self._outage.works(first - _RECENT):
                     # Whether it is the request's own fault must be sure before that decides anything.
                     own = await self._prober.verify(started if enough else first, outcome, where)
                     if own and enough:

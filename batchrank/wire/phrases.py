@@ -207,8 +207,8 @@ _NEAR = 80
 """Characters between a thing and the word that says it is too large: about one clause."""
 _SIZE = re.compile(f"{_THING}.{{0,{_NEAR}}}?{_EXCESS}|{_EXCESS}.{{0,{_NEAR}}}?{_THING}", re.DOTALL)
 _NEVER_SIZE = re.compile(
-    r"budget|quota|balance|credit|billing|payment|\btrial\b|\bplan\b|rate limit|per (?:second|minute|hour|day|month)|"
-    r"(?:api|access|auth\w*|bearer|invalid) token"
+    r"\bbudget\b|quota|\bbalance\b|\bcredits?\b|billing|payment|\btrial\b|\bplan\b|rate limit|"
+    r"per (?:second|minute|hour|day|month)|(?:api|access|auth\w*|bearer|invalid) token"
 )
 """Money and rates are exceeded too, but a smaller request would not help; nor do they make a key's token shorter."""
 _EMPTY = re.compile(
