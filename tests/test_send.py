@@ -13,7 +13,8 @@ from batchrank.errors import OutageError, StoppedError
 from batchrank.limiter import Limiter
 from batchrank.records import Rejection
 from batchrank.send import Dispatcher, Places
-from batchrank.send.health import UNREACHABLE, Health
+from batchrank.send.outage import UNREACHABLE, OutageDetector
+from batchrank.send.sizes import Size, Sizes
 
 ANYIO = pytest.mark.anyio
 FAILED = Rejection(500, "InternalError", "oh")
@@ -131,36 +132,73 @@ async def test_an_answer_is_in_the_ledger_before_it_is_used(tmp_path: Path) -> N
         db.close()
 
 
-def test_failures_count_against_a_query_only_while_others_fare_better() -> None:
-    """A few failing are at fault themselves; many at once, with no success between, are an outage."""
-    health = Health(600)
-    assert all(health.failed(n, 1.0, FAILED, costly=False) for n in range(4))
-    assert not health.failed(5, 1.0, FAILED, costly=False)
-    assert not health.failed(0, 2.0, FAILED, costly=False)
-    health.succeeded()
-    assert health.failed(0, 3.0, FAILED, costly=False)
-    assert not health.failed(0, 3.0, Rejection(None, UNREACHABLE, ""), costly=False)
+def test_what_succeeds_tells_a_bad_request_from_an_outage() -> None:
+    """A failure is a request's own if anything has succeeded since its try began, however many others fail."""
+    outage = OutageDetector(600, accepted=False)
+    assert not outage.works(0.0) and not outage.accepted
+    outage.succeeded(5.0)
+    assert outage.accepted and outage.works(4.0) and not outage.works(6.0)
 
 
 def test_an_outage_is_timed_from_its_first_failure() -> None:
     """A run that needed no request for an hour is not called off at the first failure after it."""
-    health = Health(60)
-    health.succeeded()
-    health.failed(7, 10_000.0, FAILED, costly=False)
-    health.throttled(10_059.0, FAILED)
+    outage = OutageDetector(60, accepted=True)
+    outage.succeeded(0.0)
+    for moment in (10_000.0, 10_030.0, 10_059.0):
+        outage.failed(moment, FAILED)
     with pytest.raises(OutageError, match="no request has succeeded for 61 s"):
-        health.failed(7, 10_061.0, FAILED, costly=False)
+        outage.failed(10_061.0, FAILED)
 
 
-@given(st.lists(st.booleans(), max_size=400))
-def test_the_retry_budget_is_spent_by_costly_failures_and_earned_by_successes(costs: list[bool]) -> None:
-    """Without any success, a hundred attempts that may have been billed are all a run will risk."""
-    health = Health(1e9)
-    spent = 0
-    for number, costly in enumerate(costs):
+def test_trouble_is_told_from_five_seconds_on() -> None:
+    """While nothing succeeds: since when, and what came back last; after a success, nothing."""
+    outage = OutageDetector(600, accepted=True)
+    outage.failed(100.0, FAILED)
+    assert outage.trouble(104.0) is None
+    outage.failed(104.5, Rejection(None, UNREACHABLE, "no route"))
+    trouble = outage.trouble(106.0)
+    assert trouble is not None and (trouble.seconds, trouble.why.message) == (6.0, "no route")
+    outage.succeeded(107.0)
+    assert outage.trouble(200.0) is None
+
+
+@given(st.lists(st.integers(0, 4), max_size=600))
+def test_wasted_answers_are_bounded_by_those_that_arrive(waste: list[int]) -> None:
+    """A hundred answers that may have been billed in vain, and half a one for each that arrives, are all a run risks."""
+    outage = OutageDetector(1e9, accepted=True)
+    wasted = 0
+    for successes, attempts in enumerate(waste, 1):
+        outage.succeeded(float(successes))
         try:
-            spent += health.failed(number, 1.0, FAILED, costly=costly) or costly
+            outage.wasted(attempts, FAILED)
         except OutageError:
-            assert spent == 100
+            assert wasted + attempts > 100
             return
-    assert spent <= 100
+        wasted += attempts
+        assert wasted <= 100 + successes / 2
+
+
+SIZES = st.builds(Size, st.integers(1, 40), st.integers(1, 400), st.integers(1, 4_000))
+
+
+@given(SIZES, st.lists(SIZES, max_size=60))
+def test_what_is_halved_unasked_would_have_been_rejected(limit: Size, sizes: list[Size]) -> None:
+    """Whatever the limits are, no request within them is held to be too large, and what is known is used."""
+    known = Sizes()
+    for size in sizes:
+        allowed = all(a <= b for a, b in zip(size, limit, strict=True))
+        if known.hopeless(size) is not None:
+            assert not allowed
+        elif allowed:
+            known.accepted(size.documents, size.body)
+        else:
+            known.rejected(size, FAILED)
+            assert known.hopeless(size) is not None
+
+
+def test_a_size_well_below_an_accepted_one_is_no_reason() -> None:
+    """A request half as large as one that was accepted, in documents and in bytes, can't be too large."""
+    sizes = Sizes()
+    assert sizes.plausible(1, 10)
+    sizes.accepted(100, 10_000)
+    assert not sizes.plausible(50, 5_000) and sizes.plausible(51, 5_000) and sizes.plausible(50, 6_000)

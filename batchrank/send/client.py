@@ -8,10 +8,11 @@ that a run that goes on decides alike.
 import logging
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import anyio
 
-from batchrank.errors import QuotaError, RunStoppedError
+from batchrank.errors import BatchrankError, QuotaError, RunStoppedError
 from batchrank.ledger import Ledger
 from batchrank.records import Answer, Rejection
 from batchrank.retry import Action, advice, classify, delay, possibly_billed, resets, slows
@@ -84,6 +85,15 @@ class Client:
             RunStoppedError: no request of this run can succeed.
             StoppedError: the run has to stop for now.
         """
+        try:
+            return await self._ask(request, where, part=part)
+        except BatchrankError as error:
+            self._exchange.stop(
+                error
+            )  # now: other requests of the query, for which this one waits, may be waiting too
+            raise
+
+    async def _ask(self, request: Outgoing, where: Callable[[], str], *, part: bool) -> Answer | Rejection:
         failures = costly = 0
         first = anyio.current_time()
         last: Rejection | None = None
@@ -98,7 +108,7 @@ class Client:
             last, action = outcome, classify(outcome, self._wire)
             self._stop_if_hopeless(outcome, action, where)
             if action is Action.REFUSE:
-                self._outage.understood()
+                self._exchange.understood()
             if action in (Action.SPLIT, Action.REFUSE):
                 return await self._decided(request, outcome, action, where)
             self._outage.failed(anyio.current_time(), outcome)
@@ -130,8 +140,12 @@ class Client:
     def _stop_if_hopeless(self, outcome: Rejection, action: Action, where: Callable[[], str]) -> None:
         if action is Action.WAIT:
             raise QuotaError(f"the quota is used up until {resets(outcome) or 'later'}: {outcome}")
-        denied = action in (Action.ACCESS, Action.STOP) and not self._outage.accepted
-        if denied or outcome.code == "certificate":
+        if action not in (Action.ACCESS, Action.STOP):
+            return
+        plain = (
+            outcome.status in (402, 429) or classify(replace(outcome, message=""), self._wire) is Action.STOP
+        )
+        if plain or not self._outage.accepted:
             raise RunStoppedError(
                 f"the API rejects every request: {where()}: {outcome}. {advice(outcome, self._wire)}"
             )

@@ -83,6 +83,12 @@ class Exchange:
         self._stopping.set()
         self._notify()
 
+    def understood(self) -> None:
+        """Learn that model, route and format are right: an answer is known, or content was read and refused."""
+        if not self._outage.accepted:
+            self._outage.accepted = True
+            self._notify()
+
     async def settled(self) -> None:
         """Wait until a request has come to its end.
 

@@ -50,10 +50,6 @@ class OutageDetector:
         self._since = self._why = None
         self._budget = min(self._budget + _EARNED, _MOST_BUDGET)
 
-    def understood(self) -> None:
-        """Learn that the endpoint read a request and refused its content: model, route and format are right."""
-        self.accepted = True
-
     def works(self, since: float) -> bool:
         """Whether anything has succeeded since a moment."""
         return self._succeeded >= since

@@ -261,7 +261,7 @@ class Sender:
         if isinstance(known.outcome, Rejection):
             stands = await self._stands(errand, documents, known.outcome, earlier=known.earlier)
             return known.outcome if stands else None
-        self._outage.accepted = True
+        self._exchange.understood()
         self.counts.reused_requests += 1
         if known.earlier:
             self.counts.saved_requests += 1

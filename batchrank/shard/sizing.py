@@ -79,8 +79,9 @@ class Sizing:
             return True
         if self.exact or not self._rules.counter.exact:
             return False
-        if not self._tighten(columns, budget):
-            self.count()
+        if self._tighten(columns, budget) and heaviest(self.tokens, columns) <= budget:
+            return True
+        self.count()  # also where a part settled it: what doesn't fit is packed anew, by exact counts throughout
         return heaviest(self.tokens, columns) <= budget
 
     def fit_bodies(self, columns: Positions) -> bool:
