@@ -174,9 +174,9 @@ class Driver:
         return [piece for pieces in await together(calls) for piece in pieces]
 
     def _ranked(self, ready: Ready, merged: Merged, meter: Meter) -> Ranked:
-        lost = sorted(meter.lost, key=lambda item: item[0])
+        lost = {document: why for document, why in meter.lost if not merged.scored(document)}
         if not np.isfinite(merged.scores).any():
-            raise self._all_lost(lost[0][1])
+            raise self._all_lost(lost[min(lost)])
         cost = None
         if self.price is not None:
             images = meter.tokens if ready.visual else 0
@@ -184,7 +184,7 @@ class Driver:
         took = QueryCost(meter.chunks, meter.requests, meter.documents, meter.tokens, cost)
         if ready.passages is not None:
             merged = ready.passages.fold(merged)
-        letters = [self._lost(ready.sent, document, why) for document, why in lost]
+        letters = [self._lost(ready, merged, document, why) for document, why in sorted(lost.items())]
         ranking = Ranking.of(ready.query, merged, took, texts=self.texts)
         return Ranked(ranking, ready.faults + letters, ready.truncated)
 
@@ -198,8 +198,11 @@ class Driver:
         message = f"no part of this query got a usable answer, while other queries did; the last: {why}"
         return QueryError("no-answer", message, attempts=self.attempts)
 
-    def _lost(self, query: Query, document: int, why: Rejection) -> Failure:
-        message = f"document {query.doc_ids[document]!r} is ranked last, without a score: {why}"
+    def _lost(self, ready: Ready, merged: Merged, document: int, why: Rejection) -> Failure:
+        query, name = ready.query, ready.sent.doc_ids[document]
+        message = f"document {name!r} is ranked last, without a score: {why}"
+        if ready.passages is not None and merged.scored(int(ready.passages.owners[document])):
+            message = f"document {name!r} is ranked by its other passages, as one got no score: {why}"
         if self.sender.meaning(why) is Action.REFUSE:
             return Failure(query.place, query.id, "document-refused", message, 1)
         return Failure(query.place, query.id, LOST, message, self.attempts)

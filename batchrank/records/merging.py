@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from batchrank.records.arrays import Floats, Positions
 
 Verdict: TypeAlias = Literal["absolute", "absolute, noisy", "relative", "unknown"]
@@ -84,3 +86,7 @@ class Merged:
     verdict: Verdict = "unknown"
     drift: tuple[float, float] | None = None
     evidence: Overlap | None = None
+
+    def scored(self, position: int) -> bool:
+        """Whether the document at a position has a score."""
+        return bool(np.isfinite(self.scores[self.order == position]).any())

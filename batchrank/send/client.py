@@ -140,12 +140,10 @@ class Client:
     def _stop_if_hopeless(self, outcome: Rejection, action: Action, where: Callable[[], str]) -> None:
         if action is Action.WAIT:
             raise QuotaError(f"the quota is used up until {resets(outcome) or 'later'}: {outcome}")
-        if action not in (Action.ACCESS, Action.STOP):
+        if action is not Action.STOP:
             return
-        plain = (
-            outcome.status in (402, 429) or classify(replace(outcome, message=""), self._wire) is Action.STOP
-        )
-        if plain or not self._outage.accepted:
+        plain = replace(outcome, message="")
+        if outcome.status in (402, 429) or classify(plain, self._wire) is Action.STOP:
             raise RunStoppedError(
                 f"the API rejects every request: {where()}: {outcome}. {advice(outcome, self._wire)}"
             )

@@ -19,23 +19,23 @@ from batchrank.send.outage import OutageDetector
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
 """Seconds between two probes: few at first, as most outages are over in a moment; never many, as all wait for them."""
-_REFUSALS, _FIRST_REFUSALS = 4, 2
-"""Probes refused in a row before the run is called off: over some seven seconds, so that a rolling deploy doesn't
-look like a revoked key; fewer where the endpoint has never taken a request, as then something is plainly wrong."""
-_SYNTHETIC = ("copy a file", "Copy a file from one folder to another.")
+_REFUSALS, _FIRST_REFUSALS, _FIRST_DENIALS = 4, 2, 1
+"""Probes refused in a row before the run is called off: over some seven seconds, so that a rolling deploy doesn't look
+like a revoked key; fewer where the endpoint has never taken a request, as then something is plainly wrong, and a single
+one where it lets nobody in."""
 _REJECTED = (Action.REJECT, Action.REFUSE, Action.SPLIT, Action.ACCESS)
 
 
 class Prober:
     """Asks one tiny request at a time, however many wait to know.
 
-    Attributes:
-        good: a query and a document that the endpoint has scored; None: a harmless pair of our own.
+    What is asked is a harmless document of our own. Should that fail, and have never succeeded, the smallest request
+    that was ever answered is asked: an endpoint that answers that works, whatever it has against ours.
 
     Args:
         exchange: sends requests.
         outage: what is known of the endpoint.
-        encode: the body of a request for one document.
+        harmless: the body of a request for one harmless document.
         wire: the wire format, whose words tell what a rejection means.
         max_delay: the longest pause that the API may ask for, seconds.
         rng: where the jitter comes from.
@@ -46,15 +46,16 @@ class Prober:
         exchange: Exchange,
         outage: OutageDetector,
         *,
-        encode: Callable[[str, str], bytes],
+        harmless: bytes,
         wire: str,
         max_delay: float,
         rng: random.Random,
     ) -> None:
-        self.good: tuple[str, str] | None = None
         self._exchange = exchange
         self._outage = outage
-        self._encode = encode
+        self._harmless = harmless
+        self._harmless_works: bool | None = None
+        self._answered: tuple[bytes, int] | None = None
         self._wire = wire
         self._max_delay = max_delay
         self._rng = rng
@@ -63,6 +64,11 @@ class Prober:
         self._pause = _FIRST_PAUSE
         self._refusals = 0
         self._hopeless: RunStoppedError | QuotaError | None = None
+
+    def answered(self, body: bytes, documents: int) -> None:
+        """Learn of a request that was answered."""
+        if self._answered is None or len(body) < len(self._answered[0]):
+            self._answered = body, documents
 
     async def verify(self, since: float, why: Rejection, where: Callable[[], str]) -> bool:
         """Wait until something has succeeded since a moment.
@@ -96,11 +102,7 @@ class Prober:
                 await self._exchange.settled()
 
     async def _probe(self, why: Rejection, where: Callable[[], str]) -> None:
-        body = self._encode(*(self.good or _SYNTHETIC))
-        # A token is a byte at least. Each probe has a key of its own, as each is billed.
-        key = secrets.token_bytes(16)
-        request = Outgoing(key, body, 1, len(body), (-1, 0, 0), exact=False, purpose="probe")
-        outcome = await self._exchange.send(request)
+        outcome = await self._ask()
         now = anyio.current_time()
         if isinstance(outcome, Answer):
             self._pause, self._refusals = _FIRST_PAUSE, 0
@@ -112,6 +114,25 @@ class Prober:
         self._judge(outcome, why, where)
         self._outage.failed(now, outcome)
 
+    async def _ask(self) -> Answer | Rejection:
+        if self._harmless_works is not False:
+            outcome = await self._send(self._harmless, 1)
+            if isinstance(outcome, Answer):
+                self._harmless_works = True
+            if self._harmless_works or self._answered is None:
+                return outcome
+        assert self._answered is not None
+        outcome = await self._send(*self._answered)
+        if isinstance(outcome, Answer):
+            self._harmless_works = False
+        return outcome
+
+    async def _send(self, body: bytes, documents: int) -> Answer | Rejection:
+        # A token is a byte at least. Each probe has a key of its own, as each is billed.
+        key, most = secrets.token_bytes(16), len(body) * documents
+        request = Outgoing(key, body, documents, most, (-1, 0, 0), exact=False, purpose="probe")
+        return await self._exchange.send(request)
+
     def _postpone(self, why: Rejection) -> None:
         """Honour a wish to be left alone for a while."""
         if why.retry_after is not None:
@@ -122,7 +143,8 @@ class Prober:
         action, accepted = classify(outcome, self._wire), self._outage.accepted
         refused = action in _REJECTED or (outcome.code == "malformed" and not accepted)
         self._refusals = self._refusals + 1 if refused else 0
-        if action is Action.STOP or self._refusals >= (_REFUSALS if accepted else _FIRST_REFUSALS):
+        first = _FIRST_DENIALS if action is Action.ACCESS else _FIRST_REFUSALS
+        if action is Action.STOP or self._refusals >= (_REFUSALS if accepted else first):
             before = "refuses what it took before" if accepted else "has taken no request so far"
             self._hopeless = RunStoppedError(
                 f"the API {before}: {where()}: {why}; a harmless request of one document: {outcome}. "

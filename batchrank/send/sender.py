@@ -30,6 +30,8 @@ from batchrank.send.spend import Spend
 from batchrank.send.together import together
 from batchrank.wire import Codec
 
+_HARMLESS: tuple[str, list[str]] = ("copy a file", ["Copy a file from one folder to another."])
+"""What the endpoint is asked to see whether it works."""
 _LOST = 8
 """Documents lost one after another, and none accepted, before the rest of their chunk is given up: it is the query
 then."""
@@ -92,7 +94,7 @@ class Sender:
             counts=self.counts,
         )  # fmt: skip
         self._prober = Prober(
-            self._exchange, self._outage, encode=self._probe_body, wire=wire,
+            self._exchange, self._outage, harmless=self._body(*_HARMLESS), wire=wire,
             max_delay=max_delay, rng=rng,
         )  # fmt: skip
         self._client = Client(
@@ -213,8 +215,11 @@ class Sender:
             raise QueryError(
                 "not-asked", "the ledger lacks an answer, and this run asks only about what failed"
             )
-        if self._sizes.known and (why := self._sizes.hopeless(self._size(errand, documents, encoded))):
-            return why
+        if len(documents) > 1 and self._sizes.known:  # a single one has no halves to be asked instead
+            why = self._sizes.hopeless(self._size(errand, documents, encoded))
+            if why is not None:
+                await self._ledger.put(encoded.key, why, 0)  # so that a rerun halves it too
+                return why
         predicted, exact = self._predicted(errand, documents), errand.predictor.exact
         request = Outgoing(
             encoded.key, encoded.body, len(documents), predicted, (*errand.priority, number), exact
@@ -230,8 +235,7 @@ class Sender:
     def _accept(self, errand: Errand, documents: Positions, encoded: Encoded, answer: Answer) -> None:
         """Count an answer for its query, once, and learn from it."""
         self._sizes.accepted(len(documents), len(encoded.body))
-        if self._prober.good is None:
-            self._prober.good = _harmless(errand.query, documents)
+        self._prober.answered(encoded.body, len(documents))
         meter = errand.meter
         if encoded.key not in meter.keys:
             meter.keys.add(encoded.key)
@@ -305,8 +309,8 @@ class Sender:
         """The tokens to expect: counted where a cap depends on it, else perhaps an upper bound."""
         return errand.predictor.tokens(documents, exact=self.spend.capped)
 
-    def _probe_body(self, query: str, document: str) -> bytes:
-        return self._codec.body(Request(self._model, query, [document], self._instruct, self._fps))
+    def _body(self, query: Content, documents: Sequence[Content]) -> bytes:
+        return self._codec.body(Request(self._model, query, documents, self._instruct, self._fps))
 
     def encode(self, query: Query, documents: Positions) -> Encoded:
         """The request of these documents. It takes a while; safe to call in another thread.
@@ -315,7 +319,7 @@ class Sender:
             JobError: the wire can't say what the query holds.
         """
         texts = _taken(query.documents, documents)
-        body = self._codec.body(Request(self._model, query.text, texts, self._instruct, self._fps))
+        body = self._body(query.text, texts)
         digest = self._scope.copy()
         digest.update(body)
         return Encoded(body, digest.digest()[:16])
@@ -333,12 +337,6 @@ class _Tally:
     def hopeless(self) -> bool:
         """Whether it must be the query, as nothing was accepted with any document."""
         return not self.answered and self.lost >= _LOST
-
-
-def _harmless(query: Query, documents: Positions) -> tuple[str, str] | None:
-    """A query and a short document that were accepted; None where they aren't texts."""
-    texts = [text for i in documents.tolist() if isinstance(text := query.documents[i], str)]
-    return (query.text, min(texts, key=len)) if isinstance(query.text, str) and texts else None
 
 
 def _where(query: Query, documents: Positions) -> str:
