@@ -73,7 +73,7 @@ def test_servers_of_one_s_own_have_no_quota_price_or_key() -> None:
             "qwen3-rerank",
             "singapore",
             "ws-1",
-            "https://ws-1.ap-southeast-1.maas.aliyuncs.com/compatible-api/v1/reranks",
+            "https://ws-1.ap-southeast-1.maas.aliyuncs.com/compatible-mode/v1/reranks",
         ),
         ("rerank-v3.5", None, None, "https://api.cohere.com/v2/rerank"),
         ("rerank-2.5", None, None, "https://api.voyageai.com/v1/rerank"),

@@ -54,7 +54,7 @@ KEYS: dict[str, str] = {
     "limits.documents": "Documents in one request.",
     "limits.request_tokens": "Tokens in one request: query tokens x documents + document tokens.",
     "limits.item_tokens": "Tokens after which the API cuts a query or a document.",
-    "limits.item_characters": "Characters after which the API refuses an item: what is longer is cut before it is sent.",
+    "limits.item_characters": "Characters after which the API refuses an item: a longer one is cut before it is sent.",
     "limits.body_bytes": "The largest request body in bytes.",
     "limits.long_documents": "Beyond item_tokens: truncate (the API cuts), split (ranked by the best passage), error.",
     "limits.passage_overlap": "With split: tokens that neighbouring passages share.",

@@ -1,6 +1,7 @@
-"""Finds the proxy that an endpoint is reached through, from the job or the environment, by the rules that curl made usual."""
+"""Finds the proxy that an endpoint is reached through, in the job or the environment, by the rules known from curl."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -37,7 +38,8 @@ def proxy_for(url: str, configured: str | None, environ: Mapping[str, str]) -> s
     if configured is not None:
         return None if configured == "none" else configured
     parts = urlsplit(url)
-    if _listed(parts.hostname or "", parts.port, _value(environ, "no_proxy")[1]):
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if _listed(parts.hostname or "", port, _value(environ, "no_proxy")[1]):
         return None
     for variable in (f"{parts.scheme}_proxy", "all_proxy"):
         name, value = _value(environ, variable)
@@ -57,12 +59,12 @@ def _value(environ: Mapping[str, str], name: str) -> tuple[str, str]:
     return name, ""
 
 
-def _listed(host: str, port: int | None, names: str) -> bool:
-    """Whether a host is among those without a proxy: by name, by a domain above it, by address or network, or by ``*``."""
-    return any(_covers(name.strip().lower(), host.lower(), port) for name in names.split(",") if name.strip())
+def _listed(host: str, port: int, names: str) -> bool:
+    """Whether a host needs no proxy: by its name, a domain above it, its address, a network, or ``*``."""
+    return any(_covers(name.lower(), host.lower(), port) for name in re.split(r"[,\s]+", names) if name)
 
 
-def _covers(name: str, host: str, port: int | None) -> bool:
+def _covers(name: str, host: str, port: int) -> bool:
     if name == "*":
         return True
     try:
