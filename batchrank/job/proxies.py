@@ -21,7 +21,7 @@ def proxy_address(value: str) -> str:
     except ValueError:
         usable = None
     if not usable or parts.scheme not in ("http", "https"):
-        kind = "SOCKS proxies can't be used" if value.startswith("socks") else "this is no proxy's address"
+        kind = "a SOCKS proxy can't be used" if value.startswith("socks") else "this is no proxy's address"
         raise ValueError(f"{kind}; write http://host:port, or http://user:password@host:port")
     return address
 

@@ -125,9 +125,7 @@ class Endpoint(Section):
         try:
             json.dumps(value, allow_nan=False)
         except ValueError:
-            raise ValueError(
-                "JSON has no number that is infinite, or none at all; write another one"
-            ) from None
+            raise ValueError("infinite numbers and nan have no form in JSON; write another one") from None
         return value
 
     @field_validator("proxy")

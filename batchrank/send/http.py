@@ -1,5 +1,6 @@
 """The only place that speaks HTTP: one attempt, its answer or its rejection."""
 
+import base64
 import io
 import ssl
 import time
@@ -88,7 +89,7 @@ class Http:
             "User-Agent": f"batchrank/{__version__}",
             **(headers or {}),
         }
-        self._proxy, self._proxy_auth, known = _proxy(proxy)
+        self._proxy, self._proxy_headers, known = _proxy(proxy)
         self._tls = tls
         values = [*([key] if key else []), *(headers or {}).values(), *known, *hidden]
         self._secrets = Secrets(values)
@@ -145,12 +146,15 @@ class Http:
         assert self._session is not None
         try:
             payload = body if len(body) <= _DIRECT else io.BytesIO(body)
+            tunnel = route.url.startswith(
+                "https:"
+            )  # the proxy is asked to connect, and sees nothing of the request
             async with self._session.post(
                 route.url,
                 data=payload,
-                headers=self._key_header(route.key),
+                headers=self._key_header(route.key) | ({} if tunnel else self._proxy_headers),
                 proxy=self._proxy,
-                proxy_auth=self._proxy_auth,
+                proxy_headers=dict(self._proxy_headers) if tunnel else None,
                 allow_redirects=False,
             ) as response:
                 if response.status == 407 and self._proxy:
@@ -251,14 +255,15 @@ def _named(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {fault}"
 
 
-def _proxy(address: str | None) -> tuple[str | None, aiohttp.BasicAuth | None, list[str]]:
+def _proxy(address: str | None) -> tuple[str | None, dict[str, str], list[str]]:
     """A proxy's address without user and password, those two for the proxy, and what must not be told of them."""
     if address is None:
-        return None, None, []
+        return None, {}, []
     parts = urlsplit(address)
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     if not parts.username and not parts.password:
-        return bare, None, []
+        return bare, {}, []
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     known = [parts.netloc.rpartition("@")[0], f"{user}:{password}", user, password]
-    return bare, aiohttp.BasicAuth(user, password, encoding="utf-8"), known
+    said = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return bare, {"Proxy-Authorization": f"Basic {said}"}, [*known, said]
