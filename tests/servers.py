@@ -85,7 +85,7 @@ async def proxying(user: str | None = None, refuses: int | None = None) -> Async
             pass
         finally:
             writer.close()
-            tasks.discard(task)  # type: ignore[arg-type]
+            tasks.discard(task)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     proxy.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
