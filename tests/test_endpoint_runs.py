@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from against import KEY, world
+from aiohttp import web
 from jobs import failed, make_job, outputs, rows, run, write_jsonl
 from servers import proxying, ranks, scores, serving
 
 from batchrank.cli.check import check_job
 from batchrank.cli.findings import Finding
-from batchrank.job import Job
+from batchrank.job import Job, Rate
 
 ANYIO = pytest.mark.anyio
 API, MODE = "/compatible-api/v1/reranks", "/compatible-mode/v1/reranks"
@@ -28,7 +28,7 @@ async def test_a_run_finds_the_path_that_works_and_its_answers_are_found_again(t
 
     data = write_jsonl(tmp_path / "in.jsonl", rows(4, 8))
     async with serving(reply) as server:
-        own = {"endpoint": {"url": server.url + API, "auth": "none"}}
+        own: dict[str, Any] = {"endpoint": {"url": server.url + API, "auth": "none"}}
         report = await run(make_job(tmp_path, data, **own))
         asked = len(server.paths)
         ledger = str(tmp_path / "out" / "ledger.sqlite")
@@ -113,7 +113,7 @@ async def test_a_field_that_is_a_secret_leaves_no_trace(
 async def test_running_out_of_descriptors_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As long as no connection can be opened requests wait, none counts as perhaps billed, and the output is the same."""
+    """While no connection can be opened requests wait, none counts as perhaps billed, and the output is the same."""
     import errno
 
     import aiohttp
@@ -185,8 +185,6 @@ def test_check_says_that_fewer_connections_can_be_had_than_the_job_wants(
 ) -> None:
     """rate.concurrency beyond the limit of open files is a note, and what to raise."""
     monkeypatch.setattr("batchrank.pipeline.engine.open_files", lambda: 200)
-    job = checked(tmp_path).model_copy(
-        update={"rate": Job(model="vllm", rate={"concurrency": 500}, endpoint={"url": "http://g"}).rate}
-    )  # type: ignore[arg-type]
+    job = checked(tmp_path).model_copy(update={"rate": Rate(concurrency=500)})
     finding = found(job)["rate"]
     assert finding.state == "note" and "104 connections" in finding.text and "ulimit -n" in finding.text

@@ -35,7 +35,7 @@ async def post(http: Http) -> Answer | Rejection:
 
 
 def own(server: Server, path: str = "/rerank", **fields: Any) -> Job:
-    return Job(model="vllm", endpoint={"url": server.url + path, **fields})  # type: ignore[arg-type]
+    return Job.model_validate({"model": "vllm", "endpoint": {"url": server.url + path, **fields}})
 
 
 def session(job: Job, key: str | None = None) -> Http:
@@ -134,7 +134,9 @@ async def only_mode(request: web.Request, body: Any) -> web.Response:
 
 
 def dashscope(server: Server, path: str) -> Job:
-    return Job(model="qwen3-rerank", endpoint={"url": server.url + path, "auth": "none"})  # type: ignore[arg-type]
+    return Job.model_validate(
+        {"model": "qwen3-rerank", "endpoint": {"url": server.url + path, "auth": "none"}}
+    )
 
 
 async def test_the_other_path_is_tried_once_and_kept() -> None:

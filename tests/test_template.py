@@ -37,10 +37,8 @@ def test_qwen3_reranker_s_prompt_is_the_published_one() -> None:
     )
     suffix = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     instruct = "Given a web search query, retrieve relevant passages that answer the query"
-    job = Job(
-        model={"base": "qwen3-reranker", "name": "Qwen/Qwen3-Reranker-0.6B"},
-        endpoint={"url": "http://g/rerank"},
-    )  # type: ignore[arg-type]
+    model = {"base": "qwen3-reranker", "name": "Qwen/Qwen3-Reranker-0.6B"}
+    job = Job.model_validate({"model": model, "endpoint": {"url": "http://g/rerank"}})
     _, codec = endpoint(job, job.url, None)
     body = orjson.loads(codec.body(Request(job.card.name, "What?", ["This.", "That."], job.said_instruct)))
     assert body == {
@@ -94,7 +92,7 @@ def test_fields_and_prompt_are_part_of_the_run_s_identity_without_their_values()
     """A run is not continued with other requests than it began with, and no ledger tells what may be a secret."""
     own: dict[str, Any] = {"url": "http://g/rerank"}
     jobs = [
-        Job(model="vllm", endpoint={**own, **more})  # type: ignore[arg-type]
+        Job.model_validate({"model": "vllm", "endpoint": {**own, **more}})
         for more in (
             {},
             {"body": {"token": "canary"}},
@@ -148,16 +146,15 @@ def test_prompts_and_fields_are_counted(
 
 def test_fields_that_fill_a_request_are_told() -> None:
     """Before every query fails for it."""
-    job = Job(
-        model="vllm", endpoint={"url": "http://g/r", "body": {"x": "y" * 3000}}, limits={"body_bytes": 4000}
-    )  # type: ignore[arg-type]
+    own = {"url": "http://g/r", "body": {"x": "y" * 3000}}
+    job = Job.model_validate({"model": "vllm", "endpoint": own, "limits": {"body_bytes": 4000}})
     with pytest.raises(JobError, match=r"endpoint\.body: takes 3,008 bytes, .*limits\.body_bytes: 4,000"):
         sharder(job)
 
 
 @ANYIO
 async def test_a_run_with_a_prompt_and_fields(tmp_path: Path) -> None:
-    """Every request of a run has them; the blank document is still never sent, and texts in the output are the input's."""
+    """Every request of a run has them; a blank document is still never sent, and the output's texts are the input's."""
     data = rows(3, 12)
     data[0]["candidates"][3]["text"] = " "
     path = write_jsonl(tmp_path / "in.jsonl", data)
