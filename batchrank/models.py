@@ -220,6 +220,12 @@ class Card(_Frozen):
         """Most documents of each kind in one request; a kind that is missing isn't accepted."""
         return {**self.media, "text": self.documents}
 
+    @property
+    def item_limits(self) -> str:
+        """What is not read of an item, or makes it be refused, in words."""
+        limits = {"tokens": self.item_tokens, "characters": self.item_characters}
+        return " or ".join(f"{most:,} {unit}" for unit, most in limits.items() if most < UNLIMITED)
+
     def price(self, region: str | None) -> Price | None:
         """The price in a region (None: the vendor's default one); None when the card knows no price there."""
         return self.prices.get(region or vendor(self.vendor).default_region)

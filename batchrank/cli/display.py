@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from batchrank.models import UNLIMITED
 from batchrank.pipeline import Progress, Report, Run
 from batchrank.tokens import counter
 
@@ -112,10 +111,8 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     emulated = f" (by the emulator: {_real_price(run)})" if run.job.emulated else ""
     yield f"spent: {spend['tokens']:,} tokens{cost}{emulated}{saved}"
     if totals.truncated:
-        card = run.job.card
-        known = {"tokens": card.item_tokens, "characters": card.item_characters}
-        limit = " or ".join(f"{most:,} {unit}" for unit, most in known.items() if most < UNLIMITED)
-        yield f"truncated: {totals.truncated:,} texts are longer than {limit} and were cut; see limits.long_documents"
+        longest = run.job.card.item_limits
+        yield f"truncated: {totals.truncated:,} texts of more than {longest} were cut; see limits.long_documents"
     if totals.failed or totals.refused:
         causes = ", ".join(f"{name} {count:,}" for name, count in sorted(totals.causes.items()))
         letters = "failed.partial.jsonl" if report.reason else "failed.jsonl"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from batchrank.errors import JobError, QueryError
+from batchrank.formats import OUTPUTS
 from batchrank.job import Job
 from batchrank.media import Sources
 from batchrank.passages import Passages, Splitter, deeper, refuse_long, too_long
@@ -56,6 +57,7 @@ class Preparer:
         self._long = job.limits.long_documents
         self._splitter: Splitter | None = None
         self._cutter = _cutter(job, sharder)
+        self._texts = job.output is not None and OUTPUTS[job.output.format].texts
         self._document_tokens = job.card.item_tokens - _around_document(job, sharder)
         if self._long != "truncate" and not sharder.counter.exact:
             raise JobError(
@@ -85,6 +87,8 @@ class Preparer:
         if self._long == "error":
             _refuse_cut(cut)
         shards = self._sharder.shards(cut.query)
+        if passages is None and not self._texts:
+            query = whole = cut.query  # what isn't sent need not be kept either
         return Ready(
             query,
             shards,

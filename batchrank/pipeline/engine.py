@@ -1,5 +1,6 @@
 """Everything a run sends with, put together from the job: endpoint, limiter, ledger, merge."""
 
+import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,6 +28,8 @@ from batchrank.shard import Limits, Media, Sharder
 from batchrank.timeline import Timeline
 from batchrank.tokens import counter
 from batchrank.wire import Codec, tailored
+
+log = logging.getLogger(__name__)
 
 _WRAPPER_BYTES = 1024
 """Bytes of a request's body besides query, documents, instruct and what a job adds; the formats need far fewer."""
@@ -113,7 +116,13 @@ def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
 def places(job: Job) -> Places:
     """How many requests a job may have in flight: no more than the system lets this process have connections."""
     wanted = job.rate.concurrency if isinstance(job.rate.concurrency, int) else None
-    return Places(wanted, room=connections(open_files(), each=2 if job.emulated else 1))
+    room = Places(wanted, room=connections(open_files(), each=2 if job.emulated else 1))
+    if wanted is not None and room.most < wanted:
+        log.warning(
+            "rate.concurrency: at most %d instead of %d, as this process may not open more connections (ulimit -n)",
+            room.most, wanted,
+        )  # fmt: skip
+    return room
 
 
 @asynccontextmanager

@@ -26,6 +26,7 @@ def tls_context(
         context = ssl.create_default_context(cafile=ca_file)
     except OSError as error:
         raise JobError(f"endpoint.ca_file: {ca_file} holds no certificate in PEM form: {error}") from None
+    context.set_alpn_protocols(["http/1.1"])
     if client_cert is not None:
         _present("endpoint.client_cert", client_cert)
         _present("endpoint.client_key", client_key)
