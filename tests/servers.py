@@ -6,9 +6,11 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
+import trustme
 from aiohttp import web
 
 Reply = Callable[[web.Request, Any], Awaitable[web.Response]]
@@ -133,3 +135,24 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.write(data)
         await writer.drain()
     writer.close()
+
+
+class Tls:
+    """An authority of our own, and what it signed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._authority = trustme.CA()
+        self.ca, self.cert, self.key = folder / "ca.pem", folder / "client.pem", folder / "client.key"
+        self._authority.cert_pem.write_to_path(str(self.ca))
+        self._issued = self._authority.issue_cert("localhost")
+        mine = self._authority.issue_cert("batchrank@example.com")
+        mine.cert_chain_pems[0].write_to_path(str(self.cert))
+        mine.private_key_pem.write_to_path(str(self.key))
+
+    def server(self, *, ask: bool = False) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._issued.configure_cert(context)
+        if ask:
+            self._authority.configure_trust(context)
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context

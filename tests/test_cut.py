@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jobs import failed, make_job, rankings, run, write_jsonl
 from sharding import Thirds, query
@@ -38,6 +38,7 @@ texts = (
 )
 
 
+@settings(deadline=None)
 @given(st.lists(texts, min_size=1, max_size=8), texts, st.integers(30, 60), st.booleans(), st.booleans())
 @example(["\ud800" * 30], "q", 31, True, False)
 def test_what_is_sent_is_short_enough_and_a_beginning(

@@ -1,14 +1,16 @@
 """Whole runs and checks by the ways of the endpoint: what is told, what is nowhere, what check finds before."""
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from against import KEY, world
 from aiohttp import web
 from jobs import failed, make_job, outputs, rows, run, write_jsonl
-from servers import proxying, ranks, scores, serving
+from servers import Tls, proxying, ranks, scores, serving
 
 from batchrank.cli.check import check_job
 from batchrank.cli.findings import Finding
@@ -188,3 +190,31 @@ def test_check_says_that_fewer_connections_can_be_had_than_the_job_wants(
     job = checked(tmp_path).model_copy(update={"rate": Rate(concurrency=500)})
     finding = found(job)["rate"]
     assert finding.state == "note" and "104 connections" in finding.text and "ulimit -n" in finding.text
+
+
+@ANYIO
+async def test_check_goes_the_way_that_a_run_goes(tmp_path: Path) -> None:
+    """To the server by its own authority's certificate; to the proxy, and with --ask through it."""
+    tls = Tls(tmp_path)
+
+    async def refuse(request: web.Request, body: Any) -> web.Response:
+        return web.json_response({"code": "InvalidParameter", "message": "no documents"}, status=400)
+
+    async def endpoint(ask: bool = False, **more: Any) -> Finding:
+        job = checked(tmp_path, url=f"{server.url}/rerank", **more)
+        return (await anyio.to_thread.run_sync(partial(found, job, ask=ask)))["endpoint"]
+
+    async with serving(refuse, tls=tls.server()) as server, proxying(f"me:{SECRET}") as proxy:
+        way = f"http://me:{SECRET}@{proxy.address}"
+        strange = await endpoint()
+        known = await endpoint(ca_file=str(tls.ca))
+        untried = await endpoint(ca_file=str(tls.ca), proxy=way)
+        assert not proxy.asked and not server.paths
+        asked = await endpoint(ask=True, ca_file=str(tls.ca), proxy=way)
+        refused = await endpoint(ask=True, ca_file=str(tls.ca), proxy=way.replace("me:", "you:"))
+    assert strange.state == "fault" and "endpoint.ca_file" in strange.text
+    assert known.state == "ok" and "over TLS" in known.text
+    assert untried.state == "ok" and "localhost behind it was not tried (--ask does)" in untried.text
+    assert asked.state == "ok" and "the key is accepted" in asked.text and len(server.paths) == 1
+    assert refused.state == "fault" and "correct endpoint.proxy" in refused.text
+    assert SECRET not in asked.text + refused.text + untried.text

@@ -10,9 +10,8 @@ from typing import Any
 
 import orjson
 import pytest
-import trustme
 from aiohttp import web
-from servers import Server, proxying, ranks, scores, serving
+from servers import Server, Tls, proxying, ranks, scores, serving
 
 from batchrank.errors import JobError
 from batchrank.job import Job
@@ -206,7 +205,7 @@ async def test_requests_go_through_the_proxy_with_its_password() -> None:
     assert proxy.asked == [f"POST {server.url}/rerank HTTP/1.1"]
 
 
-async def test_a_tunnel_is_made_for_tls(tls: "Tls") -> None:
+async def test_a_tunnel_is_made_for_tls(tls: Tls) -> None:
     """The proxy sees a host and a port, and the certificate is the server's."""
     async with serving(tls=tls.server()) as server, proxying("me:password") as proxy:
         job = own(server, proxy=f"me:password@{proxy.address}", ca_file=str(tls.ca))
@@ -227,7 +226,7 @@ async def test_the_environment_s_proxy_is_used(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("secure", [False, True])
-async def test_a_proxy_that_refuses_the_password_can_t_have_billed(secure: bool, tls: "Tls") -> None:
+async def test_a_proxy_that_refuses_the_password_can_t_have_billed(secure: bool, tls: Tls) -> None:
     """The request did not arrive; the message says what to correct, and not with which password it was tried."""
     async with serving(tls=tls.server() if secure else None) as server, proxying("other:user") as proxy:
         job = own(server, proxy=f"http://{SECRET}:{SECRET}2@{proxy.address}", ca_file=str(tls.ca))
@@ -237,7 +236,7 @@ async def test_a_proxy_that_refuses_the_password_can_t_have_billed(secure: bool,
     assert server.paths == []
 
 
-async def test_a_proxy_that_opens_no_tunnel_can_t_have_billed(tls: "Tls") -> None:
+async def test_a_proxy_that_opens_no_tunnel_can_t_have_billed(tls: Tls) -> None:
     """Whatever it answers, and whatever it repeats."""
     async with serving(tls=tls.server()) as server, proxying(f"me:{SECRET}", refuses=503) as proxy:
         job = own(server, proxy=f"http://me:{SECRET}@{proxy.address}", ca_file=str(tls.ca))
@@ -255,27 +254,6 @@ async def test_a_proxy_that_isn_t_there_is_unreachable() -> None:
 
 
 # Certificates
-
-
-class Tls:
-    """An authority of our own, and what it signed."""
-
-    def __init__(self, folder: Path) -> None:
-        self._authority = trustme.CA()
-        self.ca, self.cert, self.key = folder / "ca.pem", folder / "client.pem", folder / "client.key"
-        self._authority.cert_pem.write_to_path(str(self.ca))
-        self._issued = self._authority.issue_cert("localhost")
-        mine = self._authority.issue_cert("batchrank@example.com")
-        mine.cert_chain_pems[0].write_to_path(str(self.cert))
-        mine.private_key_pem.write_to_path(str(self.key))
-
-    def server(self, *, ask: bool = False) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._issued.configure_cert(context)
-        if ask:
-            self._authority.configure_trust(context)
-            context.verify_mode = ssl.CERT_REQUIRED
-        return context
 
 
 @pytest.fixture(scope="module")

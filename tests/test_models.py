@@ -16,7 +16,8 @@ def test_cards_hang_together(name: str) -> None:
     home = vendor(own.vendor)
     assert own.source and own.wire in CODECS and own.wire in home.paths
     assert home.default_region in home.hosts or not home.hosts
-    assert set(own.prices) <= set(home.hosts)
+    assert set(own.prices) <= set(home.hosts) and set(own.regions) <= set(home.hosts)
+    assert own.template is None or not own.template.instructs or own.instruct
     assert (own.vision is not None) == bool(own.media)
     assert bool(home.api_key_env) == bool(home.hosts)
     assert ("fps" in own.parameters) == ("video" in own.counts)

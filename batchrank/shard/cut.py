@@ -12,6 +12,8 @@ from batchrank.tokens import BytesCounter, Counter
 
 _MOST_BYTES = 4
 """Bytes of UTF-8 that a character can be."""
+_NORMALIZED = 3
+"""How many times as many they can be in Unicode's normal form C, which some tokenizers see."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,12 +66,20 @@ class _Room:
                 "limits.item_tokens and limits.item_characters; shorten it, or raise the limit"
             )
 
+    def takes(self, texts: Sequence[str]) -> bool:
+        """Whether there is room for all, as far as their lengths alone tell that."""
+        longest = _MOST_BYTES * max(map(len, texts), default=0)
+        return longest <= self._characters and (
+            self._tokens is None or (self._counter.bytes_bound and _NORMALIZED * longest <= self._tokens)
+        )
+
     def cut(self, texts: Sequence[str]) -> list[str]:
         """The texts, each as it is or as much of its beginning as there is room for."""
         fitting = [text if self._fits(text) else self._short(text) for text in texts]
         if self._tokens is None:
             return fitting
-        may_be = np.flatnonzero(BytesCounter().count(fitting) > self._tokens)
+        bounds = BytesCounter().count(fitting)
+        may_be = np.flatnonzero((bounds > self._tokens) | (not self._counter.bytes_bound))
         counts = self._counter.count([fitting[i] for i in may_be.tolist()])
         for i in may_be[counts > self._tokens].tolist():
             fitting[i] = self._within_tokens(fitting[i], self._tokens)
@@ -149,7 +159,9 @@ class Cutter:
             return Cut(query)
         (text,) = _cut([query.text], self._query)
         documents = _cut(query.documents, self._document)
-        changed = [i for i, document in enumerate(query.documents) if documents[i] is not document]
+        changed = []
+        if documents is not query.documents:
+            changed = [i for i, document in enumerate(query.documents) if documents[i] is not document]
         if not changed and text is query.text:
             return Cut(query)
         return Cut(replace(query, text=text, documents=documents), changed, text is not query.text)
@@ -157,5 +169,8 @@ class Cutter:
 
 def _cut(items: Sequence[Content], room: _Room) -> Sequence[Content]:
     """Texts cut; images and videos are addresses or data, of which nothing can be left out."""
-    texts = iter(room.cut([item for item in items if isinstance(item, str)]))
-    return [next(texts) if isinstance(item, str) else item for item in items]
+    texts = [item for item in items if isinstance(item, str)]
+    if room.takes(texts):
+        return items
+    cut = iter(room.cut(texts))
+    return [next(cut) if isinstance(item, str) else item for item in items]
