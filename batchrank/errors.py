@@ -84,8 +84,12 @@ class BudgetReachedError(StoppedError):
     """Raised when the next request could make the run cost more than its cap."""
 
 
+class QuotaError(StoppedError):
+    """Raised when the API says that the account's quota is used up, and when it will be there again."""
+
+
 class OutageError(StoppedError):
-    """Raised when no request has succeeded for a long time, or the run's retries are used up."""
+    """Raised when no request has succeeded for a long time, or too many answers are lost for those that arrive."""
 
 
 class InterruptedRunError(StoppedError):

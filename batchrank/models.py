@@ -31,21 +31,27 @@ class _Frozen(BaseModel):
 
 
 class Price(_Frozen):
-    """What a million tokens cost, per kind of input; ``image`` is None where images and videos cost what text does."""
+    """What a million tokens cost, per kind of input, and what a thousand searches cost.
+
+    ``image`` is None where images and videos cost what text does, ``search`` where searches aren't billed. A search
+    is a query with up to 100 documents.
+    """
 
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-    text: Annotated[float, Field(ge=0)]
+    text: Annotated[float, Field(ge=0)] = 0
     image: Annotated[float, Field(ge=0)] | None = None
+    search: Annotated[float, Field(ge=0)] | None = None
 
-    def cost(self, tokens: int, *, image_tokens: int = 0) -> float:
-        """The cost of so many tokens in ``currency``, ``image_tokens`` of them being images' and videos'."""
+    def cost(self, tokens: int, *, image_tokens: int = 0, searches: int = 0) -> float:
+        """The cost of so many tokens and searches in ``currency``, ``image_tokens`` being images' and videos'."""
         dear = self.text if self.image is None else self.image
-        return ((tokens - image_tokens) * self.text + image_tokens * dear) / 1e6
+        of_tokens = ((tokens - image_tokens) * self.text + image_tokens * dear) / 1e6
+        return of_tokens + searches * (self.search or 0.0) / 1e3
 
     @property
     def dearest(self) -> "Price":
         """The price at which no token costs less than it may: usage doesn't tell which tokens were images'."""
-        return Price(currency=self.currency, text=max(self.text, self.image or 0.0))
+        return Price(currency=self.currency, text=max(self.text, self.image or 0.0), search=self.search)
 
 
 class Vendor(_Frozen):

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,21 @@ class World:
     def summary(self, job: Job) -> Any:
         assert job.output is not None
         return orjson.loads((Path(job.output.path) / "summary.json").read_bytes())
+
+    @property
+    def paid_twice(self) -> int:
+        """Payments for a request that was paid before, but for probes: those hold a single document."""
+        return sum(
+            self.emulator.counts.billed[digest] - 1
+            for digest, body in self._billed().items()
+            if len(orjson.loads(body)["documents"]) > 1
+        )
+
+    def _billed(self) -> dict[bytes, bytes]:
+        """Bodies by the digest that the emulator counts bills by."""
+        key = PATH.encode()[:64]
+        digests = {blake2b(r.body, digest_size=16, key=key).digest(): r.body for r in self.emulator.received}
+        return {digest: body for digest, body in digests.items() if digest in self.emulator.counts.billed}
 
     def letters(self, job: Job) -> list[dict[str, Any]]:
         return failed(job)

@@ -10,7 +10,7 @@ from batchrank.models import cards
 from batchrank.records import Rejection, Request
 from batchrank.retry import Action, classify
 from batchrank.wire import CODECS
-from batchrank.wire.results import error
+from batchrank.wire.rejections import error
 
 pytestmark = pytest.mark.anyio
 
@@ -52,7 +52,7 @@ async def test_a_wrong_key_stops_the_run_everywhere(wire: str) -> None:
     """Whatever its shape, the refusal of a key is read as one that no other request would escape."""
     async with serving(keys=("sk-right",)) as client:
         status, data, _ = await ask(client, wire, DOCUMENTS)
-        assert status == 401 and classify(refusal(status, data)) is Action.STOP
+        assert status == 401 and classify(refusal(status, data), wire) is Action.ACCESS
         assert (await ask(client, wire, DOCUMENTS, key="sk-right"))[0] == 200
 
 
@@ -69,7 +69,7 @@ async def test_too_many_documents_are_told_in_words_that_halve_the_request(wire:
     async with serving(documents=4) as client:
         assert (await ask(client, wire, ["d"] * 4))[0] == 200
         status, data, _ = await ask(client, wire, ["d"] * 5)
-    assert status in (400, 413, 422) and classify(refusal(status, data)) is Action.SPLIT
+    assert status in (400, 413, 422) and classify(refusal(status, data), wire) is Action.SPLIT
 
 
 @pytest.mark.parametrize("wire", sorted(set(WIRES) - {"tei"}))
@@ -77,7 +77,7 @@ async def test_too_many_tokens_are_told_in_words_that_halve_the_request(wire: st
     """And so is its refusal of too many tokens."""
     async with serving(request_tokens=200) as client:
         status, data, _ = await ask(client, wire, ["d" * 100] * 3)
-    assert classify(refusal(status, data)) is Action.SPLIT
+    assert classify(refusal(status, data), wire) is Action.SPLIT
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -89,7 +89,7 @@ async def test_faults_are_understood_in_every_shape(wire: str, fault: str, actio
     """A fault is refused in the API's shape, unless a twist says otherwise."""
     async with serving(script={1: fault}) as client:
         status, data, _ = await ask(client, wire, DOCUMENTS)
-    assert classify(refusal(status, data)) is action
+    assert classify(refusal(status, data), wire) is action
 
 
 async def test_default_limits_are_the_cards() -> None:

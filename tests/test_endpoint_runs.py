@@ -82,8 +82,8 @@ async def test_the_proxy_s_password_leaves_no_trace(
         own = {"url": server.url, "auth": "none", "proxy": f"http://night:{password}@{proxy.address}"}
         job = make_job(tmp_path, data, endpoint=own, retry={"outage": 2})
         report = await run(job)
-    assert report.exit_code == (0 if password == SECRET else 75), report
-    assert password == SECRET or "correct endpoint.proxy" in str(report.reason)
+    assert report.exit_code == (0 if password == SECRET else 1), report
+    assert password == SECRET or "Correct endpoint.proxy" in str(report.reason)
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert written and not any(b"canary" in path.read_bytes() for path in written)
     assert "canary" not in caplog.text + repr(report) + str(report.reason)
@@ -136,7 +136,7 @@ async def test_running_out_of_descriptors_loses_nothing(
         job = w.job()
         report = await w.run(job)
     assert report.exit_code == 0 and not failed(job) and report.data["process"]["ambiguous"] == 0
-    assert report.data["process"]["retries"] == {"unreachable": 12}
+    assert set(report.data["process"]["retries"]) == {"unreachable"} and next(failures, None) is None
     assert outputs(job) == outputs(calm)
 
 

@@ -46,11 +46,22 @@ async def test_an_unreachable_server_is_an_outage(tmp_path: Path) -> None:
         assert (report.data["spend"]["tokens"], report.data["totals"]["failed"]) == (0, 0)
 
 
-async def test_the_retry_budget_ends_a_hopeless_run(tmp_path: Path) -> None:
-    """When answers are useless time after time, retrying them would only cost money."""
+async def test_answers_that_are_useless_from_the_start_stop_the_run(tmp_path: Path) -> None:
+    """A wrong wire or route: a few requests tell, the run ends with the server's words, and again on a rerun."""
     async with world(tmp_path, queries=60, faults={"html-200": 1.0}, fault_limit=0) as w:
-        report = await w.run(w.job(retry={"outage": 10**6}))
+        job = w.job(retry={"outage": 10**6})
+        for most in (7, 14):
+            report = await w.run(job)
+            assert report.exit_code == 1
+            assert "has taken no request so far" in str(report.reason)
+            assert "endpoint.wire" in str(report.reason)
+            assert w.emulator.requests <= most
+
+
+async def test_a_server_that_loses_many_paid_answers_ends_the_run(tmp_path: Path) -> None:
+    """When every other answer is of no use, retrying them would double the bill: exit 75, after a while."""
+    async with world(tmp_path, queries=1500, candidates=8, faults={"html-200": 0.5}, fault_limit=0) as w:
+        report = await w.run(w.job())
         assert report.exit_code == 75
-        assert "too many requests fail" in str(report.reason)
-        assert "endpoint.url or endpoint.wire is wrong" in str(report.reason)
-        assert w.emulator.requests < 200
+        assert "too many answers are lost for the number that arrive" in str(report.reason)
+        assert w.emulator.requests < 2_000

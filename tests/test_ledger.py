@@ -4,6 +4,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +21,23 @@ from batchrank.pipeline.tasks import beside
 from batchrank.records import Answer, Rejection
 
 pytestmark = pytest.mark.anyio
+FIRST = """
+CREATE TABLE answers (
+    key BLOB PRIMARY KEY, scores BLOB NOT NULL, tokens INTEGER, predicted INTEGER NOT NULL, request_id TEXT NOT NULL,
+    run INTEGER NOT NULL, used INTEGER NOT NULL, digest INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE rejections (
+    key BLOB PRIMARY KEY, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL, request_id TEXT NOT NULL,
+    run INTEGER NOT NULL, used INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE attempts (
+    key BLOB NOT NULL, kind TEXT NOT NULL, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL,
+    request_id TEXT NOT NULL, predicted INTEGER NOT NULL, run INTEGER NOT NULL
+);
+CREATE TABLE sent (key BLOB PRIMARY KEY, predicted INTEGER NOT NULL, run INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE state (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+PRAGMA user_version = 1;
+"""
 ANSWER = Answer(np.array([0.1, 0.25, 1 / 3]), 79, "request-1")
 
 
@@ -68,27 +86,61 @@ async def test_what_was_in_flight_at_a_kill_becomes_ambiguous(tmp_path: Path) ->
     async with opened(path) as ledger:
         await ledger.begin(1)
         for key in (b"answered", b"rejected", b"lost", b"killed"):
-            await ledger.sent(key, 100)
+            await ledger.sent(key, 100, 3)
         await ledger.put(b"answered", ANSWER, 100)
         ledger.unsent(b"rejected")
-        await ledger.put_attempt(b"lost", "ambiguous", Rejection(None, "timeout", ""), 100)
-        await ledger.put_attempt(b"odd", "malformed", Rejection(200, "malformed", ""), 30)
+        await ledger.put_attempt(b"lost", "ambiguous", Rejection(None, "timeout", ""), 100, 3)
+        await ledger.put_attempt(b"odd", "malformed", Rejection(200, "malformed", ""), 30, 1)
+        await ledger.put_attempt(b"good", "probe", Rejection(200, "probe", ""), 7, 1)
     async with opened(path) as ledger:
         spent = await ledger.begin(1)
         assert spent == Spent(
-            answers=1, tokens=79, malformed=(1, 30), ambiguous=(2, 200), ratio=0.79, hidden=-7
+            answers=1, tokens=86, lost={(100, 3): 2, (30, 1): 1}, probes=1, ratio=0.79, hidden=-7
         )
-        assert spent.all_tokens == 309
+        assert spent.requests == 5
         assert await ledger.begin(1) == spent
-        assert (await ledger.begin(2)).all_tokens == 0
+        assert await ledger.begin(2) == Spent(answers=0, tokens=0)
 
 
 async def test_answers_without_usage_count_as_predicted() -> None:
-    """A server that names no usage doesn't make a run free."""
+    """A server that names no usage doesn't make a run free: prediction and documents are kept, to reckon with."""
     async with opened(None) as ledger:
         await ledger.begin(1)
-        await ledger.put(b"k", Answer(np.array([1.0])), 55)
-        assert (await ledger.begin(1)).tokens == 55
+        await ledger.put(b"k", Answer(np.array([1.0, 0.5])), 55)
+        assert (await ledger.begin(1)).unbilled == (55, 2)
+
+
+async def test_searches_are_kept_beside_tokens(tmp_path: Path) -> None:
+    """A server that bills searches: they are summed up, and come back with the answer."""
+    async with opened(tmp_path / "ledger.sqlite") as ledger:
+        await ledger.begin(1)
+        await ledger.put(b"k", Answer(np.array([1.0]), None, "", 2), 55)
+        await ledger.put(b"l", Answer(np.array([1.0]), None, "", 1), 55)
+        known = await ledger.get(b"k")
+        assert known is not None and isinstance(known.outcome, Answer) and known.outcome.searches == 2
+        assert (await ledger.begin(1)).searches == 3
+
+
+async def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """No answer is lost, nothing is asked again, and what may have been billed still counts."""
+    path = tmp_path / "ledger.sqlite"
+    db = sqlite3.connect(path)
+    db.executescript(FIRST)
+    scores = pack(ANSWER.values)
+    digest = zlib.crc32(b"79", zlib.crc32(scores, zlib.crc32(b"k")))
+    db.execute("INSERT INTO answers VALUES (?,?,79,80,'request-1',1,1,?)", (b"k", scores, digest))
+    db.execute("INSERT INTO attempts VALUES (?,'ambiguous',NULL,'timeout','','',100,1)", (b"a",))
+    db.execute("INSERT INTO sent VALUES (?,50,1)", (b"s",))
+    db.commit()
+    db.close()
+    async with opened(path) as ledger:
+        spent = await ledger.begin(1)
+        assert (spent.tokens, spent.lost) == (79, {(100, 0): 1, (50, 0): 1})
+        known = await ledger.get(b"k")
+        assert known is not None and known.outcome.request_id == "request-1"
+        await ledger.put(b"new", Answer(np.array([1.0]), None, "", 1), 5)
+    async with opened(path) as ledger:
+        assert (await ledger.begin(1)).answers == 2
 
 
 async def test_many_writers_share_commits(tmp_path: Path) -> None:
@@ -105,9 +157,9 @@ async def test_an_outcome_is_entered_before_what_comes_after_it() -> None:
     """Whoever takes a request's place while its answer waits for the disk is not noted as sent before that answer."""
     async with opened(None) as ledger:
         await ledger.begin(1)
-        await ledger.sent(b"first", 5)
+        await ledger.sent(b"first", 5, 1)
         durable = ledger.put(b"first", ANSWER, 5)
-        await ledger.sent(b"second", 7)
+        await ledger.sent(b"second", 7, 1)
         in_flight = await ledger.perform(lambda db: db.execute("SELECT key FROM sent").fetchall())
         assert in_flight == [(b"second",)]
         await durable  # long since on disk

@@ -36,10 +36,19 @@ def losing(api: Callable[[Positions], Floats], lost: Callable[[Chunk, int], bool
 
 def test_heads_follow_the_binomial_tail() -> None:
     """q is the least with c * P(Binomial(k - 1, 1/c) >= q) <= .1."""
-    assert [heads([100] * c, 10) for c in (2, 4, 20)] == [8, 6, 4]
-    assert [heads([500] * c, 100) for c in (4, 20)] == [34, 12]
-    assert heads([300, 300], 5_000) <= 600
-    assert heads([1, 1], 1) == 1
+    assert [heads([100] * c, 10).tolist() for c in (2, 4, 20)] == [
+        [q] * c for c, q in ((2, 8), (4, 6), (20, 4))
+    ]
+    assert [set(heads([500] * c, 100).tolist()) for c in (4, 20)] == [{34}, {12}]
+    assert (heads([300, 300], 5_000) <= 600).all()
+    assert heads([1, 1], 1).tolist() == [1, 1]
+
+
+def test_a_longer_piece_has_more_heads() -> None:
+    """Each piece has its own q, by its share of the list: no more than delta / c that it holds q of the best."""
+    long, short, tiny = heads([400, 90, 10], 100).tolist()
+    assert long > short > tiny >= 1
+    assert long > heads([250, 250], 100)[0] > short
 
 
 def test_a_failed_chunk_is_ranked_last_and_the_certificate_covers_the_rest() -> None:
@@ -100,21 +109,102 @@ def test_a_split_hub_still_gives_one_exact_order() -> None:
     assert outcome.merged.certified >= 10
 
 
-def test_a_single_chunk_that_was_split_gets_a_hub() -> None:
-    """Its parts can't be compared either; the verdict isn't consulted, for the query has one chunk."""
-    y = truth(400, 1)
+def limited(api: Callable[[Positions], Floats], most: int) -> Respond:
+    """An API that takes so many documents and no more, so that a larger request comes back in halves of halves."""
+
+    def respond(chunk: Chunk, number: int) -> list[tuple[Positions, Floats]]:
+        pieces = [chunk.documents]
+        while any(len(piece) > most for piece in pieces):
+            pieces = [half for piece in pieces for half in (piece[::2], piece[1::2])]
+        return [(piece, api(piece)) for piece in pieces]
+
+    return respond
+
+
+@pytest.mark.parametrize("n", [12, 60, 400])
+@pytest.mark.parametrize("most", [7, 50, 200, 399])
+@pytest.mark.parametrize("family", ["logistic", "minmax", "ordinal"])
+def test_a_single_chunk_that_was_halved_is_ranked_exactly(n: int, most: int, family: str) -> None:
+    """Its parts can't be compared: hubs of heads and quantiles follow, none larger than what was accepted."""
+    y = truth(n, 1)
+    outcome = run(y, stratified(n, 500), respond=limited(Api(y, family, 1), most), family=family)
+    if n <= most:
+        assert outcome.requests == 1
+        return
+    assert outcome.merged.method == "hub" and outcome.merged.certified >= 10
+    assert (ranks_of(outcome, y)[:10] == np.arange(10)).all()
+    assert all(len(chunk) <= most for chunk in outcome.sent[1:])
+
+
+@pytest.mark.parametrize("most", [1, 2, 30])
+def test_a_single_chunk_that_was_halved_is_sorted_where_scores_are_absolute(most: int) -> None:
+    """The verdict is asked for; absolute scores need no hub."""
+    y = truth(60, 1)
+    outcome = drive(
+        start("hub", stratified(60, 500), top_k=10),
+        limited(Api(y, "identity"), most),
+        lambda overlap: "absolute",
+    )
+    assert (outcome.merged.method, outcome.requests) == ("raw", 1)
+    assert (ranks_of(outcome, y) == np.arange(60)).all()
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_requests_too_small_to_compare_anything_end(most: int) -> None:
+    """Where an API takes a document or two at a time, a ranking comes out all the same, and nothing false is certified."""
+    y = truth(30, 1)
+    outcome = run(y, stratified(30, 500), respond=limited(Api(y, "logistic", 1), most))
+    certified = outcome.merged.certified
+    assert (ranks_of(outcome, y)[:certified] == np.arange(certified)).all()
+    assert sorted(outcome.merged.order.tolist()) == list(range(30))
+
+
+@pytest.mark.parametrize(("n", "most"), [(2_000, 400), (2_000, 120), (5_000, 250)])
+def test_chunks_and_hubs_that_are_too_large_make_smaller_hubs(n: int, most: int) -> None:
+    """The API takes fewer documents than planned: every request after the first pass keeps to what was accepted."""
+    y = truth(n, 2)
+    outcome = run(y, stratified(n, 500, 2), 10, limited(Api(y, "logistic", 2), most))
+    assert outcome.merged.certified >= 10
+    assert (ranks_of(outcome, y)[:10] == np.arange(10)).all()
+    assert all(len(chunk) <= most for chunk in outcome.sent if chunk.purpose != "pass")
+
+
+def test_a_hub_alone_that_is_too_large_is_made_smaller() -> None:
+    """The chunks were accepted, the hub (longer texts) was not: another one follows that fits what was."""
+    y = truth(2_000, 1)
+    api, sizes = Api(y, "logistic", 1), np.where(truth(2_000, 1) > 1.5, 400, 100)
+
+    def respond(chunk: Chunk, number: int) -> list[tuple[Positions, Floats]]:
+        pieces = [chunk.documents]
+        while any(sizes[piece].sum() > 90_000 for piece in pieces):
+            pieces = [half for piece in pieces for half in (piece[::2], piece[1::2])]
+        return [(piece, api(piece)) for piece in pieces]
+
+    shards = Shards(stratified(2_000, 500, 1).chunks, 500, sizes, budget=200_000)
+    outcome = run(y, shards, 100, respond)
+    assert (ranks_of(outcome, y)[:100] == np.arange(100)).all()
+    assert outcome.merged.certified >= 100
+
+
+def test_documents_lost_on_the_way_say_nothing_of_sizes() -> None:
+    """One bad document brings its chunk back in parts; the hub of the rest may be as large as any request."""
+    y = truth(99, 1)
     api = Api(y, "logistic", 1)
 
     def respond(chunk: Chunk, number: int) -> list[tuple[Positions, Floats]]:
-        halves = np.array_split(chunk.documents, 2) if chunk.purpose == "pass" else [chunk.documents]
-        return [(half, api(half)) for half in halves]
+        pieces, whole = [chunk.documents], []
+        while pieces:
+            piece = pieces.pop()
+            if 7 not in piece:
+                whole.append((piece, api(piece)))
+            elif len(piece) > 1:
+                pieces += [piece[::2], piece[1::2]]
+        return whole
 
-    def never(overlap: Overlap | None) -> Verdict:
-        raise AssertionError("consulted")
-
-    outcome = drive(start("hub", stratified(400, 500), top_k=10), respond, never)
-    assert outcome.merged.method == "hub"
-    assert (ranks_of(outcome, y)[:10] == np.arange(10)).all()
+    outcome = run(y, stratified(99, 500), 100, respond)
+    assert (len(outcome.sent[1]), outcome.requests) == (98, 2)
+    assert outcome.merged.certified == 98
+    assert outcome.merged.order[-1] == 7 and np.isnan(outcome.merged.scores[-1])
 
 
 def test_a_lost_hub_is_asked_once_more() -> None:
@@ -220,7 +310,7 @@ def test_a_token_bound_hub_takes_shorter_documents_near_its_quantiles() -> None:
     assert len(bound) == len(free) == len(set(bound.tolist()))
     moved = np.sort(first.place[bound]) - np.sort(first.place[free])
     assert np.abs(moved).max() <= 2
-    assert set(free[: 4 * q].tolist()) == set(bound[: 4 * q].tolist())
+    assert set(free[: q.sum()].tolist()) == set(bound[: q.sum()].tolist())
 
 
 def test_a_hub_that_no_swap_can_fit_becomes_several() -> None:

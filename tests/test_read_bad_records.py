@@ -91,6 +91,12 @@ RECORDS: list[tuple[dict[str, Any], str | None, str, str]] = [
         "no document text: none of text, .*set input.columns.text",
     ),
     (bad(candidates=["", None, " "]), "bad", "all-documents-blank", "all 3 documents of the query are empty"),
+    (
+        bad(candidates=["\u200b", "\ufeff\x00"]),
+        "bad",
+        "all-documents-blank",
+        "all 2 documents of the query are empty",
+    ),
     (bad(docs=["a"]), None, "ambiguous-columns", "candidates and docs .* set input.columns.candidates"),
     (
         bad(candidates=[{"id": "a", "text": "1"}, {"id": "b", "text": "2"}, {"id": "a", "text": "3"}]),

@@ -20,13 +20,13 @@ async def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(
     tmp_path: Path, at: int, part_rows: int
 ) -> None:
     """Whatever was answered before the stop is not asked again, and the output doesn't show the stop."""
-    async with world(tmp_path, script={at: "401"}) as w:
+    async with world(tmp_path, script={at: "400-arrearage"}) as w:
         job, other = w.job(), w.job("other")
         first = await w.run(job, part_rows=part_rows)
         assert first.exit_code == 1
         second = await w.run(job, part_rows=part_rows)
         assert second.exit_code == 0
-        assert w.emulator.counts.paid_twice == 0
+        assert w.paid_twice == 0
         await w.run(other, part_rows=part_rows)
         assert same(job, other)
         assert second.data["totals"] == w.summary(other)["totals"]
@@ -42,7 +42,7 @@ async def test_a_chain_of_stops_changes_nothing(tmp_path: Path) -> None:
         while (code := (await w.run(job, part_rows=60)).exit_code) != 0:
             codes.append(code)
         assert len(codes) > 5 and set(codes) == {1}
-        assert w.emulator.counts.paid_twice == 0
+        assert w.paid_twice == 0
         other = w.job("other", ledger=str(tmp_path / "out" / "ledger.sqlite"))
         await w.run(other, part_rows=60)
         assert same(job, other)
@@ -50,7 +50,7 @@ async def test_a_chain_of_stops_changes_nothing(tmp_path: Path) -> None:
 
 async def test_published_parts_are_not_touched_again(tmp_path: Path) -> None:
     """A part in place stays the very same file, and its requests aren't even looked up."""
-    async with world(tmp_path, queries=12, script={70: "401"}) as w:
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         job = w.job()
         await w.run(job, part_rows=60)
         part = tmp_path / "out" / "ranking-00000.jsonl"
@@ -65,7 +65,7 @@ async def test_published_parts_are_not_touched_again(tmp_path: Path) -> None:
 
 async def test_a_part_that_was_lost_or_changed_is_made_anew(tmp_path: Path) -> None:
     """Someone deleted a part between the runs: it comes back, from the ledger."""
-    async with world(tmp_path, queries=12, script={70: "401"}) as w:
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         job, other = w.job(), w.job("other")
         await w.run(job, part_rows=60)
         (tmp_path / "out" / "ranking-00001.jsonl").unlink()
@@ -77,7 +77,7 @@ async def test_a_part_that_was_lost_or_changed_is_made_anew(tmp_path: Path) -> N
 @pytest.mark.slow
 async def test_a_changed_job_is_said_and_nothing_is_mixed(tmp_path: Path) -> None:
     """Other parts would be another job's: all are made anew, and the summary says what changed."""
-    async with world(tmp_path, queries=12, script={70: "401"}) as w:
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         await w.run(w.job(), part_rows=60)
         assert (tmp_path / "out" / "ranking-00000.jsonl").exists()
         job, other = w.job(output={"top_n": 3}), w.job("other", output={"top_n": 3})
@@ -122,17 +122,17 @@ async def test_an_old_run_leaves_nothing_behind(tmp_path: Path) -> None:
 
 async def test_fresh_starts_over_from_the_ledger(tmp_path: Path) -> None:
     """--fresh makes all parts anew and pays nothing; --forget pays again."""
-    async with world(tmp_path, queries=12, script={70: "401"}) as w:
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         job = w.job()
         await w.run(job, part_rows=60)
         before = (tmp_path / "out" / "ranking-00000.jsonl").stat().st_mtime_ns
         report = await w.run(job, part_rows=60, fresh=True)
         assert report.exit_code == 0
         assert (tmp_path / "out" / "ranking-00000.jsonl").stat().st_mtime_ns != before
-        assert w.emulator.counts.paid_twice == 0
+        assert w.paid_twice == 0
         forgot = await w.run(job, fresh=True, forget=True)
         assert forgot.data["process"]["reused_requests"] == 0
-        assert w.emulator.counts.paid_twice == w.emulator.counts.billed.total() / 2
+        assert w.paid_twice == w.emulator.counts.billed.total() / 2
 
 
 async def test_only_failed_asks_only_about_what_failed(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ async def test_only_failed_asks_only_about_what_failed(tmp_path: Path) -> None:
         asked = {orjson.loads(r.body)["query"] for r in w.emulator.received}
         assert asked == {data[2]["query"], data[5]["query"]}
         assert [row["query_id"] for row in rankings(job)] == [f"q{i}" for i in range(8)]
-        assert w.emulator.counts.paid_twice == 0
+        assert w.paid_twice == 0
 
 
 async def test_only_failed_asks_again_about_refused_content(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ async def test_dead_letters_stand_in_input_order_even_after_a_resume(tmp_path: P
     for lost in (1, 7, 11, 13):
         data[lost]["candidates"][3]["text"] += " forbidden"
     poison = {"forbidden": "400-inspection"}
-    async with world(tmp_path, data=data, poison=poison, script={90: "401"}) as w:
+    async with world(tmp_path, data=data, poison=poison, script={90: "400-arrearage"}) as w:
         job, other = w.job(), w.job("other", ledger=str(tmp_path / "out" / "ledger.sqlite"))
         assert (await w.run(job, part_rows=60)).exit_code == 1
         assert not (tmp_path / "out" / "failed.jsonl").exists()
@@ -220,13 +220,13 @@ async def test_a_nightly_job_pays_only_for_what_is_new(tmp_path: Path) -> None:
         assert spend["saved_tokens"] == monday.data["spend"]["tokens"]
         assert spend["saved_cost"] == pytest.approx(monday.data["spend"]["cost"])
         assert 0 < spend["tokens"] < monday.data["spend"]["tokens"] / 2
-        assert w.emulator.counts.paid_twice == 0
+        assert w.paid_twice == 0
         assert not (tmp_path / "tuesday" / "ledger.sqlite").exists()
 
 
 async def test_a_resumed_run_does_not_call_its_own_answers_savings(tmp_path: Path) -> None:
     """What an earlier process of this run paid is spent, not saved."""
-    async with world(tmp_path, script={30: "401"}) as w:
+    async with world(tmp_path, script={30: "400-arrearage"}) as w:
         job = w.job()
         await w.run(job)
         report = await w.run(job)
@@ -237,7 +237,7 @@ async def test_a_resumed_run_does_not_call_its_own_answers_savings(tmp_path: Pat
 
 async def test_jobs_that_share_a_ledger_keep_apart(tmp_path: Path) -> None:
     """Each has its own parts and its own run; compacting for one keeps what the other used last."""
-    async with world(tmp_path, queries=12, script={70: "401"}) as w:
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         shared = str(tmp_path / "shared.sqlite")
         one = w.job("one", ledger=shared)
         await w.run(one, part_rows=60)
@@ -271,7 +271,7 @@ async def test_compacting_drops_what_is_no_longer_used(tmp_path: Path) -> None:
 
 async def test_compacting_waits_for_a_complete_run(tmp_path: Path) -> None:
     """While a run is unfinished every answer may still be needed."""
-    async with world(tmp_path, script={9: "401"}) as w:
+    async with world(tmp_path, script={9: "400-arrearage"}) as w:
         await w.run(w.job())
         ledger = Ledger(tmp_path / "out" / "ledger.sqlite")
         with pytest.raises(JobError, match="not complete"):
@@ -281,7 +281,7 @@ async def test_compacting_waits_for_a_complete_run(tmp_path: Path) -> None:
 
 async def test_an_interrupted_run_leaves_no_complete_looking_output(tmp_path: Path) -> None:
     """The old summary goes with the first new ranking; the new one says that the run is not complete."""
-    async with world(tmp_path, queries=12, script={70: "401"}) as w:
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         job = w.job()
         await w.run(job, part_rows=60)
         summary = w.summary(job)

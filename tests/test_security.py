@@ -103,7 +103,7 @@ async def test_a_server_that_echoes_the_key_does_not_get_it_into_anything(
             report = await w.run(w.job(endpoint=endpoint, retry={"attempts": 2}))
     finally:
         await runner.cleanup()
-    assert report.exit_code in (1, 3)
+    assert report.exit_code in (1, 3, 75)
     assert not traces(tmp_path, caplog.text, repr(report), str(report.reason))
 
 

@@ -22,7 +22,7 @@ from batchrank.merge.verdict import Verdicts
 from batchrank.pipeline.engine import engine, sharder
 from batchrank.pipeline.tasks import beside
 from batchrank.records import Candidate, Chunk, Query, Scores
-from batchrank.send import Errand, Meter
+from batchrank.send import Before, Errand, Meter, Spend, Taken
 
 PASSING = [
     "500", "503+html", "429-requests", "429-tokens", "429-growth", "429+after-absurd", "408", "500+in-200",
@@ -113,7 +113,9 @@ class Sending(RuleBasedStateMachine):
                             await anyio.sleep(cut)
                             parts.sender.stop(StoppedError("the test says so"))
             self._judge(which, size, outcomes, cut is not None and not stop)
-            self.spent = (await ledger.begin(1)).all_tokens
+            again = await ledger.begin(1)
+            taken = Taken(again.tokens, again.unbilled, again.lost, again.ratio, again.hidden)
+            self.spent = Spend(None, before=Before(tokens=taken)).bound
             for key, values in self.acknowledged.items():
                 found = await ledger.get(key)
                 assert found is not None and found.outcome.values.tolist() == values  # type: ignore[union-attr]

@@ -196,7 +196,7 @@ def test_body_bytes_are_measured_as_json() -> None:
     """Only the JSON that is really made counts: plain text may fill the body, escapes take more room."""
     limits = Limits(500, 10**9, 4000, 101_024 + 100)
     plain = Sharder(limits, BytesCounter(), document_bytes=3).shards(query(["x" * 990] * 100))
-    escaped = Sharder(limits, BytesCounter(), document_bytes=3).shards(query(["\1" * 990] * 100))
+    escaped = Sharder(limits, BytesCounter(), document_bytes=3).shards(query(["\1" * 989 + "x"] * 100))
     assert len(plain.chunks) == 1
     assert len(escaped.chunks) in (6, 7)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batchrank.errors import BudgetReachedError, JobError
 from batchrank.models import Price
-from batchrank.send import Spend
+from batchrank.send import Before, Budget, Spend, Taken
 from batchrank.send.spend import Reservation
 
 ANYIO = pytest.mark.anyio
@@ -116,13 +116,13 @@ async def test_spending_survives_a_kill_in_flight(tmp_path: Path) -> None:
     from batchrank.ledger import Ledger
     from batchrank.pipeline.resume import scope
 
-    async with world(tmp_path, queries=10, script={5: "401"}) as w:
+    async with world(tmp_path, queries=10, script={5: "400-arrearage"}) as w:
         job = w.job(budget={"max_tokens": 30_000})
         await w.run(job)
         ledger = Ledger(tmp_path / "out" / "ledger.sqlite")
         number = (await ledger.load(f"run/{scope(job)}"))["number"]
         await ledger.begin(number)
-        await ledger.sent(b"in flight", 20_000)
+        await ledger.sent(b"in flight", 20_000, 10)
         ledger.close()
         report = await w.run(job)
         assert report.exit_code == 75
@@ -143,7 +143,7 @@ def test_reservations_keep_within_the_cap(
     cap: int, hidden: int, requests: list[tuple[int, int, str]], flight: int
 ) -> None:
     """Whatever is reserved, billed with hidden tokens, lost or refused, in any order: the bill stays within the cap."""
-    spend = Spend(Price(currency="USD", text=0.1), max_tokens=cap)
+    spend = Spend(Price(currency="USD", text=0.1), Budget(tokens=cap))
     truth = 0
     open_now: list[tuple[Reservation, int, str]] = []
     for documents, each, fate in requests:
@@ -166,6 +166,7 @@ def test_reservations_keep_within_the_cap(
                 spend.release(reservation)
                 billed = 0
             truth += billed
-            assert truth <= spend.tokens <= cap
+            assert truth <= spend.bound and truth <= cap
+            assert spend.tokens <= spend.bound
             if len(open_now) < flight:
                 break

@@ -89,7 +89,7 @@ async def test_a_blocked_standard_input_holds_nothing_up(
     tmp_path: Path, number: signal.Signals | None, code: int
 ) -> None:
     """Nobody closes the pipe: an interrupted run, and one that the API stops, end all the same."""
-    async with world(tmp_path, script={} if number else {2: "401"}) as w:
+    async with world(tmp_path, script={} if number else {2: "400-arrearage"}) as w:
         process = await start(tmp_path, w.emulator, stdin=True)
         assert process.stdin is not None
         process.stdin.writelines(orjson.dumps(row) + b"\n" for row in rows(250, 12))
@@ -124,7 +124,7 @@ async def test_the_drain_has_a_deadline(tmp_path: Path) -> None:
         w.emulator.settings.poison.clear()  # type: ignore[attr-defined]
         report = await second.execute()
         assert report.exit_code == 0
-        assert report.data["spend"]["perhaps_billed_for_nothing_tokens"] > 0
+        assert report.data["spend"]["possibly_billed_tokens"] > 0
         await w.run(w.job("other"))
         assert same(w.job(), w.job("other"))
 

@@ -1,6 +1,7 @@
 """``batchrank check``: what would keep a job from running, found without spending anything."""
 
 import os
+import re
 import shutil
 import ssl
 import tempfile
@@ -19,7 +20,8 @@ from batchrank.gate import accepted
 from batchrank.job import Job
 from batchrank.ledger import Ledger
 from batchrank.pipeline.engine import endpoint, places, sharder
-from batchrank.records import Rejection, Request
+from batchrank.records import Answer, Rejection, Request
+from batchrank.retry import Action, advice, classify, slows
 from batchrank.send.tls import tls_context
 
 _CONNECT = 10.0
@@ -200,7 +202,37 @@ async def _asked(job: Job, reached: str) -> Finding:
         outcome = await http.post(body, 0)
     if http.notice is not None:
         reached = f"{reached}; {http.notice}"
-    if not isinstance(outcome, Rejection) or outcome.status in (200, 400, 422):
+    return _told(job, reached, outcome)
+
+
+_ABOUT_DOCUMENTS = re.compile(
+    r"\b(?:documents?|texts?|passages?|inputs?|items?|list|empty|at least)\b", re.IGNORECASE
+)
+"""How APIs complain about a request without documents."""
+_ABOUT_ELSE = re.compile(
+    r"\bmodel\b|missing field|field required|unknown|unexpected|unrecognized|not (?:found|exist|allowed)",
+    re.IGNORECASE,
+)
+"""How they complain about a model, an address or a wire format that is not theirs."""
+
+
+def _told(job: Job, reached: str, outcome: Answer | Rejection) -> Finding:
+    """What an empty request's fate tells: the same words that would stop a run are told before it."""
+    if not isinstance(outcome, Rejection):
         return Finding("endpoint", "ok", f"{reached}; the key is accepted")
-    hint = "set the right key" if outcome.status in (401, 403) else "correct endpoint.url and model"
-    return Finding("endpoint", "fault", f"{reached}, but an empty request gets {outcome}; {hint}", 1)
+    action = classify(outcome, job.wire)
+    if slows(action):
+        return Finding(
+            "endpoint", "note", f"{reached}; the key is accepted, but is at its limit now: {outcome}"
+        )
+    if action in (Action.SPLIT, Action.REFUSE) or (action is Action.REJECT and _only_empty(outcome.message)):
+        return Finding("endpoint", "ok", f"{reached}; the key is accepted")
+    text = f"{reached}, but an empty request gets {outcome}"
+    if action is Action.RETRY and outcome.code != "malformed":
+        return Finding("endpoint", "fault", f"{text}; try again later", 75)
+    exit_code = 75 if action is Action.WAIT else 1
+    return Finding("endpoint", "fault", f"{text}. {advice(outcome, job.wire)}", exit_code)
+
+
+def _only_empty(message: str) -> bool:
+    return bool(_ABOUT_DOCUMENTS.search(message)) and not _ABOUT_ELSE.search(message)

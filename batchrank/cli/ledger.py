@@ -44,11 +44,11 @@ def _facts(job: Job, found: Inventory, size: int) -> list[tuple[str, str]]:
         ("rejections", f"{found.rejections:,} that decided something"),
         (
             "malformed",
-            f"{found.malformed:,} answers of no use, {found.malformed_tokens:,} tokens perhaps billed",
+            f"{found.malformed:,} answers of no use, {found.malformed_tokens:,} tokens possibly billed",
         ),
         (
             "ambiguous",
-            f"{found.ambiguous:,} sent, no answer seen, {found.ambiguous_tokens:,} tokens perhaps billed",
+            f"{found.ambiguous:,} sent, no answer seen, {found.ambiguous_tokens:,} tokens possibly billed",
         ),
         ("size", f"{size / 2**20:,.1f} MiB"),
     ]

@@ -73,6 +73,7 @@ KEYS: dict[str, str] = {
     "budget": "What the run may spend; checked before every request.",
     "budget.max_cost": "In the currency of the model's price.",
     "budget.max_tokens": "In tokens.",
+    "budget.max_requests": "In requests that were answered, or may have been billed.",
     "failures": "What may fail.",
     "failures.max_queries": "Stop the run once more queries than this have failed.",
     "gate": "Compare the rankings with those of the last run that passed; past a threshold the exit code is 5.",

@@ -224,10 +224,11 @@ class Retry(Section):
 
 
 class Budget(Section):
-    """What the run may spend: a cost in the card's currency, a number of tokens."""
+    """What the run may spend: a cost in the price's currency, a number of tokens, a number of requests."""
 
     max_cost: Annotated[float, Field(gt=0)] | None = None
     max_tokens: Positive | None = None
+    max_requests: Positive | None = None
 
 
 class Failures(Section):

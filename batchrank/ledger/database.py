@@ -10,11 +10,12 @@ from pathlib import Path
 
 from batchrank.errors import LedgerError
 
-_SCHEMA = 1
+_SCHEMA = 2
+"""The schema of this version; what older ones lacked is added, as ``_ADDED`` says."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
     key BLOB PRIMARY KEY, scores BLOB NOT NULL, tokens INTEGER, predicted INTEGER NOT NULL, request_id TEXT NOT NULL,
-    run INTEGER NOT NULL, used INTEGER NOT NULL, digest INTEGER NOT NULL
+    run INTEGER NOT NULL, used INTEGER NOT NULL, digest INTEGER NOT NULL, searches INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rejections (
     key BLOB PRIMARY KEY, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL, request_id TEXT NOT NULL,
@@ -22,11 +23,22 @@ CREATE TABLE IF NOT EXISTS rejections (
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS attempts (
     key BLOB NOT NULL, kind TEXT NOT NULL, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL,
-    request_id TEXT NOT NULL, predicted INTEGER NOT NULL, run INTEGER NOT NULL
+    request_id TEXT NOT NULL, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0
 );
-CREATE TABLE IF NOT EXISTS sent (key BLOB PRIMARY KEY, predicted INTEGER NOT NULL, run INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sent (
+    key BLOB PRIMARY KEY, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 """
+
+_ADDED = {
+    1: (
+        "ALTER TABLE answers ADD COLUMN searches INTEGER",
+        "ALTER TABLE attempts ADD COLUMN documents INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE sent ADD COLUMN documents INTEGER NOT NULL DEFAULT 0",
+    ),
+}
+"""What takes each older schema to the next one."""
 
 
 def connect(path: Path | None) -> sqlite3.Connection:
@@ -42,9 +54,12 @@ def connect(path: Path | None) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
         version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version not in (0, _SCHEMA):
+        if version > _SCHEMA:
             raise sqlite3.DatabaseError(f"its schema is version {version}, this batchrank reads {_SCHEMA}")
         db.execute("BEGIN IMMEDIATE")
+        for older in range(version or _SCHEMA, _SCHEMA):
+            for statement in _ADDED[older]:
+                db.execute(statement)
         for statement in _TABLES.split(";"):
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {_SCHEMA}")

@@ -3,21 +3,24 @@
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 
 from batchrank.records import Answer, Floats, Rejection
 
-Kind = Literal["malformed", "ambiguous"]
+Kind = Literal["malformed", "ambiguous", "probe"]
+"""An attempt that gave no result: an answer of no use, an unknown fate; or a probe, billed as its ``predicted``
+says."""
 _Row = TypeVar("_Row")
 _ROWS = 500
 DOCUMENTS = "(LENGTH(scores) - 1) / CASE SUBSTR(scores, 1, 1) WHEN x'34' THEN 4 ELSE 8 END"
 """SQL for the number of documents that an answer scored."""
 _BILLED = f"""
-SELECT COUNT(*), COALESCE(SUM(COALESCE(tokens, predicted)), 0), MAX(CAST(tokens AS REAL) / MAX(predicted, 1)),
-MAX(CAST(tokens - predicted AS REAL) / ({DOCUMENTS})) FROM answers WHERE run = ?
+SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(CASE WHEN tokens IS NULL THEN predicted END), 0),
+COALESCE(SUM(CASE WHEN tokens IS NULL THEN {DOCUMENTS} END), 0), MAX(CAST(tokens AS REAL) / MAX(predicted, 1)),
+MAX(CAST(tokens - predicted AS REAL) / ({DOCUMENTS})), COALESCE(SUM(searches), 0) FROM answers WHERE run = ?
 """  # noqa: S608 our own words
 
 
@@ -40,29 +43,29 @@ class Spent:
 
     Attributes:
         answers: answers received.
-        tokens: tokens billed for them, as predicted where the API named none.
-        malformed: unusable answers, and the tokens they may have cost.
-        ambiguous: requests sent whose answer was never seen, and the tokens they may have cost.
+        tokens: tokens billed for them, and for probes.
+        unbilled: predicted tokens and documents of answers that named no usage.
+        lost: requests that may have been billed without a result (an unusable answer, or none seen): their predicted
+            tokens and documents, with how many there were.
+        probes: probes answered.
         ratio: the most that was billed for a request, as a multiple of its prediction; None before any bill.
         hidden: the most tokens a document billed beyond the prediction; None before any bill.
+        searches: searches billed.
     """
 
     answers: int
     tokens: int
-    malformed: tuple[int, int]
-    ambiguous: tuple[int, int]
+    unbilled: tuple[int, int] = (0, 0)
+    lost: dict[tuple[int, int], int] = field(default_factory=dict)
+    probes: int = 0
     ratio: float | None = None
     hidden: float | None = None
+    searches: int = 0
 
     @property
-    def lost_tokens(self) -> int:
-        """Tokens that may have been billed for nothing."""
-        return self.malformed[1] + self.ambiguous[1]
-
-    @property
-    def all_tokens(self) -> int:
-        """Tokens that may have been billed, ambiguous ones included."""
-        return self.tokens + self.lost_tokens
+    def requests(self) -> int:
+        """Requests that were, or may have been, billed."""
+        return self.answers + self.probes + sum(self.lost.values())
 
 
 def find(db: sqlite3.Connection, keys: Sequence[bytes], run: int) -> dict[bytes, Known]:
@@ -76,14 +79,15 @@ def find(db: sqlite3.Connection, keys: Sequence[bytes], run: int) -> dict[bytes,
 
 
 def _answers(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known]) -> None:
-    wanted = f"SELECT key, scores, tokens, request_id, used, run, digest FROM answers WHERE key IN {_marks(len(keys))}"  # noqa: S608 question marks
+    columns = "key, scores, tokens, request_id, used, run, digest, searches"
+    wanted = f"SELECT {columns} FROM answers WHERE key IN {_marks(len(keys))}"  # noqa: S608 question marks
     stale = []
-    for key, scores, tokens, request_id, used, asked, digest in db.execute(wanted, keys).fetchall():
-        if digest != _digest(key, scores, tokens):
+    for key, scores, tokens, request_id, used, asked, digest, searches in db.execute(wanted, keys).fetchall():
+        if digest != _digest(key, scores, tokens, searches):
             raise sqlite3.DatabaseError("an answer is corrupt: it doesn't match its checksum")
         if used != run:
             stale.append(key)
-        found[key] = Known(Answer(unpack(scores), tokens, request_id), asked != run)
+        found[key] = Known(Answer(unpack(scores), tokens, request_id, searches), asked != run)
     _use(db, "answers", stale, run)
 
 
@@ -109,9 +113,19 @@ def store(db: sqlite3.Connection, answers: Sequence[tuple[bytes, Answer, int]], 
         row: list[Any] = []
         for key, answer, predicted in some:
             scores = pack(answer.values)
-            digest = _digest(key, scores, answer.tokens)
-            row += (key, scores, answer.tokens, predicted, answer.request_id, run, run, digest)
-        db.execute(f"INSERT OR REPLACE INTO answers VALUES {','.join([_marks(8)] * len(some))}", row)  # noqa: S608 question marks
+            digest = _digest(key, scores, answer.tokens, answer.searches)
+            row += (
+                key,
+                scores,
+                answer.tokens,
+                predicted,
+                answer.request_id,
+                run,
+                run,
+                digest,
+                answer.searches,
+            )
+        db.execute(f"INSERT OR REPLACE INTO answers VALUES {','.join([_marks(9)] * len(some))}", row)  # noqa: S608 question marks
         unsend(db, [key for key, _, _ in some])
 
 
@@ -122,11 +136,11 @@ def reject(db: sqlite3.Connection, key: bytes, rejection: Rejection, run: int) -
     unsend(db, [key])
 
 
-def send(db: sqlite3.Connection, requests: Sequence[tuple[bytes, int]], run: int) -> None:
-    """Requests are about to be sent: their keys, and the tokens that they may cost."""
+def send(db: sqlite3.Connection, requests: Sequence[tuple[bytes, int, int]], run: int) -> None:
+    """Requests are about to be sent: their keys, their predicted tokens, and how many documents they hold."""
     for some in _pieces(requests):
-        row = [value for key, tokens in some for value in (key, tokens, run)]
-        db.execute(f"INSERT OR REPLACE INTO sent VALUES {','.join([_marks(3)] * len(some))}", row)  # noqa: S608 question marks
+        row = [value for key, tokens, documents in some for value in (key, tokens, run, documents)]
+        db.execute(f"INSERT OR REPLACE INTO sent VALUES {','.join([_marks(4)] * len(some))}", row)  # noqa: S608 question marks
 
 
 def unsend(db: sqlite3.Connection, keys: Sequence[bytes]) -> None:
@@ -147,7 +161,7 @@ def _marks(count: int) -> str:
 
 def attempt(db: sqlite3.Connection, row: tuple[Any, ...]) -> None:
     """Keep an attempt that gave nothing."""
-    db.execute("INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?)", row)
+    db.execute("INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?)", row)
     unsend(db, [row[0]])
 
 
@@ -155,17 +169,19 @@ def begin(db: sqlite3.Connection, run: int) -> Spent:
     """What a run has spent so far; what was in flight when its processes ended becomes ambiguous."""
     db.execute(
         "INSERT INTO attempts SELECT key, 'ambiguous', NULL, 'killed', 'in flight when the process ended', '', "
-        "predicted, run FROM sent"
+        "predicted, run, documents FROM sent"
     )
     db.execute("DELETE FROM sent")
-
-    def lost(kind: Kind) -> tuple[int, int]:
-        sums = "SELECT COUNT(*), COALESCE(SUM(predicted), 0) FROM attempts WHERE run = ? AND kind = ?"
-        count, tokens = db.execute(sums, (run, kind)).fetchone()
-        return int(count), int(tokens)
-
-    answers, tokens, ratio, hidden = db.execute(_BILLED, (run,)).fetchone()
-    return Spent(answers, tokens, lost("malformed"), lost("ambiguous"), ratio, hidden)
+    alike = (
+        "SELECT predicted, documents, COUNT(*) FROM attempts WHERE run = ? AND kind != 'probe' GROUP BY 1, 2"
+    )
+    lost = {(predicted, documents): count for predicted, documents, count in db.execute(alike, (run,))}
+    probed = "SELECT COUNT(*), COALESCE(SUM(predicted), 0) FROM attempts WHERE run = ? AND kind = 'probe'"
+    probes, probe_tokens = db.execute(probed, (run,)).fetchone()
+    answers, tokens, predicted, documents, ratio, hidden, searches = db.execute(_BILLED, (run,)).fetchone()
+    return Spent(
+        answers, tokens + probe_tokens, (predicted, documents), lost, probes, ratio, hidden, searches
+    )
 
 
 def forget(db: sqlite3.Connection) -> None:
@@ -188,6 +204,7 @@ def unpack(data: bytes) -> Floats:
     return np.frombuffer(data, dtype="<f4" if data[:1] == b"4" else "<f8", offset=1).astype(np.float64)
 
 
-def _digest(key: bytes, scores: bytes, tokens: int | None) -> int:
+def _digest(key: bytes, scores: bytes, tokens: int | None, searches: int | None) -> int:
     """A checksum, because SQLite has none: a flipped bit must not become a ranking."""
-    return zlib.crc32(b"%d" % (-1 if tokens is None else tokens), zlib.crc32(scores, zlib.crc32(key)))
+    known = zlib.crc32(b"%d" % (-1 if tokens is None else tokens), zlib.crc32(scores, zlib.crc32(key)))
+    return known if searches is None else zlib.crc32(b"%d" % searches, known)

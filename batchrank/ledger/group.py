@@ -23,7 +23,7 @@ class Group:
     Attributes:
         works: other work, each with the list that takes its result.
         unsent: keys of requests that turned out not to be billed.
-        sent: keys of requests about to be sent, and the tokens that they may cost.
+        sent: keys of requests about to be sent, their predicted tokens, and how many documents they hold.
         answers: keys, answers, and the tokens predicted for them.
         rejections: keys, and rejections that decide something.
         wanted: keys to look up.
@@ -36,7 +36,7 @@ class Group:
 
     works: list[tuple[Work, list[Any]]] = field(default_factory=list)
     unsent: list[bytes] = field(default_factory=list)
-    sent: list[tuple[bytes, int]] = field(default_factory=list)
+    sent: list[tuple[bytes, int, int]] = field(default_factory=list)
     answers: list[tuple[bytes, Answer, int]] = field(default_factory=list)
     rejections: list[tuple[bytes, Rejection]] = field(default_factory=list)
     wanted: list[bytes] = field(default_factory=list)

@@ -72,21 +72,22 @@ class Ledger:
         return self._committed(group)
 
     def put_attempt(
-        self, key: bytes, kind: Kind, rejection: Rejection, tokens: int
+        self, key: bytes, kind: Kind, rejection: Rejection, tokens: int, documents: int
     ) -> Coroutine[Any, Any, None]:
-        """Commit an attempt that gave nothing, and the tokens that it may have cost; entered as by ``put``."""
+        """Commit an attempt that gave nothing, and what it was expected to cost; entered as by ``put``."""
         facts = (rejection.status, rejection.code, rejection.message, rejection.request_id)
+        row = (key, kind, *facts, tokens, self.run, documents)
         group = self._open()
-        group.works.append((lambda db: entries.attempt(db, (key, kind, *facts, tokens, self.run)), []))
+        group.works.append((lambda db: entries.attempt(db, row), []))
         return self._committed(group)
 
-    async def sent(self, key: bytes, tokens: int) -> None:
-        """Commit that a request is about to be sent, and the tokens that it may cost.
+    async def sent(self, key: bytes, tokens: int, documents: int) -> None:
+        """Commit that a request of so many documents is about to be sent, and the tokens that it is expected to cost.
 
         It is on disk before the request leaves, so that a run that is killed again and again still keeps to its cap.
         """
         group = self._open()
-        group.sent.append((key, tokens))
+        group.sent.append((key, tokens, documents))
         await self._committed(group)
 
     def unsent(self, key: bytes) -> None:

@@ -49,10 +49,17 @@ class Answer:
 
 
 class Pool:
-    """The documents of one query's first pass: index <-> document position."""
+    """The documents of one query's first pass: index <-> document position; and how many of them a request takes.
+
+    What sharding planned with is not always what the API takes. Once a request came back in halves, all of its
+    documents scored, it was too large: from then on no request is larger, in documents or tokens, than the largest that
+    was answered. Where documents are missing, they were the fault, and nothing is learned of sizes.
+    """
 
     def __init__(self, shards: Shards) -> None:
         self.shards = shards
+        self._answered: list[Positions] = []
+        self._halved = False
         self.positions: Positions = np.sort(
             np.concatenate([np.asarray(c, dtype=np.intp) for c in shards.chunks])
         )
@@ -64,9 +71,34 @@ class Pool:
         """Indices of document positions."""
         return np.searchsorted(self.positions, positions)
 
+    @property
+    def limit(self) -> int:
+        """The most documents in one request."""
+        return max(map(len, self._answered)) if self._halved else self.shards.limit
+
+    @property
+    def tokens(self) -> int | None:
+        """The most tokens in one request, as far as answers told; None: what sharding planned with."""
+        return max(map(self._tokens, self._answered)) if self._halved else None
+
     def fits(self, docs: Positions) -> bool:
         """Whether these documents fit one request."""
-        return len(docs) <= self.shards.limit and self.shards.fits(self.positions[docs])
+        positions = self.positions[docs]
+        if len(docs) > self.limit or not self.shards.fits(positions):
+            return False
+        return self.tokens is None or self._tokens(positions) <= self.tokens
+
+    def learn(self, chunks: Sequence[Chunk], reply: Sequence[Scores]) -> None:
+        """Learn from a round's answers how large a request may be."""
+        parts: dict[int, list[int]] = {}
+        for scores in reply:
+            parts.setdefault(scores.chunk, []).append(len(scores.documents))
+        self._answered += [scores.documents for scores in reply if len(scores.documents)]
+        halved = (len(part) > 1 and sum(part) == len(chunks[number]) for number, part in parts.items())
+        self._halved = self._halved or any(halved)
+
+    def _tokens(self, positions: Positions) -> int:
+        return int(np.asarray(self.shards.sizes)[positions].sum())
 
     def chunk(self, docs: Positions, purpose: Purpose) -> Chunk:
         """One request of these documents, in first-stage order."""
@@ -80,9 +112,10 @@ class Pool:
 
 
 def ask(pool: Pool, chunks: Sequence[Chunk]) -> Generator[Step, Reply, list[Answer]]:
-    """Send chunks and return the answers that came, empty ones left out."""
+    """Send chunks and return the answers that came, empty ones left out; the pool learns from their sizes."""
     reply = yield Round(chunks)
     assert not isinstance(reply, str)
+    pool.learn(chunks, reply)
     return [pool.answer(scores) for scores in reply if len(scores.documents)]
 
 

@@ -23,7 +23,7 @@ class Evidence:
         pool: the documents.
         first: the first pass.
         hubs: answers that span the scale.
-        q: heads of each piece in the hub.
+        q: how many heads each piece has in the hub.
         extra: the probe's answers, and all later ones.
         verdict: what the run-wide verdict said.
     """
@@ -31,7 +31,7 @@ class Evidence:
     pool: Pool
     first: FirstPass
     hubs: Sequence[Answer]
-    q: int
+    q: Positions
     verdict: Verdict
     extra: list[Answer] = field(default_factory=list)
     _scale: Scale | None = None
@@ -93,7 +93,8 @@ class Evidence:
         then by value; the hub's documents by the mean of both estimates.
         """
         order = self.scale.docs
-        last = (self.first.place[order] == self.q - 1) & (self.first.piece[order] >= 0)
+        piece = self.first.piece[order]
+        last = (self.first.place[order] == self.q[piece] - 1) & (piece >= 0)
         count = int(np.argmax(last)) + 1 if last.any() else 0
         both = self.estimate.value + self.estimate.hub
         value = np.where(np.isnan(both), self.estimate.value, both / 2)

@@ -60,10 +60,10 @@ def _windows(pool: Pool, order: Positions, unseen: Positions, reach: int) -> lis
     Stretches of the order that lie apart may share a request; a stretch that is too long goes on in the next one, which
     repeats its end.
     """
-    reach = min(reach, pool.shards.limit // 4)
+    reach = min(reach, pool.limit // 4)
     windows = []
     while len(unseen):
-        around = unseen[: pool.shards.limit, None] + np.arange(-reach, reach + 2)
+        around = unseen[: pool.limit, None] + np.arange(-reach, reach + 2)
         places = np.unique(np.clip(around, 0, len(order) - 1))
         window = longest_fitting(pool, order[places])
         windows.append(window)

@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 import numpy as np
 
-from batchrank.merge.answers import FirstPass, Pool, Reply, ask
+from batchrank.merge.answers import Answer, FirstPass, Pool, Reply, ask
 from batchrank.merge.certificate import Certificate, contenders
 from batchrank.merge.evidence import Evidence
 from batchrank.merge.raw import by_raw_score, by_standard_score
@@ -46,13 +46,23 @@ def gather(
 def _ask_hubs(
     pool: Pool, first: FirstPass, top_k: int, verdict: Verdict
 ) -> Generator[Step, Reply, Evidence | None]:
-    """Ask for the hubs, for a lost one twice."""
+    """Ask for the hubs, for a lost one twice; anew, and smaller, where they were too large.
+
+    Hubs that came back in parts are no common scale, but what their parts tell stays known.
+    """
+    planned = pool.tokens
     parts, q = hubs(pool, first, top_k)
     answers = yield from ask(pool, [pool.chunk(docs, "hub") for docs in parts])
+    extra: list[Answer] = []
+    if pool.tokens != planned:
+        smaller, q = hubs(pool, first, top_k)
+        if not all(map(np.array_equal, smaller, parts)):
+            extra, parts = answers, smaller
+            answers = yield from ask(pool, [pool.chunk(docs, "hub") for docs in parts])
     lost = sorted(set(range(len(parts))) - {answer.chunk for answer in answers})
     if lost:
         answers += yield from ask(pool, [pool.chunk(parts[i], "hub") for i in lost])
-    return Evidence(pool, first, answers, q, verdict) if answers else None
+    return Evidence(pool, first, answers, q, verdict, extra) if answers else None
 
 
 def _repair(known: Evidence, k: int) -> Generator[Step, Reply, None]:
@@ -84,7 +94,7 @@ def _chosen(known: Evidence, certificate: Certificate, k: int) -> Positions:
         return docs
     contends = np.zeros(len(first), dtype=bool)
     contends[docs] = True
-    each = max(pool.shards.limit // (2 * len(first.pieces)), 1)
+    each = max(pool.limit // (2 * len(first.pieces)), 1)
     tops = [piece.docs[contends[piece.docs]] for piece in first.pieces]
     value = known.values()
     sources = _by(value, certificate.sources())

@@ -39,22 +39,24 @@ def start(method: str, shards: Shards, *, top_k: int, probe: bool = False) -> Me
         probe: whether this query carries the probe, as ``Verdicts.carries_probe`` says.
 
     Cases:
-    1. One chunk: one request, whatever the method, and no question about the verdict. Should the API split it, its
-       parts are merged by the method.
+    1. One chunk, answered as a whole: its order is the ranking, whatever the method and the verdict.
     2. At most one answer comes: its own order is all there is to know.
-    3. Otherwise the method goes on from the first pass and the verdict.
+    3. Otherwise (several chunks, or one that came back in parts) the method goes on from the first pass and the
+    verdict.
     """
     many = len(shards.chunks) > 1
-    asks = many and method not in BLIND
+    asks = method not in BLIND
     if many:
         pool = Pool(shards)
         first = yield from _first_pass(pool, probe=probe and asks)
     else:
-        reply = yield Round([Chunk(np.asarray(shards.chunks[0], dtype=np.intp))])
+        chunk = Chunk(np.asarray(shards.chunks[0], dtype=np.intp))
+        reply = yield Round([chunk])
         assert not isinstance(reply, str)
-        if len(reply) == 1 and len(reply[0].documents) == len(shards.chunks[0]):
+        if len(reply) == 1 and len(reply[0].documents) == len(chunk):
             return _whole(reply[0])
         pool = Pool(shards)
+        pool.learn([chunk], reply)
         first = FirstPass(len(pool), [pool.answer(scores) for scores in reply if len(scores.documents)])
     if len(first.pieces) <= 1:
         return _alone(pool, first, method if many else "single")

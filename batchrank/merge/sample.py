@@ -32,7 +32,7 @@ def probe(pool: Pool) -> Positions:
 
 def longest_fitting(pool: Pool, docs: Positions) -> Positions:
     """The longest prefix that fits one request."""
-    low, high = 0, min(len(docs), pool.shards.limit)
+    low, high = 0, min(len(docs), pool.limit)
     if pool.fits(docs[:high]):
         return docs[:high]
     while low + 1 < high:
@@ -41,18 +41,19 @@ def longest_fitting(pool: Pool, docs: Positions) -> Positions:
     return docs[:low]
 
 
-def heads(lengths: Sequence[int], k: int, delta: float = DELTA) -> int:
+def heads(lengths: Sequence[int], k: int, delta: float = DELTA) -> Positions:
     """How many heads of each piece the hub needs.
 
-    The least q for which, with probability 1 - ``delta``, no piece has q of the k - 1 best documents: the sum over
-    pieces of P(Binomial(k - 1, share) >= q) stays within ``delta``.
+    For each piece the least q for which it has q of the k - 1 best documents with probability ``delta`` / pieces at
+    most: P(Binomial(k - 1, its share of the list) >= q). So with probability 1 - ``delta`` no piece has.
     """
     total, trials = sum(lengths), max(min(k, sum(lengths)) - 1, 0)
-    kinds, counts = np.unique(lengths, return_counts=True)
-    tail = np.zeros(trials + 2)
-    for length, count in zip(kinds.tolist(), counts.tolist(), strict=True):
-        tail[:-1] += count * _binomial_tail(trials, length / total)
-    return max(int(np.argmax(tail <= delta)), 1)
+    kinds, which = np.unique(lengths, return_inverse=True)
+    least = [
+        max(int(np.argmax(np.r_[_binomial_tail(trials, length / total), 0] <= delta / len(lengths))), 1)
+        for length in kinds.tolist()
+    ]
+    return np.array(least, dtype=np.intp)[which]
 
 
 def _binomial_tail(trials: int, share: float) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
@@ -67,21 +68,24 @@ def _binomial_tail(trials: int, share: float) -> "np.ndarray[tuple[int], np.dtyp
     return np.cumsum(mass[::-1])[::-1]
 
 
-def quantiles(limit: int) -> int:
-    """How many quantiles of each piece the hub takes."""
-    return min(max(limit // 60, 3), 8)
+def quantiles(lengths: Sequence[int], limit: int) -> Positions:
+    """How many quantiles of each piece the hub takes: some for a piece of mean length, more for a longer one."""
+    each = min(max(limit // 60, 3), 8)
+    shares = np.asarray(lengths) * (each * len(lengths) / sum(lengths))
+    return np.maximum(np.rint(shares), 1).astype(np.intp)
 
 
-def hubs(pool: Pool, first: FirstPass, k: int) -> tuple[list[Positions], int]:
-    """The documents of each hub (one, unless limits bind), and the number of heads per piece.
+def hubs(pool: Pool, first: FirstPass, k: int) -> tuple[list[Positions], Positions]:
+    """The documents of each hub (one, unless limits bind), and how many heads each piece has in it.
 
     Cases:
     1. All fit one request.
     2. They do once quantiles give way to shorter documents near by.
     3. Several hubs, heads first, that share a few references.
     """
-    q = heads([len(piece) for piece in first.pieces], k)
-    heads_, others = _places(first, q, quantiles(pool.shards.limit))
+    lengths = [len(piece) for piece in first.pieces]
+    q = heads(lengths, k)
+    heads_, others = _places(first, q, quantiles(lengths, pool.limit))
     docs = np.concatenate([heads_, others])
     if pool.fits(docs):
         return [docs], q
@@ -92,14 +96,14 @@ def hubs(pool: Pool, first: FirstPass, k: int) -> tuple[list[Positions], int]:
     return _several(pool, first, docs), q
 
 
-def _places(first: FirstPass, q: int, t: int) -> tuple[Positions, Positions]:
+def _places(first: FirstPass, q: Positions, t: Positions) -> tuple[Positions, Positions]:
     """Heads (all first places, then all second ones, ...) and the staggered quantiles with the last places."""
     count = len(first.pieces)
     heads_, others = [], []
     for i, piece in enumerate(first.pieces):
         length = len(piece)
         # Of a short piece, quantiles are given up first, then heads; the last document stays.
-        tops, steps = min(q, length), min(t, max(length - q - 1, 0))
+        tops, steps = min(int(q[i]), length), min(int(t[i]), max(length - int(q[i]) - 1, 0))
         stagger = (np.arange(steps) + (i + 0.5) / count) / max(steps, 1)
         places = np.unique(np.r_[tops + np.floor((length - tops) * stagger).astype(np.intp), length - 1])
         heads_.append(piece.docs[:tops])
@@ -127,7 +131,7 @@ def _shorter(pool: Pool, first: FirstPass, heads_: Positions, others: Positions)
 def _several(pool: Pool, first: FirstPass, docs: Positions) -> list[Positions]:
     """Spread the hub over requests that share references at even quantiles."""
     spread = docs[np.argsort(first.tiebreak[docs], kind="stable")]
-    count = min(REFERENCES, pool.shards.limit // 2)
+    count = min(REFERENCES, pool.limit // 2)
     shared = longest_fitting(pool, spread[np.unique(np.linspace(0, len(spread) - 1, count).astype(np.intp))])
     while len(shared) > 2 and not pool.fits(np.r_[shared, _largest(pool, docs, shared)]):
         shared = shared[:-1]

@@ -56,6 +56,11 @@ class Verdicts:
         self._spans: list[_Span] = []
         self._components: dict[tuple[int, int], Components] = {}
 
+    @property
+    def settled(self) -> bool:
+        """Whether the model card settles the verdict, so that nothing is measured."""
+        return self._declared != "unknown"
+
     def carries_probe(self, ordinal: int) -> bool:
         """Whether this query's first round holds a probe."""
         return self._declared == "unknown" and ordinal % SPAN == 0

@@ -16,13 +16,16 @@ from batchrank.models import Price
 from batchrank.pipeline.content import Ready
 from batchrank.pipeline.verdicts import SharedVerdicts
 from batchrank.records import Chunk, Failure, Merged, Query, QueryCost, Ranking, Rejection, Scores, Verdict
-from batchrank.send import Encoded, Errand, Meter, Sender
+from batchrank.retry import Action
+from batchrank.send import Encoded, Errand, Meter, Sender, together
 from batchrank.shard import QueryShards
 
 _SAMPLE = 8, 20
 """Counted exactly although nothing else needs it: the first so many queries, then one in so many."""
 
 
+LOST = "document-lost"
+"""The cause of dead letters about a document that no request was accepted with."""
 _MERGES = 2
 """Lists merged at a time: merging holds the interpreter's lock, so that more threads would only wait for each other."""
 
@@ -35,6 +38,7 @@ class Prepared:
         ready: what is sent for it.
         position: its place among all that was read, from 0.
         ordinal: its place among the queries of more than one chunk, from 0; None with a single chunk.
+        preceding: how many queries of more than one chunk came before it.
         weight: bytes it holds in memory, roughly.
         whole: its request, where there is a single one.
     """
@@ -42,6 +46,7 @@ class Prepared:
     ready: Ready
     position: int
     ordinal: int | None
+    preceding: int
     weight: int
     whole: Encoded | None = None
 
@@ -65,6 +70,7 @@ class Driver:
         exact: whether tokens are to be counted exactly: a cap or the token quota depends on them.
         sample: whether those of some requests are counted otherwise, to tell how bills differ from them.
         texts: whether rankings are to hold their texts.
+        attempts: tries of a request before it is given up, as dead letters tell.
     """
 
     sender: Sender
@@ -74,6 +80,7 @@ class Driver:
     exact: bool = False
     sample: bool = False
     texts: bool = False
+    attempts: int = 1
     _threads: anyio.CapacityLimiter = field(
         default_factory=partial(anyio.CapacityLimiter, _MERGES), init=False
     )
@@ -146,8 +153,9 @@ class Driver:
                 )
                 reply = await self._round(errand, step.chunks)
                 rounds += 1
+            elif ordinal is None:  # a single chunk that came back in parts: what was known before it must do
+                reply = await self.verdicts.before(prepared.preceding)
             else:
-                assert ordinal is not None
                 if step.probe is not None:
                     self.verdicts.record_probe(ordinal, step.probe)
                 reply = await self.verdicts.at(ordinal)
@@ -162,39 +170,39 @@ class Driver:
         """The scores of all chunks; one chunk's failure waits for the others, whose answers are being paid for."""
         if len(chunks) == 1:
             return await self.sender.score(errand, chunks[0], 0)
-        scores: list[list[Scores]] = [[] for _ in chunks]
-        faults: list[BatchrankError] = []
-
-        async def send(number: int) -> None:
-            try:
-                scores[number] = await self.sender.score(errand, chunks[number], number)
-            except BatchrankError as fault:
-                faults.append(fault)
-
-        async with anyio.create_task_group() as group:
-            for number in range(len(chunks)):
-                group.start_soon(send, number)
-        if faults:
-            raise min(faults, key=lambda fault: isinstance(fault, QueryError))
-        return [piece for pieces in scores for piece in pieces]
+        calls = [partial(self.sender.score, errand, chunk, number) for number, chunk in enumerate(chunks)]
+        return [piece for pieces in await together(calls) for piece in pieces]
 
     def _ranked(self, ready: Ready, merged: Merged, meter: Meter) -> Ranked:
+        lost = sorted(meter.lost, key=lambda item: item[0])
         if not np.isfinite(merged.scores).any():
-            raise QueryError("refused", f"the API refused every document; the first: {meter.refused[0][1]}")
+            raise self._all_lost(lost[0][1])
         cost = None
         if self.price is not None:
-            cost = self.price.cost(meter.tokens, image_tokens=meter.tokens if ready.visual else 0)
+            images = meter.tokens if ready.visual else 0
+            cost = self.price.cost(meter.tokens, image_tokens=images, searches=meter.searches)
         took = QueryCost(meter.chunks, meter.requests, meter.documents, meter.tokens, cost)
         if ready.passages is not None:
             merged = ready.passages.fold(merged)
-        refused = [_refusal(ready.sent, i, why) for i, why in sorted(meter.refused, key=lambda item: item[0])]
+        letters = [self._lost(ready.sent, document, why) for document, why in lost]
         ranking = Ranking.of(ready.query, merged, took, texts=self.texts)
-        return Ranked(ranking, ready.faults + refused, ready.truncated)
+        return Ranked(ranking, ready.faults + letters, ready.truncated)
 
+    def _all_lost(self, why: Rejection) -> QueryError:
+        """Why a query has no ranking: refused, rejected, or no request that held any of it was ever answered."""
+        action = self.sender.meaning(why)
+        if action is Action.REFUSE:
+            return QueryError("refused", f"the API refuses every part of this query: {why}", attempts=1)
+        if action is Action.REJECT:
+            return QueryError("rejected", f"the API rejects every part of this query: {why}", attempts=1)
+        message = f"no part of this query got a usable answer, while other queries did; the last: {why}"
+        return QueryError("no-answer", message, attempts=self.attempts)
 
-def _refusal(query: Query, document: int, why: Rejection) -> Failure:
-    message = f"document {query.doc_ids[document]!r} is ranked last, without a score: {why}"
-    return Failure(query.place, query.id, "document-refused", message, 1)
+    def _lost(self, query: Query, document: int, why: Rejection) -> Failure:
+        message = f"document {query.doc_ids[document]!r} is ranked last, without a score: {why}"
+        if self.sender.meaning(why) is Action.REFUSE:
+            return Failure(query.place, query.id, "document-refused", message, 1)
+        return Failure(query.place, query.id, LOST, message, self.attempts)
 
 
 def _step(method: Method, reply: Any) -> Any:

@@ -21,7 +21,7 @@ from batchrank.pipeline.drive import Driver
 from batchrank.pipeline.tasks import beside
 from batchrank.pipeline.verdicts import SharedVerdicts
 from batchrank.records import Request
-from batchrank.send import Dispatcher, Http, Places, Sender, Spend
+from batchrank.send import Before, Budget, Dispatcher, Http, Places, Sender, Spend, Taken
 from batchrank.send.descriptors import connections, open_files
 from batchrank.send.tls import tls_context
 from batchrank.shard import Limits, Media, Sharder
@@ -146,6 +146,7 @@ async def engine(
         sender = Sender(
             http=http,
             codec=codec,
+            wire=job.wire,
             ledger=ledger,
             dispatcher=dispatcher,
             spend=spend,
@@ -156,6 +157,7 @@ async def engine(
             attempts=job.retry.attempts,
             max_delay=job.retry.max_delay,
             outage=job.retry.outage,
+            accepted=spent.answers > 0,
             rng=random.Random(),  # noqa: S311 jitter, not secrets
         )
         sender.counts.timeline = Timeline(
@@ -171,6 +173,7 @@ async def engine(
             exact=exact,
             sample=shards.counter.exact and not exact,
             texts=texts,
+            attempts=job.retry.attempts,
         )
         await stack.enter_async_context(beside(dispatcher.serve))
         yield Engine(job, shards, sender, dispatcher, limiter, room, spend, verdicts, driver, ledger, http)
@@ -183,12 +186,12 @@ def _spend(job: Job, spent: Spent) -> Spend:
         )
     return Spend(
         job.price.dearest if job.price else None,  # a cap must hold whatever the requests hold
-        max_cost=job.budget.max_cost,
-        max_tokens=job.budget.max_tokens,
-        spent_tokens=spent.all_tokens,
-        lost_tokens=spent.lost_tokens,
-        ratio=spent.ratio,
-        hidden=spent.hidden,
+        Budget(job.budget.max_cost, job.budget.max_tokens, job.budget.max_requests),
+        Before(
+            tokens=Taken(spent.tokens, spent.unbilled, spent.lost, spent.ratio, spent.hidden),
+            searches=Taken(spent.searches),
+            requests=spent.requests,
+        ),
     )
 
 

@@ -117,7 +117,8 @@ class Reader:
         weight = (
             ready.shards.text_bytes + _OVERHEAD_BYTES * len(ready.sent) + (len(whole.body) if whole else 0)
         )
-        return Prepared(ready, position, ordinal, weight, whole)
+        preceding = self._ordinal if ordinal is None else ordinal
+        return Prepared(ready, position, ordinal, preceding, weight, whole)
 
 
 class Flow:

@@ -14,6 +14,11 @@ from batchrank.version import __version__
 
 FAILED_QUERIES = 3
 _DRIFT = 0.02
+_NOT_TOKENS = 2.5
+"""Billed over counted: English has about 4.3 characters a token and Chinese 4.5 bytes, while vocabularies differ from
+one another by less than a half; so more than this is no count of tokens. Infinity, for one, counts characters."""
+_TEMPLATE = 100
+"""Tokens a document that a model's own prompt may add, which is several times a short document; more is no prompt."""
 _LIBRARIES = ("aiohttp", "anyio", "gigatoken", "numpy", "orjson", "pyarrow", "dashscope")
 
 
@@ -44,8 +49,9 @@ def report(
     inputs: list[list[Any]] | None,
 ) -> Report:
     """Sum up a run."""
-    code = reason.exit_code if reason else (FAILED_QUERIES if totals.failed else 0)
-    notices = [*notices, *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
+    code = reason.exit_code if reason else (FAILED_QUERIES if totals.failed or totals.lost else 0)
+    sizes = [parts.sender.notice] if parts.sender.notice else []
+    notices = [*notices, *sizes, *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
     data = {
         "name": job.name,
         "complete": reason is None,
@@ -75,7 +81,10 @@ def _spend(parts: Engine) -> dict[str, Any]:
         "tokens": spend.tokens,
         "cost": spend.cost,
         "currency": price.currency if price else None,
-        "perhaps_billed_for_nothing_tokens": spend.lost_tokens,
+        "possibly_billed_tokens": spend.possible_tokens,
+        "possibly_billed_cost": spend.possible_cost,
+        "requests": spend.requests,
+        "searches": spend.searches,
         "saved_tokens": saved,
         "saved_cost": price.cost(saved) if price else None,
         "predicted_tokens": spend.predicted_tokens,
@@ -105,8 +114,13 @@ def _drift_notice(parts: Engine) -> list[str]:
     spend = parts.spend
     if abs(spend.drift) <= _DRIFT or not parts.sharder.counter.exact:
         return []
-    text = f"billed tokens differ from the predicted by {spend.drift:+.1%}"
     hidden = round(spend.hidden_tokens)
+    if spend.drift + 1 >= _NOT_TOKENS and hidden > _TEMPLATE:
+        return [
+            f"the server's usage is {spend.drift + 1:.1f} times the tokens sent, so it counts something else, as "
+            "characters or bytes; what it calls tokens is not what a price per token is for"
+        ]
+    text = f"billed tokens differ from the predicted by {spend.drift:+.1%}"
     return [f"{text}; limits.overhead_tokens: {hidden} would explain it" if hidden > 0 else text]
 
 

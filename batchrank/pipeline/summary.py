@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from batchrank.pipeline.drive import Ranked
+from batchrank.pipeline.drive import LOST, Ranked
 from batchrank.records import Ranking
 
-DOCUMENT_CAUSES = frozenset({"missing-document"})
+DOCUMENT_CAUSES = frozenset({"missing-document", LOST})
 """Causes of dead letters about one document, whose query is ranked all the same."""
 
 
@@ -23,6 +23,7 @@ class Totals:
         documents: candidates of the ranked queries.
         unscored: candidates without a score: blank, or refused by the API.
         refused: candidates that could not be sent, or that the API refused.
+        lost: candidates that every request failed with, while requests without them succeeded.
         truncated: texts cut by the API beyond ``item_tokens`` (0 with an inexact tokenizer), or before they were sent.
         chunks: requests of the first passes.
         requests: answered requests in all.
@@ -41,6 +42,7 @@ class Totals:
     documents: int = 0
     unscored: int = 0
     refused: int = 0
+    lost: int = 0
     truncated: int = 0
     chunks: int = 0
     requests: int = 0
@@ -73,6 +75,7 @@ class Totals:
             self.multi_chunk += 1
             _count(self.verdicts, merge.verdict)
         for failure in ranked.refused:
+            self.lost += failure.cause == LOST
             _count(self.causes, failure.cause)
 
     def fail(self, cause: str) -> None:

@@ -32,6 +32,16 @@ class SharedVerdicts:
             await self._changed.wait()
         return verdict
 
+    async def before(self, ordinal: int) -> Verdict:
+        """The verdict that stood right before the multi-chunk query with this ordinal; ``unknown`` before the first.
+
+        Raises:
+            BatchrankError: the one given to ``stop``.
+        """
+        if not ordinal and not self.verdicts.settled:
+            return "unknown"
+        return await self.at(max(ordinal - 1, 0))
+
     def record_probe(self, ordinal: int, probe: Overlap | None) -> None:
         """Take in a probe's evidence; None when the query ended without any."""
         self.verdicts.record_probe(ordinal, probe)

@@ -13,7 +13,7 @@ from batchrank.formats import Segment
 from batchrank.formats.base import TRUNCATED
 from batchrank.formats.strings import Strings
 from batchrank.read.seen import SeenIds
-from batchrank.records import Content, Failure, Floats, Query
+from batchrank.records import Content, Failure, Floats, Query, is_blank
 
 
 def queries(items: Iterable[Segment | Failure], seen: SeenIds) -> Iterator[Query | Failure]:
@@ -130,7 +130,7 @@ def _check(texts: Sequence[Content], ids: Sequence[str]) -> None:
             f"document id {again!r} comes twice among the query's candidates, as number {first[again]} and number "
             f"{second}; keep one of them, or give each its own id",
         )
-    if not any(text if not isinstance(text, str) else text and not text.isspace() for text in texts):
+    if all(map(is_blank, texts)):
         raise QueryError(
             "all-documents-blank", f"all {len(texts)} documents of the query are empty; fill in their texts"
         )

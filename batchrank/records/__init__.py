@@ -7,11 +7,12 @@ arrays of documents hold. A *query position* counts the queries of the input fro
 from batchrank.records.arrays import Floats, Positions, taken
 from batchrank.records.content import Content, Image, Kind, Video
 from batchrank.records.merging import Chunk, Merged, Overlap, Scores, Verdict
-from batchrank.records.queries import Candidate, Query
+from batchrank.records.queries import Candidate, Query, is_blank
 from batchrank.records.rankings import Failure, QueryCost, Ranking
 from batchrank.records.requests import Answer, Rejection, Request
 
 __all__ = [
+    "is_blank",
     "taken",
     "Answer",
     "Candidate",

@@ -4,12 +4,25 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import itemgetter
 
 import numpy as np
 
 from batchrank.errors import Place
 from batchrank.records.arrays import Floats, Positions, taken
 from batchrank.records.content import Content
+
+_RANGES = (
+    (0x0000, 0x0020), (0x007F, 0x00A0), (0x00AD, 0x00AD), (0x061C, 0x061C), (0x1680, 0x1680), (0x180E, 0x180E),
+    (0x2000, 0x200F), (0x2028, 0x202F), (0x205F, 0x2064), (0x2066, 0x206F), (0x3000, 0x3000), (0xFEFF, 0xFEFF),
+    (0xFFF9, 0xFFFB), (0x13430, 0x1343F), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0001, 0xE0001),
+    (0xE0020, 0xE007F),
+)  # fmt: skip
+"""White space, control and format characters, but for the format characters that are drawn (Arabic number signs and
+the like). Written out, because looking at every character there is would take 0.1 s of each start."""
+_INVISIBLE = frozenset(chr(code) for first, last in _RANGES for code in range(first, last + 1))
+_STRIPPED = "".join(_INVISIBLE)
+_first, _last = itemgetter(0), itemgetter(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +66,17 @@ class Query:
 
     @cached_property
     def sendable(self) -> Positions:
-        """Positions of the documents that have a text: blank ones are rejected by the APIs."""
-        with suppress(TypeError):  # from an image or a video, which is never blank
-            if all(self.documents) and not any(map(str.isspace, self.documents)):  # type: ignore[arg-type]
+        """Positions of the documents that have a text that can be seen: blank ones are rejected by the APIs.
+
+        A text of nothing but white space, zero-width or control characters is blank: a tokenizer leaves nothing of it.
+        """
+        with suppress(
+            TypeError, IndexError
+        ):  # from an image or a video, which is never blank; from an empty text
+            ends = (map(end, self.documents) for end in (_first, _last))  # type: ignore[arg-type]
+            if any(map(_INVISIBLE.isdisjoint, ends)):
                 return np.arange(len(self.documents), dtype=np.intp)
-        blank = [
-            i
-            for i, item in enumerate(self.documents)
-            if isinstance(item, str) and (not item or item.isspace())
-        ]
+        blank = [i for i, item in enumerate(self.documents) if is_blank(item)]
         return np.delete(np.arange(len(self.documents), dtype=np.intp), blank)
 
     @classmethod
@@ -98,3 +113,10 @@ class Query:
             doc_ids, documents = taken(doc_ids, order), taken(documents, order)
             values = values[order]
         return cls(id, text, doc_ids, documents, values, where)
+
+
+def is_blank(content: Content) -> bool:
+    """Whether a document is a text of which nothing can be seen, so that no API ranks it."""
+    if not isinstance(content, str):
+        return False
+    return not content or (content[0] in _INVISIBLE and not content.strip(_STRIPPED))

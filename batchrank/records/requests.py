@@ -37,11 +37,13 @@ class Answer:
         values: one finite score a document, in request order.
         tokens: tokens billed; None when the API didn't say, or said nonsense.
         request_id: the API's name for the request, empty when it gave none.
+        searches: searches billed, where the API bills those; None when it didn't say.
     """
 
     values: Floats
     tokens: int | None = None
     request_id: str = ""
+    searches: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ def _bills(summary: dict[str, Any]) -> Iterator[Row]:
     else:
         yield "drift", "unknown (not counted)"
     yield "saved by answers of earlier runs, tokens", f"{spend['saved_tokens']:,}"
-    yield "perhaps billed for nothing, tokens", f"{spend['perhaps_billed_for_nothing_tokens']:,}"
+    yield "possibly billed without a result, tokens", f"{spend['possibly_billed_tokens']:,}"
     yield "requests sent by the last process", f"{process['requests']:,}"
     yield "answers taken from the ledger", f"{process['reused_requests']:,}"
 

@@ -21,13 +21,25 @@ class Predictor(Protocol):
 
 @dataclass(slots=True)
 class Meter:
-    """What one query took: answered requests only, so that it is the same on every run."""
+    """What one query took: answered requests only, each once, so that it is the same on every run.
+
+    Attributes:
+        chunks: requests of the first pass as planned.
+        requests: answered requests.
+        documents: documents in them.
+        tokens: tokens billed for them.
+        searches: searches billed for them, where those are billed.
+        lost: positions of documents that no request was accepted with, and why the last one wasn't.
+        keys: the requests counted.
+    """
 
     chunks: int = 0
     requests: int = 0
     documents: int = 0
     tokens: int = 0
-    refused: list[tuple[int, Rejection]] = field(default_factory=list)
+    searches: int = 0
+    lost: list[tuple[int, Rejection]] = field(default_factory=list)
+    keys: set[bytes] = field(default_factory=set)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

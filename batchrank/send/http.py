@@ -17,17 +17,16 @@ from batchrank.errors import MalformedAnswerError
 from batchrank.records import Answer, Rejection
 from batchrank.retry import retry_after
 from batchrank.send.descriptors import out_of_files
-from batchrank.send.health import UNREACHABLE
+from batchrank.send.outage import UNREACHABLE
 from batchrank.send.routes import Route, Routes
 from batchrank.send.secrets import Secrets
 from batchrank.version import __version__
 from batchrank.wire import Codec
-from batchrank.wire.results import error
+from batchrank.wire.rejections import error, said, visible
 
 _MESSAGE_LIMIT = 500
 _DIRECT = 2**20
 """Bytes of a body that are written at once; a larger one goes out piece by piece, so that the event loop goes on."""
-_SNIPPET = 120
 _PROXY_AUTH = "the proxy asks for a user and a password, or refuses those it got; correct endpoint.proxy"
 _CLIENT_CERT = "the server refuses the client's certificate, or asks for one; correct endpoint.client_cert"
 _WANTS_CERTIFICATE = (
@@ -41,6 +40,8 @@ _WANTS_CERTIFICATE = (
 
 _HEADER_BYTES = 2**16
 """The longest header of an answer that is read: gateways send some that are longer than a client's usual 8 kB."""
+_NO_ANSWER = (204, 206)
+"""Statuses of success that hold no answer: nothing, or a part."""
 
 
 class Http:
@@ -158,14 +159,17 @@ class Http:
                 allow_redirects=False,
             ) as response:
                 if response.status == 407 and self._proxy:
-                    return self._lost(UNREACHABLE, _PROXY_AUTH)
+                    return Rejection(407, "", _PROXY_AUTH)
                 data = await self._read(response)
                 return self._decode(response, data, documents)
         except aiohttp.ClientConnectorCertificateError as fault:
             return self._lost("certificate", f"can't be verified: {fault.certificate_error}")
         except aiohttp.ClientHttpProxyError as fault:
-            refused = f"the proxy refused to connect: HTTP {fault.status} {fault.message}"
-            return self._lost(UNREACHABLE, _PROXY_AUTH if fault.status == 407 else refused)
+            if fault.status == 407:
+                return Rejection(407, "", _PROXY_AUTH)
+            return self._lost(
+                UNREACHABLE, f"the proxy refused to connect: HTTP {fault.status} {fault.message}"
+            )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as fault:
             return self._lost(UNREACHABLE, out_of_files(fault) or _named(fault))
         except TimeoutError:
@@ -205,7 +209,9 @@ class Http:
             problem = f"the answer is larger than {self._answer_bytes:,} bytes"
             return Rejection(response.status, "malformed", problem, _wait(response))
         decoded, problem = _json(data)
-        if response.status == 200 and not problem and not error(decoded):
+        # Scores of every document are an answer, whatever a gateway puts around them. Without documents nothing tells
+        # an empty answer from an error, so that is looked for first.
+        if _succeeded(response.status) and not problem and (documents or not error(decoded)):
             try:
                 answer = self._codec.answer(decoded, documents)
             except MalformedAnswerError as fault:
@@ -215,7 +221,7 @@ class Http:
         return self._refused(response, self._secrets.hide_bytes(data), problem)
 
     def _refused(self, response: aiohttp.ClientResponse, data: bytes, problem: str) -> Rejection:
-        """Anything but a good answer: the API's error in any of its shapes, a redirect, or no use at all."""
+        """Anything but a good answer: the API's error in any of its shapes, a redirect, a page, or no use at all."""
         status, wait = response.status, _wait(response)
         decoded, broken = _json(data)
         location = response.headers.get("Location") if 300 <= status < 400 else None
@@ -227,9 +233,13 @@ class Http:
         if known := error(decoded):
             code, message, request_id = map(self._secrets.hide, known)
             return Rejection(status, code, message, wait, request_id)
-        if status == 200:
-            return Rejection(status, "malformed", self._hide(problem or broken), wait)
-        return Rejection(status, "", self._hide(broken or str(response.reason or "")), wait)
+        text = said(decoded) or visible(data)
+        if 200 <= status < 300:
+            problem = problem or broken or "no answer"
+            return Rejection(
+                status, "malformed", self._hide(f"{problem}: {text!r}" if text else problem), wait
+            )
+        return Rejection(status, "", self._hide(text or str(response.reason or "")), wait)
 
     def _lost(self, code: str, message: str) -> Rejection:
         return Rejection(None, code, self._hide(message))
@@ -243,7 +253,11 @@ def _json(data: bytes) -> tuple[object, str]:
     try:
         return orjson.loads(data), ""
     except orjson.JSONDecodeError as fault:
-        return None, f"not JSON ({fault}): {data[:_SNIPPET].decode(errors='replace')!r}"
+        return None, f"not JSON ({fault})"
+
+
+def _succeeded(status: int) -> bool:
+    return 200 <= status < 300 and status not in _NO_ANSWER
 
 
 def _wait(response: aiohttp.ClientResponse) -> float | None:

@@ -1,9 +1,15 @@
-"""Stage 3 proper: a chunk -> its scores, from the ledger or the API, in halves where it must be."""
+"""Stage 3 proper: turns a chunk into its scores, from the ledger or the API, in halves where it must be.
+
+A request is halved when it is too large, when its content is refused, and when it fails again and again although the
+endpoint works. So a bad document is found and lost alone, and the rest of its query is ranked.
+"""
 
 import asyncio
 import hashlib
+import math
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import anyio.to_thread
@@ -12,17 +18,21 @@ from batchrank.errors import BatchrankError, QueryError
 from batchrank.ledger import Known, Ledger
 from batchrank.records import Answer, Chunk, Content, Positions, Query, Rejection, Request, Scores
 from batchrank.retry import Action, classify
-from batchrank.send.attempts import Attempts
+from batchrank.send.client import Client
 from batchrank.send.counts import Counts, Encoded, Errand
 from batchrank.send.dispatch import Dispatcher
-from batchrank.send.health import Health
+from batchrank.send.exchange import Exchange, Outgoing
 from batchrank.send.http import Http
-from batchrank.send.sizes import Sizes
+from batchrank.send.outage import OutageDetector, Trouble
+from batchrank.send.probe import Prober
+from batchrank.send.sizes import Size, Sizes
 from batchrank.send.spend import Spend
+from batchrank.send.together import together
 from batchrank.wire import Codec
 
-_REFUSALS = 8
-"""Documents refused one after another, and none accepted, before the query itself is held to be refused."""
+_LOST = 8
+"""Documents lost one after another, and none accepted, before the rest of their chunk is given up: it is the query
+then."""
 
 
 class _Unseen:
@@ -48,6 +58,7 @@ class Sender:
         *,
         http: Http,
         codec: Codec,
+        wire: str,
         ledger: Ledger,
         dispatcher: Dispatcher,
         spend: Spend,
@@ -58,9 +69,11 @@ class Sender:
         attempts: int,
         max_delay: float,
         outage: float,
+        accepted: bool,
         rng: random.Random,
     ) -> None:
         self._codec = codec
+        self._wire = wire
         self._ledger = ledger
         self.spend = spend
         self._scope = hashlib.sha256(scope.encode())
@@ -72,14 +85,37 @@ class Sender:
         self._sizes = Sizes()
         self.counts = Counts()
         self.allow: Callable[[Query], bool] | None = None
-        self._api = Attempts(
-            http=http, ledger=ledger, dispatcher=dispatcher, spend=spend, health=Health(outage),
-            attempts=attempts, max_delay=max_delay, rng=rng, counts=self.counts,
+        self.anew = False
+        self._outage = OutageDetector(outage, accepted=accepted)
+        self._exchange = Exchange(
+            http=http, wire=wire, ledger=ledger, dispatcher=dispatcher, spend=spend, outage=self._outage,
+            counts=self.counts,
+        )  # fmt: skip
+        self._prober = Prober(
+            self._exchange, self._outage, encode=self._probe_body, wire=wire,
+            max_delay=max_delay, rng=rng,
+        )  # fmt: skip
+        self._client = Client(
+            self._exchange, self._prober, self._outage, ledger,
+            wire=wire, attempts=attempts, max_delay=max_delay, rng=rng, counts=self.counts,
         )  # fmt: skip
 
     def stop(self, reason: BatchrankError) -> None:
         """Send nothing more; requests in flight go on, whoever waits gets the reason raised."""
-        self._api.stop(reason)
+        self._exchange.stop(reason)
+
+    def trouble(self) -> Trouble | None:
+        """What is wrong, while nothing succeeds."""
+        return self._outage.trouble(anyio.current_time())
+
+    def meaning(self, why: Rejection) -> Action:
+        """What a rejection calls for, in the words of this endpoint's wire."""
+        return classify(why, self._wire)
+
+    @property
+    def notice(self) -> str | None:
+        """What the user should know about the sizes of requests."""
+        return self._sizes.notice
 
     async def recall(self, keys: Sequence[bytes]) -> None:
         """Look up what is going to be asked, many requests at one time.
@@ -98,92 +134,165 @@ class Sender:
                     self._recalled[key] = found.get(key)
 
     async def score(self, errand: Errand, chunk: Chunk, number: int) -> list[Scores]:
-        """The scores of chunk ``number`` of a round: one ``Scores``, more where it had to be split.
+        """The scores of chunk ``number`` of a round: one ``Scores``, more where it had to be halved.
+
+        Documents that no request was accepted with are left out, and noted in the errand's meter.
 
         Raises:
-            QueryError: the API will not rank this query, or gave no usable answer in all attempts.
+            QueryError: the ledger lacks an answer, and this run may not ask for it.
             RunStoppedError: no request of this run can succeed.
             StoppedError: the run has to stop for now.
         """
-        seen: list[bool] = []
-        pieces = await self._pieces(errand, chunk.documents, number, seen, len(chunk))
-        if len(pieces) == len(seen) == 1:
-            self._sizes.accepted(len(chunk), errand.predictor.tokens(chunk.documents))
-        return [Scores(documents, answer.values, number) for documents, answer in pieces]
+        parts = await self._parts(errand, chunk.documents, number, _Tally(), part=False)
+        return [Scores(documents, answer.values, number) for documents, answer in parts]
 
-    async def _pieces(
-        self, errand: Errand, documents: Positions, number: int, seen: list[bool], whole: int
+    async def _parts(
+        self, errand: Errand, documents: Positions, number: int, tally: "_Tally", *, part: bool
     ) -> list[tuple[Positions, Answer]]:
-        """Ask for a chunk, or a piece of one; ``seen`` tells which pieces of the ``whole`` were answered."""
-        outcome = await self._ask(errand, documents, number)
-        meter = errand.meter
+        """Ask for a chunk, or for ``part`` of one that failed; what was answered.
+
+        Halves are asked one after the other, so that what becomes of them doesn't depend on timing, and little is asked
+        in vain; those of a request that was too large at the same time, as they are likely to be accepted.
+        """
+        if tally.hopeless:
+            return self._lose(errand, documents, tally.why)
+        outcome = await self._ask(errand, documents, number, part=part)
         if isinstance(outcome, Answer):
-            seen.append(True)
-            meter.requests += 1
-            meter.documents += len(documents)
-            meter.tokens += _billed(errand, documents, outcome)
+            tally.answered = True
             return [(documents, outcome)]
-        if not seen and len(documents) == whole and classify(outcome) is Action.SPLIT:
-            self._sizes.rejected(len(documents), errand.predictor.tokens(documents), outcome)
         if len(documents) == 1:
-            seen.append(False)
-            meter.refused.append((int(documents[0]), outcome))
-            if len(seen) >= _REFUSALS and not any(seen):
-                raise QueryError("refused", f"the API refuses every part of this query: {outcome}")
-            return []
+            tally.lost, tally.why = tally.lost + 1, outcome
+            return self._lose(errand, documents, outcome)
         self.counts.splits += 1
         # Each half is a sample of the chunk, whose documents stand in first-stage order.
-        first = await self._pieces(errand, documents[::2], number, seen, whole)
-        return first + await self._pieces(errand, documents[1::2], number, seen, whole)
+        first, second = documents[::2], documents[1::2]
+        if self._too_large(outcome) and self._outage.accepted:
+            halves = [
+                partial(self._parts, errand, half, number, _Tally(), part=False) for half in (first, second)
+            ]
+            return [piece for pieces in await together(halves) for piece in pieces]
+        found = await self._parts(errand, first, number, tally, part=True)
+        return found + await self._parts(errand, second, number, tally, part=True)
 
-    async def _ask(self, errand: Errand, documents: Positions, number: int) -> Answer | Rejection:
-        """An answer, or a rejection that calls for the request's halves; both durable."""
-        query = errand.query
-        whole = errand.whole if len(documents) == len(query.sendable) else None
-        encoded = whole or self.encode(query, documents)
+    def _lose(
+        self, errand: Errand, documents: Positions, why: Rejection | None
+    ) -> list[tuple[Positions, Answer]]:
+        assert why is not None
+        errand.meter.lost += [(document, why) for document in documents.tolist()]
+        return []
+
+    def _too_large(self, outcome: Rejection) -> bool:
+        return self.meaning(outcome) is Action.SPLIT
+
+    async def _ask(
+        self, errand: Errand, documents: Positions, number: int, *, part: bool
+    ) -> Answer | Rejection:
+        """An answer, or a rejection that calls for the request's halves."""
+        whole = errand.whole if len(documents) == len(errand.query.sendable) else None
+        encoded = whole or self.encode(errand.query, documents)
         key = encoded.key
         while (asked := self._asked.get(key)) is not None:
             await asked.wait()  # the very same request is under way: its answer will do for both
         self._asked[key] = done = asyncio.Event()
         try:
-            known = await self._known(errand, documents, key)
-            if known is not None:
-                return known
-            if self.allow is not None and not self.allow(query):
-                raise QueryError(
-                    "not-asked", "the ledger lacks an answer, and this run asks only about what failed"
-                )
-            predicted = self._predicted(errand, documents)
-            exact = errand.predictor.exact
-            outcome = await self._api.ask(
-                key,
-                encoded.body,
-                len(documents),
-                predicted,
-                (*errand.priority, number),
-                exact=exact,
-            )
-            if errand.sampled and not number and not exact and isinstance(outcome, Answer):
-                await self._compare(errand, documents, outcome)
-            return outcome
+            outcome = await self._known(errand, documents, key)
+            if outcome is None:
+                outcome = await self._fresh(errand, documents, number, encoded, part=part)
         finally:
             del self._asked[key]
             done.set()
+        if isinstance(outcome, Answer):
+            self._accept(errand, documents, encoded, outcome)
+        return outcome
+
+    async def _fresh(
+        self, errand: Errand, documents: Positions, number: int, encoded: Encoded, *, part: bool
+    ) -> Answer | Rejection:
+        """Ask the API, unless what it said of smaller requests tells the answer."""
+        if self.allow is not None and not self.allow(errand.query):
+            raise QueryError(
+                "not-asked", "the ledger lacks an answer, and this run asks only about what failed"
+            )
+        if self._sizes.known and (why := self._sizes.hopeless(self._size(errand, documents, encoded))):
+            return why
+        predicted, exact = self._predicted(errand, documents), errand.predictor.exact
+        request = Outgoing(
+            encoded.key, encoded.body, len(documents), predicted, (*errand.priority, number), exact
+        )
+        outcome = await self._client.ask(request, partial(_where, errand.query, documents), part=part)
+        if isinstance(outcome, Answer):
+            if errand.sampled and not number and not exact:
+                await self._compare(errand, documents, outcome)
+        elif self._too_large(outcome):
+            outcome = self._learn_size(errand, documents, encoded, outcome)
+        return outcome
+
+    def _accept(self, errand: Errand, documents: Positions, encoded: Encoded, answer: Answer) -> None:
+        """Count an answer for its query, once, and learn from it."""
+        self._sizes.accepted(len(documents), len(encoded.body))
+        if self._prober.good is None:
+            self._prober.good = _harmless(errand.query, documents)
+        meter = errand.meter
+        if encoded.key not in meter.keys:
+            meter.keys.add(encoded.key)
+            meter.requests += 1
+            meter.documents += len(documents)
+            meter.tokens += _billed(errand, documents, answer)
+            meter.searches += math.ceil(len(documents) / 100) if answer.searches is None else answer.searches
+
+    def _learn_size(
+        self, errand: Errand, documents: Positions, encoded: Encoded, why: Rejection
+    ) -> Rejection:
+        """Remember that a request was too large; where it can't have been, as larger ones were accepted, say that."""
+        if not self._sizes.plausible(len(documents), len(encoded.body)):
+            return Rejection(why.status, "rejected", f"{why.code}: {why.message}", None, why.request_id)
+        self._sizes.rejected(self._size(errand, documents, encoded), why)
+        return why
+
+    def _size(self, errand: Errand, documents: Positions, encoded: Encoded) -> Size:
+        return Size(len(documents), errand.predictor.tokens(documents, exact=True), len(encoded.body))
 
     async def _known(self, errand: Errand, documents: Positions, key: bytes) -> Answer | Rejection | None:
-        """What the ledger knows; content once refused is asked about again where the user wants just that."""
+        """What the ledger knows; what was once rejected is asked about again where the user wants just that."""
         recalled = self._recalled.pop(key, _UNSEEN)
         known = await self._ledger.get(key) if isinstance(recalled, _Unseen) else recalled
         if known is None:
             return None
         if isinstance(known.outcome, Rejection):
-            again = self.allow is not None and self.allow(errand.query)
-            return None if again and classify(known.outcome) is Action.REFUSE else known.outcome
+            stands = await self._stands(errand, documents, known.outcome, earlier=known.earlier)
+            return known.outcome if stands else None
+        self._outage.accepted = True
         self.counts.reused_requests += 1
         if known.earlier:
             self.counts.saved_requests += 1
             self.counts.saved_tokens += _billed(errand, documents, known.outcome)
         return known.outcome
+
+    async def _stands(self, errand: Errand, documents: Positions, why: Rejection, *, earlier: bool) -> bool:
+        """Whether a rejection still decides.
+
+        1. Not where the user wants just that asked about again.
+        2. One for size stands only as long as everything that was asked instead is known: asking again costs nothing,
+           and the server's limit may have been raised.
+        3. Any other does.
+        """
+        if (self.allow is not None and self.allow(errand.query)) or (self.anew and earlier):
+            return False
+        return not self._too_large(why) or await self._halves_known(errand, documents)
+
+    async def _halves_known(self, errand: Errand, documents: Positions) -> bool:
+        if len(documents) == 1:
+            return False
+        halves = {self.encode(errand.query, half).key: half for half in (documents[::2], documents[1::2])}
+        found = await self._ledger.find(list(halves))
+        for key, half in halves.items():
+            known = found.get(key)
+            if known is None:
+                return False
+            too_large = isinstance(known.outcome, Rejection) and self._too_large(known.outcome)
+            if too_large and not await self._halves_known(errand, half):
+                return False
+        return True
 
     async def _compare(self, errand: Errand, documents: Positions, answer: Answer) -> None:
         """Tell the drift by a count that was not worth holding the request up for."""
@@ -196,6 +305,9 @@ class Sender:
         """The tokens to expect: counted where a cap depends on it, else perhaps an upper bound."""
         return errand.predictor.tokens(documents, exact=self.spend.capped)
 
+    def _probe_body(self, query: str, document: str) -> bytes:
+        return self._codec.body(Request(self._model, query, [document], self._instruct, self._fps))
+
     def encode(self, query: Query, documents: Positions) -> Encoded:
         """The request of these documents. It takes a while; safe to call in another thread.
 
@@ -207,6 +319,35 @@ class Sender:
         digest = self._scope.copy()
         digest.update(body)
         return Encoded(body, digest.digest()[:16])
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of a chunk's parts: whether any was answered, how many documents were lost, and why."""
+
+    answered: bool = False
+    lost: int = 0
+    why: Rejection | None = None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether it must be the query, as nothing was accepted with any document."""
+        return not self.answered and self.lost >= _LOST
+
+
+def _harmless(query: Query, documents: Positions) -> tuple[str, str] | None:
+    """A query and a short document that were accepted; None where they aren't texts."""
+    texts = [text for i in documents.tolist() if isinstance(text := query.documents[i], str)]
+    return (query.text, min(texts, key=len)) if isinstance(query.text, str) and texts else None
+
+
+def _where(query: Query, documents: Positions) -> str:
+    """Which request it is, for messages."""
+    first, last = (query.doc_ids[int(documents[i])] for i in (0, -1))
+    which = (
+        f"document {first!r}" if len(documents) == 1 else f"{len(documents)} documents, {first!r} to {last!r}"
+    )
+    return f"query {query.id!r} ({query.place}), {which}"
 
 
 def _taken(documents: Sequence[Content], positions: Positions) -> Sequence[Content]:

@@ -1,15 +1,40 @@
-"""What the run may still spend: reserved before a request is sent, settled by what was billed. Pure."""
+"""Tells what the run may still spend: reserved before a request is sent, settled by what was billed. Pure."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 from batchrank.errors import BudgetReachedError
 from batchrank.models import Price
+from batchrank.send.quantity import Quantity, Taken
 
 _FIRST_RATIO = 1.25
 """How far a bill may exceed the prediction before any bill was seen."""
 _FIRST_HIDDEN = 80.0
 """Tokens a document may be billed beyond the prediction before any bill was seen: more than a prompt's template."""
+_SEARCH = 100
+"""Documents that one search pays for, where searches are billed (Cohere's pricing page)."""
+_FIRST_HIDDEN_SEARCHES = 0.09
+"""Searches a document may take beyond its own hundredth before any bill was seen: as a document of 4,096 tokens counts
+once for each 500 of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The run's caps: a cost in the price's currency, tokens, requests; None for none."""
+
+    cost: float | None = None
+    tokens: int | None = None
+    requests: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What the run has taken in earlier processes, in tokens, searches and requests that may have been billed."""
+
+    tokens: Taken = field(default_factory=Taken)
+    searches: Taken = field(default_factory=Taken)
+    requests: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -20,65 +45,71 @@ class Reservation:
     documents: int
     tokens: int
 
+    @property
+    def searches(self) -> int:
+        """Searches that the request is expected to be billed as, where those are billed."""
+        return math.ceil(self.documents / _SEARCH)
+
 
 class Spend:
-    """The run's account. A reservation's fate is one of ``settle``, ``lose`` (perhaps billed) and ``release``.
+    """The run's account. A reservation's fate is one of ``settle``, ``lose`` (possibly billed) and ``release``.
 
-    Bills can exceed what the documented formula predicts: by hidden tokens per document, or in proportion. So a
-    reservation assumes the worst of each that any bill has shown. The cap holds as long as no bill is worse than
-    all before it; with a cap, the first requests therefore go one at a time (``blind``).
+    A reservation assumes the worst of what any bill has shown. The cap holds as long as no bill is worse than all
+    before it; with a cap, the first requests therefore go one at a time (``blind``).
 
     Args:
-        price: the price of a token, None when unknown.
-        max_cost: the cap in the price's currency.
-        max_tokens: the cap in tokens.
-        spent_tokens: tokens this run has taken already, in earlier processes.
-        lost_tokens: those of them that may have been billed for nothing.
-        ratio: the most billed so far, as a multiple of the prediction; None before any bill.
-        hidden: the most tokens so far that a document was billed beyond the prediction.
+        price: the price, None when unknown.
+        budget: the caps.
+        before: what earlier processes of the run have taken.
     """
 
-    def __init__(
-        self,
-        price: Price | None,
-        *,
-        max_cost: float | None = None,
-        max_tokens: int | None = None,
-        spent_tokens: int = 0,
-        lost_tokens: int = 0,
-        ratio: float | None = None,
-        hidden: float | None = None,
-    ) -> None:
+    def __init__(self, price: Price | None, budget: Budget = Budget(), before: Before = Before()) -> None:
         self.price = price
-        self.max_cost = max_cost
-        self.max_tokens = max_tokens
-        self._spent = spent_tokens
-        self._unbilled = [0, 0]  # predicted tokens and documents of answers that named no usage
-        self.lost_tokens = lost_tokens
+        self.budget = budget
+        self._tokens = Quantity(before.tokens, ratio=_FIRST_RATIO, hidden=_FIRST_HIDDEN)
+        self._searches = Quantity(before.searches, ratio=1.0, hidden=_FIRST_HIDDEN_SEARCHES)
+        self._requests = before.requests
         self.predicted_tokens = 0
         self.billed_tokens = 0
         self.billed_documents = 0
         self._reserved = 0
         self._open: set[Reservation] = set()
-        self._seen = self._answered = ratio is not None
-        self._ratio = ratio if ratio is not None else _FIRST_RATIO
-        self._hidden = hidden if hidden is not None else _FIRST_HIDDEN
+        self._answered = self._tokens.seen
 
     @property
     def tokens(self) -> int:
-        """Tokens spent; answers without usage count as predicted, or as the worst of others' bills."""
-        predicted, documents = self._unbilled
-        return self._spent + (self._worst(predicted, documents) if self._seen else predicted)
+        """Tokens spent: billed, or possibly billed; answers without usage count as predicted, or by others' bills."""
+        return self._tokens.spent
+
+    @property
+    def bound(self) -> int:
+        """The most tokens that can have been billed so far, as far as bills tell: what a cap is held against."""
+        return self._tokens.bound
+
+    @property
+    def possible_tokens(self) -> int:
+        """Those of them that may have been billed without a result."""
+        return self._tokens.possible
+
+    @property
+    def searches(self) -> int:
+        """Searches spent, where the price is per search."""
+        return self._searches.spent if self._per_search else 0
+
+    @property
+    def requests(self) -> int:
+        """Requests that were answered, or may have been billed."""
+        return self._requests
 
     @property
     def capped(self) -> bool:
-        """Whether there is a cap at all."""
-        return self.max_cost is not None or self.max_tokens is not None
+        """Whether there is a cap that tokens count against."""
+        return self.budget.tokens is not None or (self.budget.cost is not None and not self._per_search)
 
     @property
     def blind(self) -> bool:
         """Whether there is a cap and no answer has shown yet what requests really cost."""
-        return self.capped and not self._answered
+        return self._limited and not self._answered
 
     @property
     def in_flight(self) -> int:
@@ -87,46 +118,58 @@ class Spend:
 
     @property
     def cost(self) -> float | None:
-        """What the run has cost so far, None without a price."""
-        return None if self.price is None else self.price.cost(self.tokens)
+        """What the run has cost so far, what was possibly billed included; None without a price."""
+        return self._cost(self.tokens, self.searches)
+
+    @property
+    def possible_cost(self) -> float | None:
+        """The part of it that may have been billed without a result."""
+        return self._cost(self.possible_tokens, self._searches.possible if self._per_search else 0)
 
     def fits(self, predicted: int, documents: int) -> bool:
-        """Whether a request may be sent now without risk of passing the cap."""
-        return self._problem(self._worst(predicted, documents)) is None
+        """Whether a request may be sent now without risk of passing a cap."""
+        return self._problem(self._reservation(predicted, documents)) is None
 
     def reserve(self, predicted: int, documents: int) -> Reservation:
         """Set aside what a request may cost.
 
         Raises:
-            BudgetReachedError: it could pass the cap.
+            BudgetReachedError: it could pass a cap.
         """
-        worst = self._worst(predicted, documents)
-        if problem := self._problem(worst):
+        reservation = self._reservation(predicted, documents)
+        if problem := self._problem(reservation):
             raise BudgetReachedError(problem)
-        reservation = Reservation(predicted, documents, worst)
         self._open.add(reservation)
-        self._reserved += worst
+        self._reserved += reservation.tokens
         return reservation
 
-    def settle(self, reservation: Reservation, billed: int | None, *, exact: bool = True) -> None:
+    def settle(
+        self, reservation: Reservation, billed: int | None, *, searches: int | None = None, exact: bool = True
+    ) -> None:
         """Replace a reservation by the bill.
 
         Args:
             reservation: from ``reserve``.
             billed: tokens billed; None where the API named none.
+            searches: searches billed; None where the API named none.
             exact: whether the prediction was a count, as opposed to an upper bound; only counts tell a drift.
         """
         self.release(reservation)
         predicted, documents = reservation.predicted, reservation.documents
         self._answered = True
-        if billed is None:
-            self._unbilled[0] += predicted
-            self._unbilled[1] += documents
-            return
-        self._spent += billed
-        self._learn(billed / max(predicted, 1), (billed - predicted) / max(documents, 1))
-        if exact:
+        self._requests += 1
+        self._searches.bill(reservation.searches, documents, searches)
+        if self._tokens.bill(predicted, documents, billed):
+            self._reserve_anew()
+        if exact and billed is not None:
             self.compare(predicted, billed, documents)
+
+    def settle_probe(self, reservation: Reservation, billed: int) -> None:
+        """Replace a probe's reservation by its bill, which tells nothing of other requests: it was hardly predicted."""
+        self.release(reservation)
+        self._requests += 1
+        self._tokens.billed += billed
+        self._searches.billed += reservation.searches
 
     def compare(self, predicted: int, billed: int, documents: int) -> None:
         """Learn how a bill differs from an exact count of the same request."""
@@ -137,8 +180,9 @@ class Spend:
     def lose(self, reservation: Reservation) -> None:
         """Count a reservation as spent: the request may have been billed, and gave nothing."""
         self.release(reservation)
-        self._spent += reservation.tokens
-        self.lost_tokens += reservation.tokens
+        self._requests += 1
+        self._tokens.lose(reservation.predicted, reservation.documents)
+        self._searches.lose(reservation.searches, reservation.documents)
 
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back: the request was rejected."""
@@ -156,36 +200,60 @@ class Spend:
         excess = self.billed_tokens - self.predicted_tokens
         return excess / self.billed_documents if self.billed_documents else 0.0
 
-    def _worst(self, predicted: int, documents: int) -> int:
-        """The most a request may be billed, by the worst bills so far."""
-        return math.ceil(
-            max(predicted * max(1.0, self._ratio), predicted + documents * max(0.0, self._hidden))
-        )
+    @property
+    def _per_search(self) -> bool:
+        return self.price is not None and self.price.search is not None
 
-    def _learn(self, ratio: float, hidden: float) -> None:
-        if self._seen and ratio <= self._ratio and hidden <= self._hidden:
-            return
-        self._ratio = max(self._ratio, ratio) if self._seen else ratio
-        self._hidden = max(self._hidden, hidden) if self._seen else hidden
-        self._seen = True
+    @property
+    def _limited(self) -> bool:
+        return self.budget.cost is not None or self.budget.tokens is not None
+
+    def _reservation(self, predicted: int, documents: int) -> Reservation:
+        return Reservation(predicted, documents, self._tokens.worst(predicted, documents))
+
+    def _reserve_anew(self) -> None:
+        """A bill was worse than all before it: so may those be that are in flight."""
         for other in self._open:
-            worst = self._worst(other.predicted, other.documents)
-            self._reserved += worst - other.tokens
-            other.tokens = worst
+            other.tokens = self._tokens.worst(other.predicted, other.documents)
+        self._reserved = sum(other.tokens for other in self._open)
 
-    def _problem(self, more: int) -> str | None:
-        total = self.tokens + self._reserved + more
-        flight = f", {self._reserved:,} may be in flight" if self._reserved else ""
-        if self.max_tokens is not None and total > self.max_tokens:
-            return (
-                f"budget.max_tokens: {self.max_tokens:,} could be passed: {self.tokens:,} tokens are spent{flight}, "
-                f"the next request may take {more:,}"
+    def _cost(self, tokens: int, searches: int) -> float | None:
+        return None if self.price is None else self.price.cost(tokens, searches=searches)
+
+    def _reserved_searches(self, *more: Reservation) -> int:
+        return sum(self._searches.worst(one.searches, one.documents) for one in [*self._open, *more])
+
+    def _problem(self, more: Reservation) -> str | None:
+        return next(self._problems(more), None)
+
+    def _problems(self, more: Reservation) -> Iterator[str]:
+        most, spent, reserved = self.budget, self.bound, self._reserved
+        if most.requests is not None and self._requests + len(self._open) >= most.requests:
+            yield (
+                f"budget.max_requests: {most.requests:,} could be passed: {self._requests:,} requests were answered or "
+                f"possibly billed, {len(self._open):,} are in flight"
             )
-        price = self.price
-        if self.max_cost is not None and price is not None and price.cost(total) > self.max_cost:
-            return (
-                f"budget.max_cost: {self.max_cost:g} {price.currency} could be passed: {price.cost(self.tokens):.4f} "
-                f"is spent{flight and f', {price.cost(self._reserved):.4f} may be in flight'}, the next request may "
-                f"cost {price.cost(more):.4f}"
+        if most.tokens is not None and spent + reserved + more.tokens > most.tokens:
+            flight = f", {reserved:,} may be in flight" if reserved else ""
+            yield (
+                f"budget.max_tokens: {most.tokens:,} could be passed: {spent:,} tokens are spent{flight}, "
+                f"the next request may take {more.tokens:,}"
             )
-        return None
+        if most.cost is not None and self.price is not None:
+            yield from self._too_dear(self.price, most.cost, more)
+
+    def _too_dear(self, price: Price, most: float, more: Reservation) -> Iterator[str]:
+        searches = self._searches.bound if self._per_search else 0
+        flight = self._reserved_searches() if self._per_search else 0
+        after = self._reserved_searches(more) if self._per_search else 0
+        if price.cost(self._tokens.bound + self._reserved + more.tokens, searches=searches + after) <= most:
+            return
+        spent, reserved = (
+            price.cost(self._tokens.bound, searches=searches),
+            price.cost(self._reserved, searches=flight),
+        )
+        yield (
+            f"budget.max_cost: {most:g} {price.currency} could be passed: {spent:.4f} is spent"
+            f"{f', {reserved:.4f} may be in flight' if reserved else ''}, the next request may cost "
+            f"{price.cost(more.tokens, searches=after - flight):.4f}"
+        )

@@ -1,7 +1,7 @@
 """Cohere's format, which many speak: ``POST /v2/rerank``, ``/v1/rerank`` or ``/rerank``.
 
 Cohere, Jina, vLLM, Infinity, SiliconFlow, Xinference and LiteLLM take the same request, but for a field or two, and
-differ in where they put the tokens billed.
+differ in where they put the tokens billed. Cohere itself bills searches, and tells no tokens.
 
 Source: docs.cohere.com, "Rerank API (v2)"; jina.ai, "Reranker API"; docs.vllm.ai, "Re-rank API"; the servers' OpenAPI.
 """
@@ -13,13 +13,6 @@ from typing import Any
 from batchrank.records import Answer, Request
 from batchrank.wire import results
 from batchrank.wire.content import encoded, instruct, texts
-
-_BILLED = (
-    ("usage", "total_tokens"),
-    ("meta", "billed_units", "input_tokens"),
-    ("meta", "tokens", "input_tokens"),
-)
-"""Where the tokens billed may stand. Cohere itself bills searches, and tells no tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +35,4 @@ class Cohere:
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""
-        fields = results.mapping(data)
-        return Answer(
-            results.values(fields.get("results"), documents),
-            results.first_tokens(fields, _BILLED),
-            str(fields.get("id") or ""),
-        )
+        return results.answer(data, documents)

@@ -19,9 +19,4 @@ class DashScope:
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""
-        fields = results.mapping(data)
-        return Answer(
-            results.values(fields.get("results"), documents),
-            results.tokens(fields.get("usage")),
-            str(fields.get("id") or fields.get("request_id") or ""),
-        )
+        return results.answer(data, documents)

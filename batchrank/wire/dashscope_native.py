@@ -28,13 +28,7 @@ class DashScopeNative:
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""
-        fields = results.mapping(data)
-        output = results.mapping(fields.get("output"), "output")
-        return Answer(
-            results.values(output.get("results"), documents),
-            results.tokens(fields.get("usage")),
-            str(fields.get("request_id") or ""),
-        )
+        return results.answer(data, documents, place=("output", "results"))
 
 
 def _items(items: Sequence[Content]) -> list[Any]:

@@ -24,9 +24,4 @@ class Nim:
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""
-        fields = results.mapping(data)
-        return Answer(
-            results.values(fields.get("rankings"), documents, score="logit"),
-            results.tokens(fields.get("usage")),
-            str(fields.get("id") or ""),
-        )
+        return results.answer(data, documents, place=("rankings",), score="logit")

@@ -1,5 +1,10 @@
-"""What all wire formats share: lists of index and score, usage, and the three shapes of an error."""
+"""What all wire formats share in reading an answer: scores, tokens billed and the request's id, wherever they stand.
 
+Gateways of many kinds put their own wrapping around an answer, so each format is read where its documents say first,
+and elsewhere only when nothing is there. What is never taken lightly is the scores: each document exactly once.
+"""
+
+import math
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
@@ -7,27 +12,69 @@ from typing import Any
 import numpy as np
 
 from batchrank.errors import MalformedAnswerError
-from batchrank.records import Floats
+from batchrank.records import Answer, Floats
 
-_MESSAGE_LIMIT = 500
-_FINE = ("0", "200")
+_LISTS = ("results", "data", "rankings")
+_WRAPPERS = ("output", "data", "result")
+"""Objects that gateways put the list in."""
+_SCORES = ("relevance_score", "score", "logit")
+_MOST_TOKENS = 2**30
+"""More tokens than any request can have: a token is a byte at least, and no API takes a body of 1 GiB."""
+_DIGITS = 10
+_ID_LIMIT = 500
 
 
-def mapping(data: object, what: str = "answer") -> dict[str, Any]:
-    """The value as a mapping.
+def answer(
+    data: object, documents: int, *, place: Sequence[str] = ("results",), score: str = "relevance_score"
+) -> Answer:
+    """An answer to a request of so many documents.
+
+    Args:
+        data: the decoded body.
+        documents: how many were sent.
+        place: the keys that lead to the list of results where the format is kept to.
+        score: the format's own key for a score.
 
     Raises:
-        MalformedAnswerError: it is something else.
+        MalformedAnswerError: it does not score each document exactly once.
     """
+    found = data
+    for name in place:
+        found = found.get(name) if isinstance(found, dict) else None
+    if not isinstance(found, list) or (documents and not found):
+        found = _elsewhere(data, found)
+    scores = values(found, documents, score=score)
     if not isinstance(data, dict):
-        raise MalformedAnswerError(f"the {what} is {_kind(data)}, not an object")
-    return data
+        return Answer(scores)
+    request_id = str(data.get("request_id") or data.get("id") or "")[:_ID_LIMIT]
+    return Answer(scores, tokens(data), request_id, searches(data))
+
+
+def _elsewhere(data: object, found: object) -> object:
+    """The only list of results in an answer that has none where it should be; else what is there, for the message.
+
+    A list of bare scores is no list of results: nothing says whose they are.
+    """
+    if isinstance(data, list):
+        return data
+    if not isinstance(data, dict):
+        raise MalformedAnswerError(f"the answer is {_kind(data)}, without results")
+    inner = [data[name] for name in _WRAPPERS if isinstance(data.get(name), dict)]
+    lists = [place[name] for place in (data, *inner) for name in _LISTS if isinstance(place.get(name), list)]
+    filled = [some for some in lists if some]
+    return filled[0] if len(filled) == 1 else found
 
 
 def values(
     results: object, documents: int, *, index: str = "index", score: str = "relevance_score"
 ) -> Floats:
     """Scores in request order, from a list of objects in any order.
+
+    Args:
+        results: the list.
+        documents: how many results it must have.
+        index: the key for a document's place in the request.
+        score: the key for its score; where no result has it, another usual one does.
 
     Raises:
         MalformedAnswerError: an index is missing, repeated or out of range, or a score isn't a finite number.
@@ -36,6 +83,8 @@ def values(
         raise MalformedAnswerError(f"the results are {_kind(results)}, not a list")
     if len(results) != documents:
         raise MalformedAnswerError(f"{len(results)} results for {documents} documents")
+    if documents and isinstance(results[0], dict) and score not in results[0]:
+        score = _other_score(results, score)
     try:
         places = list(map(itemgetter(index), results))
         scores = list(map(itemgetter(score), results))
@@ -60,49 +109,66 @@ def values(
     return result
 
 
-def tokens(usage: object, key: str = "total_tokens") -> int | None:
-    """The tokens billed, or None where the usage is missing or impossible."""
-    count = usage.get(key) if isinstance(usage, dict) else None
-    return count if type(count) is int and 0 <= count < 2**53 else None
+def _other_score(results: list[Any], score: str) -> str:
+    """The one key for a score that all the results have and none has besides; the format's own if there is no such."""
+    known = {name for result in results if isinstance(result, dict) for name in _SCORES if name in result}
+    return known.pop() if len(known) == 1 else score
 
 
-def first_tokens(data: object, paths: Sequence[Sequence[str]]) -> int | None:
-    """The tokens billed at the first of these paths that leads to a possible count; None where none does."""
-    for *path, key in paths:
-        place = data
-        for name in path:
-            place = place.get(name) if isinstance(place, dict) else None
-        if (count := tokens(place, key)) is not None:
-            return count
-    return None
+def tokens(data: dict[str, Any]) -> int | None:
+    """The tokens billed, wherever servers and gateways put them; None where they are missing or impossible.
 
-
-def error(data: object) -> tuple[str, str, str] | None:
-    """Code, message and request id of an error in any of its shapes; None when the value isn't an error.
-
-    1. ``{"code", "message", "request_id"}``, also inside an HTTP 200 (where an empty code, 0 or 200 is no error);
-    2. ``{"error": {"code" | "type", "message"}}`` or ``{"error": "text", "error_type"}``;
-    3. ``{"message"}`` or ``{"detail"}`` alone.
+    In order, the first that is possible:
+    1. ``usage``, then ``output.usage``: ``total_tokens``, or ``prompt_tokens`` or ``input_tokens`` alone;
+    2. ``meta.billed_units``: ``total_tokens`` or ``input_tokens``;
+    3. ``meta.tokens``: ``total_tokens``, or ``input_tokens`` and ``output_tokens`` together.
+    Zero is impossible too: every document has a text.
     """
-    if not isinstance(data, dict):
+    usage = data.get("usage")
+    if isinstance(usage, dict) and (total := _count(usage.get("total_tokens"))):
+        return total
+    output, meta = _inside(data, "output"), _inside(data, "meta")
+    billed, counted = _inside(meta, "billed_units"), _inside(meta, "tokens")
+    both = (_count(counted.get("input_tokens")) or 0) + (_count(counted.get("output_tokens")) or 0)
+    return next(
+        (
+            count
+            for count in (
+                *_counts(_inside(data, "usage")),
+                *_counts(_inside(output, "usage")),
+                *_counts(billed),
+                _count(counted.get("total_tokens")),
+                both,
+            )
+            if count
+        ),
+        None,
+    )
+
+
+def searches(data: dict[str, Any]) -> int | None:
+    """The searches billed, which is what Cohere charges for: ``meta.billed_units.search_units``; None if not told."""
+    if "meta" not in data:
         return None
-    request_id = _text(data.get("request_id") or data.get("id"))
-    nested = data.get("error")
-    if isinstance(nested, dict):
-        code = nested.get("code") or nested.get("type")
-        return _text(code), _text(nested.get("message")), request_id or _text(nested.get("request_id"))
-    if isinstance(nested, str):
-        return _text(data.get("error_type")), _text(nested), request_id
-    if data.get("code") and str(data["code"]) not in _FINE:
-        return _text(data["code"]), _text(data.get("message")), request_id
-    if not {"results", "output", "data"} & data.keys():
-        message = data.get("message") or data.get("detail")
-        return ("", _text(message), request_id) if message else None
-    return None
+    return _count(_inside(_inside(data, "meta"), "billed_units").get("search_units")) or None
 
 
-def _text(value: object) -> str:
-    return "" if value is None else str(value)[:_MESSAGE_LIMIT]
+def _counts(usage: dict[str, Any]) -> tuple[int | None, ...]:
+    return tuple(_count(usage.get(name)) for name in ("total_tokens", "prompt_tokens", "input_tokens"))
+
+
+def _inside(data: dict[str, Any], name: str) -> dict[str, Any]:
+    value = data.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: object) -> int | None:
+    """A whole number, also as a float or in digits; None for anything else, or one that no request can have."""
+    if isinstance(value, str) and len(value) <= _DIGITS and value.isascii() and value.isdigit():
+        value = int(value)
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= _MOST_TOKENS else None
 
 
 def _kind(value: object) -> str:

@@ -19,4 +19,4 @@ class Tei:
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""
-        return Answer(results.values(data, documents, score="score"))
+        return results.answer(data, documents, place=(), score="score")

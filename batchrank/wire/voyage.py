@@ -19,5 +19,4 @@ class Voyage:
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""
-        fields = results.mapping(data)
-        return Answer(results.values(fields.get("data"), documents), results.tokens(fields.get("usage")))
+        return results.answer(data, documents, place=("data",))

@@ -1,0 +1,134 @@
+"""Finds out whether the endpoint works when nothing else tells, by a tiny request that is known to be good.
+
+Without it a few bad queries could not be told from an outage once nothing but them is left to ask, as ordered output
+admits no others then. While the endpoint is down, requests that failed wait here and only the probe is sent: an outage
+costs a few tiny requests, and ends for all at once.
+"""
+
+import random
+import secrets
+from collections.abc import Callable
+
+import anyio
+
+from batchrank.errors import QuotaError, RunStoppedError
+from batchrank.records import Answer, Rejection
+from batchrank.retry import Action, advice, classify, resets
+from batchrank.send.exchange import Exchange, Outgoing
+from batchrank.send.outage import OutageDetector
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
+"""Seconds between two probes: few at first, as most outages are over in a moment; never many, as all wait for them."""
+_REFUSALS, _FIRST_REFUSALS = 4, 2
+"""Probes refused in a row before the run is called off: over some seven seconds, so that a rolling deploy doesn't
+look like a revoked key; fewer where the endpoint has never taken a request, as then something is plainly wrong."""
+_SYNTHETIC = ("copy a file", "Copy a file from one folder to another.")
+_REJECTED = (Action.REJECT, Action.REFUSE, Action.SPLIT, Action.ACCESS)
+
+
+class Prober:
+    """Asks one tiny request at a time, however many wait to know.
+
+    Attributes:
+        good: a query and a document that the endpoint has scored; None: a harmless pair of our own.
+
+    Args:
+        exchange: sends requests.
+        outage: what is known of the endpoint.
+        encode: the body of a request for one document.
+        wire: the wire format, whose words tell what a rejection means.
+        max_delay: the longest pause that the API may ask for, seconds.
+        rng: where the jitter comes from.
+    """
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        outage: OutageDetector,
+        *,
+        encode: Callable[[str, str], bytes],
+        wire: str,
+        max_delay: float,
+        rng: random.Random,
+    ) -> None:
+        self.good: tuple[str, str] | None = None
+        self._exchange = exchange
+        self._outage = outage
+        self._encode = encode
+        self._wire = wire
+        self._max_delay = max_delay
+        self._rng = rng
+        self._asking = anyio.Lock()
+        self._failed_at = self._next_at = float("-inf")
+        self._pause = _FIRST_PAUSE
+        self._refusals = 0
+        self._hopeless: RunStoppedError | QuotaError | None = None
+
+    async def verify(self, since: float, why: Rejection, where: Callable[[], str]) -> bool:
+        """Wait until something has succeeded since a moment.
+
+        Args:
+            since: when an attempt began that failed.
+            why: what came back of it.
+            where: tells which request that was.
+
+        Returns:
+            Whether the endpoint worked all the time, so that the failure was the request's own.
+
+        Raises:
+            RunStoppedError: the endpoint refuses even a harmless request.
+            StoppedError: nothing has succeeded for too long, or the run has to stop.
+        """
+        self._postpone(why)
+        while not self._outage.works(since):
+            async with self._asking:
+                if self._hopeless is not None:
+                    raise self._hopeless
+                await self._rest(since)
+                if not self._outage.works(since):
+                    await self._probe(why, where)
+        return self._failed_at < since
+
+    async def _rest(self, since: float) -> None:
+        """Wait until the next probe is due, or something succeeds."""
+        with anyio.move_on_after(self._next_at - anyio.current_time()):
+            while not self._outage.works(since):
+                await self._exchange.settled()
+
+    async def _probe(self, why: Rejection, where: Callable[[], str]) -> None:
+        body = self._encode(*(self.good or _SYNTHETIC))
+        # A token is a byte at least. Each probe has a key of its own, as each is billed.
+        key = secrets.token_bytes(16)
+        request = Outgoing(key, body, 1, len(body), (-1, 0, 0), exact=False, purpose="probe")
+        outcome = await self._exchange.send(request)
+        now = anyio.current_time()
+        if isinstance(outcome, Answer):
+            self._pause, self._refusals = _FIRST_PAUSE, 0
+            return
+        self._failed_at = now
+        self._next_at = now + self._pause * self._rng.uniform(0.8, 1)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._postpone(outcome)
+        self._judge(outcome, why, where)
+        self._outage.failed(now, outcome)
+
+    def _postpone(self, why: Rejection) -> None:
+        """Honour a wish to be left alone for a while."""
+        if why.retry_after is not None:
+            self._next_at = max(self._next_at, anyio.current_time() + min(why.retry_after, self._max_delay))
+
+    def _judge(self, outcome: Rejection, why: Rejection, where: Callable[[], str]) -> None:
+        """Call the run off where an answer means that no request can succeed."""
+        action, accepted = classify(outcome, self._wire), self._outage.accepted
+        refused = action in _REJECTED or (outcome.code == "malformed" and not accepted)
+        self._refusals = self._refusals + 1 if refused else 0
+        if action is Action.STOP or self._refusals >= (_REFUSALS if accepted else _FIRST_REFUSALS):
+            before = "refuses what it took before" if accepted else "has taken no request so far"
+            self._hopeless = RunStoppedError(
+                f"the API {before}: {where()}: {why}; a harmless request of one document: {outcome}. "
+                f"{advice(outcome, self._wire)}"
+            )
+        elif action is Action.WAIT:
+            self._hopeless = QuotaError(f"the quota is used up until {resets(outcome) or 'later'}: {outcome}")
+        if self._hopeless is not None:
+            raise self._hopeless
