@@ -136,6 +136,7 @@ class QueryShards:
         if self._sizing.fit(few):
             return split(few)
         self._check_each(documents)
+        self._sizing.count()  # bounds would pack differently, depending on which documents happen to be counted
         weights, budget = self._weights()
         return pack(documents, weights, budget, self.limit, self._query.id)
 
