@@ -161,10 +161,10 @@ async def test_a_run_with_a_prompt_and_fields(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "in.jsonl", data)
     async with serving() as server:
         own = {"url": server.url, "body": {"user": "night"}, "template": {"document": "D: {document}"}}
-        shared: dict[str, Any] = {"endpoint": own, "limits": {"documents": 100}}
+        common: dict[str, Any] = {"endpoint": own, "limits": {"documents": 100}}
         model = "model={base: vllm, name: m}"
-        job = make_job(tmp_path, path, model, **shared)
-        job_texts = make_job(tmp_path, path, model, out="texts", output={"format": "rank_llm"}, **shared)
+        job = make_job(tmp_path, path, model, **common)
+        job_texts = make_job(tmp_path, path, model, out="texts", output={"format": "rank_llm"}, **common)
         report, texts = await run(job), await run(job_texts)
     assert report.exit_code == texts.exit_code == 0 and not failed(job)
     assert all(body["user"] == "night" for body in server.bodies)
