@@ -2,13 +2,15 @@
 
 import difflib
 import math
+import re
 import tomllib
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Annotated, Literal, TypeAlias
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from batchrank.errors import JobError, UnknownModelError
 from batchrank.records import Kind
@@ -62,6 +64,7 @@ class Vendor(_Frozen):
         workspace_host: the pattern of a workspace's own host.
         workspace_regions: what ``{region}`` in it stands for, by region.
         paths: by wire format.
+        workspace_paths: the same on a workspace's own host, where that differs.
     """
 
     api_key_env: str | None = None
@@ -70,6 +73,7 @@ class Vendor(_Frozen):
     workspace_host: str | None = None
     workspace_regions: dict[str, str] = {}
     paths: dict[str, str]
+    workspace_paths: dict[str, str] = {}
 
     def url(self, wire: str, region: str | None, workspace: str | None = None) -> str:
         """The endpoint's address for a wire format in a region.
@@ -89,7 +93,66 @@ class Vendor(_Frozen):
         if self.workspace_host is None:
             raise JobError("endpoint.region: this vendor has no workspaces")
         host = self.workspace_host.format(workspace=workspace, region=self.workspace_regions[name])
-        return host + self.paths[wire]
+        return host + self.workspace_paths.get(wire, self.paths[wire])
+
+    def other_url(self, wire: str, url: str) -> str | None:
+        """The same host's address by the path that the vendor's other kind of host has; None where there is none.
+
+        Which kind of host has which path is documented, and reported to be otherwise: the server has the last word.
+        """
+        paths = (self.paths.get(wire), self.workspace_paths.get(wire))
+        parts = urlsplit(url)
+        if None in paths or parts.path not in paths:
+            return None
+        (other,) = {path for path in paths if path} - {parts.path}
+        return parts._replace(path=other).geturl()
+
+
+PLACEHOLDER = re.compile(r"\{[a-z_]+\}")
+_INSTRUCT = "{instruct}"
+
+
+class Template(_Frozen):
+    """The model's own prompt around a query and around each document, for a server that puts none there itself.
+
+    Placeholders are replaced, nothing else: braces in a query or a document mean nothing.
+
+    Attributes:
+        query: the prompt with ``{query}``, and ``{instruct}`` where the instruct belongs.
+        document: the prompt with ``{document}``.
+    """
+
+    query: str = "{query}"
+    document: str = "{document}"
+
+    @field_validator("query", "document")
+    @classmethod
+    def _placeholders(cls, value: str, info: ValidationInfo) -> str:
+        own = f"{{{info.field_name}}}"
+        found = PLACEHOLDER.findall(value)
+        if found.count(own) != 1:
+            raise ValueError(f"{own} must stand in it once, where the {info.field_name}'s text belongs")
+        if unknown := set(found) - {own, _INSTRUCT}:
+            raise ValueError(f"{min(unknown)} is no placeholder here; known: {own}, {_INSTRUCT}")
+        return value
+
+    @property
+    def instructs(self) -> bool:
+        """Whether the instruct is part of the prompt, instead of a field of the request."""
+        return _INSTRUCT in self.query + self.document
+
+    def around_query(self, instruct: str | None) -> tuple[str, str]:
+        """What stands before and after a query."""
+        return self._around(self.query, "{query}", instruct)
+
+    def around_document(self, instruct: str | None) -> tuple[str, str]:
+        """What stands before and after a document."""
+        return self._around(self.document, "{document}", instruct)
+
+    @staticmethod
+    def _around(prompt: str, placeholder: str, instruct: str | None) -> tuple[str, str]:
+        before, _, after = prompt.partition(placeholder)
+        return before.replace(_INSTRUCT, instruct or ""), after.replace(_INSTRUCT, instruct or "")
 
 
 class Vision(_Frozen):
@@ -123,6 +186,7 @@ class Card(_Frozen):
         media: most images and videos in one request, for a model that takes them.
         query_kinds: what a query may be.
         item_tokens: tokens after which the API silently cuts a query or a document.
+        item_characters: characters after which it refuses one outright.
         request_tokens: most tokens in one request, as query tokens x documents + document tokens.
         body_bytes: largest request body in bytes.
         rpm: requests a minute allowed per account, infinite for no quota.
@@ -130,6 +194,9 @@ class Card(_Frozen):
         parameters: optional request parameters that the model accepts.
         scores: whether scores of different requests can be compared.
         prices: by region.
+        regions: where the model is served; empty where it is served in all of the vendor's.
+        template: the prompt that the model was trained with, for a server that puts none around what it is sent.
+        instruct: the instruct that fills such a prompt where a job gives none.
         vision: what images and videos may be, for a model that takes them.
     """
 
@@ -140,6 +207,7 @@ class Card(_Frozen):
     media: dict[Kind, _Positive] = {}
     query_kinds: tuple[Kind, ...] = ("text",)
     item_tokens: _Positive = UNLIMITED
+    item_characters: _Positive = UNLIMITED
     request_tokens: _Positive = UNLIMITED
     body_bytes: Annotated[int, Field(ge=1024)] = _BODY_BYTES
     rpm: Annotated[float, Field(gt=0)] = math.inf
@@ -147,6 +215,9 @@ class Card(_Frozen):
     parameters: tuple[Parameter, ...] = ()
     scores: Literal["absolute", "relative", "unknown"] = "unknown"
     prices: dict[str, Price] = {}
+    regions: tuple[str, ...] = ()
+    template: Template | None = None
+    instruct: Annotated[str, Field(min_length=1)] | None = None
     vision: Vision | None = None
     source: str = ""
 
@@ -154,6 +225,12 @@ class Card(_Frozen):
     def counts(self) -> dict[Kind, int]:
         """Most documents of each kind in one request; a kind that is missing isn't accepted."""
         return {**self.media, "text": self.documents}
+
+    @property
+    def item_limits(self) -> str:
+        """What is not read of an item, or makes it be refused, in words."""
+        limits = {"tokens": self.item_tokens, "characters": self.item_characters}
+        return " or ".join(f"{most:,} {unit}" for unit, most in limits.items() if most < UNLIMITED)
 
     def price(self, region: str | None) -> Price | None:
         """The price in a region (None: the vendor's default one); None when the card knows no price there."""

@@ -207,7 +207,9 @@ def advice(rejection: Rejection, wire: str = "") -> str:
         return f"Wait for the quota to come back ({resets(rejection)}), {again}"
     if action is Action.STOP or status == 429:
         return f"Settle the account's bill or quota with the vendor, {again}"
-    if status in (401, 407, 498):
+    if status == 407:
+        return f"Correct endpoint.proxy, or the environment's proxy, {again}"
+    if status in (401, 498):
         return f"Correct the key that endpoint.api_key_env or endpoint.api_key_file names, {again}"
     if status == 403:
         return f"Have the vendor give this key access to the model, {again}"

@@ -1,5 +1,6 @@
 """Every async test runs in virtual time, unless it is marked ``real_clock``."""
 
+import os
 from typing import Any
 
 import pytest
@@ -7,6 +8,9 @@ from virtual_time import VirtualTimeLoop
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE"):
+        os.environ.pop(name, None)  # servers on loopback would be asked through it
+        os.environ.pop(name.lower(), None)
     config.addinivalue_line(
         "markers", "real_clock: runs on the system's clock and event loop, not in virtual time"
     )

@@ -16,7 +16,8 @@ def test_cards_hang_together(name: str) -> None:
     home = vendor(own.vendor)
     assert own.source and own.wire in CODECS and own.wire in home.paths
     assert home.default_region in home.hosts or not home.hosts
-    assert set(own.prices) <= set(home.hosts)
+    assert set(own.prices) <= set(home.hosts) and set(own.regions) <= set(home.hosts)
+    assert own.template is None or not own.template.instructs or own.instruct
     assert (own.vision is not None) == bool(own.media)
     assert bool(home.api_key_env) == bool(home.hosts)
     assert ("fps" in own.parameters) == ("video" in own.counts)
@@ -73,7 +74,7 @@ def test_servers_of_one_s_own_have_no_quota_price_or_key() -> None:
             "qwen3-rerank",
             "singapore",
             "ws-1",
-            "https://ws-1.ap-southeast-1.maas.aliyuncs.com/compatible-api/v1/reranks",
+            "https://ws-1.ap-southeast-1.maas.aliyuncs.com/compatible-mode/v1/reranks",
         ),
         ("rerank-v3.5", None, None, "https://api.cohere.com/v2/rerank"),
         ("rerank-2.5", None, None, "https://api.voyageai.com/v1/rerank"),

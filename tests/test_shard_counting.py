@@ -75,3 +75,13 @@ def test_counting_a_part_decides_as_counting_all_does(
         assert part.tokens(some) >= whole.tokens(some)
         assert part.fits(some) == whole.fits(some)
     assert part.sizes.tolist() == whole.sizes.tolist()
+
+
+def test_a_request_that_is_too_full_by_one_token_is_packed_by_exact_counts() -> None:
+    """Also where only the documents of that request were counted, and all of them: the rest must not stay bounded."""
+    limits = Limits(documents=5, request_tokens=100, item_tokens=25, body_bytes=1 << 20, headroom=0.02)
+    q = query(["x" * length for length in (73, 2, 1, 52, 1, 43, 1, 61, 1, 28)])
+    all_at_once = Thirds()
+    all_at_once.bytes_bound = False
+    part, whole = Sharder(limits, Thirds()).shards(q), Sharder(limits, all_at_once).shards(q)
+    assert [chunk.tolist() for chunk in part.chunks] == [chunk.tolist() for chunk in whole.chunks]

@@ -19,11 +19,10 @@ from batchrank.formats import detect
 from batchrank.gate import accepted
 from batchrank.job import Job
 from batchrank.ledger import Ledger
-from batchrank.pipeline.engine import sharder
+from batchrank.pipeline.engine import endpoint, places, sharder
 from batchrank.records import Answer, Rejection, Request
 from batchrank.retry import Action, advice, classify, slows
-from batchrank.send import Http
-from batchrank.wire import CODECS
+from batchrank.send.tls import tls_context
 
 _CONNECT = 10.0
 _TIGHT = 2**30
@@ -40,6 +39,9 @@ def check_job(job: Job, *, limit: int | None, ask: bool) -> Iterator[Finding]:
     yield Finding("job", "ok", f"{job.card.name} over the {job.wire} format, merge method {job.merge.method}")
     yield from _guarded("key", _key, job)
     yield from _guarded("tokens", _tokens, job)
+    if job.template is not None or job.endpoint.body:
+        yield from _guarded("request", _request, job)
+    yield from _guarded("rate", _rate, job)
     yield from _guarded("budget", _budget, job)
     yield from _guarded("output", _output, job)
     if job.gate is not None:
@@ -74,6 +76,26 @@ def _tokens(job: Job) -> Finding:
         return Finding("tokens", "ok", f"counted exactly ({counter.name})")
     text = "counted as bytes, an upper bound: requests will be less than full"
     return Finding("tokens", "note", f"{text}; pip install 'batchrank[qwen]' counts exactly")
+
+
+def _request(job: Job) -> Finding:
+    """What the job makes of every request besides the wire format's own."""
+    endpoint(job, job.url, None)
+    said = []
+    if job.template is not None:
+        instruct = f" (instruct: {job.said_instruct})" if job.template.instructs else ""
+        said.append(f"the model's own prompt goes around the query and each document{instruct}")
+    if job.endpoint.body:
+        said.append(f"{', '.join(job.endpoint.body)} added to every request")
+    return Finding("request", "ok", "; ".join(said))
+
+
+def _rate(job: Job) -> Finding:
+    most, wanted = places(job).most, job.rate.concurrency
+    if isinstance(wanted, int) and wanted > most:
+        text = f"this process may have {most:,} connections open, fewer than rate.concurrency: {wanted:,}"
+        return Finding("rate", "note", f"{text}; raise the limit of open files (ulimit -n)")
+    return Finding("rate", "ok", f"at most {most:,} requests in flight")
 
 
 def _budget(job: Job) -> Finding:
@@ -139,38 +161,47 @@ def _ledger(job: Job) -> Finding:
 async def _endpoint(job: Job, ask: bool) -> Finding:
     if job.emulated:
         return Finding("endpoint", "ok", "the emulator, inside the process")
-    parts = urlsplit(job.url)
+    proxy, own = job.proxy(), job.endpoint
+    parts = urlsplit(proxy or job.url)
     host, tls = parts.hostname or "", parts.scheme == "https"
     port = parts.port or (443 if tls else 80)
-    where = f"{host}:{port}"
+    where = f"the proxy {host}:{port}" if proxy else f"{host}:{port}"
+    context: ssl.SSLContext | None = None
+    if tls or job.url.startswith("https:") or own.ca_file or own.client_cert:
+        context = tls_context(ca_file=own.ca_file, client_cert=own.client_cert, client_key=own.client_key)
     try:
         with anyio.fail_after(_CONNECT):
-            if tls:
-                await (await anyio.connect_tcp(host, port, tls=True, tls_standard_compatible=False)).aclose()
+            if tls and context is not None:
+                secured = anyio.connect_tcp(host, port, ssl_context=context, tls_standard_compatible=False)
+                await (await secured).aclose()
             else:
                 await (await anyio.connect_tcp(host, port)).aclose()
     except TimeoutError:
         return Finding("endpoint", "fault", f"{where} did not answer within {_CONNECT:g} s; {_REACH}", 75)
     except ssl.SSLCertVerificationError as error:
-        text = f"{where}: its certificate can't be verified: {error.verify_message}; correct endpoint.url"
+        text = f"{where}: its certificate can't be verified: {error.verify_message}; {_TRUST}"
         return Finding("endpoint", "fault", text, 75)
     except OSError as error:
         return Finding("endpoint", "fault", f"{where} can't be reached: {error}; {_REACH}", 75)
     reached = f"{where} can be reached{' over TLS' if tls else ''}"
-    return await _asked(job, reached) if ask else Finding("endpoint", "ok", f"{reached}; nothing was asked")
+    if ask:
+        return await _asked(job, reached)
+    behind = f", {urlsplit(job.url).hostname} behind it was not tried (--ask does)" if proxy else ""
+    return Finding("endpoint", "ok", f"{reached}{behind}; nothing was asked")
 
 
-_REACH = "see that the network is up, and that endpoint.url and endpoint.region are right"
+_TRUST = "correct endpoint.url, or name its authority's certificate in endpoint.ca_file"
+_REACH = "see that the network is up, and that endpoint.url, endpoint.region and endpoint.proxy are right"
 
 
 async def _asked(job: Job, reached: str) -> Finding:
     """Send a request without documents: every API rejects it unbilled, but only once it has accepted the key."""
-    codec = CODECS[job.wire]
-    body = codec.body(Request(job.card.name, "check", [], job.instruct))
-    async with Http(
-        job.url, codec, key=job.api_key(), headers=job.endpoint.headers, timeout=job.endpoint.timeout
-    ) as http:
+    session, codec = endpoint(job, job.url, job.api_key())
+    body = codec.body(Request(job.card.name, "check", [], job.said_instruct))
+    async with session as http:
         outcome = await http.post(body, 0)
+    if http.notice is not None:
+        reached = f"{reached}; {http.notice}"
     return _told(job, reached, outcome)
 
 

@@ -111,8 +111,8 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     emulated = f" (by the emulator: {_real_price(run)})" if run.job.emulated else ""
     yield f"spent: {spend['tokens']:,} tokens{cost}{emulated}{saved}"
     if totals.truncated:
-        limit = f"{run.job.card.item_tokens:,} tokens"
-        yield f"truncated: the API cut {totals.truncated:,} documents at {limit}; see limits.long_documents"
+        longest = run.job.card.item_limits
+        yield f"truncated: {totals.truncated:,} texts of more than {longest} were cut; see limits.long_documents"
     if totals.failed or totals.refused:
         causes = ", ".join(f"{name} {count:,}" for name, count in sorted(totals.causes.items()))
         letters = "failed.partial.jsonl" if report.reason else "failed.jsonl"

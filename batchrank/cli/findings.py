@@ -7,10 +7,10 @@ from typing import Literal
 
 from batchrank.errors import InputError, QueryError
 from batchrank.job import Job
+from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.engine import sharder
 from batchrank.read import read
 from batchrank.records import Failure, Query
-from batchrank.shard import Sharder
 
 _FAILED_QUERIES = 3
 
@@ -40,48 +40,52 @@ class _Seen:
     documents: int = 0
     chunks: int = 0
     blank: int = 0
+    truncated: int = 0
     causes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, Failure] = field(default_factory=dict)
 
-    def take(self, item: Query | Failure, shards: Sharder) -> None:
-        failure = item if isinstance(item, Failure) else self._add(item, shards)
+    def take(self, item: Query | Failure, preparer: Preparer) -> None:
+        failure = item if isinstance(item, Failure) else self._add(item, preparer)
         if failure is not None:
             self.causes[failure.cause] += 1
             self.examples.setdefault(failure.cause, failure)
 
-    def _add(self, query: Query, shards: Sharder) -> Failure | None:
+    def _add(self, query: Query, preparer: Preparer) -> Failure | None:
         try:
-            chunks = len(shards.shards(query).chunks)
+            ready = preparer.prepare(query)
         except QueryError as error:
             return Failure(query.place, query.id, error.cause, str(error))
         self.queries += 1
         self.documents += len(query)
-        self.chunks += chunks
+        self.chunks += len(ready.shards.chunks)
+        self.truncated += ready.truncated
         self.blank += len(query) - len(query.sendable)
         return None
 
 
 def check_input(job: Job, limit: int | None) -> Iterator[Finding]:
-    """Read the input and shard it, as a run would; ``limit`` records, None for all.
+    """Read the input and prepare it, as a run would; ``limit`` records, None for all.
 
     Raises:
         InputError: the input as a whole is unusable.
+        JobError: the job's limits or its prompt leave nothing that can be sent.
     """
     if job.input is None:
         raise InputError("input.path: required")
     if "-" in job.input.path:
         yield Finding("input", "note", "standard input can be read only once, so it was not looked at")
         return
-    shards = sharder(job)
+    preparer = Preparer(job, sharder(job))
     seen = _Seen()
     whole = True
     for item in read(job.input):
         if limit is not None and seen.queries + seen.causes.total() >= limit:
             whole = False
             break
-        seen.take(item, shards)
+        seen.take(item, preparer)
     scope = "all of it was read" if whole else f"the first {limit:,} records were read; --all reads the rest"
     extra = f", {seen.blank:,} blank documents will not be sent" if seen.blank else ""
+    extra += f", {seen.truncated:,} texts are longer than is read and will be cut" if seen.truncated else ""
     text = f"{seen.queries:,} queries, {seen.documents:,} documents, {seen.chunks:,} requests{extra}; {scope}"
     yield Finding("input", "ok" if seen.queries else "fault", text, 0 if seen.queries else _FAILED_QUERIES)
     for cause, count in seen.causes.most_common():

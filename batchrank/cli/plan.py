@@ -54,7 +54,7 @@ def _facts(job: Job, found: Plan) -> list[tuple[str, str]]:
         rows.append(
             (
                 "truncated",
-                f"{found.truncated:,} documents are cut by the API at {job.card.item_tokens:,} tokens",
+                f"{found.truncated:,} texts of more than {job.card.item_limits} are cut",
             )
         )
     if found.rejected:

@@ -98,7 +98,10 @@ def _environment(environ: Mapping[str, str], data: dict[str, Any]) -> dict[str, 
         _EnvironmentJob, env_prefix=PREFIX, env_nested_delimiter="__", case_sensitive=False
     )
     source.env_vars = {k.lower(): v for k, v in environ.items() if k.startswith(PREFIX) and k not in own}
-    return {key: _plain(value) for key, value in source().items()}
+    changes = {key: _plain(value) for key, value in source().items()}
+    if isinstance(changes.get("endpoint"), dict) and "body" in changes["endpoint"]:
+        changes["endpoint"]["body"] = _typed(changes["endpoint"]["body"])
+    return changes
 
 
 def _plain(value: Any) -> Any:
@@ -115,6 +118,16 @@ def _plain(value: Any) -> Any:
         return value
 
 
+def _typed(value: Any) -> Any:
+    """What a text stands for where the schema can't tell: a field that is added to requests may be of any type."""
+    if isinstance(value, dict):
+        return {key: _typed(nested) for key, nested in value.items()}
+    try:
+        return yaml.safe_load(value) if isinstance(value, str) else value
+    except yaml.YAMLError:
+        return value
+
+
 def _overrides(overrides: Sequence[str]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for item in overrides:
@@ -125,7 +138,7 @@ def _overrides(overrides: Sequence[str]) -> dict[str, Any]:
         target = data
         for parent in parents:
             target = target.setdefault(parent, {})
-        target[last] = _plain(value)
+        target[last] = (_typed if key.startswith("endpoint.body") else _plain)(value)
     return data
 
 
@@ -173,7 +186,7 @@ def _explain(error: Any, origin: dict[tuple[str, ...], str], path: str) -> str:
 
 def _given(error: Any) -> str:
     value = error.get("input")
-    if {"api_key_env", "headers"} & set(error["loc"]):
+    if {"api_key_env", "headers", "proxy", "body"} & set(error["loc"]):
         return ""  # who mistakes what belongs there has often written a secret
     return (
         f"; got {value!r}"
@@ -241,6 +254,7 @@ def _anchored(job: Job, path: Path) -> Job:
         data["gate"] |= {"against": at(job.gate.against), "qrels": [at(p) for p in job.gate.qrels]}
     if job.image_root:
         data["image_root"] = at(job.image_root)
-    if job.endpoint.api_key_file:
-        data["endpoint"]["api_key_file"] = at(job.endpoint.api_key_file)
+    for key in ("api_key_file", "ca_file", "client_cert", "client_key"):
+        if file := getattr(job.endpoint, key):
+            data["endpoint"][key] = at(file)
     return Job.model_validate(data)

@@ -1,6 +1,7 @@
 """The job: what its keys mean together."""
 
 import os
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, model_validator
 
 from batchrank.errors import JobError
+from batchrank.job.extras import REDACTED, check_body, redacted
+from batchrank.job.proxies import proxy_for
 from batchrank.job.sections import (
     Budget,
     Endpoint,
@@ -23,9 +26,7 @@ from batchrank.job.sections import (
     Section,
     Workspace,
 )
-from batchrank.models import Card, Price, card, vendor
-
-REDACTED = "(not shown)"
+from batchrank.models import Card, Price, Template, card, vendor
 
 
 class Job(Section):
@@ -56,9 +57,11 @@ class Job(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Job":
         card = self.card
+        accepted = {*card.parameters, *(["instruct"] if self.template and self.template.instructs else [])}
         for parameter in ("instruct", "fps"):
-            if getattr(self, parameter) is not None and parameter not in card.parameters:
+            if getattr(self, parameter) is not None and parameter not in accepted:
                 raise JobError(f"{parameter}: {card.name} does not accept it; remove the key")
+        self._check_request()
         if self.gate and self.output and self.output.path == "-":
             raise JobError(
                 "gate: standard output can't be compared with anything; set output.path to a folder"
@@ -70,7 +73,36 @@ class Job(Section):
             raise JobError(f"limits.passage_overlap: must be below limits.item_tokens, {card.item_tokens}")
         if self.endpoint.url is None:
             vendor(card.vendor).url(self.wire, self._region)
+            self._check_region()
         return self
+
+    def _check_request(self) -> None:
+        """See that what the endpoint's keys make of a request can be sent."""
+        check_body(self.endpoint.body, self.wire)
+        if self.endpoint.auth not in ("bearer", "none") and not self._key_source and not self.emulated:
+            raise JobError(
+                f"endpoint.auth: there is no key to send in {self.endpoint.auth}; set endpoint.api_key_env or "
+                "endpoint.api_key_file"
+            )
+        if self.template is None:
+            return
+        if self.card.media:
+            raise JobError(
+                f"endpoint.template: {self.card.name} takes images and videos, and a prompt goes around texts only; "
+                "remove the key"
+            )
+        if self.template.instructs and self.said_instruct is None:
+            raise JobError("instruct: required, because endpoint.template has {instruct}; set it")
+
+    def _check_region(self) -> None:
+        card, region = self.card, self._region or vendor(self.card.vendor).default_region
+        if card.regions and region not in card.regions:
+            where = " or ".join(card.regions)
+            raise JobError(
+                f"endpoint.region: {card.name} is served in {where} only, not in {region}; set endpoint.region: "
+                f"{card.regions[0]} with a key of that region, choose another model, or set endpoint.url to a server "
+                "that has it"
+            )
 
     @cached_property
     def card(self) -> Card:
@@ -103,6 +135,23 @@ class Job(Section):
         return self.endpoint.wire or self.card.wire
 
     @property
+    def template(self) -> Template | None:
+        """The prompt around query and documents; None for none."""
+        return self.endpoint.template or self.card.template
+
+    @property
+    def said_instruct(self) -> str | None:
+        """The instruct that requests hold: the job's, else the card's where a prompt needs one."""
+        needed = self.template is not None and self.template.instructs
+        return self.instruct or (self.card.instruct if needed else None)
+
+    @property
+    def own_request(self) -> list[Any]:
+        """What this job makes of every request that neither the card nor another key tells."""
+        template = self.endpoint.template
+        return [self.endpoint.body, template and template.model_dump(), self.limits.item_characters]
+
+    @property
     def ledger_path(self) -> Path | None:
         """Where the ledger is; None when there is neither a ledger nor an output folder."""
         if self.ledger:
@@ -130,10 +179,29 @@ class Job(Section):
         workspace = region.workspace if isinstance(region, Workspace) else None
         return self.endpoint.url or vendor(self.card.vendor).url(self.wire, self._region, workspace)
 
+    def proxy(self, environ: Mapping[str, str] | None = None) -> str | None:
+        """The proxy that requests go through, with its user and password; None for none.
+
+        Args:
+            environ: the environment, ``os.environ`` by default.
+
+        Raises:
+            JobError: the environment names one that can't be used.
+        """
+        if self.emulated:
+            return None
+        return proxy_for(self.url, self.endpoint.proxy, os.environ if environ is None else environ)
+
     @property
     def api_key_env(self) -> str | None:
         """The environment variable that holds the key; None when the server needs none."""
+        if self.endpoint.auth == "none":
+            return None
         return self.endpoint.api_key_env or vendor(self.card.vendor).api_key_env
+
+    @property
+    def _key_source(self) -> str | None:
+        return self.endpoint.api_key_file or self.api_key_env
 
     def api_key(self) -> str | None:
         """Read the key from its file or variable; None when no key is needed.
@@ -141,7 +209,7 @@ class Job(Section):
         Raises:
             JobError: the file or variable is missing or empty, or holds what no header can carry.
         """
-        if self.emulated:
+        if self.emulated or self.endpoint.auth == "none":
             return None
         if self.endpoint.api_key_file:
             source = f"endpoint.api_key_file: {self.endpoint.api_key_file}"
@@ -166,6 +234,11 @@ class Job(Section):
         """The resolved job as plain data, with nothing in it that could be a secret."""
         data = self.model_dump(mode="json")
         data["endpoint"]["headers"] = dict.fromkeys(self.endpoint.headers, REDACTED)
+        data["endpoint"]["body"] = redacted(self.endpoint.body)
+        if (proxy := urlsplit(self.endpoint.proxy or "")).username or proxy.password:
+            data["endpoint"]["proxy"] = proxy._replace(
+                netloc=f"{REDACTED}@{proxy.netloc.rpartition('@')[2]}"
+            ).geturl()
         url = urlsplit(self.endpoint.url or "")
         if url.query:
             data["endpoint"]["url"] = url._replace(query=REDACTED).geturl()

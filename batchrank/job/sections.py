@@ -1,12 +1,14 @@
 """The sections of a job: every key with its default."""
 
+import json
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from batchrank.models import Wire
+from batchrank.job.proxies import proxy_address
+from batchrank.models import Template, Wire
 
 Positive = Annotated[int, Field(ge=1)]
 
@@ -79,7 +81,14 @@ class Endpoint(Section):
     Attributes:
         url: the full address; None takes the model's; ``emulator`` starts one inside this process.
         api_key_env: the name of the environment variable that holds the key; None takes the vendor's own.
-        api_key_file: a file that holds the key, instead.
+        api_key_file: a file that holds the key, instead; read again when the server refuses the key.
+        auth: how the key is sent: ``bearer``, in a header of this name, or ``none``.
+        body: fields added to every request; mappings go into those that are there already.
+        template: the model's own prompt around query and documents; None takes the model's.
+        proxy: the address of a proxy, ``none`` for none; None takes what the environment says.
+        ca_file: certificates that are trusted instead of the system's.
+        client_cert: the certificate that this client shows, and perhaps its key.
+        client_key: the certificate's key, where it is a file of its own.
         timeout: seconds one attempt may take.
     """
 
@@ -88,7 +97,14 @@ class Endpoint(Section):
     region: str | Workspace | None = None
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     api_key_file: str | None = None
+    auth: Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")] = "bearer"
     headers: dict[str, str] = {}
+    body: dict[str, JsonValue] = {}
+    template: Template | None = None
+    proxy: str | None = None
+    ca_file: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = None
     timeout: Annotated[float, Field(gt=0, le=3600)] = 60
 
     @field_validator("url")
@@ -103,6 +119,32 @@ class Endpoint(Section):
             raise ValueError("a user or password in the address would end up in reports; use api_key_env")
         return value
 
+    @field_validator("body")
+    @classmethod
+    def _numbers(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        try:
+            json.dumps(value, allow_nan=False)
+        except ValueError:
+            raise ValueError("infinite numbers and nan have no form in JSON; write another one") from None
+        return value
+
+    @field_validator("proxy")
+    @classmethod
+    def _proxy_address(cls, value: str | None) -> str | None:
+        if value is None or value == "none":
+            return value
+        return proxy_address(value)
+
+    @model_validator(mode="after")
+    def _together(self) -> "Endpoint":
+        if self.client_key and not self.client_cert:
+            raise ValueError("client_key needs endpoint.client_cert, the certificate that it is the key of")
+        if self.auth == "none" and (self.api_key_env or self.api_key_file):
+            raise ValueError(
+                "auth: none sends no key, so api_key_env and api_key_file have no use; remove one or the other"
+            )
+        return self
+
 
 class Merge(Section):
     """How the chunks of one query become one ranking; ``top_k`` is the depth that must be exact."""
@@ -115,6 +157,7 @@ class Limits(Section):
     """What one request may hold; None takes the model card's number.
 
     Attributes:
+        item_characters: a query or document beyond it is cut before it is sent, because the API would refuse it.
         long_documents: what to do with a document of more than ``item_tokens``: let the API cut it, rank it by its best
             passage, or let its query fail.
         passage_overlap: tokens that neighbouring passages share.
@@ -125,6 +168,7 @@ class Limits(Section):
     documents: Positive | None = None
     request_tokens: Positive | None = None
     item_tokens: Positive | None = None
+    item_characters: Positive | None = None
     body_bytes: Annotated[int, Field(ge=1024)] | None = None
     long_documents: Literal["truncate", "split", "error"] = "truncate"
     passage_overlap: Annotated[int, Field(ge=0)] = 100

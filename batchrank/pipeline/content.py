@@ -1,13 +1,14 @@
-"""A query as read -> what is sent for it: images encoded, long documents cut, then sharded."""
+"""A query as read -> what is sent for it: images encoded, long texts split or cut, then sharded."""
 
 from dataclasses import dataclass, field, replace
 
 from batchrank.errors import JobError, QueryError
+from batchrank.formats import OUTPUTS
 from batchrank.job import Job
 from batchrank.media import Sources
 from batchrank.passages import Passages, Splitter, deeper, refuse_long, too_long
 from batchrank.records import Content, Failure, Query
-from batchrank.shard import QueryShards, Sharder
+from batchrank.shard import Cut, Cutter, QueryShards, Sharder
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,8 +21,10 @@ class Ready:
         top_k: the depth that must be exact.
         passages: what is sent in its documents' place, when some were cut.
         faults: its documents that can't be sent.
-        truncated: its documents that the API will cut; 0 where that can't be told exactly.
+        truncated: its documents (and its own text) that are cut before they are sent, or by the API, as far as that can
+            be told exactly.
         visual: whether images or videos are sent, which cost more than text.
+        cut: what is sent in its place, when texts too long for the API were cut.
     """
 
     query: Query
@@ -31,11 +34,12 @@ class Ready:
     faults: list[Failure] = field(default_factory=list)
     truncated: int = 0
     visual: bool = False
+    cut: Query | None = None
 
     @property
     def sent(self) -> Query:
         """The query that requests are made of."""
-        return self.passages.query if self.passages else self.query
+        return self.cut or (self.passages.query if self.passages else self.query)
 
 
 class Preparer:
@@ -52,13 +56,21 @@ class Preparer:
         self._top_k = job.merge.top_k
         self._long = job.limits.long_documents
         self._splitter: Splitter | None = None
+        self._cutter = _cutter(job, sharder)
+        self._texts = job.output is not None and OUTPUTS[job.output.format].texts
+        self._document_tokens = job.card.item_tokens - _around_document(job, sharder)
         if self._long != "truncate" and not sharder.counter.exact:
             raise JobError(
                 f"limits.long_documents: {self._long} needs exact token counts, and tokenizer: {sharder.counter.name} "
                 "only bounds them; pip install 'batchrank[qwen]', or name a tokenizer file"
             )
         if self._long == "split":
-            self._splitter = Splitter(sharder.counter, job.card.item_tokens, job.limits.passage_overlap)
+            if job.limits.passage_overlap >= self._document_tokens:
+                raise JobError(
+                    f"limits.passage_overlap: must be below {self._document_tokens}, what the prompt of "
+                    "endpoint.template leaves of limits.item_tokens"
+                )
+            self._splitter = Splitter(sharder.counter, self._document_tokens, job.limits.passage_overlap)
 
     def prepare(self, query: Query) -> Ready:
         """Prepare one query.
@@ -68,19 +80,35 @@ class Preparer:
         """
         query, faults, visual = self._encoded(query)
         if self._long == "error":
-            refuse_long(query, self._sharder.counter, self._sharder.limits.item_tokens)
+            refuse_long(query, self._sharder.counter, self._document_tokens)
         passages = self._splitter.passages(query) if self._splitter else None
-        if passages is None:
-            shards = self._sharder.shards(query)
-            return Ready(query, shards, self._top_k, None, faults, self._truncated(query, shards), visual)
-        top_k = deeper(self._top_k, passages)
-        return Ready(query, self._sharder.shards(passages.query), top_k, passages, faults, 0, visual)
+        whole = passages.query if passages else query
+        cut = self._cutter.cut(whole)
+        if self._long == "error":
+            _refuse_cut(cut)
+        shards = self._sharder.shards(cut.query)
+        if passages is None and not self._texts:
+            query = whole = cut.query  # what isn't sent need not be kept either
+        return Ready(
+            query,
+            shards,
+            deeper(self._top_k, passages) if passages else self._top_k,
+            passages,
+            faults,
+            self._truncated(cut, shards, passages),
+            visual,
+            None if cut.query is whole else cut.query,
+        )
 
-    def _truncated(self, query: Query, shards: QueryShards) -> int:
-        counter = self._sharder.counter
-        if not counter.exact or shards.truncated == 0:
-            return 0
-        return len(too_long(query, counter, self._sharder.limits.item_tokens))
+    def _truncated(self, cut: Cut, shards: QueryShards, passages: Passages | None) -> int:
+        positions = set(cut.documents)
+        if passages is not None:
+            positions = {int(passages.owners[position]) for position in positions}
+        elif self._sharder.counter.exact and shards.truncated != 0:
+            positions |= set(
+                too_long(cut.query, self._sharder.counter, self._sharder.limits.item_tokens).tolist()
+            )
+        return len(positions) + cut.of_query
 
     def _encoded(self, query: Query) -> tuple[Query, list[Failure], bool]:
         """A query with its images and videos ready to be sent, the documents that can't be, and whether it has any.
@@ -109,6 +137,36 @@ class Preparer:
             raise QueryError(first.cause, f"none of its documents can be sent; the first: {first}")
         visual = any(not isinstance(item, str) for item in (text, *documents))
         return whole, faults, visual
+
+
+def _cutter(job: Job, sharder: Sharder) -> Cutter:
+    """What cuts the texts that a job's API would refuse; the card's limit is in whatever unit leaves the least text."""
+    return Cutter(
+        characters=job.card.item_characters,
+        in_bytes=job.limits.item_characters is None,
+        item_tokens=job.card.item_tokens,
+        counter=sharder.counter,
+        template=job.template,
+        instruct=job.said_instruct,
+    )
+
+
+def _around_document(job: Job, sharder: Sharder) -> int:
+    """Tokens of the prompt around a document."""
+    if job.template is None:
+        return 0
+    return int(sharder.counter.count(job.template.around_document(job.said_instruct)).sum())
+
+
+def _refuse_cut(cut: Cut) -> None:
+    if not cut.documents and not cut.of_query:
+        return
+    what = f"document {cut.query.doc_ids[cut.documents[0]]!r}" if cut.documents else "the query's own text"
+    raise QueryError(
+        "too-long",
+        f"{what} is longer than the API takes (limits.item_characters, limits.item_tokens); shorten it, or set "
+        "limits.long_documents to truncate or split",
+    )
 
 
 def _given(item: Content) -> object:

@@ -1,26 +1,38 @@
 """Everything a run sends with, put together from the job: endpoint, limiter, ledger, merge."""
 
+import logging
 import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import orjson
+
 from batchrank.errors import JobError
 from batchrank.formats import OUTPUTS
 from batchrank.job import Job
+from batchrank.job.extras import secrets
 from batchrank.ledger import Ledger, Spent
 from batchrank.limiter import Limiter
 from batchrank.media import Shares
 from batchrank.merge.verdict import Verdicts
+from batchrank.models import vendor
 from batchrank.pipeline.drive import Driver
 from batchrank.pipeline.tasks import beside
 from batchrank.pipeline.verdicts import SharedVerdicts
 from batchrank.records import Request
 from batchrank.send import Before, Budget, Dispatcher, Http, Places, Sender, Spend, Taken
+from batchrank.send.descriptors import connections, open_files
+from batchrank.send.tls import tls_context
 from batchrank.shard import Limits, Media, Sharder
 from batchrank.timeline import Timeline
 from batchrank.tokens import counter
-from batchrank.wire import CODECS
+from batchrank.wire import Codec, tailored
+
+log = logging.getLogger(__name__)
+
+_WRAPPER_BYTES = 1024
+"""Bytes of a request's body besides query, documents, instruct and what a job adds; the formats need far fewer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +49,7 @@ class Engine:
     verdicts: Verdicts
     driver: Driver
     ledger: Ledger
+    http: Http
 
 
 def sharder(job: Job) -> Sharder:
@@ -44,8 +57,14 @@ def sharder(job: Job) -> Sharder:
 
     Raises:
         MissingExtraError: the tokenizer needs an extra that isn't installed.
+        JobError: the fields that a job adds leave no room for a request.
     """
     card = job.card
+    extra = len(orjson.dumps(job.endpoint.body)) if job.endpoint.body else 0
+    if _WRAPPER_BYTES + extra >= card.body_bytes:
+        raise JobError(
+            f"endpoint.body: takes {extra:,} bytes, and a request may have limits.body_bytes: {card.body_bytes:,}"
+        )
     limits = Limits(
         documents=card.documents,
         request_tokens=card.request_tokens,
@@ -55,7 +74,55 @@ def sharder(job: Job) -> Sharder:
         headroom=job.limits.headroom,
     )
     media = Media(card.vision, Shares(card.counts), job.fps) if card.vision else None
-    return Sharder(limits, counter(job.tokenizer), instruct=job.instruct, media=media)
+    return Sharder(
+        limits,
+        counter(job.tokenizer),
+        instruct=job.said_instruct,
+        template=job.template,
+        wrapper_bytes=_WRAPPER_BYTES + extra,
+        media=media,
+    )
+
+
+def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
+    """What asks a job's endpoint, at an address and with a key, and the wire format that it speaks.
+
+    Raises:
+        JobError: a certificate or the environment's proxy can't be used, or the format can't say what the job asks for.
+    """
+    own = job.endpoint
+    codec = tailored(job.wire, job.template, own.body)
+    codec.body(Request(job.card.name, "query", ["document"], job.said_instruct, job.fps))
+    proxy = job.proxy()
+    files = own.ca_file, own.client_cert, own.client_key
+    secure = url.startswith("https:") or (proxy or "").startswith("https:") or any(files)
+    return Http(
+        url,
+        codec,
+        key=key,
+        newer_key=job.api_key if own.api_key_file and not job.emulated else None,
+        auth=own.auth,
+        headers=own.headers,
+        other_url=None if job.emulated else vendor(job.card.vendor).other_url(job.wire, url),
+        proxy=proxy,
+        tls=tls_context(ca_file=own.ca_file, client_cert=own.client_cert, client_key=own.client_key)
+        if secure
+        else None,
+        hidden=secrets(own.body),
+        timeout=own.timeout,
+    ), codec
+
+
+def places(job: Job) -> Places:
+    """How many requests a job may have in flight: no more than the system lets this process have connections."""
+    wanted = job.rate.concurrency if isinstance(job.rate.concurrency, int) else None
+    room = Places(wanted, room=connections(open_files(), each=2 if job.emulated else 1))
+    if wanted is not None and room.most < wanted:
+        log.warning(
+            "rate.concurrency: at most %d instead of %d, as this process may not open more connections (ulimit -n)",
+            room.most, wanted,
+        )  # fmt: skip
+    return room
 
 
 @asynccontextmanager
@@ -70,23 +137,11 @@ async def engine(
     card, key = job.card, job.api_key()
     async with AsyncExitStack() as stack:
         url = await _emulated(job, stack) if job.emulated else job.url
-        codec = CODECS[job.wire]
-        codec.body(
-            Request(card.name, "query", ["document"], job.instruct, job.fps)
-        )  # a parameter it can't carry is told now
-        http = await stack.enter_async_context(
-            Http(
-                url,
-                codec,
-                key="emulator" if job.emulated else key,
-                headers=job.endpoint.headers,
-                timeout=job.endpoint.timeout,
-            )
-        )
+        session, codec = endpoint(job, url, "emulator" if job.emulated else key)
+        http = await stack.enter_async_context(session)
         limiter = Limiter(rpm=card.rpm, tpm=card.tpm, share=job.rate.part)
-        concurrency = job.rate.concurrency
-        places = Places(concurrency if isinstance(concurrency, int) else None)
-        dispatcher = Dispatcher(limiter, places)
+        room = places(job)
+        dispatcher = Dispatcher(limiter, room)
         spend = _spend(job, spent)
         sender = Sender(
             http=http,
@@ -97,7 +152,7 @@ async def engine(
             spend=spend,
             scope=f"{job.url}\n{job.wire}\n",
             model=card.name,
-            instruct=job.instruct,
+            instruct=job.said_instruct,
             fps=job.fps,
             attempts=job.retry.attempts,
             max_delay=job.retry.max_delay,
@@ -121,7 +176,7 @@ async def engine(
             attempts=job.retry.attempts,
         )
         await stack.enter_async_context(beside(dispatcher.serve))
-        yield Engine(job, shards, sender, dispatcher, limiter, places, spend, verdicts, driver, ledger)
+        yield Engine(job, shards, sender, dispatcher, limiter, room, spend, verdicts, driver, ledger, http)
 
 
 def _spend(job: Job, spent: Spent) -> Spend:

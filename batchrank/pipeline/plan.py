@@ -47,7 +47,7 @@ class Plan:
         exact: whether tokens are counted, not bounded by bytes.
         chunks: requests of one pass.
         multi_chunk: queries of more than one chunk.
-        truncated: documents that the API would cut; None when tokens aren't exact.
+        truncated: texts that would be cut, by the API or before; None when tokens aren't exact.
         rejected: queries and records that could not be ranked, by cause.
         largest: the largest lists: query id, documents, chunks, tokens.
         methods: what each merge method would send.
@@ -126,7 +126,7 @@ def _add(found: Plan, ready: Ready, forecast: "_Forecast") -> dict[str, Any]:
     if known.truncated is None or found.truncated is None:
         found.truncated = None
     else:
-        found.truncated += known.truncated
+        found.truncated += max(known.truncated, ready.truncated)
     for name, bill in found.methods.items():
         requests, documents = forecast.of(name, known, ready.top_k)
         bill.requests += requests

@@ -193,6 +193,7 @@ def identity(job: Job, tokenizer: str) -> dict[str, Any]:
         "model": card.model_dump(mode="json", exclude={"rpm", "tpm", "source", "prices"}),
         "price": None if job.price is None else job.price.model_dump(mode="json"),
         "endpoint": [_address(job.url), job.wire],
+        "request": fingerprint(own) if any(own := job.own_request) else None,  # its fields may hold a secret
         "instruct": job.instruct,
         "merge": job.merge.model_dump(mode="json"),
         "limits": [job.limits.overhead_tokens, job.limits.headroom],

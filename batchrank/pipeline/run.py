@@ -149,6 +149,7 @@ class Run:
             writer.abort()
             failures.abort()
         rest = [self._rest(parts)] if isinstance(reason, BudgetReachedError) else []
+        rest += [parts.http.notice] if parts.http.notice else []
         result = report(
             self.job, parts, self.totals,
             reason=reason, elapsed=time.monotonic() - self._started, notices=[*self.notices, *rest],

@@ -24,7 +24,7 @@ class Totals:
         unscored: candidates without a score: blank, or refused by the API.
         refused: candidates that could not be sent, or that the API refused.
         lost: candidates that every request failed with, while requests without them succeeded.
-        truncated: candidates longer than ``item_tokens``, which the API cut; 0 with an inexact tokenizer.
+        truncated: texts cut by the API beyond ``item_tokens`` (0 with an inexact tokenizer), or before they were sent.
         chunks: requests of the first passes.
         requests: answered requests in all.
         sent: documents in those requests.

@@ -1,7 +1,8 @@
 """What is asked of an API, and what it says."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from batchrank.records.arrays import Floats
 from batchrank.records.content import Content
@@ -17,6 +18,7 @@ class Request:
         documents: what is to be scored, in order.
         instruct: the ranking instruction, None for the model's own.
         fps: how many frames of each second of a video are looked at, None for the model's own choice.
+        extra: fields of the body besides; a mapping goes into the one that is there already.
     """
 
     model: str
@@ -24,6 +26,7 @@ class Request:
     documents: Sequence[Content]
     instruct: str | None = None
     fps: float | None = None
+    extra: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

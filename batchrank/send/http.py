@@ -1,10 +1,14 @@
 """The only place that speaks HTTP: one attempt, its answer or its rejection."""
 
+import base64
 import io
+import ssl
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import orjson
@@ -12,7 +16,9 @@ import orjson
 from batchrank.errors import MalformedAnswerError
 from batchrank.records import Answer, Rejection
 from batchrank.retry import retry_after
+from batchrank.send.descriptors import out_of_files
 from batchrank.send.outage import UNREACHABLE
+from batchrank.send.routes import Route, Routes
 from batchrank.send.secrets import Secrets
 from batchrank.version import __version__
 from batchrank.wire import Codec
@@ -21,6 +27,19 @@ from batchrank.wire.rejections import error, said, visible
 _MESSAGE_LIMIT = 500
 _DIRECT = 2**20
 """Bytes of a body that are written at once; a larger one goes out piece by piece, so that the event loop goes on."""
+_PROXY_AUTH = "the proxy asks for a user and a password, or refuses those it got; correct endpoint.proxy"
+_CLIENT_CERT = "the server refuses the client's certificate, or asks for one; correct endpoint.client_cert"
+_WANTS_CERTIFICATE = (
+    "CERTIFICATE_REQUIRED",
+    "ALERT_UNKNOWN_CA",
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_CERTIFICATE_EXPIRED",
+)
+"""TLS alerts by which a server refuses a client before it reads a word."""
+
+
+_HEADER_BYTES = 2**16
+"""The longest header of an answer that is read: gateways send some that are longer than a client's usual 8 kB."""
 _NO_ANSWER = (204, 206)
 """Statuses of success that hold no answer: nothing, or a part."""
 
@@ -28,14 +47,20 @@ _NO_ANSWER = (204, 206)
 class Http:
     """A session with one endpoint.
 
-    Servers have been seen to repeat the key in their errors: nothing that comes out of here holds it, or the value
-    of any further header.
+    Servers have been seen to repeat the key in their errors: nothing that comes out of here holds it, a key that it was
+    changed for, the value of any further header, or the proxy's password.
 
     Args:
         url: where requests go.
         codec: the endpoint's wire format.
-        key: the API key, None for none. It is kept in the session's headers only.
-        headers: further headers.
+        key: the API key, None for none.
+        newer_key: reads the key again; None where it can't change.
+        auth: ``bearer``, or the name of the header that holds the key.
+        headers: further headers; one that is named as the key's replaces it.
+        other_url: the same endpoint by its other path, None where there is none.
+        proxy: the address of the proxy to go through, perhaps with a user and a password.
+        tls: whom to trust, and what to show; None for the system's ways.
+        hidden: further texts that must not come out of here.
         timeout: seconds one attempt may take.
         answer_bytes: the largest decoded answer that is read.
     """
@@ -46,30 +71,42 @@ class Http:
         codec: Codec,
         *,
         key: str | None = None,
+        newer_key: Callable[[], str | None] | None = None,
+        auth: str = "bearer",
         headers: dict[str, str] | None = None,
+        other_url: str | None = None,
+        proxy: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        hidden: Iterable[str] = (),
         timeout: float = 60,
         answer_bytes: int = 64 * 2**20,
     ) -> None:
-        self._url = url
+        self._newer_key = newer_key
+        self._routes = Routes(Route(url, key), other_url=other_url, newer_key=self._read_key)
         self._codec = codec
+        self._auth = auth
         self._headers = {
             "Content-Type": "application/json",
             "User-Agent": f"batchrank/{__version__}",
-            **({"Authorization": f"Bearer {key}"} if key else {}),
             **(headers or {}),
         }
-        self._secrets = Secrets([*([key] if key else []), *(headers or {}).values()])
+        self._proxy, self._proxy_headers, known = _proxy(proxy)
+        self._tls = tls
+        values = [*([key] if key else []), *(headers or {}).values(), *known, *hidden]
+        self._secrets = Secrets(values)
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._answer_bytes = answer_bytes
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300)
+        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, ssl=self._tls or True)
         self._session = aiohttp.ClientSession(
             connector=connector,
             headers=self._headers,
             timeout=self._timeout,
             cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
         )
         return self
 
@@ -80,26 +117,79 @@ class Http:
         await self._session.close()
 
     async def post(self, body: bytes, documents: int) -> Answer | Rejection:
-        """Send one request for so many documents, once.
+        """Send one request for so many documents, once, but for the second chances that ``Routes`` tells.
 
         Whatever goes wrong comes back as a Rejection: code ``unreachable`` when it can't have arrived,
         ``certificate`` when the server isn't who it should be, ``connection`` or ``timeout`` when its fate is unknown,
         ``malformed`` when the answer is of no use.
         """
+        route = self._routes.current
+        outcome = await self._attempt(route, body, documents)
+        while (other := await self._routes.second(route, outcome)) is not None:
+            first, route = outcome, other
+            outcome = await self._attempt(route, body, documents)
+            if not self._routes.learn(route, outcome):
+                return first
+        return outcome
+
+    @property
+    def notice(self) -> str | None:
+        """What the user should know when the run has ended, and do about it; None for nothing."""
+        return None if self._routes.notice is None else self._secrets.hide(self._routes.notice)
+
+    def _read_key(self) -> str | None:
+        key = self._newer_key() if self._newer_key is not None else None
+        if key:
+            self._secrets = self._secrets.also(key)
+        return key
+
+    async def _attempt(self, route: Route, body: bytes, documents: int) -> Answer | Rejection:
         assert self._session is not None
         try:
             payload = body if len(body) <= _DIRECT else io.BytesIO(body)
-            async with self._session.post(self._url, data=payload, allow_redirects=False) as response:
+            tunnel = route.url.startswith(
+                "https:"
+            )  # the proxy is asked to connect, and sees nothing of the request
+            async with self._session.post(
+                route.url,
+                data=payload,
+                headers=self._key_header(route.key) | ({} if tunnel else self._proxy_headers),
+                proxy=self._proxy,
+                proxy_headers=dict(self._proxy_headers) if tunnel else None,
+                allow_redirects=False,
+            ) as response:
+                if response.status == 407 and self._proxy:
+                    return Rejection(407, "", _PROXY_AUTH)
                 data = await self._read(response)
                 return self._decode(response, data, documents)
         except aiohttp.ClientConnectorCertificateError as fault:
             return self._lost("certificate", f"can't be verified: {fault.certificate_error}")
+        except aiohttp.ClientHttpProxyError as fault:
+            if fault.status == 407:
+                return Rejection(407, "", _PROXY_AUTH)
+            return self._lost(
+                UNREACHABLE, f"the proxy refused to connect: HTTP {fault.status} {fault.message}"
+            )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as fault:
-            return self._lost(UNREACHABLE, _named(fault))
+            return self._lost(UNREACHABLE, out_of_files(fault) or _named(fault))
         except TimeoutError:
             return self._lost("timeout", f"no complete answer within {self._timeout.total:g} s")
         except (aiohttp.ClientError, OSError) as fault:
-            return self._lost("connection", _named(fault))
+            return self._broken(fault)
+
+    def _broken(self, fault: BaseException) -> Rejection:
+        """A connection that broke: with the request's fate unknown, unless it can't have been read."""
+        if (why := out_of_files(fault)) is not None:
+            return self._lost(UNREACHABLE, why)
+        if any(alert in str(fault) for alert in _WANTS_CERTIFICATE):
+            return self._lost("certificate", _CLIENT_CERT)
+        return self._lost("connection", _named(fault))
+
+    def _key_header(self, key: str | None) -> dict[str, str]:
+        name = "Authorization" if self._auth == "bearer" else self._auth
+        if key is None or name.lower() in map(str.lower, self._headers):
+            return {}
+        return {name: f"Bearer {key}" if self._auth == "bearer" else key}
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
         """The decoded body; None when it is larger than any answer can be."""
@@ -177,3 +267,17 @@ def _wait(response: aiohttp.ClientResponse) -> float | None:
 
 def _named(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {fault}"
+
+
+def _proxy(address: str | None) -> tuple[str | None, dict[str, str], list[str]]:
+    """A proxy's address without user and password, those two for the proxy, and what must not be told of them."""
+    if address is None:
+        return None, {}, []
+    parts = urlsplit(address)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if not parts.username and not parts.password:
+        return bare, {}, []
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    known = [parts.netloc.rpartition("@")[0], f"{user}:{password}", user, password]
+    said = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return bare, {"Proxy-Authorization": f"Basic {said}"}, [*known, said]

@@ -28,11 +28,14 @@ class Places:
         fixed: so many, always; None for ``auto``.
         start: where ``auto`` starts.
         most: where it ends.
+        room: connections that the system lets this process open, which neither of them passes.
     """
 
-    def __init__(self, fixed: int | None, *, start: int = 16, most: int = 512) -> None:
-        self._fixed = fixed
-        self._most = most
+    def __init__(
+        self, fixed: int | None, *, start: int = 16, most: int = 512, room: float = math.inf
+    ) -> None:
+        self._fixed = fixed = None if fixed is None else int(min(fixed, room))
+        self._most = most = int(min(most, room))
         self._room = self._before = float(min(fixed or start, most))
         self._needed = float(most)
         self._latency, self._lowest = 0.0, math.inf

@@ -22,6 +22,12 @@ class Secrets:
         spellings = {spelling for value in values for spelling in _spellings(value)}
         self._texts = sorted((s for s in spellings if len(s) >= _SHORTEST), key=len, reverse=True)
 
+    def also(self, value: str) -> "Secrets":
+        """These secrets and another one: a key that was changed is no less secret for that."""
+        more = Secrets([value])
+        more._texts = sorted({*self._texts, *more._texts}, key=len, reverse=True)
+        return more
+
     def hide(self, text: str) -> str:
         """The text without secrets, not even the beginning of one where the text was cut off."""
         for secret in self._texts:

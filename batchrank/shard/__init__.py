@@ -16,8 +16,9 @@ The permutations come from SHAKE-256 of the query id, whose output is fixed for 
 of its permutations.
 """
 
+from batchrank.shard.cut import Cut, Cutter
 from batchrank.shard.measure import Media
 from batchrank.shard.rules import Limits
 from batchrank.shard.shards import QueryShards, Sharder
 
-__all__ = ["Limits", "Media", "QueryShards", "Sharder"]
+__all__ = ["Cut", "Cutter", "Limits", "Media", "QueryShards", "Sharder"]

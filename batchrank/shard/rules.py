@@ -41,7 +41,7 @@ class Rules:
         limits: what one request may hold.
         counter: counts tokens.
         media: the rules for images and videos, for a model that takes some.
-        document_tokens: billed per document on top of query and document: overhead and instruct.
+        document_tokens: billed per document on top of query and document: overhead, instruct, prompts.
         document_bytes: JSON around each document's string.
         wrapper_bytes: the request body but for query and documents.
     """

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from batchrank.errors import QueryError
+from batchrank.models import Template
 from batchrank.records import Positions, Query
 from batchrank.shard.measure import Media, json_bytes
 from batchrank.shard.pack import Sizes, pack, split, stratified
@@ -23,6 +24,7 @@ class Sharder:
         limits: what one request may hold.
         counter: counts tokens.
         instruct: the instruct sent along, billed once per document.
+        template: the prompt that is sent around the query and each document; it may hold the instruct.
         wrapper_bytes: the request body but for query, instruct and documents.
         document_bytes: JSON around each document's string: its comma, and braces and key where the wire has some.
         media: the rules for images and videos, for a model that takes some.
@@ -34,19 +36,28 @@ class Sharder:
         counter: Counter,
         *,
         instruct: str | None = None,
+        template: Template | None = None,
         wrapper_bytes: int = 1024,
         document_bytes: int = 16,
         media: Media | None = None,
     ) -> None:
         self.limits = limits
         self.counter = counter
+        beside = [] if instruct is None or (template and template.instructs) else [instruct]
+        of_query = template.around_query(instruct) if template else ()
+        of_document = template.around_document(instruct) if template else ()
+        prompt = [
+            *beside,
+            *of_query,
+            *of_document,
+        ]  # the query is counted anew with each document, and so is its prompt
         self._rules = Rules(
             limits,
             counter,
             media,
-            document_tokens=limits.overhead_tokens + (int(counter.count([instruct])[0]) if instruct else 0),
-            document_bytes=document_bytes,
-            wrapper_bytes=wrapper_bytes + (json_bytes(instruct) if instruct else 0),
+            document_tokens=limits.overhead_tokens + (int(counter.count(prompt).sum()) if prompt else 0),
+            document_bytes=document_bytes + sum(map(json_bytes, of_document)),
+            wrapper_bytes=wrapper_bytes + sum(map(json_bytes, [*beside, *of_query])),
         )
 
     def shards(self, query: Query) -> "QueryShards":
@@ -125,6 +136,7 @@ class QueryShards:
         if self._sizing.fit(few):
             return split(few)
         self._check_each(documents)
+        self._sizing.count()  # bounds would pack differently, depending on which documents happen to be counted
         weights, budget = self._weights()
         return pack(documents, weights, budget, self.limit, self._query.id)
 

@@ -4,13 +4,16 @@ Adding a wire format is one file with a class that satisfies ``Codec``, and one 
 from a known format in a field or two are a row alone.
 """
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
+from batchrank.models import Template
 from batchrank.records import Answer, Request
 from batchrank.wire.cohere import Cohere
 from batchrank.wire.dashscope import DashScope
 from batchrank.wire.dashscope_native import DashScopeNative
 from batchrank.wire.nim import Nim
+from batchrank.wire.tailored import Tailored
 from batchrank.wire.tei import Tei
 from batchrank.wire.voyage import Voyage
 
@@ -19,7 +22,7 @@ class Codec(Protocol):
     """One wire format, both directions.
 
     Around the JSON of each document a body has at most ``DOCUMENT_BYTES``, and at most ``WRAPPER_BYTES`` besides
-    documents, query, instruct and the model's name: sharding relies on it.
+    documents, query, instruct, further fields and the model's name: sharding relies on it.
     """
 
     def body(self, request: Request) -> bytes:
@@ -52,3 +55,8 @@ CODECS: dict[str, Codec] = {
     "nim": Nim(),
 }
 """Every wire format by the name a job gives it."""
+
+
+def tailored(wire: str, template: Template | None, extra: Mapping[str, Any]) -> Codec:
+    """A wire format with a job's own prompt and further fields."""
+    return Tailored(CODECS[wire], template, extra) if template or extra else CODECS[wire]

@@ -31,7 +31,7 @@ class Cohere:
         """Encode a request; ``top_n`` is never sent, because merging needs every score."""
         query, documents = texts(request, "cohere")
         fields = {"model": request.model, "query": query, "documents": documents}
-        return encoded({**fields, **instruct(request, "cohere", self.instruct), **self.always})
+        return encoded(request, {**fields, **instruct(request, "cohere", self.instruct), **self.always})
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""

@@ -35,9 +35,19 @@ def instruct(request: Request, wire: str, key: str | None) -> Mapping[str, Any]:
     return {key: request.instruct}
 
 
-def encoded(fields: Mapping[str, Any]) -> bytes:
-    """The fields as JSON; a lone surrogate, which no UTF-8 can hold, becomes a question mark."""
+def encoded(request: Request, fields: Mapping[str, Any]) -> bytes:
+    """The fields and the request's further ones as JSON; a lone surrogate, which no UTF-8 can hold, becomes a "?"."""
+    fields = _merged(fields, request.extra) if request.extra else fields
     try:
         return orjson.dumps(fields)
     except orjson.JSONEncodeError:
         return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def _merged(fields: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings are merged all the way down; of anything else the further field's value stands."""
+    merged = dict(fields)
+    for key, value in extra.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged

@@ -15,7 +15,7 @@ class DashScope:
         """Encode a request; ``top_n`` is never sent, because merging needs every score."""
         query, documents = texts(request, "dashscope")
         fields = {"model": request.model, "query": query, "documents": documents}
-        return encoded({**fields, **instruct(request, "dashscope", "instruct")})
+        return encoded(request, {**fields, **instruct(request, "dashscope", "instruct")})
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""

@@ -24,7 +24,7 @@ class DashScopeNative:
         }
         if given := {name: value for name, value in parameters.items() if value is not None}:
             fields["parameters"] = given
-        return encoded(fields)
+        return encoded(request, fields)
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""

@@ -20,7 +20,7 @@ class Nim:
             "passages": [{"text": document} for document in documents],
             "truncate": "END",
         }
-        return encoded({**fields, **instruct(request, "nim", None)})
+        return encoded(request, {**fields, **instruct(request, "nim", None)})
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""

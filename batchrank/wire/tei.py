@@ -15,7 +15,7 @@ class Tei:
         """Encode a request. Texts too long are cut, and scores are probabilities, as other servers' are."""
         query, documents = texts(request, "tei")
         fields = {"query": query, "texts": documents, "raw_scores": False, "truncate": True}
-        return encoded({**fields, **instruct(request, "tei", None)})
+        return encoded(request, {**fields, **instruct(request, "tei", None)})
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""

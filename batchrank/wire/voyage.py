@@ -15,7 +15,7 @@ class Voyage:
         """Encode a request; ``top_k`` is never sent, because merging needs every score. Long texts are cut."""
         query, documents = texts(request, "voyage")
         fields = {"model": request.model, "query": query, "documents": documents, "truncation": True}
-        return encoded({**fields, **instruct(request, "voyage", None)})
+        return encoded(request, {**fields, **instruct(request, "voyage", None)})
 
     def answer(self, data: object, documents: int) -> Answer:
         """Decode an answer to a request of so many documents."""
