@@ -122,7 +122,7 @@ async def _ledger(path: Path, documents: int, requests: int = 300) -> float:
     for number in range(requests):
         key = number.to_bytes(16, "big")
         await ledger.get(key)
-        await ledger.sent(key, 1000)
+        await ledger.sent(key, 1000, documents)
         await ledger.put(key, answer, 1000)
     seconds = time.perf_counter() - began
     serving.cancel()

@@ -1,4 +1,4 @@
-"""Documents and queries that always fail: each costs itself, nothing waits for it, and nothing is asked twice for it."""
+"""Documents and queries that always fail: each costs itself, nothing waits for it, nothing is asked twice."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,16 @@ from jobs import outputs, rankings, rows
 
 pytestmark = pytest.mark.anyio
 
-FAILURES = ["500", "502+html", "score-null", "results-fewer", "400-parameter", "403", "404-model", "answer-dropped"]
+FAILURES = [
+    "500",
+    "502+html",
+    "score-null",
+    "results-fewer",
+    "400-parameter",
+    "403",
+    "404-model",
+    "answer-dropped",
+]
 
 
 def poisoned(queries: int, candidates: int, every: int, *, word: str = "unlucky") -> list[dict[str, Any]]:

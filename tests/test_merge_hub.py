@@ -151,7 +151,7 @@ def test_a_single_chunk_that_was_halved_is_sorted_where_scores_are_absolute(most
 
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_requests_too_small_to_compare_anything_end(most: int) -> None:
-    """Where an API takes a document or two at a time, a ranking comes out all the same, and nothing false is certified."""
+    """Where an API takes a document or two at a time, a ranking comes out, and nothing false is certified."""
     y = truth(30, 1)
     outcome = run(y, stratified(30, 500), respond=limited(Api(y, "logistic", 1), most))
     certified = outcome.merged.certified

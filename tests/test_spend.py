@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batchrank.errors import BudgetReachedError, JobError
 from batchrank.models import Price
-from batchrank.send import Before, Budget, Spend, Taken
+from batchrank.send import Budget, Spend
 from batchrank.send.spend import Reservation
 
 ANYIO = pytest.mark.anyio
