@@ -165,30 +165,57 @@ def in_virtual_time(work: Any) -> None:
         loop.close()
 
 
-@settings(
-    max_examples=12,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=list(HealthCheck),
-    phases=[Phase.explicit, Phase.generate],
-)
-@example(weights=dict.fromkeys(FATES, 1), seed=0, most=5, characters=400, queries=6, documents=20)
-@given(
-    weights=st.fixed_dictionaries({fate: st.integers(0, 4) for fate in FATES[1:]}).map(
-        lambda others: {"ok": 6, **others}
-    ),
-    seed=st.integers(0, 10**6),
-    most=st.integers(1, 16),
-    characters=st.integers(60, 800),
-    queries=st.integers(1, 12),
-    documents=st.integers(1, 22),
-)
-def test_whatever_a_server_does_the_run_ends_and_loses_only_what_must_be(
+def whatever(most_examples: int) -> Any:
+    """Servers of all kinds, so many of them, and lists for them."""
+
+    def decorated(test: Any) -> Any:
+        others = {fate: st.integers(0, 4) for fate in FATES[1:]}
+        worlds = given(
+            weights=st.fixed_dictionaries(others).map(lambda drawn: {"ok": 6, **drawn}),
+            seed=st.integers(0, 10**6),
+            most=st.integers(1, 16),
+            characters=st.integers(60, 800),
+            queries=st.integers(1, 12),
+            documents=st.integers(1, 22),
+        )(test)
+        first = example(
+            weights=dict.fromkeys(FATES, 1), seed=0, most=5, characters=400, queries=4, documents=20
+        )
+        return settings(
+            max_examples=most_examples,
+            deadline=None,
+            derandomize=True,
+            suppress_health_check=list(HealthCheck),
+            phases=[Phase.explicit, Phase.generate],
+        )(first(worlds))
+
+    return decorated
+
+
+def check_world(
     weights: dict[str, int], seed: int, most: int, characters: int, queries: int, documents: int
 ) -> None:
     """Ranked: whatever an accepted request could hold. Spend never below the server's bill. A rerun sends nothing."""
     with tempfile.TemporaryDirectory() as folder:
-        in_virtual_time(_run(Path(folder), Server(weights, seed, most, characters), rows(queries, documents)))
+        server = Server(weights, seed, most, characters)
+        in_virtual_time(_run(Path(folder), server, rows(queries, documents)))
+
+
+@whatever(4)
+def test_whatever_a_server_does_the_run_ends_and_loses_only_what_must_be(
+    weights: dict[str, int], seed: int, most: int, characters: int, queries: int, documents: int
+) -> None:
+    """As ``check_world`` says, for a few servers."""
+    check_world(weights, seed, most, characters, queries, documents)
+
+
+@pytest.mark.slow
+@whatever(60)
+def test_many_servers_that_do_whatever_they_like(
+    weights: dict[str, int], seed: int, most: int, characters: int, queries: int, documents: int
+) -> None:
+    """The same for many."""
+    check_world(weights, seed, most, characters, queries, documents)
 
 
 async def _process(job: Path, server: Server, kill_after: int | None) -> int:
