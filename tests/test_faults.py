@@ -134,7 +134,7 @@ async def test_a_key_address_or_model_that_is_wrong_from_the_start_stops_the_run
         assert report.exit_code == 1 and isinstance(report.reason, RunStoppedError)
         assert DENIES[fault] in str(report.reason)
         assert re.search(r"query 'q\d' \(.*in\.jsonl, line \d\), \d+ documents, 'd", str(report.reason))
-        assert w.emulator.requests <= 6
+        assert w.emulator.requests <= 7
 
 
 @pytest.mark.parametrize("fault", sorted(DENIES))

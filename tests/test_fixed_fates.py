@@ -139,8 +139,9 @@ async def _run(folder: Path, server: Server, data: list[dict[str, Any]]) -> None
         job = job_for(folder, data, url)
         started = anyio.current_time()
         report = await run(job)
-        if report.exit_code == 1:  # the first few requests, and a harmless one, were all rejected
-            assert "has taken no request so far" in str(report.reason)
+        if report.exit_code in (1, 75):  # the first few requests, and a harmless one, all failed
+            said = "has taken no request so far" if report.exit_code == 1 else "no request has succeeded"
+            assert said in str(report.reason)
             assert not any(fate == "ok" for _, _, fate in server.asked)
             return
         assert report.exit_code in (0, 3), report.reason
@@ -152,7 +153,6 @@ async def _run(folder: Path, server: Server, data: list[dict[str, Any]]) -> None
         again = await run(job)
         # What was too large may be asked again, as that costs nothing and a limit may have been raised; nothing else.
         assert {fate for query, _, fate in server.asked[sent:] if query != PROBE} <= {"too large"}
-        assert {entry for entry in server.asked[sent:] if entry[0] != PROBE} <= set(server.asked[:sent])
         assert (again.exit_code, server.paid, outputs(job)) == (report.exit_code, paid, before)
 
 

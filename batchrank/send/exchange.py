@@ -83,6 +83,11 @@ class Exchange:
         self._stopping.set()
         self._notify()
 
+    @property
+    def busy(self) -> bool:
+        """Whether any request is on its way."""
+        return self._dispatcher.places.busy > 0
+
     def understood(self) -> None:
         """Learn that model, route and format are right: an answer is known, or content was read and refused."""
         if not self._outage.accepted:

@@ -144,7 +144,9 @@ class Prober:
         refused = action in _REJECTED or (outcome.code == "malformed" and not accepted)
         self._refusals = self._refusals + 1 if refused else 0
         first = _FIRST_DENIALS if action is Action.ACCESS else _FIRST_REFUSALS
-        if action is Action.STOP or self._refusals >= (_REFUSALS if accepted else first):
+        # Among the first requests some may be on their way still, and be accepted.
+        enough = self._refusals >= _REFUSALS if accepted else self._refusals >= first and not self._exchange.busy
+        if action is Action.STOP or enough:
             before = "refuses what it took before" if accepted else "has taken no request so far"
             self._hopeless = RunStoppedError(
                 f"the API {before}: {where()}: {why}; a harmless request of one document: {outcome}. "
