@@ -10,7 +10,7 @@ from importlib import resources
 from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from batchrank.errors import JobError, UnknownModelError
 from batchrank.records import Kind
@@ -30,6 +30,15 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+SEARCH_DOCUMENTS = 100
+"""Documents that one search pays for, where searches are billed (Cohere's pricing page)."""
+
+
+def searches(documents: int) -> int:
+    """Searches that a request of so many documents is billed as, if none is so long that it counts for several."""
+    return -(-documents // SEARCH_DOCUMENTS)
+
+
 class Price(_Frozen):
     """What a million tokens cost, per kind of input, and what a thousand searches cost.
 
@@ -41,6 +50,12 @@ class Price(_Frozen):
     text: Annotated[float, Field(ge=0)] = 0
     image: Annotated[float, Field(ge=0)] | None = None
     search: Annotated[float, Field(ge=0)] | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> "Price":
+        if "text" not in self.model_fields_set and self.search is None:
+            raise ValueError("a price needs text (of a million tokens) or search (of a thousand searches)")
+        return self
 
     def cost(self, tokens: int, *, image_tokens: int = 0, searches: int = 0) -> float:
         """The cost of so many tokens and searches in ``currency``, ``image_tokens`` being images' and videos'."""

@@ -6,7 +6,7 @@ import math
 import random
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from batchrank.job import Job
 
 FATES = ["ok", "500", "malformed", "refused", "blocked", "rejected"]
 PROBE = "copy a file"
+Test = Callable[[dict[str, int], int, int, int, int, int], None]
 _PAGE = "<html><head><title>403 Forbidden</title></head><body>The request was blocked.</body></html>"
 
 
@@ -165,10 +166,10 @@ def in_virtual_time(work: Any) -> None:
         loop.close()
 
 
-def whatever(most_examples: int) -> Any:
+def whatever(most_examples: int) -> Callable[[Test], Test]:
     """Servers of all kinds, so many of them, and lists for them."""
 
-    def decorated(test: Any) -> Any:
+    def decorated(test: Test) -> Test:
         others = {fate: st.integers(0, 4) for fate in FATES[1:]}
         worlds = given(
             weights=st.fixed_dictionaries(others).map(lambda drawn: {"ok": 6, **drawn}),
@@ -181,13 +182,14 @@ def whatever(most_examples: int) -> Any:
         first = example(
             weights=dict.fromkeys(FATES, 1), seed=0, most=5, characters=400, queries=4, documents=20
         )
-        return settings(
+        found: Test = settings(
             max_examples=most_examples,
             deadline=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
             phases=[Phase.explicit, Phase.generate],
         )(first(worlds))
+        return found
 
     return decorated
 

@@ -75,7 +75,7 @@ def result(cell: Cell, measures: Sequence[str], *, overrides: Sequence[str] = ()
     return Result(
         cell, "done", quality=quality,
         queries=totals["queries"], failed=totals["failed"], documents=totals["documents"], tokens=totals["tokens"],
-        cost=None if price is None else price.cost(totals["tokens"]),
+        cost=None if price is None else price.cost(totals["tokens"], searches=totals.get("searches", 0)),
         currency=None if price is None else price.currency,
         certified=totals["certified"] / totals["queries"] if totals["queries"] else None,
         speed=summary["process"]["documents_per_second"],

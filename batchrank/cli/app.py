@@ -25,7 +25,7 @@ from batchrank.cli.running import run_job
 from batchrank.cli.watching import status
 from batchrank.errors import BatchrankError
 from batchrank.job import load_job
-from batchrank.models import cards
+from batchrank.models import Price, cards
 from batchrank.version import __version__
 
 _GRACE = 0.2
@@ -105,6 +105,13 @@ def plan(
     show_plan(load_job(job, overrides=overrides or ()), as_json=as_json)
 
 
+def _priced(price: Price) -> str:
+    """A price for people: of a million tokens, or of a thousand searches."""
+    if price.search is not None:
+        return f"{price.search:g} {price.currency} per 1k searches"
+    return f"{price.text:g} {price.currency}"
+
+
 @app.command()
 def models() -> None:
     """List the model cards: limits, quotas, prices."""
@@ -124,7 +131,7 @@ def models() -> None:
             name, justify="left" if name in ("model", "wire", "scores", "price per 1M") else "right"
         )
     for card in cards().values():
-        prices = ", ".join(f"{p.text:g} {p.currency} ({region})" for region, p in card.prices.items())
+        prices = ", ".join(f"{_priced(p)} ({region})" for region, p in card.prices.items())
         table.add_row(
             card.name, card.wire, f"{card.documents:,}", f"{card.item_tokens:,}", f"{card.request_tokens:,}",
             f"{card.rpm:,.0f}", f"{card.tpm:,.0f}", card.scores, prices or "-",

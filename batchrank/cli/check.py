@@ -108,6 +108,8 @@ def _budget(job: Job) -> Finding:
         return Finding("budget", "ok", f"at most {budget.max_cost:g} {price.currency}")
     if budget.max_tokens is not None:
         return Finding("budget", "ok", f"at most {budget.max_tokens:,} tokens")
+    if budget.max_requests is not None:
+        return Finding("budget", "ok", f"at most {budget.max_requests:,} requests")
     if job.emulated:
         return Finding("budget", "ok", "none is needed on the emulator")
     return Finding("budget", "note", "there is no cap; set budget.max_cost, or look at: batchrank plan")

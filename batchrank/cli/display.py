@@ -1,6 +1,7 @@
 """How a run goes, on stderr: a live display on a terminal, a line now and then otherwise."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import anyio
 from rich.console import Console
@@ -31,13 +32,14 @@ class Display:
                     if progress := self._run.progress():
                         live.update(_table(progress), refresh=True)
                     await anyio.sleep(_REFRESH)
-        waited = 0.0
+        waited, well = 0.0, True
         while True:
             self._tell_notices()
             await anyio.sleep(_REFRESH)
             waited += _REFRESH
-            if waited >= _LINE_EVERY and (progress := self._run.progress()):
-                waited = 0.0
+            progress = self._run.progress()
+            if progress and (waited >= _LINE_EVERY or (well and progress.trouble)):
+                waited, well = 0.0, not progress.trouble
                 self._console.print(_line(progress), markup=False, soft_wrap=True)
 
     def _tell_notices(self) -> None:
@@ -48,6 +50,8 @@ class Display:
 
 def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
     seconds = max(progress.elapsed, 1e-6)
+    if progress.trouble:
+        yield "trouble", progress.trouble
     failed = f", {progress.failed:,} failed" if progress.failed else ""
     yield (
         "queries",
@@ -63,9 +67,11 @@ def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
     if progress.reused:
         yield "reused", f"{progress.reused:,} requests from the ledger"
     tokens = progress.billed_tokens / seconds * 60
-    yield "tokens", f"{progress.tokens:,}, {tokens:,.0f}/min of {progress.tpm:,.0f}"
+    possibly = f", {progress.possible_tokens:,} of them possibly billed" if progress.possible_tokens else ""
+    yield "tokens", f"{progress.tokens:,}{possibly}, {tokens:,.0f}/min of {progress.tpm:,.0f}"
     if progress.cost is not None:
-        yield "cost", f"{progress.cost:,.4f} {progress.currency}"
+        possibly = f", {progress.possible_cost:,.4f} of it possibly billed" if progress.possible_cost else ""
+        yield "cost", f"{progress.cost:,.4f} {progress.currency}{possibly}"
     left = "" if progress.eta is None else f", about {duration(progress.eta)} to go"
     yield "time", duration(progress.elapsed) + left
 
@@ -109,7 +115,7 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     if saved and spend["saved_cost"]:
         saved += f", {spend['saved_cost']:,.4f} {spend['currency']}"
     emulated = f" (by the emulator: {_real_price(run)})" if run.job.emulated else ""
-    yield f"spent: {spend['tokens']:,} tokens{cost}{emulated}{saved}"
+    yield f"spent: {spend['tokens']:,} tokens{cost}{emulated}{_possibly(spend)}{saved}"
     if totals.truncated:
         longest = run.job.card.item_limits
         yield f"truncated: {totals.truncated:,} texts of more than {longest} were cut; see limits.long_documents"
@@ -125,6 +131,15 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
         yield f"stopped: {report.reason}"
     elif run.folder is not None:
         yield f"output: {run.folder}"
+
+
+def _possibly(spend: dict[str, Any]) -> str:
+    """What of it may have been billed without a result, where there is any."""
+    if not spend["possibly_billed_tokens"]:
+        return ""
+    money = spend["possibly_billed_cost"]
+    cost = "" if money is None else f", {money:,.4f} {spend['currency']}"
+    return f", of which possibly billed without a result: {spend['possibly_billed_tokens']:,} tokens{cost}"
 
 
 def _real_price(run: Run) -> str:

@@ -72,16 +72,20 @@ def _progress(found: Status, progress: dict[str, Any]) -> Iterator[tuple[str, st
             "queries",
             f"{progress['queries']:,} ranked ({share}){failed}, {progress['unfinished']:,} under way",
         )
+    if found.state == "running" and progress.get("trouble"):
+        yield "trouble", progress["trouble"]
     seconds = max(progress["elapsed"], 1e-6)
     yield "documents", f"{progress['documents']:,}, {progress['documents'] / seconds:,.0f}/s"
     yield (
         "requests",
         f"{progress['requests']:,} sent, {progress['in_flight']:,} in flight, {progress['retries']:,} retries, "
-        f"{progress['throttled']:,} refused for going too fast, {progress['reused']:,} from the ledger",
+        f"{progress['throttled']:,} throttled (429), {progress['reused']:,} from the ledger",
     )
     yield "quota", f"{progress['quota_used']:.0%} used in the last minute"
     cap = "" if found.max_tokens is None else f" of {found.max_tokens:,} allowed"
-    yield "tokens", f"{progress['tokens']:,}{cap}"
+    possible = progress.get("possible_tokens")
+    possibly = f", {possible:,} of them possibly billed without a result" if possible else ""
+    yield "tokens", f"{progress['tokens']:,}{cap}{possibly}"
     if progress["cost"] is not None:
         cap = "" if found.max_cost is None else f" of {found.max_cost:g} allowed"
         yield "cost", f"{progress['cost']:,.4f} {progress['currency']}{cap}"

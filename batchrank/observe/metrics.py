@@ -14,13 +14,14 @@ _COUNTERS = {
     "documents": "Documents in answered requests.",
     "requests": "Requests sent, well or not.",
     "retries": "Requests that had to be repeated.",
-    "throttled": "Requests refused for going too fast.",
+    "throttled": "Requests throttled (429).",
     "reused": "Requests answered by the ledger.",
-    "tokens": "Tokens spent by the run, those of earlier processes included.",
+    "tokens": "Tokens spent by the run, those of earlier processes and those possibly billed included.",
 }
 _GAUGES = {
     "unfinished": ("unfinished_queries", "Queries under way."),
     "in_flight": ("in_flight_requests", "Requests sent that have no answer yet."),
+    "possible_tokens": ("possibly_billed_tokens", "Tokens that may have been billed without a result."),
     "quota_used": ("quota_used_ratio", "Part of the scarcer quota used in the last minute."),
     "share": ("progress_ratio", "Part of the input that is done with."),
     "elapsed": ("elapsed_seconds", "Seconds since this process began."),

@@ -181,7 +181,7 @@ class Driver:
         if self.price is not None:
             images = meter.tokens if ready.visual else 0
             cost = self.price.cost(meter.tokens, image_tokens=images, searches=meter.searches)
-        took = QueryCost(meter.chunks, meter.requests, meter.documents, meter.tokens, cost)
+        took = QueryCost(meter.chunks, meter.requests, meter.documents, meter.tokens, cost, meter.searches)
         if ready.passages is not None:
             merged = ready.passages.fold(merged)
         letters = [self._lost(ready, merged, document, why) for document, why in sorted(lost.items())]

@@ -18,6 +18,7 @@ class Done:
         saved: tokens it was saved by answers of earlier runs.
         documents: documents in requests that this process had answered, and ``billed`` the tokens for them.
         per_item: documents of an item, on average.
+        cost: what the tokens spent cost; None without a price.
     """
 
     items: int
@@ -29,6 +30,7 @@ class Done:
     documents: int
     billed: int
     per_item: float
+    cost: float | None = None
 
     @property
     def rest(self) -> int | None:
@@ -53,9 +55,11 @@ def rest_of(done: Done, price: Price | None) -> str:
     if rest is None:
         return "too little is done, or the input's size is unknown, so what the rest would take can't be told"
     total = done.spent + rest
-    if price is None:
+    if price is None or done.cost is None:
         return f"the rest of the input would take about {rest:,} tokens more: about {total:,} tokens in all"
+    # Where searches are billed, the rest will cost as much for each token as what is done did.
+    more = price.cost(rest) if price.search is None else done.cost * rest / max(done.spent, 1)
     return (
-        f"the rest of the input would take about {price.cost(rest):,.4f} {price.currency} more ({rest:,} tokens): "
-        f"about {price.cost(total):,.4f} {price.currency} ({total:,} tokens) in all"
+        f"the rest of the input would take about {more:,.4f} {price.currency} more ({rest:,} tokens): "
+        f"about {done.cost + more:,.4f} {price.currency} ({total:,} tokens) in all"
     )

@@ -14,6 +14,7 @@ import numpy as np
 from batchrank.errors import JobError, QueryError
 from batchrank.job import Job
 from batchrank.merge import METHODS, Round, start
+from batchrank.models import searches
 from batchrank.pipeline.content import Preparer, Ready
 from batchrank.pipeline.engine import sharder
 from batchrank.read import Gauge, read
@@ -26,11 +27,12 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 @dataclass(slots=True)
 class Bill:
-    """What one merge method would send; tokens as predicted, seconds at the full quota."""
+    """What one merge method would send; tokens and searches as predicted, seconds at the full quota."""
 
     requests: int = 0
     documents: int = 0
     tokens: int = 0
+    searches: int = 0
     cost: float | None = None
     seconds: float = 0.0
 
@@ -128,8 +130,9 @@ def _add(found: Plan, ready: Ready, forecast: "_Forecast") -> dict[str, Any]:
     else:
         found.truncated += max(known.truncated, ready.truncated)
     for name, bill in found.methods.items():
-        requests, documents = forecast.of(name, known, ready.top_k)
+        requests, documents, searched = forecast.of(name, known, ready.top_k)
         bill.requests += requests
+        bill.searches += searched
         bill.documents += documents
         bill.tokens += round(tokens * documents / sendable)
     return {"query_id": query.id, "documents": len(query), "chunks": len(known.chunks), "tokens": tokens}
@@ -139,39 +142,40 @@ def _price(found: Plan, job: Job) -> None:
     card, price = job.card, job.price
     found.currency = price.currency if price else None
     for bill in found.methods.values():
-        bill.cost = price.cost(bill.tokens) if price else None
+        bill.cost = price.cost(bill.tokens, searches=bill.searches) if price else None
         bill.seconds = 60 / float(job.rate.part) * max(bill.requests / card.rpm, bill.tokens / card.tpm)
 
 
 class _Forecast:
-    """Requests and documents of each merge method, by the shape of the list."""
+    """Requests, documents and searches of each merge method, by the shape of the list."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int, tuple[int, ...]], tuple[int, int]] = {}
+        self._known: dict[tuple[str, int, tuple[int, ...]], tuple[int, int, int]] = {}
 
-    def of(self, method: str, shards: QueryShards, top_k: int) -> tuple[int, int]:
-        """Requests and documents that a list would take."""
+    def of(self, method: str, shards: QueryShards, top_k: int) -> tuple[int, int, int]:
+        """Requests, documents and searches that a list would take."""
         lengths = tuple(len(chunk) for chunk in shards.chunks)
         if len(lengths) == 1:
-            return 1, lengths[0]
+            return 1, lengths[0], searches(lengths[0])
         key = method, top_k, lengths
         if key not in self._known:
             self._known[key] = self._drive(method, shards, top_k)
         return self._known[key]
 
-    def _drive(self, method: str, shards: QueryShards, top_k: int) -> tuple[int, int]:
-        requests = documents = 0
+    def _drive(self, method: str, shards: QueryShards, top_k: int) -> tuple[int, int, int]:
+        requests = documents = searched = 0
         merging = start(method, shards, top_k=top_k)
         reply: Any = None
         while True:
             try:
                 step = merging.send(reply)
             except StopIteration:
-                return requests, documents
+                return requests, documents, searched
             reply = "relative"
             if isinstance(step, Round):
                 requests += len(step.chunks)
                 documents += sum(map(len, step.chunks))
+                searched += sum(searches(len(chunk)) for chunk in step.chunks)
                 reply = [Scores(c.documents, _scores(c.documents), i) for i, c in enumerate(step.chunks)]
 
 

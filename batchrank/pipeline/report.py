@@ -50,8 +50,8 @@ def report(
 ) -> Report:
     """Sum up a run."""
     code = reason.exit_code if reason else (FAILED_QUERIES if totals.failed or totals.lost else 0)
-    sizes = [parts.sender.notice] if parts.sender.notice else []
-    notices = [*notices, *sizes, *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
+    said = [parts.sender.notice, None if reason is None else parts.sender.trouble()]
+    notices = [*notices, *filter(None, said), *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
     data = {
         "name": job.name,
         "complete": reason is None,
@@ -75,7 +75,7 @@ def report(
 
 def _spend(parts: Engine) -> dict[str, Any]:
     spend = parts.spend
-    saved = parts.sender.counts.saved_tokens
+    counts = parts.sender.counts
     price = spend.price
     return {
         "tokens": spend.tokens,
@@ -85,8 +85,8 @@ def _spend(parts: Engine) -> dict[str, Any]:
         "possibly_billed_cost": spend.possible_cost,
         "requests": spend.requests,
         "searches": spend.searches,
-        "saved_tokens": saved,
-        "saved_cost": price.cost(saved) if price else None,
+        "saved_tokens": counts.saved_tokens,
+        "saved_cost": price.cost(counts.saved_tokens, searches=counts.saved_searches) if price else None,
         "predicted_tokens": spend.predicted_tokens,
         "billed_tokens": spend.billed_tokens,
         "drift": round(spend.drift, 6),

@@ -234,8 +234,9 @@ class Run:
             documents=counts.documents,
             billed=counts.tokens,
             per_item=flow.admitted_documents / max(1, flow.admitted) if flow else 0.0,
+            cost=parts.spend.cost,
         )
-        return f"{rest_of(done, self.job.price)}; raise budget.max_cost or budget.max_tokens and run the job again"
+        return f"{rest_of(done, self.job.price)}; raise the cap that was reached and run the job again"
 
     def _tell(self, start: Start) -> None:
         if start.notice is not None:
@@ -274,6 +275,9 @@ class Run:
             throttled=counts.timeline.throttled,
             latency=tuple(counts.timeline.latency),
             latency_sum=counts.timeline.latency_sum,
+            possible_tokens=parts.spend.possible_tokens,
+            possible_cost=parts.spend.possible_cost,
+            trouble=parts.sender.trouble(),
         )
 
 

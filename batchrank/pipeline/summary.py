@@ -29,7 +29,7 @@ class Totals:
         requests: answered requests in all.
         sent: documents in those requests.
         one_pass: documents that a single pass over each list sends.
-        tokens: tokens billed for those requests, whenever they were asked.
+        tokens: tokens billed for those requests, whenever they were asked, and ``searches`` where those are billed.
         certified: queries proven exact to ``merge.top_k`` (or to their end).
         multi_chunk: queries that needed more than one chunk.
         methods: queries by the method that made the ranking.
@@ -49,6 +49,7 @@ class Totals:
     sent: int = 0
     one_pass: int = 0
     tokens: int = 0
+    searches: int = 0
     certified: int = 0
     multi_chunk: int = 0
     methods: dict[str, int] = field(default_factory=dict)
@@ -69,6 +70,7 @@ class Totals:
         self.sent += cost.documents
         self.one_pass += len(merge.order)
         self.tokens += cost.tokens
+        self.searches += cost.searches
         self.certified += merge.certified >= min(top_k, int(np.isfinite(merge.scores).sum()))
         _count(self.methods, merge.method)
         if cost.chunks > 1:
@@ -112,18 +114,20 @@ class Progress:
         requests: requests sent by this process; ``in_flight`` of them have no answer yet.
         retries: requests that had to be repeated.
         reused: requests answered by the ledger.
-        tokens: tokens spent by the run.
+        tokens: tokens spent by the run; ``possible_tokens`` of them may have been billed without a result.
         billed_tokens: tokens billed to this process.
-        cost: the run's cost, None without a price; ``currency`` names its unit.
+        cost: the run's cost, what was possibly billed included; None without a price; ``currency`` names its unit.
+        possible_cost: the part of it that may have been billed without a result.
         rpm: requests a minute allowed.
         tpm: tokens a minute allowed.
         quota_used: the part of the scarcer quota used in the last minute.
         elapsed: seconds since the start.
         share: the part of the input that is done with, by bytes.
         eta: seconds to go at the pace so far, None while unknown.
-        throttled: refusals for going too fast.
+        throttled: requests refused for going too fast (429).
         latency: answers by their latency, as ``batchrank.timeline.LATENCY_BOUNDS`` divides it.
         latency_sum: seconds that all answers took together.
+        trouble: while nothing succeeds: for how long, and why; None while all is well.
     """
 
     queries: int
@@ -147,3 +151,6 @@ class Progress:
     throttled: int
     latency: tuple[int, ...]
     latency_sum: float
+    possible_tokens: int = 0
+    possible_cost: float | None = None
+    trouble: str | None = None

@@ -22,6 +22,7 @@ class QueryCost:
         documents: documents in those requests; one sent twice counts twice.
         tokens: tokens billed, as the API reported them (as predicted where it reported none).
         cost: in the model card's currency; None when the card has no price.
+        searches: searches billed for them, where the API bills those.
     """
 
     chunks: int
@@ -29,6 +30,7 @@ class QueryCost:
     documents: int
     tokens: int
     cost: float | None
+    searches: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -148,9 +148,7 @@ def _failures(facts: Facts) -> Table:
     rows: list[Row] = [
         (f"repeated: {code}", f"{count:,}") for code, count in sorted(process["retries"].items())
     ]
-    rows += [
-        (f"refused for going too fast: {kind}", f"{n:,}") for kind, n in process["throttled"].items() if n
-    ]
+    rows += [(f"throttled (429): {kind}", f"{n:,}") for kind, n in process["throttled"].items() if n]
     for name, text in (
         ("malformed", "answers of no use"), ("ambiguous", "sent, no answer seen"), ("splits", "requests halved")
     ):  # fmt: skip

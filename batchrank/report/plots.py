@@ -66,7 +66,7 @@ def _over_time(add: Any, timeline: dict[str, Any]) -> None:
     text = "The most requests that were in flight."
     add("time", "In flight", text, over_time({"in flight": series["in_flight"]}, seconds, "requests"))
     if series["throttled"].any() or series["failed"].any():
-        lines = {"too fast (429)": series["throttled"], "failed": series["failed"]}
+        lines = {"throttled (429)": series["throttled"], "failed": series["failed"]}
         text = "Attempts that gave no answer, by when they ended."
         add("time", "Refusals and failures", text, over_time(lines, seconds, "attempts"))
 

@@ -8,7 +8,6 @@ a bad request.
 from batchrank.send.counts import Counts, Encoded, Errand, Meter
 from batchrank.send.dispatch import Dispatcher
 from batchrank.send.http import Http
-from batchrank.send.outage import Trouble
 from batchrank.send.places import Places
 from batchrank.send.quantity import Taken
 from batchrank.send.sender import Sender
@@ -28,6 +27,5 @@ __all__ = [
     "Sender",
     "Spend",
     "Taken",
-    "Trouble",
     "together",
 ]

@@ -78,7 +78,7 @@ class Counts:
         tokens: tokens billed for those.
         reused_requests: requests that the ledger answered.
         saved_requests: those of them that an earlier run (or another query) asked, so that this one didn't pay.
-        saved_tokens: tokens that this saved.
+        saved_tokens: tokens that this saved, and ``saved_searches`` where searches are billed.
         retries: failed attempts that were repeated, by code.
         malformed: answers of no use.
         ambiguous: requests sent without an answer seen.
@@ -93,6 +93,7 @@ class Counts:
     reused_requests: int = 0
     saved_requests: int = 0
     saved_tokens: int = 0
+    saved_searches: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     malformed: int = 0
     ambiguous: int = 0

@@ -5,8 +5,6 @@ attempt began. Otherwise an outage would turn every query that meets it into a d
 while few queries fail, a few bad ones would stop a job for ever. Pure.
 """
 
-from dataclasses import dataclass
-
 from batchrank.errors import OutageError
 from batchrank.records import Rejection
 
@@ -17,14 +15,6 @@ _QUIET = 5.0
 _FIRST_BUDGET, _MOST_BUDGET, _EARNED = 100.0, 1000.0, 0.5
 """Retries that may be billed and that no bad document explains: so many at first, and at most, and half a one earned by
 each success, so that a server that loses two answers in five ends the run instead of doubling its bill."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Nothing succeeds: for how many seconds, and what came back last."""
-
-    seconds: float
-    why: Rejection
 
 
 class OutageDetector:
@@ -82,11 +72,11 @@ class OutageDetector:
                 f"failure: {why}. {_hint(why)}"
             )
 
-    def trouble(self, now: float) -> Trouble | None:
-        """What is wrong, once nothing has succeeded for a few seconds."""
+    def trouble(self, now: float) -> str | None:
+        """What is wrong, once nothing has succeeded for a few seconds: for how long, and what came back last."""
         if self._since is None or self._why is None or now - self._since < _QUIET:
             return None
-        return Trouble(now - self._since, self._why)
+        return f"no request has succeeded for {now - self._since:.0f} s; the last failure: {self._why}"
 
 
 def _hint(why: Rejection) -> str:

@@ -145,7 +145,9 @@ class Prober:
         self._refusals = self._refusals + 1 if refused else 0
         first = _FIRST_DENIALS if action is Action.ACCESS else _FIRST_REFUSALS
         # Among the first requests some may be on their way still, and be accepted.
-        enough = self._refusals >= _REFUSALS if accepted else self._refusals >= first and not self._exchange.busy
+        enough = (
+            self._refusals >= _REFUSALS if accepted else self._refusals >= first and not self._exchange.busy
+        )
         if action is Action.STOP or enough:
             before = "refuses what it took before" if accepted else "has taken no request so far"
             self._hopeless = RunStoppedError(

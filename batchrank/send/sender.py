@@ -6,7 +6,6 @@ endpoint works. So a bad document is found and lost alone, and the rest of its q
 
 import asyncio
 import hashlib
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import anyio.to_thread
 
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.ledger import Known, Ledger
+from batchrank.models import searches
 from batchrank.records import Answer, Chunk, Content, Positions, Query, Rejection, Request, Scores
 from batchrank.retry import Action, classify
 from batchrank.send.client import Client
@@ -23,7 +23,7 @@ from batchrank.send.counts import Counts, Encoded, Errand
 from batchrank.send.dispatch import Dispatcher
 from batchrank.send.exchange import Exchange, Outgoing
 from batchrank.send.http import Http
-from batchrank.send.outage import OutageDetector, Trouble
+from batchrank.send.outage import OutageDetector
 from batchrank.send.probe import Prober
 from batchrank.send.sizes import Size, Sizes
 from batchrank.send.spend import Spend
@@ -106,8 +106,8 @@ class Sender:
         """Send nothing more; requests in flight go on, whoever waits gets the reason raised."""
         self._exchange.stop(reason)
 
-    def trouble(self) -> Trouble | None:
-        """What is wrong, while nothing succeeds."""
+    def trouble(self) -> str | None:
+        """What is wrong, while nothing succeeds; None while all is well."""
         return self._outage.trouble(anyio.current_time())
 
     def meaning(self, why: Rejection) -> Action:
@@ -242,7 +242,7 @@ class Sender:
             meter.requests += 1
             meter.documents += len(documents)
             meter.tokens += _billed(errand, documents, answer)
-            meter.searches += math.ceil(len(documents) / 100) if answer.searches is None else answer.searches
+            meter.searches += _searches(documents, answer)
 
     def _learn_size(
         self, errand: Errand, documents: Positions, encoded: Encoded, why: Rejection
@@ -270,6 +270,7 @@ class Sender:
         if known.earlier:
             self.counts.saved_requests += 1
             self.counts.saved_tokens += _billed(errand, documents, known.outcome)
+            self.counts.saved_searches += _searches(documents, known.outcome)
         return known.outcome
 
     async def _stands(self, errand: Errand, documents: Positions, why: Rejection, *, earlier: bool) -> bool:
@@ -353,6 +354,11 @@ def _taken(documents: Sequence[Content], positions: Positions) -> Sequence[Conte
     if len(positions) == len(documents):
         return documents
     return list(map(documents.__getitem__, positions.tolist()))
+
+
+def _searches(documents: Positions, answer: Answer) -> int:
+    """The searches billed; where the API named none, as many as the documents make."""
+    return searches(len(documents)) if answer.searches is None else answer.searches
 
 
 def _billed(errand: Errand, documents: Positions, answer: Answer) -> int:

@@ -1,19 +1,16 @@
 """Tells what the run may still spend: reserved before a request is sent, settled by what was billed. Pure."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from batchrank.errors import BudgetReachedError
-from batchrank.models import Price
+from batchrank.models import Price, searches
 from batchrank.send.quantity import Quantity, Taken
 
 _FIRST_RATIO = 1.25
 """How far a bill may exceed the prediction before any bill was seen."""
 _FIRST_HIDDEN = 80.0
 """Tokens a document may be billed beyond the prediction before any bill was seen: more than a prompt's template."""
-_SEARCH = 100
-"""Documents that one search pays for, where searches are billed (Cohere's pricing page)."""
 _FIRST_HIDDEN_SEARCHES = 0.09
 """Searches a document may take beyond its own hundredth before any bill was seen: as a document of 4,096 tokens counts
 once for each 500 of them."""
@@ -48,7 +45,7 @@ class Reservation:
     @property
     def searches(self) -> int:
         """Searches that the request is expected to be billed as, where those are billed."""
-        return math.ceil(self.documents / _SEARCH)
+        return searches(self.documents)
 
 
 class Spend:
