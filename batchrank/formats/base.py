@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol, TypeAlias
 
-from batchrank.errors import Place, QueryError
+from batchrank.errors import InputError, Place, QueryError
+from batchrank.formats.foreign import ForeignError
 from batchrank.formats.storage import stamp
 from batchrank.job.sections import Columns
 from batchrank.records import Content, Failure, Floats, Ranking
@@ -163,13 +164,23 @@ class OutputFormat:
     texts: bool = False
 
 
-def cut(source: Source, unit: str, number: int, error: Exception) -> Failure:
-    """A file that can't be read past its so many records: what its readers yield last."""
+def cut(source: Source, unit: str, number: int, error: Exception) -> Item:
+    """A file that can't be read past its so many records, or not at all: what its readers yield last."""
+    if isinstance(error, ForeignError):
+        foreign = Failure(Place(source.name, unit, 1), None, "unreadable-file", f"{source.name}: {error}")
+        return Unrecognised(foreign, ambiguous=False)
     where, before = f"past {unit} {number}", "what stands before was read, the rest was not"
     if not number:
         where, before = "at all", "nothing of it was read"
     message = f"{source.name} can't be read {where}: {error}; {before}: restore the file and run again"
     return Failure(Place(source.name, unit, number + 1), None, TRUNCATED, message)
+
+
+def ended(source: Source, error: Exception) -> InputError:
+    """What to raise where a file has to be read as a whole and can't be."""
+    if isinstance(error, ForeignError):
+        return InputError(f"{source.name}: {error}")
+    return InputError(f"{source.name} can't be read to its end: {error}; restore the file and run again")
 
 
 def unreadable(source: Source, unit: str, error: OSError) -> Unrecognised:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.formats import arrow
-from batchrank.formats.base import Source
+from batchrank.formats.base import Source, ended
 from batchrank.formats.idroles import TextRoles, text_roles
 from batchrank.formats.parquet import batches, opened
 from batchrank.formats.runs import Array, Report, records, text_lines, value_at
@@ -40,9 +40,7 @@ def read(source: Source, columns: Columns, report: Report, *, queries: bool) -> 
     try:
         yield from readers[source.format](source, columns, report, queries)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{source.name} can't be read to its end: {error}; restore the file and run again"
-        ) from error
+        raise ended(source, error) from error
     except QueryError as error:
         raise InputError(f"{Place(source.name, unit, 1)}: {error}") from error
 

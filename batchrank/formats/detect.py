@@ -4,10 +4,10 @@ from pathlib import PurePosixPath
 
 from batchrank.formats import storage, tsv
 from batchrank.formats.base import Source
-from batchrank.formats.compression import decompressed
+from batchrank.formats.compression import COMPRESSED, decompressed
+from batchrank.formats.encoding import in_utf8
 from batchrank.formats.table import INPUTS, TEXT_SUFFIXES
 
-_COMPRESSED = (".gz", ".zst")
 _PARQUET_MAGIC = b"PAR1"
 _FIRST_LINE = 1 << 16
 _READERS = {"trec": "tsv"}
@@ -26,7 +26,7 @@ def name_of(path: str) -> str:
 def bare(path: str) -> str:
     """A file's name in small letters, without the suffix of its compression."""
     name = name_of(path).lower()
-    return next((name.removesuffix(end) for end in _COMPRESSED if name.endswith(end)), name)
+    return next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
 
 
 def format_of(path: str, format: str = "auto") -> str:
@@ -47,7 +47,7 @@ def format_of(path: str, format: str = "auto") -> str:
 
 def _told_by_start(path: str) -> str:
     with storage.open_stream(path) as file:
-        start = decompressed(file, path).peek(_FIRST_LINE)[:_FIRST_LINE]
+        start = in_utf8(decompressed(file, path)).peek(_FIRST_LINE)[:_FIRST_LINE]
     if start.startswith(_PARQUET_MAGIC):
         return "parquet"
     first = start.decode("utf-8", "replace").lstrip("\ufeff \r\n").partition("\n")[0]

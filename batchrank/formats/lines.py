@@ -8,6 +8,8 @@ from typing import cast
 
 from batchrank.formats.base import Source
 from batchrank.formats.compression import BUFFER, decompressed
+from batchrank.formats.encoding import in_utf8
+from batchrank.formats.foreign import START, refuse_foreign
 from batchrank.formats.storage import open_stream
 
 MAX_LINE = 64 * 1024 * 1024
@@ -36,8 +38,10 @@ class Lines:
         return nullcontext() if self._source.path is None else self._file
 
     def decompress(self) -> io.BufferedReader:
-        """The text, for a look at its start."""
-        self._text = decompressed(self._file, self._source.path or "")
+        """The text in UTF-8, for a look at its start."""
+        text = decompressed(self._file, self._source.path or "")
+        refuse_foreign(text.peek(START)[:START])
+        self._text = in_utf8(text)
         return self._text
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:

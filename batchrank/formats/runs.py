@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.formats import arrow, tsv
-from batchrank.formats.base import ColumnsError, Source
+from batchrank.formats.base import ColumnsError, Source, ended
 from batchrank.formats.idroles import EntryRoles, ItemRoles, entry_roles, item_roles
 from batchrank.formats.jsonl import parsed
 from batchrank.formats.lines import Lines, too_long
@@ -55,9 +55,7 @@ def read(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
     try:
         yield from readers[source.format](source, columns, report)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{source.name} can't be read to its end: {error}; restore the file and run again"
-        ) from error
+        raise ended(source, error) from error
     except QueryError as error:
         raise InputError(f"{Place(source.name, unit, 1)}: {error}") from error
 

@@ -16,16 +16,20 @@ from pathlib import Path
 
 from batchrank.errors import InputError
 from batchrank.formats import INPUTS, Source, detect, storage
+from batchrank.formats.compression import COMPRESSED
 from batchrank.job.sections import Input
 from batchrank.read.files import local, named
 
-_EXTENSIONS = "|".join(re.escape(s) for s in (*INPUTS["jsonl"].suffixes, *INPUTS["parquet"].suffixes, ".tsv"))
+_EXTENSIONS = "|".join(
+    re.escape(s) for s in (*INPUTS["jsonl"].suffixes, *INPUTS["parquet"].suffixes, ".tsv", ".csv")
+)
+_COMPRESSED = "|".join(map(re.escape, COMPRESSED))
 _MEMBER = re.compile(
     r"(?:(?P<subset>[^/]+)-)?(?P<role>corpus|queries|qrels|top_ranked)"
     r"(?:/(?P<split>[^/]+?)(?:-\d+(?:-of-\d+)?)?)?"
-    rf"(?:{_EXTENSIONS})(?:\.gz|\.zst)?"
+    rf"(?:{_EXTENSIONS})(?:{_COMPRESSED})?"
 )
-_RUN = re.compile(r"[^/]+\.(?:trec|run)(?:\.gz|\.zst)?")
+_RUN = re.compile(rf"[^/]+\.(?:trec|run)(?:{_COMPRESSED})?")
 _FOLDERS = ("auto", "beir", "mteb")
 _DEFAULT_SPLIT = "test"
 
