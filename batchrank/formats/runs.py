@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from batchrank.errors import InputError, Place, QueryError
-from batchrank.formats import arrow, tsv
-from batchrank.formats.base import ColumnsError, Source, ended
+from batchrank.formats import arrow, jsonl, tsv
+from batchrank.formats.base import TRUNCATED, ColumnsError, Source, ended
 from batchrank.formats.idroles import EntryRoles, ItemRoles, entry_roles, item_roles
-from batchrank.formats.jsonl import parsed
 from batchrank.formats.lines import Lines, too_long
 from batchrank.formats.parquet import batches, opened
 from batchrank.formats.values import identifier, kind, query_identifier, score
@@ -135,19 +134,16 @@ def records(source: Source, report: Report) -> Iterator[tuple[Place, dict[str, A
     lines = Lines(source)
     with lines.closing():
         lines.decompress()
-        for number, line in lines:
-            place = Place(source.name, "line", number)
-            if line is None:
-                report(Failure(place, None, "line-too-long", too_long()))
-            elif not line.isspace():
-                record = parsed(line, place)
-                if type(record) is dict:
-                    yield place, record
-                elif isinstance(record, Failure):
-                    report(record)
-                else:
-                    why = f"the line holds {kind(record)}, not an object; write one object a line"
-                    report(Failure(place, None, "wrong-type", why))
+        for place, record in jsonl.records(lines, source):
+            if type(record) is dict:
+                yield place, record
+            elif not isinstance(record, Failure):
+                why = f"it is {kind(record)}, not an object; write one object a line"
+                report(Failure(place, None, "wrong-type", why))
+            elif record.cause == TRUNCATED:
+                raise OSError(f"{place}: {record.message}")
+            else:
+                report(record)
 
 
 def _from_jsonl(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
