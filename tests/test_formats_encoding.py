@@ -1,6 +1,5 @@
 """Texts that are not in UTF-8, and files that no reader takes."""
 
-import io
 import zipfile
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.feather
 import pytest
+from field_data import stream_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,14 +34,14 @@ def test_json_lines_are_read_in_any_unicode(tmp_path: Path) -> None:
 @given(st.text(st.characters(codec="utf-8"), max_size=50), st.sampled_from(["utf-16", "utf-32"]))
 def test_any_text_becomes_the_same_in_utf8(text: str, encoding: str) -> None:
     """What a mark announces is recoded without a loss."""
-    stream = io.BufferedReader(io.BytesIO(text.encode(encoding)))  # type: ignore[arg-type]
+    stream = stream_of(text.encode(encoding))
     assert in_utf8(stream).read().decode() == text
 
 
 def test_utf16_that_is_cut_off_says_so() -> None:
     """Half a character at the end is a fault of the file, not a missing letter."""
     with pytest.raises(OSError, match="UTF-16 text is cut off or corrupt"):
-        in_utf8(io.BufferedReader(io.BytesIO("ab".encode("utf-16")[:-1]))).read()  # type: ignore[arg-type]
+        in_utf8(stream_of("ab".encode("utf-16")[:-1])).read()
 
 
 def test_files_that_no_reader_takes_say_what_they_are(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """JSON files that are not JSON lines."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from field_data import stream_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,7 +94,7 @@ JSON = st.recursive(
 @given(st.lists(JSON, max_size=8), st.integers(1, 40), st.sampled_from([None, 1]))
 def test_any_array_is_read_as_json_reads_it(data: list[Any], size: int, indent: int | None) -> None:
     """However little is read at a time, the values are those of the standard library."""
-    stream = io.BufferedReader(io.BytesIO(json.dumps(data, indent=indent).encode()))  # type: ignore[arg-type]
+    stream = stream_of(json.dumps(data, indent=indent).encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonstream, "_BUFFER", size)
         patch.setattr(jsonstream, "_NEAR", size + 16)

@@ -57,12 +57,16 @@ class Source:
         path: a path or an address, None for standard input.
         format: the reader's name in ``INPUTS``.
         gauge: told how far reading has come.
+        role: ``qrels`` or ``run`` where that is known; it tells what could be both.
+        partition: the columns that the file's folders name, ``key=value``, as Spark and Hive write them.
         counts: records so far of each split, shared by all inputs of a job; for records that have no id.
     """
 
     name: str
     path: str | None
     format: str
+    role: str = ""
+    partition: dict[str, str | None] = field(default_factory=dict)
     gauge: Gauge = field(default_factory=Gauge, compare=False)
     counts: dict[str, int] = field(default_factory=dict, compare=False)
 

@@ -1,16 +1,18 @@
 """The table of file formats: adding one is one file and one row here."""
 
-from batchrank.formats import jsonl, msmarco, mteb, parquet, rank_llm
+from batchrank.formats import jsonl, msmarco, mteb, parquet, rank_llm, textfiles
 from batchrank.formats.base import InputFormat, OutputFormat
 from batchrank.formats.trec import TrecWriter
 
 INPUTS: dict[str, InputFormat] = {
     "jsonl": InputFormat((".jsonl", ".ndjson", ".json"), jsonl.read),
     "parquet": InputFormat((".parquet", ".pq"), parquet.read),
+    "csv": InputFormat((".csv",), textfiles.read),
+    "tsv": InputFormat((".tsv", ".trec", ".run"), textfiles.read),
 }
-"""Formats whose records hold the texts of a query's documents."""
+"""Formats whose records may hold the texts of a query's documents."""
 
-TEXT_SUFFIXES = (".tsv", ".trec", ".run")
+TEXT_SUFFIXES = (*INPUTS["csv"].suffixes, *INPUTS["tsv"].suffixes)
 """Of files of columns: runs, qrels, collections; see ``tsv``."""
 
 OUTPUTS: dict[str, OutputFormat] = {

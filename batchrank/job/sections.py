@@ -18,7 +18,7 @@ class Section(BaseModel):
 
 
 class Columns(Section):
-    """Which column or key holds what, where the names don't tell."""
+    """Which column or key holds what, where the names don't tell; columns without names have numbers, from 1."""
 
     query_id: str | None = None
     query: str | None = None
@@ -28,6 +28,11 @@ class Columns(Section):
     score: str | None = None
     image: str | None = None
     video: str | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return str(value) if type(value) is int else value
 
 
 class Input(Section):
@@ -43,7 +48,7 @@ class Input(Section):
     """
 
     path: Annotated[tuple[str, ...], Field(min_length=1)]
-    format: Literal["auto", "jsonl", "parquet", "tsv", "trec", "beir", "mteb"] = "auto"
+    format: Literal["auto", "jsonl", "parquet", "tsv", "csv", "trec", "beir", "mteb"] = "auto"
     corpus: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     queries: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     split: Annotated[str, Field(min_length=1)] | None = None

@@ -82,8 +82,9 @@ def _in_folder(folder: str, format: str) -> Sequence[str]:
 def _choices(format: str) -> list[tuple[str, ...]]:
     """The suffixes to look for in a folder, those that come first ruling the others out."""
     if format == "auto":
-        return [tuple(s for known in INPUTS.values() for s in known.suffixes), TEXT_SUFFIXES]
-    return [INPUTS[format].suffixes if format in INPUTS else TEXT_SUFFIXES]
+        records = (s for known in INPUTS.values() for s in known.suffixes if s not in TEXT_SUFFIXES)
+        return [tuple(records), TEXT_SUFFIXES]
+    return [INPUTS[format].suffixes if format in INPUTS else INPUTS["tsv"].suffixes]
 
 
 def _suffixes(format: str) -> list[str]:

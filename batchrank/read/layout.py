@@ -5,7 +5,8 @@
    ``corpus/test-00000-of-00001.parquet``). Candidates are, first found: ``top_ranked``; a run (``*.trec``, ``*.run``)
    in the folder; all documents that the qrels judge for a query.
 2. ``corpus`` or ``queries`` is given: ``path`` names documents by id. Either may be a dataset's folder.
-3. Files of columns that hold their texts (MS MARCO's top1000) need no corpus, but are sorted by the join.
+3. Files of columns without a header that hold their texts (MS MARCO's top1000) need no corpus, but are sorted by the
+   join.
 4. Anything else holds everything.
 """
 
@@ -14,10 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrank.errors import InputError
-from batchrank.formats import INPUTS, Source, detect, storage
+from batchrank.errors import InputError, Place, QueryError
+from batchrank.formats import INPUTS, Source, detect, storage, textfiles
 from batchrank.formats.compression import COMPRESSED
-from batchrank.job.sections import Input
+from batchrank.job.sections import Columns, Input
 from batchrank.read.files import local, named
 
 _EXTENSIONS = "|".join(
@@ -73,10 +74,22 @@ def layout(source: Input) -> Joined | list[Source]:
         return dataset.joined()
     candidates = named(source.path, source.format)
     if source.corpus is None and source.queries is None:
-        if any(found.format == "tsv" for found in candidates):
-            return Joined(candidates)
-        return candidates
+        return (
+            candidates
+            if all(_is_whole(found, source.columns) for found in candidates)
+            else Joined(candidates)
+        )
     return Joined(candidates, *_texts(source))
+
+
+def _is_whole(source: Source, columns: Columns) -> bool:
+    """Whether a file holds the texts of queries and documents."""
+    if source.format not in ("tsv", "csv"):
+        return True
+    try:
+        return textfiles.is_whole(source, columns)
+    except QueryError as error:
+        raise InputError(f"{Place(source.name, 'line', 1)}: {error}") from error
 
 
 def _texts(source: Input) -> tuple[Sequence[Source], Sequence[Source]]:
@@ -97,11 +110,11 @@ def _only(paths: Sequence[str], source: Input) -> "_Dataset | None":
     """The dataset in a folder, if that is all the paths name."""
     if (
         len(paths) != 1
-        or source.format not in (*_FOLDERS, "trec", "tsv")
+        or source.format not in (*_FOLDERS, "trec", "tsv", "csv")
         or not storage.is_folder(local(paths[0]))
     ):
         return None
-    if source.format in ("trec", "tsv") and paths == source.path:
+    if source.format in ("trec", "tsv", "csv") and paths == source.path:
         return None
     dataset = _Dataset(local(paths[0]), source)
     if dataset.complete:
@@ -152,7 +165,8 @@ class _Dataset:
             raise InputError(
                 f"input.split: {role} in {storage.shown(self._folder)} has the parts {', '.join(splits)}; say which"
             )
-        return [detect.source(member.path) for member in members if (member.split or "") == split]
+        known = "qrels" if role == "qrels" else ""
+        return [detect.source(m.path, role=known) for m in members if (m.split or "") == split]
 
     def _candidates(self) -> list[Source]:
         roles = {member.role for member in self._members}
