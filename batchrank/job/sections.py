@@ -44,6 +44,7 @@ class Input(Section):
         queries: where the texts of queries are, when ``path`` names queries by id.
         split: which part of a dataset's folder; ``test`` by default.
         subset: which language or subset of a dataset's folder that has several.
+        sort: group pairs that don't come grouped by query, on disk, before the first query.
         limit: stop after so many queries.
     """
 
@@ -54,6 +55,7 @@ class Input(Section):
     split: Annotated[str, Field(min_length=1)] | None = None
     subset: Annotated[str, Field(min_length=1)] | None = None
     columns: Columns = Columns()
+    sort: bool = False
     limit: Positive | None = None
 
     @field_validator("path", "corpus", "queries", mode="before")

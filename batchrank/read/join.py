@@ -88,13 +88,17 @@ class Join(AbstractContextManager["Join"]):
         InputError: from every method: the folder is full.
     """
 
+    task = "candidates and their texts can't be joined"
+    """What messages say of a failure."""
+
     def __init__(self) -> None:
         try:
             import duckdb
             import pyarrow as pa
         except ImportError:
             raise MissingExtraError(
-                "input: to join candidates with their texts DuckDB is needed: pip install 'batchrank[corpus]'"
+                "input: to join candidates with their texts, or to sort pairs, DuckDB is needed: "
+                "pip install 'batchrank[corpus]'"
             ) from None
         self._errors = (duckdb.Error, pa.ArrowException, OSError)
         self._scratch = Scratch()
@@ -178,8 +182,7 @@ class Join(AbstractContextManager["Join"]):
             if faults and isinstance(faults[0], BatchrankError):
                 raise faults[0] from error
             raise InputError(
-                f"candidates and their texts can't be joined: {error}; free some space, or set TMPDIR to a folder that "
-                "has some"
+                f"{self.task}: {error}; free some space, or set TMPDIR to a folder that has some"
             ) from error
 
 
