@@ -8,7 +8,7 @@ from typing import Literal
 from batchrank.errors import InputError, QueryError
 from batchrank.job import Job
 from batchrank.pipeline.engine import sharder
-from batchrank.read import read
+from batchrank.read import notes, read
 from batchrank.records import Failure, Query
 from batchrank.shard import Sharder
 
@@ -72,6 +72,8 @@ def check_input(job: Job, limit: int | None) -> Iterator[Finding]:
     if "-" in job.input.path:
         yield Finding("input", "note", "standard input can be read only once, so it was not looked at")
         return
+    for note in notes(job.input):
+        yield Finding("input", "note", note)
     shards = sharder(job)
     seen = _Seen()
     whole = True

@@ -12,7 +12,7 @@ from batchrank.errors import InputError, JobError, UnsortedError
 from batchrank.formats import Source
 from batchrank.job.schema import Job
 from batchrank.job.sections import Input
-from batchrank.read import Gauge, find, read
+from batchrank.read import Gauge, find, notes, read
 from batchrank.records import Failure, Query
 
 SAMPLE = 1000
@@ -31,6 +31,7 @@ class Found:
         scored: queries whose candidates have first-stage scores.
         longest: characters of the longest document.
         causes: records that can't be ranked, by cause, and ``example`` one of them.
+        notes: which files there are that aren't read, and why.
         unsorted: why pairs have to be sorted; None where they come grouped.
     """
 
@@ -46,6 +47,7 @@ class Found:
     causes: Counter[str] = field(default_factory=Counter)
     example: Failure | None = None
     unsorted: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     def take(self, item: Query | Failure) -> None:
         """Count one query or one record that can't be ranked."""
@@ -81,7 +83,7 @@ def look(path: str, sample: int = SAMPLE) -> Found:
 
 
 def _sampled(path: str, sample: int, *, sort: bool = False) -> Found:
-    found = Found(find([path]))
+    found = Found(find([path]), notes=notes(Input(path=(path,))))
     gauge = Gauge()
     for item in read(Input(path=(path,), sort=sort), gauge):
         if found.queries >= sample:
@@ -126,6 +128,7 @@ def facts(found: Found) -> list[str]:
     formats = ", ".join(sorted({source.format for source in files}))
     size = sum(source.bytes for source in files) / _MB
     lines = [f"{len(files):,} {'file' if len(files) == 1 else 'files'} ({formats}), {size:,.1f} MB"]
+    lines += found.notes
     mean = found.documents / found.queries
     lines.append(f"{_queries(found)}, {mean:,.0f} candidates each on average, {found.most:,} at most")
     length = found.characters / max(1, found.documents)

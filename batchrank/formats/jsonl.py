@@ -58,7 +58,8 @@ def records(lines: Lines, source: Source) -> Iterator[tuple[Place, Any]]:
         if line is None:
             yield place, Failure(place, None, "line-too-long", too_long())
         elif not line.isspace():
-            yield place, parsed(line, place)
+            record = parsed(line, place)
+            yield place, source.partition | record if source.partition and type(record) is dict else record
 
 
 def _spread(lines: Lines, source: Source) -> Iterator[tuple[Place, Any]]:
@@ -71,6 +72,8 @@ def _spread(lines: Lines, source: Source) -> Iterator[tuple[Place, Any]]:
             yield place, Failure(place, None, TRUNCATED, text.message)
             continue
         record = parsed(text.encode("utf-8", "surrogatepass"), place)
+        if source.partition and type(record) is dict:
+            record = source.partition | record
         yield place, _as_record(record, place) if lines.shape is Shape.RESULTS else record
     lines.gauge(done=True)
 

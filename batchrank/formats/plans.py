@@ -1,6 +1,7 @@
 """The first lines of a text file of columns -> how all of it is read: by a header, by numbers, or by its kind."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from batchrank.formats.base import ColumnsError
 from batchrank.formats.columns import record_roles
@@ -38,7 +39,9 @@ def plan_of(file: Delimited, columns: Columns) -> Plan:
     Raises:
         ColumnsError: the first lines don't tell.
     """
-    return _plan(file, columns, (("query_id", "doc_id"), ("query_id", "text")), _candidates)
+    plan = _plan(file, columns, (("query_id", "doc_id"), ("query_id", "text")), _candidates)
+    beside = {name: value for name, value in file.source.partition.items() if name not in plan.names}
+    return replace(plan, names=[*plan.names, *beside], beside=beside) if plan.names else plan
 
 
 def collection_of(file: Delimited, columns: Columns, *, queries: bool) -> Plan:

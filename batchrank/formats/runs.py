@@ -16,6 +16,7 @@ from batchrank.formats.base import TRUNCATED, ColumnsError, Source, ended
 from batchrank.formats.idroles import EntryRoles, ItemRoles, entry_roles, item_roles
 from batchrank.formats.lines import Lines
 from batchrank.formats.parquet import batches, opened
+from batchrank.formats.partition import batch_with, schema_with
 from batchrank.formats.values import identifier, kind, query_identifier, score
 from batchrank.job.sections import Columns
 from batchrank.records import Failure
@@ -175,11 +176,11 @@ def value_at(record: dict[str, Any], path: tuple[str, ...]) -> Any:
 
 def _from_parquet(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
     with opened(source) as file:
-        schema = file.schema_arrow
-        roles = entry_roles(arrow.fields_of(schema), columns)
+        own = file.schema_arrow.names
+        roles = entry_roles(arrow.fields_of(schema_with(file.schema_arrow, source.partition)), columns)
         row = 1
-        for batch in batches(file, _ROWS, _BYTES, *[p[0] for p in roles.paths]):
-            yield _table(batch, roles, columns, row)
+        for batch in batches(file, _ROWS, _BYTES, *[p[0] for p in roles.paths if p[0] in own]):
+            yield _table(batch_with(batch, source.partition), roles, columns, row)
             row += batch.num_rows
             source.gauge.at(row / max(file.metadata.num_rows, 1))
 

@@ -37,14 +37,12 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
 
 
 def _pairs(file: Delimited, plan: Plan, columns: Columns) -> Iterator[Item]:
-    names = [*plan.names, *file.source.partition]
-    roles = record_roles(dict.fromkeys(names), columns)
+    roles = record_roles(dict.fromkeys(plan.names), columns)
     score = roles.document.score[0] if roles.document and roles.document.score else None
     objects = Objects(columns, file.source)
-    beside = file.source.partition
 
     def item(place: Place, fields: Fields) -> Item:
-        record: dict[str, Any] = beside | {n: c or None for n, c in zip(plan.names, fields, strict=True)}
+        record: dict[str, Any] = {n: c or None for n, c in zip(plan.names, fields, strict=True)}
         if score is not None and record[score] is not None:
             record[score] = _number(record[score])
         return objects.item(record, place)
@@ -64,6 +62,7 @@ def _number(text: str) -> object:
 def _rows(file: Delimited, plan: Plan) -> Iterator[tuple[Place, Fields | Failure]]:
     """The lines below the header, or why one of them can't be read."""
     header = plan.header
+    beside = [value or "" for value in plan.beside.values()]
     for number, row in file.rows(plan.dialect, plan.columns):
         place = Place(file.source.name, "line", number)
         if isinstance(row, Fault):
@@ -78,7 +77,7 @@ def _rows(file: Delimited, plan: Plan) -> Iterator[tuple[Place, Fields | Failure
             )
             yield place, Failure(place, None, "broken-line", why)
         else:
-            yield place, row
+            yield place, row + beside
 
 
 def entries(

@@ -14,7 +14,7 @@ What fits several is an error that shows the first line and names the keys to se
 columns is a bad record.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -82,9 +82,10 @@ class Plan:
         dialect: how its columns are set apart.
         columns: how many each line has.
         kind: what they are, where they have no names.
-        names: the columns' names: those of the header, or their numbers as ``input.columns`` counts them.
+        names: those of the header, or the columns' numbers as ``input.columns`` counts them, and those of the folders.
         header: whether the first line names the columns.
         first: the first line, for messages.
+        beside: what the file's folders name, ``key=value``.
     """
 
     dialect: Dialect
@@ -93,6 +94,7 @@ class Plan:
     names: Sequence[str] = field(default=())
     header: bool = False
     first: str = ""
+    beside: Mapping[str, str | None] = field(default_factory=dict)
 
 
 def width(table: Sequence[Fields], first: str) -> int:

@@ -19,7 +19,8 @@ from batchrank.errors import InputError, Place, QueryError
 from batchrank.formats import INPUTS, Source, detect, storage, textfiles
 from batchrank.formats.compression import COMPRESSED
 from batchrank.job.sections import Columns, Input
-from batchrank.read.files import local, named
+from batchrank.read.files import local, looked_up, named
+from batchrank.read.folders import Found
 
 _EXTENSIONS = "|".join(
     re.escape(s) for s in (*INPUTS["jsonl"].suffixes, *INPUTS["parquet"].suffixes, ".tsv", ".csv")
@@ -226,6 +227,24 @@ def sources(source: Input) -> list[Source]:
     """
     found = layout(source)
     return found.sources if isinstance(found, Joined) else found
+
+
+def notes(source: Input) -> list[str]:
+    """What the job's paths name and isn't read, and why; a sentence each.
+
+    Raises:
+        InputError: a path matches nothing.
+    """
+    found: list[str] = []
+    for key, paths in (("path", source.path), ("corpus", source.corpus), ("queries", source.queries)):
+        if not paths or _only(paths, source) is not None:
+            continue
+        format = source.format if key == "path" else "auto"
+        files = [looked_up(local(path), format, key) for path in paths if path != "-"]
+        read = [file for one in files for file in one.files]
+        together = Found(read, {p: why for one in files for p, why in one.left.items()})
+        found += together.notes(key) + [told for one in files for told in one.told]
+    return found
 
 
 def facts(source: Input) -> list[list[object]] | None:
