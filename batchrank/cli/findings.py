@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from batchrank.errors import InputError, QueryError
-from batchrank.job import Job
+from batchrank.formats.fit import refuse_ids
+from batchrank.job import Job, Output
 from batchrank.pipeline.engine import sharder
 from batchrank.read import notes, read
 from batchrank.records import Failure, Query
@@ -43,14 +44,15 @@ class _Seen:
     causes: Counter[str] = field(default_factory=Counter)
     examples: dict[str, Failure] = field(default_factory=dict)
 
-    def take(self, item: Query | Failure, shards: Sharder) -> None:
-        failure = item if isinstance(item, Failure) else self._add(item, shards)
+    def take(self, item: Query | Failure, shards: Sharder, output: Output | None) -> None:
+        failure = item if isinstance(item, Failure) else self._add(item, shards, output)
         if failure is not None:
             self.causes[failure.cause] += 1
             self.examples.setdefault(failure.cause, failure)
 
-    def _add(self, query: Query, shards: Sharder) -> Failure | None:
+    def _add(self, query: Query, shards: Sharder, output: Output | None) -> Failure | None:
         try:
+            refuse_ids(output, query.id, query.doc_ids)
             chunks = len(shards.shards(query).chunks)
         except QueryError as error:
             return Failure(query.place, query.id, error.cause, str(error))
@@ -81,7 +83,7 @@ def check_input(job: Job, limit: int | None) -> Iterator[Finding]:
         if limit is not None and seen.queries + seen.causes.total() >= limit:
             whole = False
             break
-        seen.take(item, shards)
+        seen.take(item, shards, job.output)
     scope = "all of it was read" if whole else f"the first {limit:,} records were read; --all reads the rest"
     extra = f", {seen.blank:,} blank documents will not be sent" if seen.blank else ""
     text = f"{seen.queries:,} queries, {seen.documents:,} documents, {seen.chunks:,} requests{extra}; {scope}"

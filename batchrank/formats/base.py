@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.formats.foreign import ForeignError
@@ -141,7 +141,7 @@ class PartWriter(Protocol):
         """Write what is still held back; the files themselves stay open."""
 
 
-MakeWriter: TypeAlias = Callable[[tuple[BinaryIO, ...]], PartWriter]
+MakeWriter: TypeAlias = Callable[..., PartWriter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,12 +160,16 @@ class OutputFormat:
         kinds: the files of one part, in the order in which ``writer`` takes them: (stem, suffix).
         single: all rankings go into one part, whatever its size.
         texts: whether rankings must hold the query and the documents themselves.
+        dataset: whether ``writer`` takes the dataset's ``subset`` and ``split`` by name.
+        spaceless: whether ids must be free of white space, which sets columns apart.
     """
 
     kinds: tuple[tuple[str, str], ...]
     writer: MakeWriter
     single: bool = False
     texts: bool = False
+    dataset: bool = False
+    spaceless: bool = False
 
 
 def cut(source: Source, unit: str, number: int, error: Exception) -> Item:

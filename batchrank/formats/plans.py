@@ -128,13 +128,8 @@ def holds_texts(plan: Plan, columns: Columns) -> bool:
     return True
 
 
-def entries_of(plan: Plan, columns: Columns, role: str = "") -> tuple[bool, Callable[[Fields], Entry]]:
+def entries_of(plan: Plan, columns: Columns) -> tuple[bool, Callable[[Fields], Entry]]:
     """Whether a file's scores are judgements, and what makes an entry of a line; a ``ValueError`` tells its fault.
-
-    Args:
-        plan: how the file is read.
-        columns: what the job names.
-        role: ``qrels`` where that is known.
 
     Raises:
         ColumnsError: the names tell neither queries nor documents.
@@ -146,7 +141,7 @@ def entries_of(plan: Plan, columns: Columns, role: str = "") -> tuple[bool, Call
     if label and not columns.score and "score" not in fields:
         columns = columns.model_copy(update={"score": label})
     roles = entry_roles(fields, columns)
-    judged = set(fields) == _BEIR or roles.score == (label,) or (role == "qrels" and roles.score is not None)
+    judged = set(fields) == _BEIR or roles.score == (label,)
     return judged, _maker(plan, columns, roles)
 
 

@@ -18,10 +18,14 @@ TEXT_SUFFIXES = (*INPUTS["csv"].suffixes, *INPUTS["tsv"].suffixes)
 OUTPUTS: dict[str, OutputFormat] = {
     "parquet": OutputFormat((("ranking", ".parquet"), ("queries", ".parquet")), parquet.ParquetWriter),
     "jsonl": OutputFormat((("ranking", ".jsonl"),), jsonl.JsonlWriter),
-    "trec": OutputFormat((("ranking", ".trec"), ("queries", ".jsonl")), TrecWriter),
+    "trec": OutputFormat((("ranking", ".trec"), ("queries", ".jsonl")), TrecWriter, spaceless=True),
     "rank_llm": OutputFormat(
         (("ranking", ".jsonl"), ("queries", ".jsonl")), rank_llm.RankLlmWriter, texts=True
     ),
-    "mteb": OutputFormat((("ranking", ".json"), ("queries", ".jsonl")), mteb.PredictionsWriter, single=True),
-    "msmarco": OutputFormat((("ranking", ".tsv"), ("queries", ".jsonl")), msmarco.MsMarcoWriter),
+    "mteb": OutputFormat(
+        (("ranking", ".json"), ("queries", ".jsonl")), mteb.PredictionsWriter, single=True, dataset=True
+    ),
+    "msmarco": OutputFormat(
+        (("ranking", ".tsv"), ("queries", ".jsonl")), msmarco.MsMarcoWriter, spaceless=True
+    ),
 }

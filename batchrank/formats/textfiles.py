@@ -1,6 +1,6 @@
 """Text files of columns (CSV, and files with tabs or white space between) -> segments, entries, or texts by id."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from batchrank.errors import Place
@@ -95,7 +95,7 @@ def entries(
         plan = plan_of(file, columns)
         if not plan.columns:
             return
-        judged, entry = entries_of(plan, columns, source.role)
+        judged, entry = entries_of(plan, columns)
         what = plan.kind.name if plan.kind else "the columns that the header names"
         for place, found in _made(file, plan, entry, what, report):
             yield judged, place.number, found
@@ -138,6 +138,17 @@ def _made(
             report(Failure(place, None, "broken-line", why))
             continue
         yield place, found
+
+
+def names_in(source: Source) -> Sequence[str]:
+    """The names of a file's columns; none where it has no header, or can't be read."""
+    try:
+        file = Delimited(source)
+        with file.closing():
+            file.look()
+            return plan_of(file, Columns()).names
+    except (OSError, ColumnsError):
+        return ()  # its reader will say what is wrong
 
 
 def is_whole(source: Source, columns: Columns) -> bool:

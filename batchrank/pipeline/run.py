@@ -172,6 +172,7 @@ class Run:
             first_part=len(checkpoints),
             part_rows=self.options.part_rows,
             on_published=published.append,
+            dataset=(self._input.subset, self._input.split),
         )
         return writer, FailureLog(self.folder / "failed.jsonl")
 

@@ -1,7 +1,7 @@
 """What the job's input consists of: files that hold everything, or files to be joined.
 
-1. A dataset's folder, as BEIR and MTEB publish them: files and folders named corpus, queries, qrels, top_ranked, each
-   with a subset before (``en-corpus``) or a split after its name (``qrels/test.tsv``,
+1. A dataset's folder, as BEIR and MTEB publish them: files and folders named corpus, queries, qrels, top_ranked,
+   instruction, each with a subset before (``en-corpus``) or a split after its name (``qrels/test.tsv``,
    ``corpus/test-00000-of-00001.parquet``). Candidates are, first found: ``top_ranked``; a run (``*.trec``, ``*.run``)
    in the folder; all documents that the qrels judge for a query.
 2. ``corpus`` or ``queries`` is given: ``path`` names documents by id. Either may be a dataset's folder.
@@ -21,13 +21,14 @@ from batchrank.formats.compression import COMPRESSED
 from batchrank.job.sections import Columns, Input
 from batchrank.read.files import local, looked_up, named
 from batchrank.read.folders import Found
+from batchrank.read.instructions import within
 
 _EXTENSIONS = "|".join(
     re.escape(s) for s in (*INPUTS["jsonl"].suffixes, *INPUTS["parquet"].suffixes, ".tsv", ".csv")
 )
 _COMPRESSED = "|".join(map(re.escape, COMPRESSED))
 _MEMBER = re.compile(
-    r"(?:(?P<subset>[^/]+)-)?(?P<role>corpus|queries|qrels|top_ranked)"
+    r"(?:(?P<subset>[^/]+)-)?(?P<role>corpus|queries|qrels|top_ranked|instruction)"
     r"(?:/(?P<split>[^/]+?)(?:-\d+(?:-of-\d+)?)?)?"
     rf"(?:{_EXTENSIONS})(?:{_COMPRESSED})?"
 )
@@ -44,16 +45,19 @@ class Joined:
         candidates: runs, qrels or lists of ids.
         corpus: documents by id; none when the candidates hold their texts.
         queries: queries by id; none when the candidates hold their texts.
+        instructions: what is asked after each query's text, by its id.
     """
 
     candidates: Sequence[Source]
     corpus: Sequence[Source] = ()
     queries: Sequence[Source] = ()
+    instructions: Sequence[Source] = ()
 
     @property
     def sources(self) -> list[Source]:
         """All files."""
-        return [*self.candidates, *self.corpus, *self.queries]
+        beside = [source for source in self.instructions if source not in self.queries]
+        return [*self.candidates, *self.corpus, *self.queries, *beside]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +97,8 @@ def _is_whole(source: Source, columns: Columns) -> bool:
         raise InputError(f"{Place(source.name, 'line', 1)}: {error}") from error
 
 
-def _texts(source: Input) -> tuple[Sequence[Source], Sequence[Source]]:
-    """The corpus and the queries that the job names; one folder may stand for both."""
+def _texts(source: Input) -> tuple[Sequence[Source], ...]:
+    """The corpus, the queries and their instructions that the job names; one folder may stand for all."""
     corpus, queries = source.corpus or (), source.queries or ()
     in_corpus, in_queries = _only(corpus, source), _only(queries, source)
     shared = in_corpus or in_queries
@@ -103,7 +107,7 @@ def _texts(source: Input) -> tuple[Sequence[Source], Sequence[Source]]:
         first = in_queries.role("corpus")
     if in_queries or (not queries and shared):
         assert shared is not None
-        return first, (in_queries or shared).role("queries")
+        return first, *(in_queries or shared).queries()
     return first, named(queries, key="queries")
 
 
@@ -145,7 +149,14 @@ class _Dataset:
 
     def joined(self) -> Joined:
         """The files to be joined."""
-        return Joined(self._candidates(), self.role("corpus"), self.role("queries"))
+        return Joined(self._candidates(), self.role("corpus"), *self.queries())
+
+    def queries(self) -> tuple[list[Source], list[Source]]:
+        """The files of queries, and those of their instructions."""
+        queries = self.role("queries")
+        if any(member.role == "instruction" for member in self._members):
+            return queries, self.role("instruction")
+        return queries, within(queries)
 
     def everything(self) -> list[Source]:
         """All files of all subsets and splits."""
