@@ -209,7 +209,7 @@ def test_mtebs_instructions_follow_the_queries(tmp_path: Path, subset: str) -> N
     """As mteb asks: the text, a space, the instruction; a null one adds nothing, a missing one fails its query."""
     folder = mteb(tmp_path / "set", subset)
     rows = [{"query-id": q["query_id"], "instruction": f"only {q['query_id']}"} for q in QUERIES[:4]]
-    rows[2]["instruction"] = None  # type: ignore[assignment]
+    rows[2]["instruction"] = None
     prefix = f"{subset}-" if subset else ""
     parquet(folder / f"{prefix}instruction/test-00000-of-00001.parquet", rows)
     found = got(path=str(folder))

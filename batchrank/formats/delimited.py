@@ -198,10 +198,12 @@ def _needed(line: str, feed: _Feed, delimiter: str, columns: int) -> Fields | No
         needed = len(fields) != len(raw) or any('""' in field[1:-1] for field in raw if field[:1] == '"')
         return fields if needed else None
     number = feed.number
+    complete = len(line.split(delimiter)) == columns
     ahead: list[Line] = []
     for following in feed:
         ahead.append((feed.number, following, feed.fault))
-        if feed.fault or len(ahead) > _AHEAD or len(following.split(delimiter)) == columns:
+        both = complete and len(following.split(delimiter)) == columns
+        if feed.fault or len(ahead) > _AHEAD or both:
             break
         if (
             '"' in following
