@@ -74,6 +74,14 @@ def test_results_name_the_key_to_set(tmp_path: Path) -> None:
         got(path)
 
 
+def test_columns_of_a_data_frame_say_what_to_write(tmp_path: Path) -> None:
+    """What ``DataFrame.to_json`` writes by default is neither records nor results."""
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"query_id": {"0": 1, "1": 1}, "text": {"0": "a", "1": "b"}}))
+    with pytest.raises(InputError, match=r"one object of columns, .*orient='records'"):
+        got(path)
+
+
 def test_shapes_are_told_by_the_start() -> None:
     """A record whose query is an object with a numeric id is no results file."""
     assert shape_of(b'{"query": {"qid": 7, "text": "x"}, "candidates": []}\n') is Shape.LINES

@@ -159,6 +159,21 @@ def test_each_bad_line_is_named_and_the_rest_is_read(tmp_path: Path) -> None:
     assert [(q.id, list(q.documents)) for q in queries] == [("q1", ["a"]), ("q3", ["a\nb", "c"])]
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"qid,query,pid,text\rq1,x,d1,a\rq1,x,d2,b\r", "carriage returns alone"),
+        (b'q1,x,"d"1,a\n' * 3, "none of the first lines can be read: the line is no record of CSV"),
+        (b'"q1,x,d1,a\n' * 3, "none of the first lines can be read"),
+    ],
+)
+def test_a_file_none_of_whose_lines_can_be_read_is_told(tmp_path: Path, data: bytes, message: str) -> None:
+    """It is no empty file."""
+    (tmp_path / "x.csv").write_bytes(data)
+    with pytest.raises(InputError, match=message):
+        got(path=str(tmp_path / "x.csv"))
+
+
 def test_a_quote_that_never_ends_is_told(tmp_path: Path) -> None:
     """What stands before it is read; its query may lack documents."""
     path = tmp_path / "x.csv"

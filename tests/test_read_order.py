@@ -146,6 +146,22 @@ def test_a_cut_file_is_not_sorted(tmp_path: Path) -> None:
         got(path, sort=True)
 
 
+def test_a_corrupt_page_is_the_readers_to_tell(tmp_path: Path) -> None:
+    """Looking ahead doesn't end the run where reading would go on."""
+    path = tmp_path / "x.parquet"
+    rows = [{"query_id": f"q{i:05}", "query": "x", "doc_id": "d", "text": f"{i * 7919}"} for i in range(3000)]
+    pq.write_table(
+        pa.Table.from_pylist(rows), path, row_group_size=1000, write_page_checksum=True, use_dictionary=False
+    )
+    chunk = pq.ParquetFile(path).metadata.row_group(2).column(0)
+    data = bytearray(path.read_bytes())
+    data[chunk.data_page_offset + chunk.total_compressed_size // 2] ^= 0xFF
+    path.write_bytes(data)
+    found = got(path)
+    assert sum(isinstance(item, Query) for item in found) >= 1999
+    assert {f.cause for f in found if isinstance(f, Failure)} == {"truncated-file"}
+
+
 def test_without_duckdb_the_install_line_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sorting needs the extra, and says so."""
     _jsonl(tmp_path / "x.jsonl", MIXED)

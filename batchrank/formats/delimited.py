@@ -97,11 +97,11 @@ class Delimited:
             return Dialect(None, quoted=False)
         return Dialect("\t", quoted=_all_quoted(texts))
 
-    def sample(self, dialect: Dialect) -> list[Fields]:
-        """The fields of the first lines; a field in quotes that goes on past them is left out."""
-        found: list[Fields] = []
+    def sample(self, dialect: Dialect) -> list[Fields | Fault]:
+        """The first lines; a field in quotes that goes on past them is left out."""
+        found: list[Fields | Fault] = []
         with suppress(OSError):
-            found.extend(row for _, row in rows(self._sample, dialect, 0) if not isinstance(row, Fault))
+            found.extend(row for _, row in rows(self._sample, dialect, 0))
         return found
 
     def rows(self, dialect: Dialect, columns: int) -> Iterator[Row]:
@@ -154,8 +154,7 @@ class _Feed(Iterator[str]):
 
 
 def _in_quotes(feed: _Feed, dialect: Dialect) -> Iterator[Row]:
-    csv.field_size_limit(MAX_LINE)  # of the whole process: by default a long text is an error
-    reader = csv.reader(feed, delimiter=dialect.delimiter or ",", strict=True)
+    reader = _reader(feed, dialect.delimiter or ",")
     while True:
         start = feed.number + 1
         try:
@@ -175,6 +174,11 @@ def _in_quotes(feed: _Feed, dialect: Dialect) -> Iterator[Row]:
             yield start, fields
 
 
+def _reader(lines: Iterable[str], delimiter: str) -> Iterator[Fields]:
+    csv.field_size_limit(MAX_LINE)  # of the whole process: by default a long text is an error
+    return csv.reader(lines, delimiter=delimiter, strict=True)
+
+
 def _plain(feed: _Feed, delimiter: str | None, columns: int) -> Iterator[Row]:
     for line in feed:
         number = feed.number
@@ -192,7 +196,6 @@ def _plain(feed: _Feed, delimiter: str | None, columns: int) -> Iterator[Row]:
 
 def _needed(line: str, feed: _Feed, delimiter: str, columns: int) -> Fields | None:
     """The fields of a record whose quotes are needed; None where they are characters like any other."""
-    csv.field_size_limit(MAX_LINE)
     if (fields := _parsed([line], delimiter)) is not None:
         raw = line.rstrip("\r\n").split(delimiter)
         needed = len(fields) != len(raw) or any('""' in field[1:-1] for field in raw if field[:1] == '"')
@@ -220,7 +223,7 @@ def _needed(line: str, feed: _Feed, delimiter: str, columns: int) -> Fields | No
 def _parsed(lines: Sequence[str], delimiter: str) -> Fields | None:
     """The one record that these lines are; None where they aren't one."""
     try:
-        found = list(csv.reader(lines, delimiter=delimiter, strict=True))
+        found = list(_reader(lines, delimiter))
     except csv.Error:
         return None
     return found[0] if len(found) == 1 else None

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
 
+from batchrank.formats.foreign import ForeignError
+from batchrank.formats.names import CANDIDATES, DOC_ID, IDS, QUERY, QUERY_ID, SCORE, TEXT
+
 LARGEST = 64 * 1024 * 1024
 """Characters of one value; a longer one is not read, like a line that is too long."""
 START = 1 << 16
@@ -24,8 +27,15 @@ _NEAR = 16
 _SPACE = " \t\r\n"
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _RESULTS = re.compile(rf"\s*\{{\s*({_STRING})\s*:\s*\{{\s*({_STRING})\s*:\s*-?[0-9]")
+_COLUMNAR = re.compile(rf'\s*\{{\s*({_STRING})\s*:\s*\{{\s*"0"\s*:')
 # Of a record these may begin with an object whose first value is a number.
 _RECORD_KEYS = {'"query"', '"ranking"', '"doc"', '"metadata"', '"meta"'}
+_COLUMN_KEYS = {
+    f'"{name}"'
+    for tiers in (QUERY_ID, QUERY, CANDIDATES, DOC_ID, IDS, TEXT, SCORE)
+    for tier in tiers
+    for name in tier
+}
 
 
 class Shape(Enum):
@@ -35,6 +45,7 @@ class Shape(Enum):
     ARRAY = "one array of records"
     VALUES = "records over several lines"
     RESULTS = "one object of results"
+    COLUMNAR = "one object of columns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +60,8 @@ def shape_of(start: bytes) -> Shape:
     text = start.decode("utf-8", "replace").lstrip("\ufeff" + _SPACE)
     if text.startswith("["):
         return Shape.ARRAY
+    if (match := _COLUMNAR.match(text)) and match[1] in _COLUMN_KEYS:
+        return Shape.COLUMNAR
     if (match := _RESULTS.match(text)) and match[1] not in _RECORD_KEYS:
         return Shape.RESULTS
     first = text.partition("\n")[0].rstrip()
@@ -62,6 +75,7 @@ def values(text: io.BufferedReader, shape: Shape) -> Iterator[tuple[int, str | B
 
     Raises:
         OSError: the file can't be read to its end.
+        ForeignError: it holds no records.
     """
     scanner = _Scanner(text)
     try:
@@ -69,6 +83,10 @@ def values(text: io.BufferedReader, shape: Shape) -> Iterator[tuple[int, str | B
             yield from _array(scanner)
         elif shape is Shape.RESULTS:
             yield from _results(scanner)
+        elif shape is Shape.COLUMNAR:
+            raise ForeignError(
+                "it is one object of columns, as DataFrame.to_json writes by default; write records: orient='records'"
+            )
         else:
             while scanner.peek():
                 yield scanner.line, scanner.value()

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from batchrank.formats.base import ColumnsError
 from batchrank.formats.columns import record_roles
-from batchrank.formats.delimited import Delimited, Fields
+from batchrank.formats.delimited import Delimited, Fault, Fields
 from batchrank.formats.idroles import EntryRoles, TextRoles, entry_roles, text_roles
 from batchrank.formats.names import CANDIDATES, DOC_ID, IDS, IMAGE, QUERY, QUERY_ID, SCORE, TEXT, TITLE, VIDEO
 from batchrank.formats.tsv import (
@@ -61,9 +61,12 @@ def _plan(
     headerless: Callable[[Delimited, Plan, list[Fields]], Plan],
 ) -> Plan:
     dialect, first = file.dialect(), file.first()
-    table = file.sample(dialect)
+    sample = file.sample(dialect)
+    table = [row for row in sample if not isinstance(row, Fault)]
     if not table:
-        return Plan(dialect, 0)
+        if not first:
+            return Plan(dialect, 0)
+        raise unclear(_unreadable(sample, first), first)
     given = {role: name for role, name in columns.model_dump().items() if name is not None}
     if any(all(given.get(key, "").isdigit() for key in pair) for pair in keys):
         count = width(table, first)
@@ -76,6 +79,14 @@ def _plan(
     if len(table) > 1 and nearly_named(table):
         raise unclear("the first line seems to name the columns, but the names are not known", first)
     return headerless(file, Plan(dialect, 0, first=first), table)
+
+
+def _unreadable(sample: Sequence[Fields | Fault], first: str) -> str:
+    """Why none of the first lines can be read."""
+    if "\r" in first:
+        return "the lines end in carriage returns alone: convert them with tr '\\r' '\\n'"
+    faults = [row.message for row in sample if isinstance(row, Fault)]
+    return f"none of the first lines can be read: {faults[0] if faults else 'a quote in them never ends'}"
 
 
 def _names(cells: Fields, given: dict[str, str]) -> list[str]:

@@ -28,7 +28,7 @@ _MOST = 2 / 3
 """So many of the lines agree, or the file isn't understood."""
 _RANKED_ROWS = 3
 """So many different whole numbers of one query are ranks, fewer may be grades of relevance."""
-_KEYS = "set input.columns to the numbers of its columns ({query_id: 1, doc_id: 2, ...}), or input.format"
+_KEYS = "set input.columns to the names or numbers of its columns ({query_id: 1, doc_id: 2, ...}), or input.format"
 
 
 @dataclass(frozen=True, slots=True)

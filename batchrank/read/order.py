@@ -5,15 +5,20 @@ apart further on is found when it comes (``groups``).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
+
+import pyarrow as pa
 
 from batchrank.errors import BatchrankError, Place, UnsortedError
 from batchrank.formats import INPUTS, Gauge, Segment, Source, arrow, storage
 from batchrank.formats.parquet import batches, opened
 from batchrank.formats.tables import layout
 from batchrank.job.sections import Columns
+
+Run: TypeAlias = tuple[str, Place, int, int]
+"""Pairs of one query that follow one another: its id, their first place, their number, their characters."""
 
 ROWS = 100_000
 """So many rows are looked through, or as many as hold so many characters."""
@@ -29,10 +34,15 @@ def refuse_unsorted(sources: Sequence[Source], columns: Columns) -> None:
     """
     if any(source.path is None or not storage.is_file(source.path) for source in sources):
         return
+    with suppress(OSError, pa.ArrowException, UnicodeDecodeError):  # its reader will say what is wrong
+        _look_through(_runs(sources, columns))
+
+
+def _look_through(runs: Iterable[Run]) -> None:
     places: dict[str, Place] = {}
     last: str | None = None
     rows = characters = 0
-    for query_id, place, count, size in _runs(sources, columns):
+    for query_id, place, count, size in runs:
         if query_id != last and query_id in places:
             raise unsorted(query_id, places[query_id], place)
         last = query_id
@@ -51,8 +61,7 @@ def unsorted(query_id: str, first: Place, again: Place) -> UnsortedError:
     )
 
 
-def _runs(sources: Iterable[Source], columns: Columns) -> Iterator[tuple[str, Place, int, int]]:
-    """The query id of pairs that follow one another, their first place, their number and their size."""
+def _runs(sources: Iterable[Source], columns: Columns) -> Iterator[Run]:
     for source in sources:
         alone = replace(source, gauge=Gauge(), counts={})
         if source.format == "parquet":
@@ -66,11 +75,11 @@ def _runs(sources: Iterable[Source], columns: Columns) -> Iterator[tuple[str, Pl
                     continue
                 if item.whole:
                     return
-                size = sum(len(text) for text in item.documents if isinstance(text, str))
+                size = sum(len(one if isinstance(one, str) else one.value) for one in item.documents)
                 yield item.query_id, item.place, max(1, len(item.documents)), size
 
 
-def _ids(source: Source, columns: Columns) -> Iterator[tuple[str, Place, int, int]] | None:
+def _ids(source: Source, columns: Columns) -> Iterator[Run] | None:
     """Of Parquet only the column of ids is read; None where rows are whole queries, or can't be read."""
     try:
         with opened(source) as file:
@@ -82,7 +91,7 @@ def _ids(source: Source, columns: Columns) -> Iterator[tuple[str, Place, int, in
     return _column(source, roles.query_id)
 
 
-def _column(source: Source, path: tuple[str, ...]) -> Iterator[tuple[str, Place, int, int]]:
+def _column(source: Source, path: tuple[str, ...]) -> Iterator[Run]:
     row = 1
     with opened(source) as file:
         for batch in batches(file, _BATCH_ROWS, _BATCH_BYTES, path[0]):
