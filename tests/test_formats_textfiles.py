@@ -106,6 +106,26 @@ def test_a_corpus_with_a_header_may_have_its_title_last(tmp_path: Path) -> None:
     assert first.documents[0] == "T\n" + QUERIES[0]["candidates"][0]["text"]
 
 
+def test_the_corpus_supplies_the_texts_that_a_column_lacks(tmp_path: Path) -> None:
+    """A text of the file's own counts more; in a pair ``text`` is the document's, never the query's."""
+    rows = [
+        (q, d, "own" if i % 2 else "", "NA" if q == "q3" else s) for i, (q, _, d, _, s) in enumerate(PAIRS)
+    ]
+    path = lines(tmp_path / "x.csv", [("qid", "pid", "text", "score"), *rows], ",")
+    found = [q for q in joined(tmp_path, path) if isinstance(q, Query)]
+    assert [(q.id, q.text) for q in found] == [(q["query_id"], q["query"]) for q in QUERIES]
+    for number, query in enumerate(found):
+        texts = [c["text"] for c in QUERIES[number]["candidates"]]
+        assert list(query.documents) == [
+            "own" if (number * 23 + i) % 2 else text for i, text in enumerate(texts)
+        ]
+        assert (query.first_stage_scores is None) == (query.id == "q3")
+    records = [{"qid": q, "pid": d, "text": t} for q, _, d, t, _ in PAIRS]
+    texts_only = jsonl(tmp_path / "corpus.jsonl", corpus())
+    with pytest.raises(InputError, match=r"names queries by id only; set input\.queries"):
+        got(path=str(jsonl(tmp_path / "x.jsonl", records)), corpus=str(texts_only))
+
+
 def test_numbers_name_columns_without_a_header(tmp_path: Path) -> None:
     """``input.columns`` counts them from 1, for what isn't known: the score first, the texts after."""
     path = lines(tmp_path / "x.tsv", [(s, q, d, "x", text, query) for q, query, d, text, s in PAIRS])

@@ -11,9 +11,9 @@ from batchrank.formats.names import CANDIDATES, DOC_ID, IDS, IMAGE, QUERY, QUERY
 from batchrank.formats.tsv import (
     Entry,
     Plan,
-    finite,
     kind_of,
     nearly_named,
+    score_of,
     unclear,
     whole,
     width,
@@ -173,7 +173,7 @@ def _maker(plan: Plan, columns: Columns, roles: EntryRoles) -> Callable[[Fields]
         return Entry(
             name,
             document,
-            score=finite(fields[score]) if score is not None and fields[score] else None,
+            score=score_of(fields[score]) if score is not None else None,
             rank=whole(fields[rank]) if rank is not None and fields[rank] else None,
             query=(fields[query] or None) if query is not None else None,
             text=None if text is None else _titled(fields, text, title),

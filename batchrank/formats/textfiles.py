@@ -10,7 +10,7 @@ from batchrank.formats.columns import record_roles
 from batchrank.formats.delimited import Delimited, Fault, Fields
 from batchrank.formats.objects import Objects
 from batchrank.formats.plans import collection_of, entries_of, holds_texts, plan_of, texts_in
-from batchrank.formats.tsv import Entry, Plan, finite
+from batchrank.formats.tsv import Entry, Plan, score_of
 from batchrank.job.sections import Columns
 from batchrank.records import Failure
 
@@ -54,7 +54,7 @@ def _pairs(file: Delimited, plan: Plan, columns: Columns) -> Iterator[Item]:
 def _number(text: str) -> object:
     """A score; what is none stays a text, which is refused where scores are looked at."""
     try:
-        return finite(text) if text.strip().lower() != "nan" else None
+        return score_of(text)
     except ValueError:
         return text
 

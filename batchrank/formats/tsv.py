@@ -28,7 +28,11 @@ _MOST = 2 / 3
 """So many of the lines agree, or the file isn't understood."""
 _RANKED_ROWS = 3
 """So many different whole numbers of one query are ranks, fewer may be grades of relevance."""
-_KEYS = "set input.columns to the names or numbers of its columns ({query_id: 1, doc_id: 2, ...}), or input.format"
+_MISSING = {"", "nan", "na", "n/a", "null", "none", "\\n"}
+_KEYS = (
+    "set input.columns to the names or numbers of its columns ({query_id: 1, doc_id: 2, ...}), or input.format (trec "
+    "for a run)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +212,15 @@ def finite(text: str) -> float:
     if value - value != 0:
         raise ValueError(f"{text} is no finite number")
     return value
+
+
+def score_of(text: str) -> float | None:
+    """A score; None where it is missing, as data frames and databases write that.
+
+    Raises:
+        ValueError: it is no finite number.
+    """
+    return None if text.strip().lower() in _MISSING else finite(text)
 
 
 def whole(text: str) -> int:
