@@ -138,7 +138,7 @@ def _parquet(path: Path, rows: list[Row]) -> dict[str, Any]:
 
 
 def _partitioned(path: Path, rows: list[Row]) -> dict[str, Any]:
-    """A folder a query, in DuckDB's way: their names are in the order of the ids, so only this one is sorted anew."""
+    """A folder a query, whose names are in the order of the queries."""
     for number, record in enumerate(_lists(rows)):
         folder = path / f"part={number:02}"
         folder.mkdir(parents=True)
