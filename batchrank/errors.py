@@ -29,6 +29,10 @@ class InputError(BatchrankError):
     exit_code = 4
 
 
+class UnsortedError(InputError):
+    """Raised when the pairs of one query don't follow one another, and ``input.sort`` isn't set."""
+
+
 class OutputError(BatchrankError):
     """Raised when rankings can't be written: no permission, disk full, a file that isn't ours."""
 

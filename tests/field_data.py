@@ -1,9 +1,10 @@
 """One small dataset, written in every format of the field."""
 
 import gzip
+import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pyarrow as pa
@@ -91,3 +92,8 @@ def mteb(folder: Path, subset: str = "", split: str = "test") -> Path:
     judged = [{"query-id": q, "corpus-id": d, "score": 1} for q, d in RELEVANT.items()]
     parquet(folder / f"{prefix}qrels" / name, judged)
     return folder
+
+
+def stream_of(data: bytes) -> io.BufferedReader:
+    """Bytes as an opened file."""
+    return cast(io.BufferedReader, io.BufferedReader(io.BytesIO(data)))

@@ -151,6 +151,55 @@ def test_qrels_of_every_kind_are_read(tmp_path: Path) -> None:
     assert judged(tmp_path, *two).after == expected
 
 
+def test_qrels_without_a_header_and_of_ranx_are_read(tmp_path: Path) -> None:
+    """BEIR's three columns, ranx's JSON, CSV with a header, an array of records: they judge alike."""
+    pairs = list(RELEVANT.items())
+    expected = judged(tmp_path, qrels_file(tmp_path / "qrels.txt")).after
+    assert judged(tmp_path, lines(tmp_path / "q.tsv", [(q, d, 1) for q, d in pairs])).after == expected
+    ranx = tmp_path / "ranx.json"
+    ranx.write_text(json.dumps({q: {d: 1} for q, d in pairs}))
+    assert judged(tmp_path, ranx).after == expected
+    table = [("qid", "docid", "relevance"), *((q, d, 1) for q, d in pairs)]
+    assert judged(tmp_path, lines(tmp_path / "q.csv", table, ",")).after == expected
+    ranx.write_text(json.dumps([{"query_id": q, "doc_id": d, "score": 1} for q, d in pairs], indent=2))
+    assert judged(tmp_path, ranx).after == expected
+
+
+def test_candidates_with_whole_scores_are_no_qrels(tmp_path: Path) -> None:
+    """Texts, queries or ranks beside them, or scores none of which comes twice, tell what they are."""
+    pairs = [
+        {"query_id": q["query_id"], "doc_id": c["id"], "score": int(c["score"])}
+        for q in QUERIES[:1]
+        for c in q["candidates"]
+    ]
+    files = [
+        (jsonl(tmp_path / "a.jsonl", [p | {"text": "x"} for p in pairs]), "has text, as candidates have"),
+        (parquet(tmp_path / "a.parquet", [p | {"rank": 1} for p in pairs]), "has rank, as candidates have"),
+        (jsonl(tmp_path / "lists.jsonl", QUERIES), "has candidates, query, as candidates have"),
+        (jsonl(tmp_path / "b.jsonl", pairs), "all 23 values of query 'q0' are different, as scores are"),
+        (parquet(tmp_path / "b.parquet", pairs), "all 23 values"),
+        (
+            lines(tmp_path / "b.csv", [list(pairs[0]), *(list(p.values()) for p in pairs)], ","),
+            "all 23 values",
+        ),
+    ]
+    for path, why in files:
+        with pytest.raises(InputError, match=f"{path.name}: these are no relevance judgements .*{why}"):
+            judged(tmp_path, path)
+
+
+def test_results_of_beir_and_ranx_are_judged(tmp_path: Path) -> None:
+    """``{query: {document: score}}``, on one line or many, is judged as the same run in TREC's format is."""
+    results = {q["query_id"]: {c["id"]: c["score"] for c in q["candidates"]} for q in QUERIES}
+    qrels = qrels_file(tmp_path / "qrels.txt")
+    expected = judged(tmp_path, qrels).after
+    for indent in (None, 2):
+        (tmp_path / "run.json").write_text(json.dumps(results, indent=indent))
+        assert evaluate(str(tmp_path / "run.json"), [str(qrels)]).after == expected
+    (tmp_path / "mteb.json").write_text(json.dumps({"default": {"test": results}}))
+    assert evaluate(str(tmp_path / "mteb.json"), [str(qrels)]).after == expected
+
+
 @pytest.mark.anyio
 async def test_an_older_mteb_file_is_its_own_qrels(tmp_path: Path) -> None:
     """The file that was ranked judges the ranking."""

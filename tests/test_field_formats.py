@@ -1,15 +1,17 @@
 """Every format of the field gives the ranking that plain JSON lines give."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from field_data import QUERIES, beir, corpus, entries, jsonl, lines, mteb, parquet, queries, run_file
-from jobs import make_job, rankings, run
+from jobs import failed, make_job, rankings, run
 
+from batchrank.cli.findings import check_input
 from batchrank.job import Input
-from batchrank.read import read
+from batchrank.read import read, sources
 from batchrank.records import Failure, Query
 
 pytestmark = pytest.mark.anyio
@@ -109,9 +111,22 @@ def _pairs_of_ids(folder: Path) -> dict[str, Any]:
     return {"path": str(folder / "[ab].*"), "corpus": str(folder / "set"), "queries": str(folder / "set")}
 
 
+def _results_json(folder: Path) -> dict[str, Any]:
+    """As BEIR and ranx save a run."""
+    results = {q["query_id"]: {c["id"]: c["score"] for c in q["candidates"]} for q in QUERIES}
+    (folder / "run.json").write_text(json.dumps(results, indent=1))
+    return {"path": str(folder / "run.json"), "corpus": str(beir(folder / "set"))}
+
+
+def _colbert(folder: Path) -> dict[str, Any]:
+    rows = [(q, d, i % 23 + 1, s) for i, (q, d, s) in enumerate(entries())]
+    return {"path": str(lines(folder / "ranking.tsv", rows)), "corpus": str(beir(folder / "set"))}
+
+
 FORMATS: list[Make] = [
     _trec, _beir, _beir_with_a_run, _run_over_beir, _mteb, _mteb_subset, _top1000, _ids_and_docs, _rank_llm,
     _msmarco_run, _lists_of_ids, _pairs_of_ids,
+    _results_json, _colbert,
 ]  # fmt: skip
 
 
@@ -138,7 +153,9 @@ def got(**keys: Any) -> list[Query | Failure]:
     return list(read(Input.model_validate(keys)))
 
 
-@pytest.mark.parametrize("make", [_trec, _beir_with_a_run, _run_over_beir, _pairs_of_ids])
+@pytest.mark.parametrize(
+    "make", [_trec, _beir_with_a_run, _run_over_beir, _pairs_of_ids, _results_json, _colbert]
+)
 def test_a_run_keeps_its_scores_and_its_order(tmp_path: Path, make: Make) -> None:
     """First-stage scores are those of the run."""
     found = got(**make(tmp_path))
@@ -170,6 +187,89 @@ def test_a_pool_of_judged_documents_tells_nobody_the_answer(tmp_path: Path) -> N
     assert sorted(orders[0]) == sorted(d for q, d, _ in pool if q == "q0")
     assert max(orders[0].index(f"other{j}") for j in range(3)) > 5
     assert all(isinstance(q, Query) and q.first_stage_scores is None for q in found)
+
+
+def test_qrels_without_a_header_are_a_pool(tmp_path: Path) -> None:
+    """In a BEIR folder they are judgements by their place: labels are never a first stage."""
+    folder = beir(tmp_path / "set")
+    with_header = got(path=str(folder))
+    lines(folder / "qrels/test.tsv", [(q, d, int(s > 22)) for q, d, s in entries()])
+    one_each = [(q["query_id"], q["candidates"][0]["id"], 1) for q in QUERIES]
+    for found in (got(path=str(folder)), with_header):
+        assert all(isinstance(q, Query) and q.first_stage_scores is None for q in found)
+    assert [list(q.doc_ids) for q in got(path=str(folder)) if isinstance(q, Query)] == [
+        list(q.doc_ids) for q in with_header if isinstance(q, Query)
+    ]
+    lines(folder / "qrels/test.tsv", one_each)
+    assert all(isinstance(q, Query) and q.first_stage_scores is None for q in got(path=str(folder)))
+
+
+@pytest.mark.parametrize("subset", ["", "en"])
+def test_mtebs_instructions_follow_the_queries(tmp_path: Path, subset: str) -> None:
+    """As mteb asks: the text, a space, the instruction; a null one adds nothing, a missing one fails its query."""
+    folder = mteb(tmp_path / "set", subset)
+    rows = [{"query-id": q["query_id"], "instruction": f"only {q['query_id']}"} for q in QUERIES[:4]]
+    rows[2]["instruction"] = None
+    prefix = f"{subset}-" if subset else ""
+    parquet(folder / f"{prefix}instruction/test-00000-of-00001.parquet", rows)
+    found = got(path=str(folder))
+    asked = [(q.id, q.text) for q in found if isinstance(q, Query)]
+    texts = {q["query_id"]: q["query"] for q in QUERIES}
+    assert asked == [
+        ("q0", f"{texts['q0']} only q0"),
+        ("q1", f"{texts['q1']} only q1"),
+        ("q2", texts["q2"]),
+        ("q3", f"{texts['q3']} only q3"),
+    ]
+    assert [(f.query_id, f.cause) for f in found if isinstance(f, Failure)] == [("q4", "missing-instruction")]
+    by_run = got(path=str(run_file(tmp_path / "r.trec")), corpus=str(folder))
+    assert [(q.id, q.text) for q in by_run if isinstance(q, Query)] == asked
+    assert any("instruction" in source.name for source in sources(Input(path=(str(folder),))))
+
+
+def test_a_column_of_instructions_counts_as_well(tmp_path: Path) -> None:
+    """mteb puts it after the text wherever the queries of a dataset have it."""
+    folder = mteb(tmp_path / "set")
+    name = "queries/test-00000-of-00001.parquet"
+    parquet(folder / name, [q | {"instruction": "briefly"} for q in queries()])
+    found = got(path=str(folder))
+    assert [q.text for q in found if isinstance(q, Query)] == [f"{q['query']} briefly" for q in QUERIES]
+
+
+async def test_predictions_are_named_as_the_job_names_the_dataset(tmp_path: Path) -> None:
+    """mteb looks predictions up by subset and split."""
+    mteb(tmp_path / "set", "de", "dev")
+    given = {"path": str(mteb(tmp_path / "set", "en", "dev")), "subset": "en", "split": "dev"}
+    job = make_job(tmp_path, tmp_path, input=given, output={"format": "mteb"})
+    assert (await run(job)).exit_code == 0
+    found = json.loads((tmp_path / "out/ranking-00000.json").read_text())
+    assert list(found) == ["mteb_model_meta", "en"]
+    assert list(found["en"]) == ["dev"]
+    assert len(found["en"]["dev"]) == len(QUERIES)
+
+
+@pytest.mark.parametrize("format", ["trec", "msmarco"])
+async def test_ids_that_the_output_cannot_hold_fail_before_the_first_request(
+    tmp_path: Path, format: Any
+) -> None:
+    """White space would part the columns: the query is a bad record, in a run and in ``check``."""
+    records = [
+        *QUERIES[:2],
+        QUERIES[2] | {"query_id": "has space"},
+        QUERIES[3] | {"candidates": [{"id": "", "text": "x"}]},
+    ]
+    data = jsonl(tmp_path / "x.jsonl", records)
+    job = make_job(tmp_path, data, output={"format": format}, limits={"documents": 50})
+    report = await run(job)
+    assert report.exit_code == 3
+    assert [(f["query_id"], f["cause"]) for f in failed(job)] == [
+        ("has space", "id-with-space"),
+        ("q3", "id-with-space"),
+    ]
+    assert report.data["process"]["requests"] == 2
+    found = [f.text for f in check_input(job, None)]
+    assert found[1].startswith("2 would fail: id-with-space; the first, ")
+    assert "choose output.format: parquet or jsonl" in found[1]
 
 
 def test_older_mteb_records_get_the_ids_that_mteb_gives_them(tmp_path: Path) -> None:

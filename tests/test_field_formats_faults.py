@@ -119,8 +119,11 @@ def test_a_cut_corpus_ends_the_run(tmp_path: Path) -> None:
 
 def test_files_of_nothing_but_broken_records_end_the_run(tmp_path: Path) -> None:
     """A thousand records that can't be read are a wrong file."""
+    texts = lines(tmp_path / "corpus.jsonl", [("no JSON here",)] * 2000)
+    with pytest.raises(InputError, match=r"1000 records can't be read; the first, .*corpus\.jsonl, line 1"):
+        got(path=str(run_file(tmp_path / "run.trec")), corpus=str(texts), queries=str(texts))
     texts = lines(tmp_path / "corpus.tsv", [("no tabs here",)] * 2000)
-    with pytest.raises(InputError, match=r"1000 records can't be read; the first, .*corpus\.tsv, line 1"):
+    with pytest.raises(InputError, match=r"corpus\.tsv, line 1: most lines are not .* 'no tabs here'"):
         got(path=str(run_file(tmp_path / "run.trec")), corpus=str(texts), queries=str(texts))
 
 

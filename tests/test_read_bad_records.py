@@ -46,7 +46,7 @@ LINES: list[tuple[bytes, str | None, str, str]] = [
         "NaN at character 30.*no such number: write null",
     ),
     (b'{"query_id": 1e999}', None, "broken-json", "number is infinity"),
-    (b'[{"query_id": "bad"},', None, "broken-json", r"a JSON array .*jq -c '\.\[\]'"),
+    (b'[{"query_id": "bad"},', None, "broken-json", r"a JSON array where one object a line is due"),
     (b"[" * 2000, None, "broken-json", "a JSON array"),
     (b'{"query_id": "b\xff"}', None, "invalid-utf8", "byte 16 of the line is 0xff"),
     (b'{"query_id": "\\ud800"}', None, "invalid-unicode", "half a surrogate pair at character 15"),
@@ -141,24 +141,12 @@ def test_a_line_over_64_mib_is_skipped(tmp_path: Path) -> None:
 
 
 def test_a_query_id_that_comes_back_names_both_places(tmp_path: Path) -> None:
-    """The second one is refused, in lists and in pairs, with both rows and the advice to sort."""
+    """The second one of two records is refused, with both lines."""
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"\n".join(map(orjson.dumps, [GOOD, {**GOOD, "query": "y"}, LAST])))
     failure = only_failure(got(path))
     assert (failure.query_id, failure.cause) == ("good", "duplicate-query")
     assert f"at {path}, line 2 was already used at {path}, line 1" in failure.message
-    rows = [
-        {"qid": i, "query": i, "pid": n, "text": "a"} for n, i in enumerate(["good", "good", "last", "good"])
-    ]
-    for file in (tmp_path / "pairs.jsonl", tmp_path / "pairs.parquet"):
-        if file.suffix == ".jsonl":
-            file.write_bytes(b"\n".join(map(orjson.dumps, rows)))
-        else:
-            pq.write_table(pa.Table.from_pylist(rows), file, row_group_size=2)
-        failure = only_failure(got(file))
-        unit = "line" if file.suffix == ".jsonl" else "row"
-        assert f"at {file}, {unit} 4 was already used at {file}, {unit} 1" in failure.message
-        assert "sort the input by query id" in failure.message
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])

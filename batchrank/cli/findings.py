@@ -9,7 +9,7 @@ from batchrank.errors import InputError, QueryError
 from batchrank.job import Job
 from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.engine import sharder
-from batchrank.read import read
+from batchrank.read import notes, read
 from batchrank.records import Failure, Query
 
 _FAILED_QUERIES = 3
@@ -75,6 +75,8 @@ def check_input(job: Job, limit: int | None) -> Iterator[Finding]:
     if "-" in job.input.path:
         yield Finding("input", "note", "standard input can be read only once, so it was not looked at")
         return
+    for note in notes(job.input):
+        yield Finding("input", "note", note)
     preparer = Preparer(job, sharder(job))
     seen = _Seen()
     whole = True

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import yaml
 
-from batchrank.errors import InputError, JobError
+from batchrank.errors import InputError, JobError, UnsortedError
 from batchrank.formats import Source
 from batchrank.job.schema import Job
 from batchrank.job.sections import Input
-from batchrank.read import Gauge, find, read
+from batchrank.read import Gauge, find, notes, read
 from batchrank.records import Failure, Query
 
 SAMPLE = 1000
@@ -31,6 +31,8 @@ class Found:
         scored: queries whose candidates have first-stage scores.
         longest: characters of the longest document.
         causes: records that can't be ranked, by cause, and ``example`` one of them.
+        notes: which files there are that aren't read, and why.
+        unsorted: why pairs have to be sorted; None where they come grouped.
     """
 
     sources: list[Source]
@@ -44,6 +46,8 @@ class Found:
     longest: int = 0
     causes: Counter[str] = field(default_factory=Counter)
     example: Failure | None = None
+    unsorted: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     def take(self, item: Query | Failure) -> None:
         """Count one query or one record that can't be ranked."""
@@ -66,18 +70,27 @@ def look(path: str, sample: int = SAMPLE) -> Found:
     Raises:
         InputError: nothing of it can be ranked; says what would help.
     """
-    found = Found(find([path]))
+    try:
+        found = _sampled(path, sample)
+    except UnsortedError as error:
+        found = _sampled(path, sample, sort=True)
+        found.unsorted = str(error)
+    if not found.queries:
+        why = found.example
+        hint = f"; the first, {why.place}: {why.message}" if why else ""
+        raise InputError(f"{path}: none of its {sum(found.causes.values()):,} records can be ranked{hint}")
+    return found
+
+
+def _sampled(path: str, sample: int, *, sort: bool = False) -> Found:
+    found = Found(find([path]), notes=notes(Input(path=(path,))))
     gauge = Gauge()
-    for item in read(Input(path=(path,)), gauge):
+    for item in read(Input(path=(path,), sort=sort), gauge):
         if found.queries >= sample:
             found.whole = False
             break
         found.take(item)
         found.share = gauge.share
-    if not found.queries:
-        why = found.example
-        hint = f"; the first, {why.place}: {why.message}" if why else ""
-        raise InputError(f"{path}: none of its {sum(found.causes.values()):,} records can be ranked{hint}")
     return found
 
 
@@ -115,6 +128,7 @@ def facts(found: Found) -> list[str]:
     formats = ", ".join(sorted({source.format for source in files}))
     size = sum(source.bytes for source in files) / _MB
     lines = [f"{len(files):,} {'file' if len(files) == 1 else 'files'} ({formats}), {size:,.1f} MB"]
+    lines += found.notes
     mean = found.documents / found.queries
     lines.append(f"{_queries(found)}, {mean:,.0f} candidates each on average, {found.most:,} at most")
     length = found.characters / max(1, found.documents)
@@ -125,6 +139,8 @@ def facts(found: Found) -> list[str]:
         lines.append(f"candidates of {found.scored:,} queries have first-stage scores, the rest are in order")
     else:
         lines.append("candidates have no first-stage scores: the order given is taken as the first stage's")
+    if found.unsorted:
+        lines.append("pairs are not grouped by query: input.sort groups them on disk first")
     for cause, count in found.causes.most_common():
         lines.append(f"{count:,} records can't be ranked: {cause}")
     if found.example is not None:
@@ -155,6 +171,7 @@ def _text(data: str, found: Found, job: Job, path: Path) -> str:
             f"endpoint:\n  url: emulator               # the API on loopback, free: {key} is not set. For the\n"
             f"                              # real one remove these lines and: export {key}=...\n"
         )
+    sort = "  sort: true                  # pairs are not grouped by query\n" if found.unsorted else ""
     depth = min(100, max(1, found.most))
     return f"""\
 # {data}, reranked with {job.card.name}. Written by batchrank init, which found:
@@ -167,7 +184,7 @@ def _text(data: str, found: Found, job: Job, path: Path) -> str:
 
 input:
   path: {_scalar(_relative(data, path.parent))}
-model: {_scalar(job.card.name)}           # batchrank models lists the others
+{sort}model: {_scalar(job.card.name)}           # batchrank models lists the others
 {endpoint}merge:
   top_k: {depth}                  # the depth that must be exact
 # budget:

@@ -1,15 +1,17 @@
-"""Relevance judgements from files: TREC or BEIR qrels, JSON lines, Parquet, mteb's older shape."""
+"""Relevance judgements from files: TREC or BEIR qrels, JSON lines, Parquet, ranx's JSON, mteb's older shape."""
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import TypeAlias
-
-import orjson
+from dataclasses import replace
+from typing import Any, TypeAlias
 
 from batchrank.errors import InputError
-from batchrank.formats import INPUTS, Segment, Source, runs
+from batchrank.formats import INPUTS, Segment, Source, jsonl, runs, textfiles
+from batchrank.formats.base import ended
+from batchrank.formats.jsonstream import Shape
 from batchrank.formats.labelled import relevance
 from batchrank.formats.lines import Lines
-from batchrank.formats.names import LABELLED
+from batchrank.formats.names import CANDIDATES, IDS, LABELLED, TEXT
 from batchrank.formats.parquet import opened
 from batchrank.job.sections import Columns
 from batchrank.records import Failure
@@ -18,6 +20,14 @@ Qrels: TypeAlias = dict[str, dict[str, int]]
 """Query id -> document id -> relevance, 0 for not relevant."""
 
 _NAMES = ("relevance", "rel", "label", "score")
+_BEIR = {"query-id", "corpus-id", "score"}
+_CANDIDATES = {
+    *("query", "text", "rank", "raw_score", "first_stage_rank", "ranking"),
+    *(name for tiers in (CANDIDATES, TEXT, IDS) for tier in tiers for name in tier),
+}
+_TEXT = ("tsv", "csv")
+_GRADES = 5
+"""So many different values of one query, none of which comes twice in the file, are scores and no grades."""
 
 
 def load(sources: list[Source]) -> Qrels:
@@ -42,16 +52,63 @@ def load(sources: list[Source]) -> Qrels:
 
 
 def _judged(source: Source) -> Iterator[tuple[str, str, int]]:
-    names = Columns(score=next((name for name in _NAMES if name in _first_names(source)), None))
-    for batch in runs.read(source, names, _refuse):
+    first = _first_record(source)
+    score = next((name for name in _NAMES if name in first), None)
+    _refuse_candidates(source, first, score)
+    told = score is not None and (score != "score" or set(first) == _BEIR)
+    grades = _Grades(source)
+    for batch in runs.read(replace(source, role="qrels"), Columns(score=score), _refuse):
         columns = [batch.column(n).to_pylist() for n in ("query_id", "doc_id", "score", "judged")]
         for query, document, value, judged in zip(*columns, strict=True):
-            if value is None or value != int(value) or (source.format == "tsv" and not judged):
-                raise InputError(
-                    f"{source.name}: these are no relevance judgements (query {query!r}, document {document!r}); give "
-                    "qrels: query 0 document relevance, or BEIR's query-id, corpus-id, score"
-                )
+            if value is None or value != int(value) or (not judged and not first and source.format in _TEXT):
+                raise _no_judgements(source, f"query {query!r}, document {document!r}")
+            grades.add(query, int(value), judged=judged or told)
             yield query, document, int(value)
+    grades.end()
+
+
+class _Grades:
+    """Tells scores from grades where a file's names don't: a query's many scores are all different, grades repeat."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._seen: dict[str, set[int]] = {}
+        self._counts: Counter[str] = Counter()
+        self._repeated = False
+
+    def add(self, query: str, value: int, *, judged: bool) -> None:
+        values = self._seen.setdefault(query, set())
+        self._repeated = self._repeated or judged or value in values
+        self._counts[query] += 1
+        if not self._repeated:
+            values.add(value)
+
+    def end(self) -> None:
+        """Refuse a file in which nothing repeats.
+
+        Raises:
+            InputError: its values are scores.
+        """
+        most = max(self._counts.values(), default=0)
+        if not self._repeated and most >= _GRADES:
+            query = max(self._counts, key=lambda name: self._counts[name])
+            raise _no_judgements(
+                self._source, f"all {most} values of query {query!r} are different, as scores are"
+            )
+
+
+def _refuse_candidates(source: Source, first: dict[str, Any], score: str | None) -> None:
+    """Refuse a record that has what candidates have and judgements never do."""
+    names = set(first) & _CANDIDATES
+    if names and (score is None or score == "score"):
+        raise _no_judgements(source, f"the first record has {', '.join(sorted(names))}, as candidates have")
+
+
+def _no_judgements(source: Source, why: str) -> InputError:
+    return InputError(
+        f"{source.name}: these are no relevance judgements ({why}); give qrels: query 0 document relevance, or BEIR's "
+        "query-id, corpus-id, score, or records of query_id, doc_id, relevance"
+    )
 
 
 def _labelled(source: Source) -> Iterator[tuple[str, str, int]]:
@@ -63,25 +120,25 @@ def _labelled(source: Source) -> Iterator[tuple[str, str, int]]:
 
 
 def _is_labelled(source: Source) -> bool:
-    return set(LABELLED) <= _first_names(source)
+    return set(LABELLED) <= set(_first_record(source))
 
 
-def _first_names(source: Source) -> set[str]:
-    """The names in the first record."""
+def _first_record(source: Source) -> dict[str, Any]:
+    """The first record, or one of the names that all have; empty where there are no names."""
     if source.format == "parquet":
         with opened(source) as file:
-            return set(file.schema_arrow.names)
-    if source.format != "jsonl":
-        return set()
-    lines = Lines(source)
-    with lines.closing():
-        lines.decompress()
-        first = next((line for _, line in lines if line and not line.isspace()), b"null")
+            return dict.fromkeys(file.schema_arrow.names)
+    if source.format in _TEXT:
+        return dict.fromkeys(textfiles.names_in(source))
     try:
-        record = orjson.loads(first)
-    except orjson.JSONDecodeError:
-        return set()
-    return set(record) if isinstance(record, dict) else set()
+        lines = Lines(source)
+        with lines.closing():
+            lines.decompress()
+            if lines.shape is Shape.RESULTS:
+                return {}
+            return next((record for _, record in jsonl.records(lines, source) if type(record) is dict), {})
+    except OSError as error:
+        raise ended(source, error) from error
 
 
 def _refuse(failure: Failure) -> None:

@@ -7,7 +7,7 @@ or the order of the file. A job's own output says ranks: they count.
 
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,6 +17,8 @@ import orjson
 from batchrank.errors import InputError
 from batchrank.formats import Source, detect, runs
 from batchrank.formats.arrow import at, strings
+from batchrank.formats.base import ended
+from batchrank.formats.lines import Lines
 from batchrank.formats.parquet import batches, opened
 from batchrank.job.sections import Columns
 from batchrank.records import Failure
@@ -25,6 +27,11 @@ Run: TypeAlias = dict[str, Sequence[str]]
 """Query id -> document ids, best first."""
 
 _PART = re.compile(r"ranking-\d+\.(parquet|jsonl|trec|tsv|json)")
+_PREDICTIONS = re.compile(
+    rb'\s*\{\s*"(mteb_model_meta"|[^"]*"\s*:\s*\{\s*"[^"]*"\s*:\s*\{\s*"[^"]*"\s*:\s*\{)'
+)
+"""An object of subsets, of splits, of queries, of documents."""
+_START = 4096
 _OWN = ("query_id", "doc_id", "rank", "first_stage_rank")
 _ROWS, _BYTES = 65_536, 16 * 1024 * 1024
 
@@ -164,7 +171,7 @@ def _add(to: _Documents, more: _Documents) -> None:
 
 def _read(source: Source) -> Iterator[tuple[str, _Documents]]:
     """Queries with as many of their documents as stand together."""
-    if source.path is not None and source.path.endswith(".json"):
+    if source.format == "jsonl" and _is_predictions(source):
         return _predictions(source)
     if source.format == "parquet" and set(_OWN) <= _names(source):
         return _own_parquet(source)
@@ -189,8 +196,10 @@ def _own_parquet(source: Source) -> Iterator[tuple[str, _Documents]]:
 
 def _jsonl(source: Source) -> Iterator[tuple[str, _Documents]]:
     """A job's own JSON lines with both ranks; any other as a run."""
-    records = runs.records(source, _refuse)
-    place_and_first = next(records, None)
+    try:
+        place_and_first = next(runs.records(source, _refuse), None)
+    except OSError as error:
+        raise ended(source, error) from error
     if place_and_first is None or not _is_own(place_and_first[1]):
         return _run(source)
     return _own_jsonl(source)
@@ -213,10 +222,21 @@ def _own_jsonl(source: Source) -> Iterator[tuple[str, _Documents]]:
             ) from error
 
 
+def _is_predictions(source: Source) -> bool:
+    try:
+        lines = Lines(source)
+    except OSError as error:
+        raise ended(source, error) from error
+    with lines.closing():
+        return _PREDICTIONS.match(lines.decompress().peek(_START)[:_START]) is not None
+
+
 def _predictions(source: Source) -> Iterator[tuple[str, _Documents]]:
     """Mteb's predictions: query -> document -> score, below a subset and a split."""
     try:
-        data = orjson.loads(Path(source.path or "").read_bytes())
+        lines = Lines(source)
+        with lines.closing():
+            data = orjson.loads(lines.decompress().read())
         subsets = [v for k, v in data.items() if k != "mteb_model_meta"]
         (queries,) = [split for subset in subsets for split in subset.values()]
         for query, scores in queries.items():
@@ -228,7 +248,7 @@ def _predictions(source: Source) -> Iterator[tuple[str, _Documents]]:
 
 
 def _run(source: Source) -> Iterator[tuple[str, _Documents]]:
-    for batch in runs.read(source, Columns(), _refuse):
+    for batch in runs.read(replace(source, role="run"), Columns(), _refuse):
         query, ids = batch.column("query_id").to_pylist(), batch.column("doc_id").to_pylist()
         scores = batch.column("score").to_numpy(zero_copy_only=False).tolist()
         ranks = batch.column("rank").to_pylist()

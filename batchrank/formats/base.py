@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
-from batchrank.errors import Place, QueryError
+from batchrank.errors import InputError, Place, QueryError
+from batchrank.formats.foreign import ForeignError
 from batchrank.formats.storage import stamp
 from batchrank.job.sections import Columns
 from batchrank.records import Content, Failure, Floats, Ranking
@@ -56,12 +57,16 @@ class Source:
         path: a path or an address, None for standard input.
         format: the reader's name in ``INPUTS``.
         gauge: told how far reading has come.
+        role: ``qrels`` or ``run`` where that is known; it tells what could be both.
+        partition: the columns that the file's folders name, ``key=value``, as Spark and Hive write them.
         counts: records so far of each split, shared by all inputs of a job; for records that have no id.
     """
 
     name: str
     path: str | None
     format: str
+    role: str = ""
+    partition: dict[str, str | None] = field(default_factory=dict)
     gauge: Gauge = field(default_factory=Gauge, compare=False)
     counts: dict[str, int] = field(default_factory=dict, compare=False)
 
@@ -136,7 +141,7 @@ class PartWriter(Protocol):
         """Write what is still held back; the files themselves stay open."""
 
 
-MakeWriter: TypeAlias = Callable[[tuple[BinaryIO, ...]], PartWriter]
+MakeWriter: TypeAlias = Callable[..., PartWriter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,21 +160,35 @@ class OutputFormat:
         kinds: the files of one part, in the order in which ``writer`` takes them: (stem, suffix).
         single: all rankings go into one part, whatever its size.
         texts: whether rankings must hold the query and the documents themselves.
+        dataset: whether ``writer`` takes the dataset's ``subset`` and ``split`` by name.
+        spaceless: whether ids must be free of white space, which sets columns apart.
     """
 
     kinds: tuple[tuple[str, str], ...]
     writer: MakeWriter
     single: bool = False
     texts: bool = False
+    dataset: bool = False
+    spaceless: bool = False
 
 
-def cut(source: Source, unit: str, number: int, error: Exception) -> Failure:
-    """A file that can't be read past its so many records: what its readers yield last."""
+def cut(source: Source, unit: str, number: int, error: Exception) -> Item:
+    """A file that can't be read past its so many records, or not at all: what its readers yield last."""
+    if isinstance(error, ForeignError):
+        foreign = Failure(Place(source.name, unit, 1), None, "unreadable-file", f"{source.name}: {error}")
+        return Unrecognised(foreign, ambiguous=False)
     where, before = f"past {unit} {number}", "what stands before was read, the rest was not"
     if not number:
         where, before = "at all", "nothing of it was read"
     message = f"{source.name} can't be read {where}: {error}; {before}: restore the file and run again"
     return Failure(Place(source.name, unit, number + 1), None, TRUNCATED, message)
+
+
+def ended(source: Source, error: Exception) -> InputError:
+    """What to raise where a file has to be read as a whole and can't be."""
+    if isinstance(error, ForeignError):
+        return InputError(f"{source.name}: {error}")
+    return InputError(f"{source.name} can't be read to its end: {error}; restore the file and run again")
 
 
 def unreadable(source: Source, unit: str, error: OSError) -> Unrecognised:

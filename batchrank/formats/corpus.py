@@ -1,7 +1,7 @@
 """Collections of texts by id (corpora, queries) -> Arrow batches of id, title and text.
 
-From JSON lines (``_id``, ``title``, ``text``; ``id``, ``contents``), Parquet, and text files of two to four columns set
-apart by tabs: id, (url,) (title,) text.
+From JSON lines (``_id``, ``title``, ``text``; ``id``, ``contents``), Parquet, and text files of columns: those that a
+header names, or id, (url,) (title,) text.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,12 +10,11 @@ from typing import Any
 import pyarrow as pa
 
 from batchrank.errors import InputError, Place, QueryError
-from batchrank.formats import arrow
-from batchrank.formats.base import Source
+from batchrank.formats import arrow, textfiles
+from batchrank.formats.base import Source, ended
 from batchrank.formats.idroles import TextRoles, text_roles
 from batchrank.formats.parquet import batches, opened
-from batchrank.formats.runs import Array, Report, records, text_lines, value_at
-from batchrank.formats.tsv import texts_of
+from batchrank.formats.runs import Array, Report, records, value_at
 from batchrank.formats.values import document_text, identifier
 from batchrank.job.sections import Columns
 from batchrank.records import Failure
@@ -34,15 +33,13 @@ def read(source: Source, columns: Columns, report: Report, *, queries: bool) -> 
         InputError: the file can't be read to its end, or its names tell nothing.
     """
     readers: Mapping[str, Callable[..., Iterator[Array]]] = {
-        "jsonl": _from_jsonl, "parquet": _from_parquet, "tsv": _from_text,
+        "jsonl": _from_jsonl, "parquet": _from_parquet, "tsv": _from_text, "csv": _from_text,
     }  # fmt: skip
     unit = "row" if source.format == "parquet" else "line"
     try:
         yield from readers[source.format](source, columns, report, queries)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{source.name} can't be read to its end: {error}; restore the file and run again"
-        ) from error
+        raise ended(source, error) from error
     except QueryError as error:
         raise InputError(f"{Place(source.name, unit, 1)}: {error}") from error
 
@@ -95,12 +92,8 @@ def _row(record: dict[str, Any], roles: TextRoles) -> tuple[str, str, str]:
 
 def _from_text(source: Source, columns: Columns, report: Report, queries: bool) -> Iterator[Array]:
     texts = _Texts()
-    for place, line in text_lines(source, report):
-        try:
-            texts.add(texts_of(line.split("\t")))
-        except ValueError as error:
-            why = f"the line is no id and text with tabs between: {error}; correct the line"
-            report(Failure(place, None, "broken-line", why))
+    for row in textfiles.texts(source, columns, report, queries=queries):
+        texts.add(row)
         if texts.full:
             yield texts.take()
     yield texts.take()

@@ -1,21 +1,25 @@
 """Which reader a file needs, told by its name or by its first bytes."""
 
 from pathlib import PurePosixPath
+from urllib.parse import unquote
 
-from batchrank.formats import storage, tsv
+from batchrank.formats import storage
 from batchrank.formats.base import Source
-from batchrank.formats.compression import decompressed
-from batchrank.formats.table import INPUTS, TEXT_SUFFIXES
+from batchrank.formats.compression import COMPRESSED, decompressed
+from batchrank.formats.encoding import in_utf8
+from batchrank.formats.table import INPUTS
 
-_COMPRESSED = (".gz", ".zst")
 _PARQUET_MAGIC = b"PAR1"
 _FIRST_LINE = 1 << 16
+_COLUMNS = (3, 4, 6)
+_NULL = "__HIVE_DEFAULT_PARTITION__"
 _READERS = {"trec": "tsv"}
 
 
-def source(path: str, format: str = "auto") -> Source:
-    """A file as a source, with the reader that ``format_of`` tells."""
-    return Source(storage.shown(path), path, format_of(path, format))
+def source(path: str, format: str = "auto", *, role: str = "") -> Source:
+    """A file as a source, with the reader that ``format_of`` tells; ``role`` is that of ``Source``."""
+    role = role or ("run" if format == "trec" else "")
+    return Source(storage.shown(path), path, format_of(path, format), role, partition(path))
 
 
 def name_of(path: str) -> str:
@@ -26,7 +30,7 @@ def name_of(path: str) -> str:
 def bare(path: str) -> str:
     """A file's name in small letters, without the suffix of its compression."""
     name = name_of(path).lower()
-    return next((name.removesuffix(end) for end in _COMPRESSED if name.endswith(end)), name)
+    return next((name.removesuffix(end) for end in COMPRESSED if name.endswith(end)), name)
 
 
 def format_of(path: str, format: str = "auto") -> str:
@@ -36,8 +40,6 @@ def format_of(path: str, format: str = "auto") -> str:
     for name, known in INPUTS.items():
         if bare(path).endswith(known.suffixes):
             return name
-    if bare(path).endswith(TEXT_SUFFIXES):
-        return "tsv"
     try:
         # A pipe can be read only once, and can't be Parquet.
         return _told_by_start(path) if storage.is_file(path) else "jsonl"
@@ -47,9 +49,20 @@ def format_of(path: str, format: str = "auto") -> str:
 
 def _told_by_start(path: str) -> str:
     with storage.open_stream(path) as file:
-        start = decompressed(file, path).peek(_FIRST_LINE)[:_FIRST_LINE]
+        start = in_utf8(decompressed(file, path)).peek(_FIRST_LINE)[:_FIRST_LINE]
     if start.startswith(_PARQUET_MAGIC):
         return "parquet"
-    first = start.decode("utf-8", "replace").lstrip("\ufeff \r\n").partition("\n")[0]
-    columns = "\t" in first or tsv.kind_of(first.rstrip("\r")) is not None
-    return "tsv" if columns and not first.startswith("{") else "jsonl"
+    text = start.decode("utf-8", "replace").lstrip("\ufeff \r\n")
+    first = text.partition("\n")[0].rstrip("\r")
+    if first.startswith(("{", "[")):
+        return "jsonl"
+    if "\t" in first or len(first.split()) in _COLUMNS:
+        return "tsv"
+    return "csv" if first.count(",") else "jsonl"
+
+
+def partition(path: str) -> dict[str, str | None]:
+    """The columns that a file's folders name: ``lang=en/part-0.parquet`` is of language ``en``."""
+    folders = (path.partition("?")[0] if storage.is_remote(path) else path).split("/")[:-1]
+    pairs = [folder.partition("=") for folder in folders if "=" in folder]
+    return {key: None if value == _NULL else unquote(value) for key, _, value in pairs if key}

@@ -90,6 +90,8 @@ def entry_roles(fields: Fields, columns: Columns) -> EntryRoles:
     if not doc_id:
         raise _missing("document id or list of them", (*_LISTS, *DOC_ID), fields, "doc_id")
     score = named("score", fields, columns) or pick("score", fields, SCORE)
+    if query in [(name,) for name in QUERY[1]] and not columns.query:
+        query = None  # in a pair that is the document's text
     return EntryRoles(query_id, query, None, doc_id, score, judged=set(fields) == _JUDGED)
 
 

@@ -1,4 +1,4 @@
-"""JSON lines, read and written: one object a line, UTF-8, at most 64 MiB a line.
+"""JSON lines, read and written: one object a line, at most 64 MiB a line; other JSON files by ``jsonstream``.
 
 Of a key that comes twice in an object the last value counts, as in every JSON library.
 """
@@ -9,7 +9,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from batchrank.errors import Place
-from batchrank.formats.base import ColumnsError, Item, Source, Unrecognised, cut, unreadable
+from batchrank.formats.base import TRUNCATED, ColumnsError, Item, Source, Unrecognised, cut, unreadable
+from batchrank.formats.jsonstream import Broken, Shape, values
 from batchrank.formats.lines import Lines, too_long
 from batchrank.formats.objects import Objects
 from batchrank.formats.rows import merge_row, ranking_rows
@@ -32,14 +33,70 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
             if lines.decompress().peek(len(_PARQUET)).startswith(_PARQUET):
                 yield Unrecognised.of(Place(source.name, "line", 1), _is_parquet())
                 return
-            for number, line in lines:
-                place = Place(source.name, "line", number)
-                if line is None:
-                    yield Failure(place, None, "line-too-long", too_long())
-                elif not line.isspace():
-                    yield _item(line, place, objects)
+            for place, record in records(lines, source):
+                if isinstance(record, Failure):
+                    yield record
+                elif lines.shape is Shape.RESULTS:
+                    yield Unrecognised.of(place, _is_results())
+                else:
+                    yield objects.item(record, place)
         except OSError as error:
             yield cut(source, "line", lines.number, error)
+
+
+def records(lines: Lines, source: Source) -> Iterator[tuple[Place, Any]]:
+    """The values of an opened file, each with its place, or a failure where there is none.
+
+    Raises:
+        OSError: the file can't be read to its end.
+    """
+    if lines.shape is not Shape.LINES:
+        yield from _spread(lines, source)
+        return
+    for number, line in lines:
+        place = Place(source.name, "line", number)
+        if line is None:
+            yield place, Failure(place, None, "line-too-long", too_long())
+        elif not line.isspace():
+            record = parsed(line, place)
+            yield place, source.partition | record if source.partition and type(record) is dict else record
+
+
+def _spread(lines: Lines, source: Source) -> Iterator[tuple[Place, Any]]:
+    """Records that don't stand on a line each; one that is broken may take the rest of the file with it."""
+    for number, text in values(lines.text, lines.shape):
+        lines.number = number
+        lines.gauge()
+        place = Place(source.name, "line", number)
+        if isinstance(text, Broken):
+            yield place, Failure(place, None, TRUNCATED, text.message)
+            continue
+        record = parsed(text.encode("utf-8", "surrogatepass"), place)
+        if source.partition and type(record) is dict:
+            record = source.partition | record
+        yield place, _as_record(record, place) if lines.shape is Shape.RESULTS else record
+    lines.gauge(done=True)
+
+
+def _as_record(results: Any, place: Place) -> Any:
+    """One query's results as a record with a list of candidates."""
+    if isinstance(results, Failure):
+        return results
+    query, scores = results["query_id"], results["scores"]
+    if type(scores) is not dict:
+        why = f"the results of query {query!r} are no object of documents and scores; correct the file"
+        return Failure(place, None, "wrong-type", why)
+    items = [{"doc_id": name, "score": score} for name, score in scores.items()]
+    return {"query_id": query, "candidates": items}
+
+
+def _is_results() -> ColumnsError:
+    return ColumnsError(
+        "no-candidates",
+        "these are results, {query: {document: score}}, which name documents by id only; set input.corpus to the file "
+        "that holds their texts",
+        ambiguous=True,
+    )
 
 
 def _is_parquet() -> ColumnsError:
@@ -79,10 +136,7 @@ def _diagnosis(line: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
     if number:
         return "broken-json", f"{number} {where}; JSON has no such number: write null"
     if text.lstrip().startswith("["):
-        return (
-            "broken-json",
-            f"a JSON array where one object a line is due; convert the file: jq -c '.[]' ({where})",
-        )
+        return "broken-json", f"a JSON array where one object a line is due {where}; write one kind of record"
     if error.pos >= len(text):
         return (
             "broken-json",

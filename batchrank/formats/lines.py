@@ -4,10 +4,15 @@ import io
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from typing import cast
 
 from batchrank.formats.base import Source
 from batchrank.formats.compression import BUFFER, decompressed
+from batchrank.formats.encoding import in_utf8
+from batchrank.formats.foreign import START, refuse_foreign
+from batchrank.formats.jsonstream import START as SHAPE_START
+from batchrank.formats.jsonstream import Shape, shape_of
 from batchrank.formats.storage import open_stream
 
 MAX_LINE = 64 * 1024 * 1024
@@ -36,9 +41,26 @@ class Lines:
         return nullcontext() if self._source.path is None else self._file
 
     def decompress(self) -> io.BufferedReader:
-        """The text, for a look at its start."""
-        self._text = decompressed(self._file, self._source.path or "")
+        """The text in UTF-8, for a look at its start."""
+        text = decompressed(self._file, self._source.path or "")
+        refuse_foreign(text.peek(START)[:START])
+        self._text = in_utf8(text)
         return self._text
+
+    @property
+    def text(self) -> io.BufferedReader:
+        """The text, once it is decompressed."""
+        return self._text
+
+    @cached_property
+    def shape(self) -> Shape:
+        """What a JSON file holds, told by its start; to be asked before it is read."""
+        return shape_of(self._text.peek(SHAPE_START)[:SHAPE_START])
+
+    def gauge(self, *, done: bool = False) -> None:
+        """Tell how far reading has come, for readers of something other than lines."""
+        if self._source.path is not None:
+            self._source.gauge.at(1 if done else self._file.tell() / max(self._source.bytes, 1))
 
     def __iter__(self) -> Iterator[tuple[int, bytes | None]]:
         """Each line with its number; None for one that is too long, which is never held as a whole."""

@@ -1,4 +1,6 @@
-"""mteb's predictions: one JSON object, ``{"mteb_model_meta": ..., "default": {"test": {query: {document: score}}}}``.
+"""mteb's predictions: one JSON object, ``{"mteb_model_meta": ..., subset: {split: {query: {document: score}}}}``.
+
+Subset and split are those that the job reads, as mteb looks predictions up by them; ``default`` and ``test`` otherwise.
 
 mteb sorts by score, and where scores are equal by a rule of its own; so they are strictly decreasing here, as in a
 TREC run.
@@ -14,16 +16,20 @@ from batchrank.records import Ranking
 from batchrank.version import __version__
 
 _META = {"model_name": "batchrank", "revision": __version__}
-_START = b'{"mteb_model_meta": ' + orjson.dumps(_META) + b', "default": {"test": {\n'
+_SUBSET, _SPLIT = "default", "test"
 _END = b"\n}}}\n"
 
 
 class PredictionsWriter:
     """One object, written query by query, and beside it one JSON line a query."""
 
-    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
+    def __init__(
+        self, files: tuple[BinaryIO, ...], *, subset: str | None = None, split: str | None = None
+    ) -> None:
         self._predictions, self._queries = files
-        self._separator = _START
+        names = (orjson.dumps(subset or _SUBSET), orjson.dumps(split or _SPLIT))
+        self._start = b'{"mteb_model_meta": %b, %b: {%b: {\n' % (orjson.dumps(_META), *names)
+        self._separator = self._start
 
     def add(self, ranking: Ranking) -> None:
         """Write one query's scores."""
@@ -36,4 +42,4 @@ class PredictionsWriter:
 
     def finish(self) -> None:
         """Close the object; one without a query is an object all the same."""
-        self._predictions.write((_START if self._separator == _START else b"") + _END)
+        self._predictions.write((self._start if self._separator == self._start else b"") + _END)

@@ -11,6 +11,7 @@ from batchrank.errors import Place
 from batchrank.formats.base import ColumnsError, Item, Source, Unrecognised, cut, unreadable
 from batchrank.formats.labelled import Labels
 from batchrank.formats.names import LABELLED, Path
+from batchrank.formats.partition import batch_with, schema_with
 from batchrank.formats.rows import certified, merge_row
 from batchrank.formats.storage import filesystem
 from batchrank.formats.strings import Strings
@@ -33,8 +34,9 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
     labels = Labels(source)
     try:
         with opened(source) as file:
-            where = layout(file.schema_arrow, columns)
-            for batch in _batches(file, where):
+            where = layout(schema_with(file.schema_arrow, source.partition), columns)
+            for found in _batches(file, where):
+                batch = batch_with(found, source.partition)
                 yield from items(batch, where, Place(source.name, "row", row + 1), labels)
                 row += batch.num_rows
                 source.gauge.at(row / file.metadata.num_rows)

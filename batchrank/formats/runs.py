@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from batchrank.errors import InputError, Place, QueryError
-from batchrank.formats import arrow, tsv
-from batchrank.formats.base import ColumnsError, Source
+from batchrank.formats import arrow, jsonl, textfiles, tsv
+from batchrank.formats.base import TRUNCATED, ColumnsError, Source, ended
 from batchrank.formats.idroles import EntryRoles, ItemRoles, entry_roles, item_roles
-from batchrank.formats.jsonl import parsed
-from batchrank.formats.lines import Lines, too_long
+from batchrank.formats.lines import Lines
 from batchrank.formats.parquet import batches, opened
+from batchrank.formats.partition import batch_with, schema_with
 from batchrank.formats.values import identifier, kind, query_identifier, score
 from batchrank.job.sections import Columns
 from batchrank.records import Failure
@@ -49,15 +49,13 @@ def read(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
         InputError: the file can't be read to its end, or its first line tells nothing.
     """
     readers: Mapping[str, Callable[[Source, Columns, Report], Iterator[Array]]] = {
-        "jsonl": _from_jsonl, "parquet": _from_parquet, "tsv": _from_text,
+        "jsonl": _from_jsonl, "parquet": _from_parquet, "tsv": _from_text, "csv": _from_text,
     }  # fmt: skip
     unit = "row" if source.format == "parquet" else "line"
     try:
         yield from readers[source.format](source, columns, report)
     except (OSError, pa.ArrowException) as error:
-        raise InputError(
-            f"{source.name} can't be read to its end: {error}; restore the file and run again"
-        ) from error
+        raise ended(source, error) from error
     except QueryError as error:
         raise InputError(f"{Place(source.name, unit, 1)}: {error}") from error
 
@@ -66,7 +64,7 @@ class _Rows:
     """Entries as they come, until they are a batch."""
 
     def __init__(self, *, judged: bool) -> None:
-        self._judged = judged
+        self.judged = judged
         self._rows: list[tuple[int, tsv.Entry]] = []
         self._bytes = 0
 
@@ -82,54 +80,18 @@ class _Rows:
         rows, self._rows, self._bytes = self._rows, [], 0
         entries = [entry for _, entry in rows]
         values = {name: [getattr(entry, name) for entry in entries] for name in tsv.Entry.__slots__}
-        values |= {"number": [number for number, _ in rows], "judged": [self._judged] * len(rows)}
+        values |= {"number": [number for number, _ in rows], "judged": [self.judged] * len(rows)}
         return pa.RecordBatch.from_arrays([pa.array(values[f.name], f.type) for f in ENTRIES], schema=ENTRIES)
 
 
 def _from_text(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
-    form: tsv.Kind | None = None
     rows = _Rows(judged=False)
-    for place, line in text_lines(source, report):
-        if form is None:
-            form = tsv.kind_of(line)
-            if form is None:
-                raise QueryError("wrong-format", unknown_columns(line))
-            rows = _Rows(judged=form.judged)
-            if form.header:
-                continue
-        try:
-            rows.add(place.number, form.entry(form.split(line)))
-        except ValueError as error:
-            why = f"the line is not one of {form.name}, as the first is: {error}; correct the line"
-            report(Failure(place, None, "broken-line", why))
+    for judged, number, entry in textfiles.entries(source, columns, report):
+        rows.judged = judged
+        rows.add(number, entry)
         if rows.full:
             yield rows.take()
     yield rows.take()
-
-
-def text_lines(source: Source, report: Report) -> Iterator[tuple[Place, str]]:
-    """The lines of a text file that aren't blank, without their ends."""
-    lines = Lines(source)
-    with lines.closing():
-        lines.decompress()
-        for number, line in lines:
-            place = Place(source.name, "line", number)
-            if line is None:
-                report(Failure(place, None, "line-too-long", too_long()))
-            elif not line.isspace():
-                try:
-                    yield place, line.decode().rstrip("\r\n")
-                except UnicodeDecodeError as error:
-                    why = f"the line is not UTF-8 ({error.reason}); convert the file to UTF-8"
-                    report(Failure(place, None, "invalid-utf8", why))
-
-
-def unknown_columns(line: str) -> str:
-    """What to say of a text file whose columns mean nothing known."""
-    return (
-        f"the columns tell nothing: {line[:80]!r}; write a TREC run (query Q0 document rank score tag), an MS MARCO "
-        "run (query document rank), MS MARCO's top1000 (query-id document-id query passage, tabs between), or qrels"
-    )
 
 
 def records(source: Source, report: Report) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -137,19 +99,16 @@ def records(source: Source, report: Report) -> Iterator[tuple[Place, dict[str, A
     lines = Lines(source)
     with lines.closing():
         lines.decompress()
-        for number, line in lines:
-            place = Place(source.name, "line", number)
-            if line is None:
-                report(Failure(place, None, "line-too-long", too_long()))
-            elif not line.isspace():
-                record = parsed(line, place)
-                if type(record) is dict:
-                    yield place, record
-                elif isinstance(record, Failure):
-                    report(record)
-                else:
-                    why = f"the line holds {kind(record)}, not an object; write one object a line"
-                    report(Failure(place, None, "wrong-type", why))
+        for place, record in jsonl.records(lines, source):
+            if type(record) is dict:
+                yield place, record
+            elif not isinstance(record, Failure):
+                why = f"it is {kind(record)}, not an object; write one object a line"
+                report(Failure(place, None, "wrong-type", why))
+            elif record.cause == TRUNCATED:
+                raise OSError(f"{place}: {record.message}")
+            else:
+                report(record)
 
 
 def _from_jsonl(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
@@ -217,11 +176,11 @@ def value_at(record: dict[str, Any], path: tuple[str, ...]) -> Any:
 
 def _from_parquet(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
     with opened(source) as file:
-        schema = file.schema_arrow
-        roles = entry_roles(arrow.fields_of(schema), columns)
+        own = file.schema_arrow.names
+        roles = entry_roles(arrow.fields_of(schema_with(file.schema_arrow, source.partition)), columns)
         row = 1
-        for batch in batches(file, _ROWS, _BYTES, *[p[0] for p in roles.paths]):
-            yield _table(batch, roles, columns, row)
+        for batch in batches(file, _ROWS, _BYTES, *[p[0] for p in roles.paths if p[0] in own]):
+            yield _table(batch_with(batch, source.partition), roles, columns, row)
             row += batch.num_rows
             source.gauge.at(row / max(file.metadata.num_rows, 1))
 

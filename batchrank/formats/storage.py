@@ -110,6 +110,24 @@ def entries(folder: str, depth: int = 1) -> list[str]:
     return sorted(str(p) for p in _local(Path(folder), depth))
 
 
+def subfolders(folder: str) -> list[str]:
+    """The paths of the folders in a folder, sorted."""
+    if is_remote(folder):
+        found = [p.partition("?") for p in _below(folder, 1)]
+        return sorted(a.rstrip("/") + mark + options for a, mark, options in found if a.endswith("/"))
+    return sorted(str(p) for p in Path(folder).iterdir() if p.is_dir())
+
+
+def parent(path: str) -> str:
+    """The folder in which a file or folder is; empty where there is none."""
+    if not is_remote(path):
+        above = str(Path(path).absolute().parent)
+        return "" if above == str(Path(path).absolute()) else above
+    address, mark, options = path.partition("?")
+    above = address.rstrip("/").rpartition("/")[0]
+    return "" if above.endswith((":/", ":")) else above + mark + options
+
+
 def join(folder: str, name: str) -> str:
     """The path of a file in a folder."""
     if not is_remote(folder):

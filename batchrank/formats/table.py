@@ -1,25 +1,31 @@
 """The table of file formats: adding one is one file and one row here."""
 
-from batchrank.formats import jsonl, msmarco, mteb, parquet, rank_llm
+from batchrank.formats import jsonl, msmarco, mteb, parquet, rank_llm, textfiles
 from batchrank.formats.base import InputFormat, OutputFormat
 from batchrank.formats.trec import TrecWriter
 
 INPUTS: dict[str, InputFormat] = {
     "jsonl": InputFormat((".jsonl", ".ndjson", ".json"), jsonl.read),
     "parquet": InputFormat((".parquet", ".pq"), parquet.read),
+    "csv": InputFormat((".csv",), textfiles.read),
+    "tsv": InputFormat((".tsv", ".trec", ".run"), textfiles.read),
 }
-"""Formats whose records hold the texts of a query's documents."""
+"""Formats whose records may hold the texts of a query's documents."""
 
-TEXT_SUFFIXES = (".tsv", ".trec", ".run")
+TEXT_SUFFIXES = (*INPUTS["csv"].suffixes, *INPUTS["tsv"].suffixes)
 """Of files of columns: runs, qrels, collections; see ``tsv``."""
 
 OUTPUTS: dict[str, OutputFormat] = {
     "parquet": OutputFormat((("ranking", ".parquet"), ("queries", ".parquet")), parquet.ParquetWriter),
     "jsonl": OutputFormat((("ranking", ".jsonl"),), jsonl.JsonlWriter),
-    "trec": OutputFormat((("ranking", ".trec"), ("queries", ".jsonl")), TrecWriter),
+    "trec": OutputFormat((("ranking", ".trec"), ("queries", ".jsonl")), TrecWriter, spaceless=True),
     "rank_llm": OutputFormat(
         (("ranking", ".jsonl"), ("queries", ".jsonl")), rank_llm.RankLlmWriter, texts=True
     ),
-    "mteb": OutputFormat((("ranking", ".json"), ("queries", ".jsonl")), mteb.PredictionsWriter, single=True),
-    "msmarco": OutputFormat((("ranking", ".tsv"), ("queries", ".jsonl")), msmarco.MsMarcoWriter),
+    "mteb": OutputFormat(
+        (("ranking", ".json"), ("queries", ".jsonl")), mteb.PredictionsWriter, single=True, dataset=True
+    ),
+    "msmarco": OutputFormat(
+        (("ranking", ".tsv"), ("queries", ".jsonl")), msmarco.MsMarcoWriter, spaceless=True
+    ),
 }

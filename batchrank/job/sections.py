@@ -20,7 +20,7 @@ class Section(BaseModel):
 
 
 class Columns(Section):
-    """Which column or key holds what, where the names don't tell."""
+    """Which column or key holds what, where the names don't tell; columns without names have numbers, from 1."""
 
     query_id: str | None = None
     query: str | None = None
@@ -30,6 +30,11 @@ class Columns(Section):
     score: str | None = None
     image: str | None = None
     video: str | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return str(value) if type(value) is int else value
 
 
 class Input(Section):
@@ -41,16 +46,18 @@ class Input(Section):
         queries: where the texts of queries are, when ``path`` names queries by id.
         split: which part of a dataset's folder; ``test`` by default.
         subset: which language or subset of a dataset's folder that has several.
+        sort: group pairs that don't come grouped by query, on disk, before the first query.
         limit: stop after so many queries.
     """
 
     path: Annotated[tuple[str, ...], Field(min_length=1)]
-    format: Literal["auto", "jsonl", "parquet", "tsv", "trec", "beir", "mteb"] = "auto"
+    format: Literal["auto", "jsonl", "parquet", "tsv", "csv", "trec", "beir", "mteb"] = "auto"
     corpus: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     queries: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     split: Annotated[str, Field(min_length=1)] | None = None
     subset: Annotated[str, Field(min_length=1)] | None = None
     columns: Columns = Columns()
+    sort: bool = False
     limit: Positive | None = None
 
     @field_validator("path", "corpus", "queries", mode="before")

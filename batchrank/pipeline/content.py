@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from batchrank.errors import JobError, QueryError
 from batchrank.formats import OUTPUTS
+from batchrank.formats.fit import refuse_ids
 from batchrank.job import Job
 from batchrank.media import Sources
 from batchrank.passages import Passages, Splitter, deeper, refuse_long, too_long
@@ -52,6 +53,7 @@ class Preparer:
 
     def __init__(self, job: Job, sharder: Sharder) -> None:
         self._sharder = sharder
+        self._output = job.output
         self._sources = Sources(job.card, job.image_root)
         self._top_k = job.merge.top_k
         self._long = job.limits.long_documents
@@ -76,8 +78,9 @@ class Preparer:
         """Prepare one query.
 
         Raises:
-            QueryError: it, or none of its documents, can be sent.
+            QueryError: it, or none of its documents, can be sent, or the output can't hold its ids.
         """
+        refuse_ids(self._output, query.id, query.doc_ids)
         query, faults, visual = self._encoded(query)
         if self._long == "error":
             refuse_long(query, self._sharder.counter, self._document_tokens)

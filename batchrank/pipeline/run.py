@@ -25,7 +25,7 @@ from batchrank.pipeline.room import ROOM_BYTES, Room
 from batchrank.pipeline.sink import FailureLines, Sink
 from batchrank.pipeline.summary import Progress, Totals
 from batchrank.pipeline.tasks import bare, beside
-from batchrank.read import Gauge, facts, read
+from batchrank.read import Gauge, facts, notes, read
 from batchrank.shard import Sharder
 from batchrank.write import FailureLog, Part, StreamWriter, Writer, write_summary
 
@@ -102,6 +102,7 @@ class Run:
         shards = sharder(self.job)
         only = OnlyFailed.of(self.job) if self.options.only_failed else None
         files = await anyio.to_thread.run_sync(facts, self._input)
+        self.notices += await anyio.to_thread.run_sync(notes, self._input)
         ledger = await anyio.to_thread.run_sync(Ledger, self.job.ledger_path)
         try:
             with bare():
@@ -172,6 +173,7 @@ class Run:
             first_part=len(checkpoints),
             part_rows=self.options.part_rows,
             on_published=published.append,
+            dataset=(self._input.subset, self._input.split),
         )
         return writer, FailureLog(self.folder / "failed.jsonl")
 

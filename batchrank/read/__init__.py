@@ -1,7 +1,7 @@
 """Stage 1: files -> queries, in order, in bounded memory."""
 
 from batchrank.formats import Gauge
-from batchrank.read.layout import facts, find, sources
+from batchrank.read.layout import facts, find, notes, sources
 from batchrank.read.reader import read
 
-__all__ = ["Gauge", "facts", "find", "read", "sources"]
+__all__ = ["Gauge", "facts", "find", "notes", "read", "sources"]

@@ -1,11 +1,11 @@
 """Paths of the job -> the files to read, in order."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from batchrank.errors import InputError
-from batchrank.formats import INPUTS, TEXT_SUFFIXES, Source, detect, storage
-from batchrank.formats.detect import bare, name_of
+from batchrank.formats import Source, detect, storage
+from batchrank.read.folders import HIDDEN, Found, choices, is_marker, refuse_table, search, table_around
 
 _STDIN = "-"
 
@@ -15,14 +15,16 @@ def named(paths: Iterable[str], format: str = "auto", key: str = "path") -> list
 
     1. ``-``: standard input, JSON lines.
     2. a file: itself, whatever its name.
-    3. a folder: the files directly in it that have a known suffix and aren't hidden (``.x``, ``_x``); files of columns
-       only where there are no others.
-    4. a pattern (``*``, ``?``, ``[...]``, ``**``): the files and folders that match; hidden ones only if it says so.
+    3. a folder: the files that ``folders`` tells: those of a known suffix; files of columns only where there are no
+       others.
+    4. a pattern (``*``, ``?``, ``[...]``, ``**``): the files and folders that match; hidden ones (``.x``, ``_x``) and
+       what is in them only if it says so.
 
     A file named twice is read once. ``key`` is the input's key that holds the paths, for messages.
 
     Raises:
-        InputError: a path matches nothing; or standard input is to be something other than JSON lines.
+        InputError: a path matches nothing, or is a table's folder; or standard input is to be something other than JSON
+            lines.
         MissingExtraError: an address needs a library that isn't installed.
     """
     found: dict[str, Source] = {}
@@ -32,7 +34,7 @@ def named(paths: Iterable[str], format: str = "auto", key: str = "path") -> list
                 raise InputError(f"input.{key}: standard input can't be {format}; give a file's path")
             found[path] = Source("standard input", None, "jsonl")
             continue
-        for file in _files(local(path), format, key):
+        for file in looked_up(local(path), format, key).files:
             name = file if storage.is_remote(file) else str(Path(file).absolute())
             found.setdefault(name, detect.source(file, format))
     return list(found.values())
@@ -43,48 +45,67 @@ def local(path: str) -> str:
     return path if storage.is_remote(path) else str(Path(path).expanduser())
 
 
-def _files(path: str, format: str, key: str) -> Sequence[str]:
+def looked_up(path: str, format: str, key: str) -> Found:
+    """The files that one path names, and what it names that isn't read.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = Found()
     if storage.is_folder(path):
-        if files := _in_folder(path, format):
-            return files
-        wanted = ", ".join(_suffixes(format))
-        raise InputError(
-            f"input.{key}: the folder {storage.shown(path)} has no data file in it (*{wanted}); correct the path"
-        )
+        search(path, format, found)
+        if not found.files:
+            wanted = ", ".join(f"*{suffix}" for suffixes in choices(format) for suffix in suffixes)
+            raise InputError(
+                f"input.{key}: the folder {storage.shown(path)} has no data file in it ({wanted}){_left(found)}; "
+                "correct the path"
+            )
+        return found
     if storage.exists(path):
-        return [path]
+        found.files.append(path)
+        if (table := table_around(path)) is not None:
+            found.told.append(
+                f"input.{key}: {storage.shown(path)} is a file of the table {storage.shown(table)}: it was read as it "
+                "is, and may hold rows that were overwritten or deleted"
+            )
+        return found
     where = "" if storage.is_remote(path) else f" (from {Path.cwd()})"
     if not storage.has_magic(path):
         raise InputError(
             f"input.{key}: no such file or folder: {storage.shown(path)}{where}; correct the path"
         )
-    files = list(_matching(path, format))
-    if not files:
-        raise InputError(f"input.{key}: no file matches {storage.shown(path)}{where}; correct the pattern")
-    return files
+    _match(path, format, found)
+    if not found.files:
+        raise InputError(
+            f"input.{key}: no file matches {storage.shown(path)}{where}{_left(found)}; correct the pattern"
+        )
+    return found
 
 
-def _matching(pattern: str, format: str) -> Iterator[str]:
-    hidden = name_of(pattern).startswith("_")
+def _left(found: Found) -> str:
+    """What there is all the same."""
+    first = next(iter(found.left.items()), None)
+    return f"; {storage.shown(first[0])} is not read ({first[1]})" if first else ""
+
+
+def _match(pattern: str, format: str, found: Found) -> None:
+    address = pattern.partition("?")[0] if storage.is_remote(pattern) else pattern
+    parts = address.split("/")
+    fixed = next(i for i, part in enumerate(parts) if storage.has_magic(part))
+    hidden = any(part.startswith(HIDDEN) and part not in (".", "..") for part in parts[fixed:])
+    checked: set[str] = set()
     for match in storage.matches(pattern):
-        if hidden or not name_of(match).startswith("_"):
-            yield from _in_folder(match, format) if storage.is_folder(match) else (match,)
-
-
-def _in_folder(folder: str, format: str) -> Sequence[str]:
-    names = [path for path in storage.entries(folder) if not name_of(path).startswith((".", "_"))]
-    for suffixes in _choices(format):
-        if found := [path for path in names if bare(path).endswith(suffixes)]:
-            return found
-    return []
-
-
-def _choices(format: str) -> list[tuple[str, ...]]:
-    """The suffixes to look for in a folder, those that come first ruling the others out."""
-    if format == "auto":
-        return [tuple(s for known in INPUTS.values() for s in known.suffixes), TEXT_SUFFIXES]
-    return [INPUTS[format].suffixes if format in INPUTS else TEXT_SUFFIXES]
-
-
-def _suffixes(format: str) -> list[str]:
-    return [suffix for suffixes in _choices(format) for suffix in suffixes]
+        below = match.partition("?")[0] if storage.is_remote(match) else match
+        names = below.rstrip("/").split("/")
+        at = next((i for i, name in enumerate(names) if i >= fixed and name.startswith(HIDDEN)), None)
+        if at is not None and not hidden:
+            if not is_marker(names[at]):
+                found.left["/".join(names[: at + 1])] = f"its name begins with {names[at][0]}"
+        elif storage.is_folder(match):
+            search(match.rstrip("/"), format, found)
+        else:
+            if (folder := storage.parent(match)) not in checked:
+                checked.add(folder)
+                if (table := table_around(match)) is not None:
+                    refuse_table(table)
+            found.files.append(match)

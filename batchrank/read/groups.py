@@ -12,12 +12,17 @@ from batchrank.errors import Place, QueryError
 from batchrank.formats import Segment
 from batchrank.formats.base import TRUNCATED
 from batchrank.formats.strings import Strings
+from batchrank.read.order import unsorted
 from batchrank.read.seen import SeenIds
 from batchrank.records import Content, Failure, Floats, Query, is_blank
 
 
 def queries(items: Iterable[Segment | Failure], seen: SeenIds) -> Iterator[Query | Failure]:
-    """Join segments to queries, in order; failures of single records pass through as they come."""
+    """Join segments to queries, in order; failures of single records pass through as they come.
+
+    Raises:
+        UnsortedError: the pairs of a query don't follow one another.
+    """
     group: _Group | None = None
     for item in items:
         if isinstance(item, Failure):
@@ -29,7 +34,10 @@ def queries(items: Iterable[Segment | Failure], seen: SeenIds) -> Iterator[Query
         else:
             if group:
                 yield group.result()
-            group = _Group(item, seen.add(item.query_id, item.place))
+            earlier = seen.add(item.query_id, item.place)
+            if earlier and not item.whole:
+                raise unsorted(item.query_id, earlier, item.place)
+            group = _Group(item, earlier)
             if item.whole:
                 yield group.result()
                 group = None
@@ -108,8 +116,8 @@ def _scores(part: Segment) -> Sequence[float]:
 
 def _duplicate(segment: Segment, earlier: Place) -> Failure:
     message = (
-        f"query id {segment.query_id!r} at {segment.place} was already used at {earlier}; the records of one query "
-        "must follow one another: sort the input by query id, or give each query an id of its own"
+        f"query id {segment.query_id!r} at {segment.place} was already used at {earlier}; give each query an id of its "
+        "own"
     )
     return Failure(segment.place, segment.query_id, "duplicate-query", message)
 

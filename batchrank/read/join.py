@@ -40,6 +40,12 @@ CREATE TABLE questions AS
 SELECT q.id AS query_id, min(q.text) AS text, min(q.text) IS DISTINCT FROM max(q.text) AS conflict
 FROM stream q WHERE q.id IN (SELECT query_id FROM asked) GROUP BY q.id
 """
+_INSTRUCTIONS = "CREATE TABLE instructions AS SELECT id, min(text) AS text FROM stream GROUP BY id"
+_INSTRUCTED = """
+UPDATE questions SET text = questions.text || ' ' || i.text
+FROM instructions i WHERE i.id = questions.query_id AND i.text <> ''
+"""
+_UNINSTRUCTED = "SELECT query_id FROM questions WHERE query_id NOT IN (SELECT id FROM instructions)"
 _QUERIES = """
 SELECT a.ordinal, a.query_id, coalesce(q.text, a.query) AS text, a.file, a.number,
     CASE WHEN q.query_id IS NULL THEN a.conflict ELSE q.conflict END AS conflict
@@ -88,13 +94,17 @@ class Join(AbstractContextManager["Join"]):
         InputError: from every method: the folder is full.
     """
 
+    task = "candidates and their texts can't be joined"
+    """What messages say of a failure."""
+
     def __init__(self) -> None:
         try:
             import duckdb
             import pyarrow as pa
         except ImportError:
             raise MissingExtraError(
-                "input: to join candidates with their texts DuckDB is needed: pip install 'batchrank[corpus]'"
+                "input: to join candidates with their texts, or to sort pairs, DuckDB is needed: "
+                "pip install 'batchrank[corpus]'"
             ) from None
         self._errors = (duckdb.Error, pa.ArrowException, OSError)
         self._scratch = Scratch()
@@ -126,6 +136,12 @@ class Join(AbstractContextManager["Join"]):
         """Take the texts of queries."""
         self._run("DROP TABLE questions")
         self._stream(_QUESTIONS, schema, batches)
+
+    def instructions(self, schema: Any, batches: Batches) -> set[str]:
+        """Put an instruction after each query's text; return the queries that have none."""
+        self._stream(_INSTRUCTIONS, schema, batches)
+        self._run(_INSTRUCTED)
+        return {query_id for (query_id,) in self._run(_UNINSTRUCTED).fetchall()}
 
     def asked(self) -> Iterator[Asked]:
         """The queries in the order in which they came first."""
@@ -178,8 +194,7 @@ class Join(AbstractContextManager["Join"]):
             if faults and isinstance(faults[0], BatchrankError):
                 raise faults[0] from error
             raise InputError(
-                f"candidates and their texts can't be joined: {error}; free some space, or set TMPDIR to a folder that "
-                "has some"
+                f"{self.task}: {error}; free some space, or set TMPDIR to a folder that has some"
             ) from error
 
 

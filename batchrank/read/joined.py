@@ -5,8 +5,9 @@ What may be wrong, beside what may be wrong in any input:
 1. a line or record of any of the files can't be read: a failure of its own; too many of them end the run;
 2. a query has no text: it can't be ranked, ``missing-query``;
 3. a document has no text: a failure of its own, ``missing-document``, and the document is ranked last without a score;
-4. none of a query's documents has one: it can't be ranked, ``all-documents-missing``;
-5. the first hundred queries are all like that: it is the wrong corpus, and the run ends.
+4. a query has no instruction, where the dataset has instructions: it can't be ranked, ``missing-instruction``;
+5. none of a query's documents has one: it can't be ranked, ``all-documents-missing``;
+6. the first hundred queries are all like that: it is the wrong corpus, and the run ends.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from batchrank.errors import InputError, Place, QueryError
 from batchrank.formats import Gauge, Item, Segment, Source, Unrecognised, corpus, runs
 from batchrank.formats.values import query_text
 from batchrank.job.sections import Columns
+from batchrank.read import instructions
 from batchrank.read.join import Array, Asked, Join, numbered, numbering
 from batchrank.read.layout import Joined
 from batchrank.records import Failure
@@ -38,10 +40,13 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
     """
     broken = _Broken()
     reads = [runs.read(source, columns, broken) for source in files.candidates]
+    bare: set[str] = set()
     with Join() as join:
         count = join.entries(numbered(runs.ENTRIES), numbering(reads))
         if files.queries:
             join.questions(corpus.TEXTS, _texts(files.queries, columns, broken, queries=True))
+            if files.instructions:
+                bare = join.instructions(corpus.TEXTS, instructions.texts(files.instructions, broken))
         elif files.candidates and count and _lacks_queries(join):
             raise InputError(
                 f"{files.candidates[0].name}: it names queries by id only; set input.queries to the file that holds "
@@ -60,6 +65,9 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
         gauge.file(1)
         for number, (asked, found) in enumerate(zip(join.asked(), _chain(first, documents), strict=True), 1):
             gauge.at(number / count)
+            if asked.query_id in bare:
+                yield _uninstructed(asked, files)
+                continue
             yield from _query(asked, found, files)
 
 
@@ -158,6 +166,15 @@ def _query(asked: Asked, found: _Documents, files: Joined) -> Iterator[Item]:
         yield _segment(asked, found, place, where)
     except QueryError as error:
         yield Segment.faulty(place, asked.query_id, error, whole=True)
+
+
+def _uninstructed(asked: Asked, files: Joined) -> Failure:
+    name = _names(files.instructions)
+    message = (
+        f"query id {asked.query_id!r} is not in {name}, which holds the queries' instructions; add it there"
+    )
+    place = _place(files.candidates[asked.file], asked.number)
+    return Failure(place, asked.query_id, "missing-instruction", message)
 
 
 def _segment(asked: Asked, found: _Documents, place: Place, where: str) -> Segment:

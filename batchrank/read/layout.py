@@ -1,11 +1,12 @@
 """What the job's input consists of: files that hold everything, or files to be joined.
 
-1. A dataset's folder, as BEIR and MTEB publish them: files and folders named corpus, queries, qrels, top_ranked, each
-   with a subset before (``en-corpus``) or a split after its name (``qrels/test.tsv``,
+1. A dataset's folder, as BEIR and MTEB publish them: files and folders named corpus, queries, qrels, top_ranked,
+   instruction, each with a subset before (``en-corpus``) or a split after its name (``qrels/test.tsv``,
    ``corpus/test-00000-of-00001.parquet``). Candidates are, first found: ``top_ranked``; a run (``*.trec``, ``*.run``)
    in the folder; all documents that the qrels judge for a query.
 2. ``corpus`` or ``queries`` is given: ``path`` names documents by id. Either may be a dataset's folder.
-3. Files of columns that hold their texts (MS MARCO's top1000) need no corpus, but are sorted by the join.
+3. Files of columns without a header that hold their texts (MS MARCO's top1000) need no corpus, but are sorted by the
+   join.
 4. Anything else holds everything.
 """
 
@@ -14,18 +15,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrank.errors import InputError
-from batchrank.formats import INPUTS, Source, detect, storage
-from batchrank.job.sections import Input
-from batchrank.read.files import local, named
+from batchrank.errors import InputError, Place, QueryError
+from batchrank.formats import INPUTS, Source, detect, storage, textfiles
+from batchrank.formats.compression import COMPRESSED
+from batchrank.job.sections import Columns, Input
+from batchrank.read.files import local, looked_up, named
+from batchrank.read.folders import Found
+from batchrank.read.instructions import within
 
-_EXTENSIONS = "|".join(re.escape(s) for s in (*INPUTS["jsonl"].suffixes, *INPUTS["parquet"].suffixes, ".tsv"))
-_MEMBER = re.compile(
-    r"(?:(?P<subset>[^/]+)-)?(?P<role>corpus|queries|qrels|top_ranked)"
-    r"(?:/(?P<split>[^/]+?)(?:-\d+(?:-of-\d+)?)?)?"
-    rf"(?:{_EXTENSIONS})(?:\.gz|\.zst)?"
+_EXTENSIONS = "|".join(
+    re.escape(s) for s in (*INPUTS["jsonl"].suffixes, *INPUTS["parquet"].suffixes, ".tsv", ".csv")
 )
-_RUN = re.compile(r"[^/]+\.(?:trec|run)(?:\.gz|\.zst)?")
+_COMPRESSED = "|".join(map(re.escape, COMPRESSED))
+_MEMBER = re.compile(
+    r"(?:(?P<subset>[^/]+)-)?(?P<role>corpus|queries|qrels|top_ranked|instruction)"
+    r"(?:/(?P<split>[^/]+?)(?:-\d+(?:-of-\d+)?)?)?"
+    rf"(?:{_EXTENSIONS})(?:{_COMPRESSED})?"
+)
+_RUN = re.compile(rf"[^/]+\.(?:trec|run)(?:{_COMPRESSED})?")
 _FOLDERS = ("auto", "beir", "mteb")
 _DEFAULT_SPLIT = "test"
 
@@ -38,16 +45,19 @@ class Joined:
         candidates: runs, qrels or lists of ids.
         corpus: documents by id; none when the candidates hold their texts.
         queries: queries by id; none when the candidates hold their texts.
+        instructions: what is asked after each query's text, by its id.
     """
 
     candidates: Sequence[Source]
     corpus: Sequence[Source] = ()
     queries: Sequence[Source] = ()
+    instructions: Sequence[Source] = ()
 
     @property
     def sources(self) -> list[Source]:
         """All files."""
-        return [*self.candidates, *self.corpus, *self.queries]
+        beside = [source for source in self.instructions if source not in self.queries]
+        return [*self.candidates, *self.corpus, *self.queries, *beside]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +79,26 @@ def layout(source: Input) -> Joined | list[Source]:
         return dataset.joined()
     candidates = named(source.path, source.format)
     if source.corpus is None and source.queries is None:
-        if any(found.format == "tsv" for found in candidates):
-            return Joined(candidates)
-        return candidates
+        return (
+            candidates
+            if all(_is_whole(found, source.columns) for found in candidates)
+            else Joined(candidates)
+        )
     return Joined(candidates, *_texts(source))
 
 
-def _texts(source: Input) -> tuple[Sequence[Source], Sequence[Source]]:
-    """The corpus and the queries that the job names; one folder may stand for both."""
+def _is_whole(source: Source, columns: Columns) -> bool:
+    """Whether a file holds the texts of queries and documents."""
+    if source.format not in ("tsv", "csv"):
+        return True
+    try:
+        return textfiles.is_whole(source, columns)
+    except QueryError as error:
+        raise InputError(f"{Place(source.name, 'line', 1)}: {error}") from error
+
+
+def _texts(source: Input) -> tuple[Sequence[Source], ...]:
+    """The corpus, the queries and their instructions that the job names; one folder may stand for all."""
     corpus, queries = source.corpus or (), source.queries or ()
     in_corpus, in_queries = _only(corpus, source), _only(queries, source)
     shared = in_corpus or in_queries
@@ -85,7 +107,7 @@ def _texts(source: Input) -> tuple[Sequence[Source], Sequence[Source]]:
         first = in_queries.role("corpus")
     if in_queries or (not queries and shared):
         assert shared is not None
-        return first, (in_queries or shared).role("queries")
+        return first, *(in_queries or shared).queries()
     return first, named(queries, key="queries")
 
 
@@ -93,11 +115,11 @@ def _only(paths: Sequence[str], source: Input) -> "_Dataset | None":
     """The dataset in a folder, if that is all the paths name."""
     if (
         len(paths) != 1
-        or source.format not in (*_FOLDERS, "trec", "tsv")
+        or source.format not in (*_FOLDERS, "trec", "tsv", "csv")
         or not storage.is_folder(local(paths[0]))
     ):
         return None
-    if source.format in ("trec", "tsv") and paths == source.path:
+    if source.format in ("trec", "tsv", "csv") and paths == source.path:
         return None
     dataset = _Dataset(local(paths[0]), source)
     if dataset.complete:
@@ -127,7 +149,14 @@ class _Dataset:
 
     def joined(self) -> Joined:
         """The files to be joined."""
-        return Joined(self._candidates(), self.role("corpus"), self.role("queries"))
+        return Joined(self._candidates(), self.role("corpus"), *self.queries())
+
+    def queries(self) -> tuple[list[Source], list[Source]]:
+        """The files of queries, and those of their instructions."""
+        queries = self.role("queries")
+        if any(member.role == "instruction" for member in self._members):
+            return queries, self.role("instruction")
+        return queries, within(queries)
 
     def everything(self) -> list[Source]:
         """All files of all subsets and splits."""
@@ -148,7 +177,8 @@ class _Dataset:
             raise InputError(
                 f"input.split: {role} in {storage.shown(self._folder)} has the parts {', '.join(splits)}; say which"
             )
-        return [detect.source(member.path) for member in members if (member.split or "") == split]
+        known = "qrels" if role == "qrels" else ""
+        return [detect.source(m.path, role=known) for m in members if (m.split or "") == split]
 
     def _candidates(self) -> list[Source]:
         roles = {member.role for member in self._members}
@@ -208,6 +238,24 @@ def sources(source: Input) -> list[Source]:
     """
     found = layout(source)
     return found.sources if isinstance(found, Joined) else found
+
+
+def notes(source: Input) -> list[str]:
+    """What the job's paths name and isn't read, and why; a sentence each.
+
+    Raises:
+        InputError: a path matches nothing.
+    """
+    found: list[str] = []
+    for key, paths in (("path", source.path), ("corpus", source.corpus), ("queries", source.queries)):
+        if not paths or _only(paths, source) is not None:
+            continue
+        format = source.format if key == "path" else "auto"
+        files = [looked_up(local(path), format, key) for path in paths if path != "-"]
+        read = [file for one in files for file in one.files]
+        together = Found(read, {p: why for one in files for p, why in one.left.items()})
+        found += together.notes(key) + [told for one in files for told in one.told]
+    return found
 
 
 def facts(source: Input) -> list[list[object]] | None:

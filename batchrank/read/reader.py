@@ -10,7 +10,9 @@ from batchrank.job.sections import Columns, Input
 from batchrank.read.groups import queries
 from batchrank.read.joined import items as joined_items
 from batchrank.read.layout import Joined, layout
+from batchrank.read.order import refuse_unsorted
 from batchrank.read.seen import SeenIds
+from batchrank.read.sort import grouped
 from batchrank.records import Failure, Query
 
 # So many records in a row from the start that nobody understands, and the names are wrong, not the records.
@@ -27,6 +29,7 @@ def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]
 
     Raises:
         InputError: a path matches no file; there is no record at all; or the first ones don't tell what is what.
+        UnsortedError: the pairs of a query don't follow one another: before the first query, or later.
     """
     gauge = gauge or Gauge()
     found = layout(source)
@@ -39,6 +42,10 @@ def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]
         plain = [replace(one, gauge=gauge, counts=counts) for one in found]
         gauge.start(sum(one.bytes for one in plain))
         records = _items(plain, source.columns)
+        if source.sort:
+            records = grouped(records)
+        else:
+            refuse_unsorted(plain, source.columns)
     left = source.limit
     with closing(SeenIds()) as seen, closing(records):
         empty = True

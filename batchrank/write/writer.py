@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import BinaryIO, cast
 
 from batchrank.errors import OutputError
@@ -67,6 +68,7 @@ class Writer:
         first_query: how many rankings they hold.
         part_rows: documents a part, at least; a format that is one file has one part.
         on_published: called after each part is in place.
+        dataset: the subset and the split that are ranked, for formats that name them.
 
     Raises:
         OutputError: here and from every method: the folder can't be used, or the system refuses a write.
@@ -80,12 +82,15 @@ class Writer:
         first_query: int = 0,
         part_rows: int = PART_ROWS,
         on_published: Callable[[Part], None] | None = None,
+        dataset: tuple[str | None, str | None] = (None, None),
     ) -> None:
         self._format = OUTPUTS[output.format]
         self._top_n = output.top_n
         self._next, self._queries = first_part, first_query
         self._part_rows = sys.maxsize if self._format.single else part_rows
         self._on_published = on_published
+        named = zip(("subset", "split"), dataset, strict=True) if self._format.dataset else ()
+        self._make = partial(self._format.writer, **dict(named))
         self._open: _OpenPart | None = None
         self._parts: list[Part] = []
         self._folder = Folder(output.path)
@@ -143,7 +148,7 @@ class Writer:
             for file in files:
                 file.discard()
             raise
-        return _OpenPart(tuple(files), self._format.writer(cast(tuple[BinaryIO, ...], tuple(files))))
+        return _OpenPart(tuple(files), self._make(cast(tuple[BinaryIO, ...], tuple(files))))
 
     def _publish(self, open_part: _OpenPart) -> None:
         open_part.writer.finish()
