@@ -1,5 +1,6 @@
 """Judgements and ids that trec_eval's C code can't hold: the process lives, and all other values are trec_eval's."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ RANKED = st.lists(st.sampled_from("abcdefgh"), unique=True)
     st.fixed_dictionaries({"q1": JUDGED, "q2": JUDGED}), st.fixed_dictionaries({"q1": RANKED, "q2": RANKED})
 )
 def test_negative_relevances_give_trec_evals_values(
-    judged: dict[str, dict[str, int]], ranked: dict[str, list[str]]
+    judged: dict[str, dict[str, int]], ranked: dict[str, Sequence[str]]
 ) -> None:
     """Beside others they are what trec_eval takes them for; where all are negative nothing is relevant, so all is 0."""
     import pytrec_eval

@@ -5,13 +5,14 @@ import shutil
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
 
 from batchrank.cli.findings import Finding, check_input
-from batchrank.errors import BatchrankError, JobError
+from batchrank.errors import BatchrankError, InputError, JobError
 from batchrank.evaluate.measures import Measures
 from batchrank.evaluate.qrels import load
 from batchrank.formats import detect
@@ -19,6 +20,8 @@ from batchrank.gate import accepted
 from batchrank.job import Job
 from batchrank.ledger import Ledger
 from batchrank.pipeline.engine import sharder
+from batchrank.pipeline.preconditions import refuse_lost_ledger, refuse_own_input
+from batchrank.read import facts
 from batchrank.records import Rejection, Request
 from batchrank.send import Http
 from batchrank.wire import CODECS
@@ -93,6 +96,10 @@ def _output(job: Job) -> Finding:
     path = job.output.path if job.output else "-"
     if path == "-":
         return Finding("output", "ok", "JSON lines on standard output")
+    files = None
+    with suppress(InputError):  # told where the input is looked at
+        files = facts(job.input) if job.input else None
+    refuse_own_input(job, files)
     folder = Path(path).expanduser()
     there = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
     if not there.is_dir():
@@ -126,6 +133,7 @@ def _gate(job: Job) -> Finding:
 
 def _ledger(job: Job) -> Finding:
     path = job.ledger_path
+    refuse_lost_ledger(job)
     if path is None or not path.exists():
         return Finding("ledger", "ok", f"{path} will be made" if path else "there will be none")
     if not os.access(path, os.W_OK):
