@@ -99,11 +99,12 @@ async def refuse_empty_ledger(job: Job, ledger: Ledger) -> None:
 
 
 def _summary(job: Job) -> dict[str, Any] | None:
-    """The summary of the last run into the job's folder, if it asked for anything."""
+    """The summary of the last run into the job's folder, if its answers were paid for."""
     folder = None if job.output is None else folder_of(job)
     try:
         data = None if folder is None else orjson.loads(switch.newest(folder, switch.SUMMARY).read_bytes())
-        return data if data is not None and data["totals"]["requests"] and data["job"]["output"] else None
+        paid = data is not None and (data["totals"]["requests"] or data["spend"]["tokens"])
+        return data if paid and data["job"]["output"] else None
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
         return None
 
