@@ -102,8 +102,10 @@ def _summary(job: Job) -> dict[str, Any] | None:
     """The summary of the last run into the job's folder, if its answers were paid for."""
     folder = None if job.output is None else folder_of(job)
     try:
-        data = None if folder is None else orjson.loads(switch.newest(folder, switch.SUMMARY).read_bytes())
-        paid = data is not None and (data["totals"]["requests"] or data["spend"]["tokens"])
+        if folder is None:
+            return None
+        data: dict[str, Any] = orjson.loads(switch.newest(folder, switch.SUMMARY).read_bytes())
+        paid = data["totals"]["requests"] or data["spend"]["tokens"]
         return data if paid and data["job"]["output"] else None
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
         return None
