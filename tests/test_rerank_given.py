@@ -193,6 +193,22 @@ async def test_ids_and_scores_are_taken_as_files_have_them() -> None:
         assert sorted(ids) == ["0", "1"]
 
 
+async def test_numbers_and_candidates_of_a_first_stage_are_taken_as_they_are() -> None:
+    """numpy's ids and scores, as searches return them, and ``Candidate`` objects within a dict."""
+    found = np.array([7, 9]), np.array([0.5, 0.25], dtype=np.float32)
+    candidates = [{"id": i, "text": f"text {i}", "score": s} for i, s in zip(*found, strict=True)]
+    records = [
+        {"query_id": np.int64(1), "query": np.str_("text"), "candidates": candidates},
+        {"query_id": "2", "query": "text", "candidates": TWO},
+        Query.of("3", "text", [Candidate(i, "x") for i in found[0]]),
+    ]
+    assert [(q, sorted(ids)) for q, ids in await ranked(records)] == [
+        ("1", ["7", "9"]),
+        ("2", ["a", "b"]),
+        ("3", ["7", "9"]),
+    ]
+
+
 async def test_a_query_id_comes_once() -> None:
     """Two rankings of one id could not be told apart, and pairs that are not sorted would give two halves."""
     mixed = [*pairs(2, 2), pairs(1, 1)[0]]

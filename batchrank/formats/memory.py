@@ -20,7 +20,7 @@ from batchrank.formats.objects import Objects
 from batchrank.formats.tables import items, layout
 from batchrank.formats.values import document_text, identifier, kind, query_identifier, query_text, unequal
 from batchrank.job.sections import Columns
-from batchrank.records import Content, Failure, Query
+from batchrank.records import Candidate, Content, Failure, Query
 
 NAME = "<queries>"
 _ROWS = {True: 32, False: 4096}
@@ -104,7 +104,9 @@ class Records:
         if isinstance(value, Query):
             return _segment(value, place if value.place.file == NAME else value.place)
         if isinstance(value, Mapping):
-            return self._objects.item({key: _plain(entry) for key, entry in value.items()}, place)
+            item = self._objects.item(dict(value), place)
+            # Most records are as JSON has them, so that they needn't be gone through.
+            return self._objects.item(_plain(value), place) if _cause(item) == "wrong-type" else item
         message = (
             f"it is {_named(value)}; give a batchrank.Query, or a dict with query_id, query and candidates (or with "
             "query_id, query, doc_id and text: one a pair)"
@@ -113,26 +115,31 @@ class Records:
 
 
 def _plain(value: object) -> object:
-    """Tuples and arrays as the lists that files have."""
-    return (
-        list(value)
-        if isinstance(value, tuple)
-        else value.tolist()
-        if isinstance(value, np.ndarray)
-        else value
-    )
+    """A value as JSON has it: tuples and arrays as lists, numpy's numbers as Python's, candidates as objects."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, Candidate):
+        return {"id": _plain(value.id), "text": value.text, "score": _plain(value.score)}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+def _cause(item: Item) -> str | None:
+    failure = item if isinstance(item, Failure) else item.fault if isinstance(item, Segment) else item.failure
+    return None if failure is None else failure.cause
 
 
 def _segment(query: Query, place: Place) -> Item:
     """A query that was made in Python, checked as one that was read."""
     try:
-        query_id = query_identifier(query.id)
+        query_id = query_identifier(_plain(query.id))
     except QueryError as error:
         return Failure(place, None, error.cause, str(error))
     try:
         text = _content(query.text) or query_text(query.text)
         documents = [_content(item) or document_text(item) for item in query.documents]
-        ids = [identifier(item, "a candidate's id") for item in query.doc_ids]
+        ids = [identifier(_plain(item), "a candidate's id") for item in query.doc_ids]
         if len(ids) != len(documents):
             raise unequal(len(ids), len(documents))
         return Segment(place, query_id, text, documents, ids, _scores(query), whole=True)

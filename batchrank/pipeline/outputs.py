@@ -75,7 +75,9 @@ class Outputs:
             return
         (self.written / switch.SUMMARY).unlink(missing_ok=True)
         writer.sweep()
-        if not self.aside:
+        if self.aside:
+            (self.written / switch.MARKER).unlink(missing_ok=True)
+        else:
             switch.dissolve(self.folder)
 
     def nothing_ranked(self, first: Failure, failed: int, *, usable: bool) -> BatchrankError | None:
