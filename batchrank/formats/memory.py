@@ -5,7 +5,7 @@ relations), an older pandas frame, or a data set of Hugging Face's. Nothing of t
 object has its library.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -138,8 +138,12 @@ def _segment(query: Query, place: Place) -> Item:
         return Failure(place, None, error.cause, str(error))
     try:
         text = _content(query.text) or query_text(query.text)
-        documents = [_content(item) or document_text(item) for item in query.documents]
-        ids = [identifier(_plain(item), "a candidate's id") for item in query.doc_ids]
+        documents: Sequence[Content] = query.documents
+        if set(map(type, documents)) != {str}:
+            documents = [_content(item) or document_text(item) for item in documents]
+        ids: Sequence[str | None] = query.doc_ids
+        if set(map(type, ids)) != {str}:
+            ids = [identifier(_plain(item), "a candidate's id") for item in ids]
         if len(ids) != len(documents):
             raise unequal(len(ids), len(documents))
         return Segment(place, query_id, text, documents, ids, _scores(query), whole=True)

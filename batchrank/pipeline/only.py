@@ -8,6 +8,7 @@ import orjson
 
 from batchrank.errors import JobError
 from batchrank.job import Job
+from batchrank.pipeline.outputs import folder_of
 from batchrank.records import Failure, Query
 from batchrank.write.switch import LETTERS, newest
 
@@ -33,7 +34,7 @@ class OnlyFailed:
         Raises:
             JobError: there are none, or they can't be read.
         """
-        path = newest(Path(job.output.path if job.output else ""), LETTERS)
+        path = newest(folder_of(job) or Path(), LETTERS)
         try:
             letters = [orjson.loads(line) for line in path.read_bytes().splitlines() if line]
         except FileNotFoundError:

@@ -25,6 +25,23 @@ _OURS = re.compile(
 _MAGIC = re.compile(r"[*?\[]")
 
 
+def refuse(job: Job, files: Sequence[Sequence[Any]] | None, *, fresh: bool) -> None:
+    """Refuse what can be told before the ledger is opened; it looks at files, so call it in a worker thread.
+
+    Args:
+        job: the job.
+        files: the input files as ``read.facts`` gives them.
+        fresh: paying again was asked for.
+
+    Raises:
+        JobError: the output would overwrite the input.
+        LedgerError: the ledger is gone.
+    """
+    refuse_own_input(job, files)
+    if not fresh:
+        refuse_lost_ledger(job)
+
+
 def refuse_own_input(job: Job, files: Sequence[Sequence[Any]] | None) -> None:
     """Refuse an output folder that the job reads from.
 
@@ -51,7 +68,7 @@ def refuse_own_input(job: Job, files: Sequence[Sequence[Any]] | None) -> None:
                 )
     for name, *_ in files or ():
         file = Path(name)
-        if not storage.is_remote(name) and _same(file.parent, folder) and _OURS.fullmatch(file.name):
+        if not storage.is_remote(name) and _OURS.fullmatch(file.name) and _same(file.parent, folder):
             raise JobError(
                 f"output.path: the run would overwrite {file}, which is a part of its own input; {advice}, or move the "
                 "input elsewhere"

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import anyio
@@ -17,7 +18,7 @@ from batchrank.pipeline.flow import Flow, Outcome, Reader
 from batchrank.pipeline.forecast import Done, rest_of
 from batchrank.pipeline.only import OnlyFailed, refuse_unasked
 from batchrank.pipeline.outputs import Outputs
-from batchrank.pipeline.preconditions import refuse_empty_ledger, refuse_lost_ledger, refuse_own_input
+from batchrank.pipeline.preconditions import refuse, refuse_empty_ledger
 from batchrank.pipeline.report import Report, report
 from batchrank.pipeline.resume import Checkpoint, Resume, Start, passed_over
 from batchrank.pipeline.room import ROOM_BYTES, Room
@@ -107,9 +108,7 @@ class Run:
         shards = sharder(self.job)
         only = OnlyFailed.of(self.job) if self.options.only_failed else None
         files = await anyio.to_thread.run_sync(facts, self._input)
-        refuse_own_input(self.job, files)
-        if not self.options.fresh:
-            refuse_lost_ledger(self.job)
+        await anyio.to_thread.run_sync(partial(refuse, self.job, files, fresh=self.options.fresh))
         ledger = await anyio.to_thread.run_sync(Ledger, self.job.ledger_path)
         try:
             with bare():
