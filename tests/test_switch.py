@@ -169,10 +169,12 @@ def test_nothing_is_written_aside_through_a_link(tmp_path: Path) -> None:
         switch.aside(tmp_path / "out")
 
 
-def test_only_a_complete_output_is_spared(tmp_path: Path) -> None:
-    """A summary that says so; one of a run that was cut short, a broken one, or none is not."""
+def test_a_complete_output_is_spared_and_one_that_may_be(tmp_path: Path) -> None:
+    """A summary that says so, or one that is too damaged to say; not that of a run that was cut short, nor none."""
+    assert not switch.spared(tmp_path)
     for data, expected in (({"complete": True}, True), ({"complete": False}, False), ({}, False)):
         write_summary(tmp_path / "summary.json", data)
-        assert switch.complete(tmp_path) is expected
-    (tmp_path / "summary.json").write_text("{")
-    assert not switch.complete(tmp_path)
+        assert switch.complete(tmp_path) is switch.spared(tmp_path) is expected
+    for damaged in ("{", "", "[]"):
+        (tmp_path / "summary.json").write_text(damaged)
+        assert not switch.complete(tmp_path) and switch.spared(tmp_path)

@@ -47,7 +47,7 @@ class Outputs:
         if self.folder is None:
             return False
         finished = switch.carry_out(self.folder)
-        if switch.complete(self.folder):
+        if switch.spared(self.folder):
             self.written = switch.aside(self.folder)
         return finished
 

@@ -34,10 +34,26 @@ _TEMPORARY = re.compile(
 def complete(folder: Path) -> bool:
     """Whether a folder holds the complete output of a run under its own names."""
     try:
-        summary = orjson.loads((folder / SUMMARY).read_bytes())
-    except (OSError, orjson.JSONDecodeError):
+        return _says_complete(folder)
+    except (OSError, ValueError):
         return False
-    return isinstance(summary, dict) and summary.get("complete") is True
+
+
+def spared(folder: Path) -> bool:
+    """Whether what a folder holds must not be taken down yet: it is complete, or its summary is too damaged to tell."""
+    try:
+        return _says_complete(folder)
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError):
+        return True
+
+
+def _says_complete(folder: Path) -> bool:
+    summary = orjson.loads((folder / SUMMARY).read_bytes())
+    if not isinstance(summary, dict):
+        raise ValueError("no object")
+    return summary.get("complete") is True
 
 
 def newest(folder: Path, name: str) -> Path:
