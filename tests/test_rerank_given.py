@@ -1,7 +1,6 @@
 """What ``rerank`` may be given, and what it says of anything else: a file's checks, and errors that are bare."""
 
 import asyncio
-import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,7 +22,6 @@ from batchrank import (
     InputError,
     Job,
     JobError,
-    LedgerError,
     Limits,
     Query,
     QueryError,
@@ -248,51 +246,6 @@ async def test_frames_that_are_no_tables_of_records_are_told() -> None:
         await ranked(datasets.DatasetDict({"test": dataset(rows(1, 3))}))
     assert await ranked([]) == []
     assert await ranked(pa.Table.from_pylist(pairs()).slice(0, 0)) == []
-
-
-@pytest.mark.parametrize("job", [None, {"model": "qwen3-rerank"}, "job.yaml"])
-async def test_a_job_that_is_none_is_told(job: Any) -> None:
-    """At once, rather than never."""
-    with pytest.raises(JobError, match=r"job is a .*; make a batchrank\.Job"):
-        _ = [r async for r in batchrank.rerank(rows(1, 3), job)]
-
-
-async def test_a_ledger_that_can_not_be_opened_is_told(tmp_path: Path) -> None:
-    """In use by another process, no database, in a folder that is a file: an error, rather than silence for ever."""
-    held = tmp_path / "held.sqlite"
-    db = sqlite3.connect(held)
-    db.executescript("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; CREATE TABLE t (x)")
-    (tmp_path / "garbage.sqlite").write_bytes(b"no database " * 100)
-    for path in (held, tmp_path / "garbage.sqlite", tmp_path / "garbage.sqlite" / "ledger.sqlite"):
-        job = JOB.model_copy(update={"ledger": str(path)})
-        with pytest.raises(LedgerError):
-            _ = [r async for r in batchrank.rerank(rows(1, 3), job)]
-    db.close()
-
-
-@pytest.mark.parametrize("asynchronous", [True, False])
-async def test_an_error_of_the_callers_own_comes_out_as_it_is(asynchronous: bool) -> None:
-    """From the iterable that is gone through, and from ``on_failure``."""
-
-    class OwnError(Exception):
-        pass
-
-    def some() -> Iterator[dict[str, Any]]:
-        yield rows(1, 3)[0]
-        raise OwnError
-
-    async def others() -> AsyncIterator[dict[str, Any]]:
-        for row in some():
-            yield row
-
-    with pytest.raises(OwnError):
-        await ranked(others() if asynchronous else some())
-
-    def refuse(failure: Failure) -> None:
-        raise OwnError
-
-    with pytest.raises(OwnError):
-        await ranked([None], on_failure=refuse)
 
 
 def test_nothing_is_imported_that_the_caller_has_not() -> None:
