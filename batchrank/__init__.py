@@ -17,20 +17,27 @@ if TYPE_CHECKING:
         RunStoppedError,
         StoppedError,
     )
-    from batchrank.job import Budget, Endpoint, Gate, Job, Limits, Merge, Rate, Retry, load_job
-    from batchrank.pipeline import Options, Report, rerank, run
+    from batchrank.formats.memory import ArrowStream
+    from batchrank.job import Budget, Columns, Endpoint, Gate, Job, Limits, Merge, Rate, Retry, load_job
+    from batchrank.pipeline import Options, Report, rerank, rerank_sync, run
+    from batchrank.read import Queries, Record
     from batchrank.records import Candidate, Failure, Query, Ranking
     from batchrank.version import __version__
 
 __all__ = [
     # what runs
     "rerank",
+    "rerank_sync",
     "run",
     # what it takes
     "Candidate",
     "Query",
+    "Record",
+    "Queries",
+    "ArrowStream",
     "Job",
     "Budget",
+    "Columns",
     "Endpoint",
     "Gate",
     "Limits",
@@ -55,7 +62,7 @@ __all__ = [
     "__version__",
 ]  # fmt: skip
 # Where they are, those first whose import brings little else.
-_HOMES = ("version", "errors", "records", "job", "pipeline")
+_HOMES = ("version", "errors", "records", "job", "formats.memory", "read", "pipeline")
 
 
 def __getattr__(name: str) -> object:

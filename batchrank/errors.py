@@ -24,7 +24,7 @@ class MissingExtraError(JobError):
 
 
 class InputError(BatchrankError):
-    """Raised when the input as a whole is unusable: no such file, unknown format, ambiguous columns."""
+    """Raised when the input as a whole is unusable: no such file, ambiguous columns, no query that can be ranked."""
 
     exit_code = 4
 
@@ -75,7 +75,7 @@ class MalformedAnswerError(BatchrankError):
 
 
 class LedgerError(BatchrankError):
-    """Raised when the ledger can't be opened, read or written: in use, disk full, damaged."""
+    """Raised when the ledger can't be opened, read or written: in use, disk full, damaged, gone."""
 
 
 class StoppedError(BatchrankError):
@@ -106,4 +106,4 @@ class InterruptedRunError(StoppedError):
 
 
 class TooManyFailuresError(BatchrankError):
-    """Raised when more queries failed than the job allows."""
+    """Raised when more queries failed than the job allows, or all, and an earlier complete output would be lost."""

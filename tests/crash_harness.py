@@ -78,6 +78,7 @@ def _wrapped(event, function):
 
 os.rename = _wrapped("rename", os.rename)
 os.fsync = _wrapped("fsync", os.fsync)
+os.unlink = _wrapped("unlink", os.unlink)
 
 class _Connection(sqlite3.Connection):
     def execute(self, sql, *args):

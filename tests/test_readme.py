@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from batchrank.job import Job
@@ -20,6 +21,20 @@ def blocks(language: str) -> list[str]:
 def test_the_library_example_runs(tmp_path: Path) -> None:
     """Copied from the README into a file, it prints a ranking."""
     (example,) = [block for block in blocks("python") if "asyncio.run" in block]
+    (tmp_path / "example.py").write_text(example)
+    done = subprocess.run(
+        [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, check=False, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("q1 ['d2', 'd1']")
+
+
+@pytest.mark.parametrize("notebook", [False, True], ids=["script", "notebook"])
+def test_the_example_without_async_runs(tmp_path: Path, notebook: bool) -> None:
+    """In a script, and as a notebook's cell, which is run by an event loop that goes on."""
+    (example,) = [block for block in blocks("python") if "rerank_sync" in block]
+    if notebook:
+        example = f"import asyncio\nasync def cell():\n    exec({example!r}, {{}})\nasyncio.run(cell())\n"
     (tmp_path / "example.py").write_text(example)
     done = subprocess.run(
         [sys.executable, "example.py"], cwd=tmp_path, capture_output=True, check=False, text=True

@@ -1,13 +1,15 @@
 """The library's own way in."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from jobs import rows
 
 import batchrank
-from batchrank import Candidate, Endpoint, Failure, Job, Limits, Query, QueryError
+from batchrank import Candidate, Endpoint, Failure, Job, JobError, LedgerError, Limits, Query, QueryError
 from batchrank.errors import RunStoppedError
 
 pytestmark = pytest.mark.anyio
@@ -46,10 +48,9 @@ async def test_a_failed_query_raises_unless_somebody_listens() -> None:
     with pytest.raises(QueryError, match="query 'huge'"):
         [r async for r in batchrank.rerank([*queries(1), huge], job)]
     heard: list[Failure] = []
-    found = [
-        r async for r in batchrank.rerank([*queries(1), huge, *queries(2)], job, on_failure=heard.append)
-    ]
-    assert [r.query_id for r in found] == ["q0", "q0", "q1"]
+    one, two = queries(2)
+    found = [r async for r in batchrank.rerank([one, huge, two], job, on_failure=heard.append)]
+    assert [r.query_id for r in found] == ["q0", "q1"]
     assert [f.query_id for f in heard] == ["huge"]
 
 
@@ -89,3 +90,50 @@ async def test_a_ledger_makes_a_second_pass_free(tmp_path: Path) -> None:
         second = [r async for r in batchrank.rerank(queries(5), job)]
         assert emulator.requests == asked > 0
         assert [list(r.doc_ids) for r in first] == [list(r.doc_ids) for r in second]
+
+
+@pytest.mark.parametrize("job", [None, {"model": "qwen3-rerank"}, "job.yaml"])
+async def test_a_job_that_is_none_is_told(job: Any) -> None:
+    """At once, rather than never."""
+    with pytest.raises(JobError, match=r"job is a .*; make a batchrank\.Job"):
+        _ = [r async for r in batchrank.rerank(rows(1, 3), job)]
+
+
+async def test_a_ledger_that_can_not_be_opened_is_told(tmp_path: Path) -> None:
+    """In use by another process, no database, in a folder that is a file: an error, rather than silence for ever."""
+    held = tmp_path / "held.sqlite"
+    db = sqlite3.connect(held)
+    db.executescript("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; CREATE TABLE t (x)")
+    (tmp_path / "garbage.sqlite").write_bytes(b"no database " * 100)
+    for path in (held, tmp_path / "garbage.sqlite", tmp_path / "garbage.sqlite" / "ledger.sqlite"):
+        job = JOB.model_copy(update={"ledger": str(path)})
+        with pytest.raises(LedgerError):
+            _ = [r async for r in batchrank.rerank(rows(1, 3), job)]
+    db.close()
+
+
+@pytest.mark.parametrize("asynchronous", [True, False])
+async def test_an_error_of_the_callers_own_comes_out_as_it_is(asynchronous: bool) -> None:
+    """From the iterable that is gone through, and from ``on_failure``."""
+
+    class OwnError(Exception):
+        pass
+
+    def some() -> Iterator[dict[str, Any]]:
+        yield rows(1, 3)[0]
+        raise OwnError
+
+    async def others() -> AsyncIterator[dict[str, Any]]:
+        for row in some():
+            yield row
+
+    with pytest.raises(OwnError):
+        _ = [r async for r in batchrank.rerank(others() if asynchronous else some(), JOB)]
+
+    bad = Query.of("bad", "", [])
+
+    def refuse(failure: Failure) -> None:
+        raise OwnError
+
+    with pytest.raises(OwnError):
+        _ = [r async for r in batchrank.rerank([bad], JOB, on_failure=refuse)]

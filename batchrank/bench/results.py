@@ -66,6 +66,8 @@ def result(cell: Cell, measures: Sequence[str], *, overrides: Sequence[str] = ()
         return Result(cell, "failed" if error else "missing", error)
     totals = summary["totals"]
     try:
+        if not same_job(cell, overrides, summary):
+            return Result(cell, "missing")  # what is in place was made by the job as it was before
         price = cell.job(overrides).price
         quality = _quality(cell, measures)
     except MissingExtraError:

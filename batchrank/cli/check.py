@@ -6,13 +6,14 @@ import shutil
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio
 
 from batchrank.cli.findings import Finding, check_input
-from batchrank.errors import BatchrankError, JobError
+from batchrank.errors import BatchrankError, InputError, JobError
 from batchrank.evaluate.measures import Measures
 from batchrank.evaluate.qrels import load
 from batchrank.formats import detect
@@ -20,6 +21,8 @@ from batchrank.gate import accepted
 from batchrank.job import Job
 from batchrank.ledger import Ledger
 from batchrank.pipeline.engine import endpoint, places, sharder
+from batchrank.pipeline.preconditions import refuse_lost_ledger, refuse_own_input
+from batchrank.read import facts
 from batchrank.records import Answer, Rejection, Request
 from batchrank.retry import Action, advice, classify, slows
 from batchrank.send.tls import tls_context
@@ -119,6 +122,10 @@ def _output(job: Job) -> Finding:
     path = job.output.path if job.output else "-"
     if path == "-":
         return Finding("output", "ok", "JSON lines on standard output")
+    files = None
+    with suppress(InputError):  # told where the input is looked at
+        files = facts(job.input) if job.input else None
+    refuse_own_input(job, files)
     folder = Path(path).expanduser()
     there = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
     if not there.is_dir():
@@ -152,6 +159,7 @@ def _gate(job: Job) -> Finding:
 
 def _ledger(job: Job) -> Finding:
     path = job.ledger_path
+    refuse_lost_ledger(job)
     if path is None or not path.exists():
         return Finding("ledger", "ok", f"{path} will be made" if path else "there will be none")
     if not os.access(path, os.W_OK):

@@ -121,8 +121,9 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
         yield f"truncated: {totals.truncated:,} texts of more than {longest} were cut; see limits.long_documents"
     if totals.failed or totals.refused:
         causes = ", ".join(f"{name} {count:,}" for name, count in sorted(totals.causes.items()))
+        written = run.outputs.written
         letters = "failed.partial.jsonl" if report.reason else "failed.jsonl"
-        where = "the log above" if run.folder is None else str(run.folder / letters)
+        where = "the log above" if written is None else str(written / letters)
         yield f"failed: {causes}; see {where}"
     for notice in report.data["notices"]:
         if notice not in run.notices:

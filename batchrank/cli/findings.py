@@ -89,7 +89,8 @@ def check_input(job: Job, limit: int | None) -> Iterator[Finding]:
     extra = f", {seen.blank:,} blank documents will not be sent" if seen.blank else ""
     extra += f", {seen.truncated:,} texts are longer than is read and will be cut" if seen.truncated else ""
     text = f"{seen.queries:,} queries, {seen.documents:,} documents, {seen.chunks:,} requests{extra}; {scope}"
-    yield Finding("input", "ok" if seen.queries else "fault", text, 0 if seen.queries else _FAILED_QUERIES)
+    none = InputError.exit_code if whole else _FAILED_QUERIES
+    yield Finding("input", "ok" if seen.queries else "fault", text, 0 if seen.queries else none)
     for cause, count in seen.causes.most_common():
         first = seen.examples[cause]
         text = f"{count:,} would fail: {cause}; the first, {first.place}: {first.message}"

@@ -9,9 +9,9 @@ import orjson
 
 from batchrank.errors import InputError
 from batchrank.evaluate.rankings import tops
+from batchrank.write.switch import MARKER, complete
 
 NAME = "baseline.sqlite"
-MARKER = "gate-failed.json"
 _DEPTH = 100
 
 
@@ -53,11 +53,7 @@ class Baseline:
 
 def accepted(folder: Path) -> bool:
     """Whether a folder holds a complete run that did not fail its gate, or whose marker was removed."""
-    try:
-        summary = orjson.loads((folder / "summary.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return False
-    return isinstance(summary, dict) and bool(summary.get("complete")) and not (folder / MARKER).exists()
+    return complete(folder) and not (folder / MARKER).exists()
 
 
 def keep(folder: Path, output: Path | None = None, *, depth: int = _DEPTH) -> Path | None:

@@ -6,6 +6,7 @@ from batchrank.pipeline.report import Report
 from batchrank.pipeline.rerank import rerank
 from batchrank.pipeline.run import Options, Run, run
 from batchrank.pipeline.summary import Progress
+from batchrank.pipeline.sync import rerank_sync
 
 __all__ = [
     "Inventory",
@@ -18,5 +19,6 @@ __all__ = [
     "inventory",
     "plan",
     "rerank",
+    "rerank_sync",
     "run",
 ]

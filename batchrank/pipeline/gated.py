@@ -7,38 +7,41 @@ from typing import Any
 from batchrank.errors import BatchrankError, InputError
 from batchrank.evaluate.rankings import tops
 from batchrank.gate import Baseline, Judgement, accepted, judge, keep
-from batchrank.gate.baseline import MARKER, NAME
+from batchrank.gate.baseline import NAME
 from batchrank.job import Gate, Job
 from batchrank.pipeline.report import Report
 from batchrank.write import write_summary
+from batchrank.write.switch import MARKER
 
 GATE_FAILED = 5
 
 
-def keep_baseline(job: Job, folder: Path) -> None:
-    """Note what the last accepted run ranked first, before its output is taken down.
-
-    Raises:
-        InputError: it can't be read or written.
-    """
-    if job.gate is not None and job.gate.against is None:
-        keep(folder, depth=job.gate.depth)
-
-
-def gated(job: Job, folder: Path, result: Report) -> Report:
+def gated(job: Job, folder: Path, written: Path, result: Report) -> Report:
     """The report of a complete run with the gate's judgement in it; a run that failed it is marked, and says so.
 
     What can't be compared has not passed.
+
+    Args:
+        job: the job.
+        folder: its output folder, where the baseline is kept, and the mark will be.
+        written: where the run's output is now.
+        result: the report so far.
+
+    Raises:
+        InputError: the baseline can't be written.
+        OutputError: the mark can't be written.
     """
     gate = job.gate
     if gate is None or result.reason is not None:
         return result
+    if gate.against is None:
+        keep(folder, depth=gate.depth)
     try:
-        found = _judged(gate, folder)
+        found = _judged(gate, folder, written)
     except BatchrankError as error:
         found = Judgement(False, (f"gate: the rankings could not be compared: {error}",), gate.depth)
     data: dict[str, Any] = result.data | {"gate": found.data()}
-    marker = folder / MARKER
+    marker = written / MARKER
     if found.passed:
         marker.unlink(missing_ok=True)
         first = found.compared == 0 and found.rbo is None
@@ -47,14 +50,14 @@ def gated(job: Job, folder: Path, result: Report) -> Report:
     write_summary(marker, found.data())
     notes = [
         *found.reasons,
-        f"the rankings did not pass the gate; to accept them all the same, remove {marker}",
+        f"the rankings did not pass the gate; to accept them all the same, remove {folder / MARKER}",
     ]
     data |= {"notices": [*result.data["notices"], *notes], "exit_code": GATE_FAILED}
     return replace(result, exit_code=GATE_FAILED, data=data)
 
 
-def _judged(gate: Gate, folder: Path) -> Judgement:
-    rankings = tops(str(folder), gate.depth)
+def _judged(gate: Gate, folder: Path, written: Path) -> Judgement:
+    rankings = tops(str(written), gate.depth)
     path = folder / NAME
     if gate.against:
         if not accepted(Path(gate.against)):

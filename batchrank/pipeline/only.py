@@ -1,5 +1,6 @@
 """``--only-failed``: which queries may be asked about, from the dead letters of the run before."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -7,7 +8,9 @@ import orjson
 
 from batchrank.errors import JobError
 from batchrank.job import Job
-from batchrank.records import Query
+from batchrank.pipeline.outputs import folder_of
+from batchrank.records import Failure, Query
+from batchrank.write.switch import LETTERS, newest
 
 _UNITS = ("line", "row", "query")
 
@@ -31,7 +34,7 @@ class OnlyFailed:
         Raises:
             JobError: there are none, or they can't be read.
         """
-        path = Path(job.output.path if job.output else "") / "failed.jsonl"
+        path = newest(folder_of(job) or Path(), LETTERS)
         try:
             letters = [orjson.loads(line) for line in path.read_bytes().splitlines() if line]
         except FileNotFoundError:
@@ -49,3 +52,18 @@ class OnlyFailed:
 def _place(letter: dict[str, Any]) -> str:
     """Where a dead letter's query stands, as ``Place`` tells it: the unit is the key of its number."""
     return next((f"{letter['file']}, {unit} {letter[unit]}" for unit in _UNITS if unit in letter), "")
+
+
+def refuse_unasked(results: Iterable[object]) -> None:
+    """Stop a run that would lose a ranking: a query that did not fail before, and that the ledger can't answer.
+
+    Raises:
+        JobError: one of the results is the failure of such a query; the earlier output stays.
+    """
+    failure = next((r for r in results if isinstance(r, Failure) and r.cause == "not-asked"), None)
+    if failure is not None:
+        raise JobError(
+            f"--only-failed: query {failure.query_id!r} ({failure.place}) is not in failed.jsonl, and the ledger lacks "
+            "answers for it, because the input or the job has changed since; it would be missing from the output, "
+            "which stays as it is: run the job without --only-failed"
+        )

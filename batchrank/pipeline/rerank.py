@@ -1,15 +1,18 @@
 """The library's own way in: queries from memory, rankings as they come, in order."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
 from contextlib import aclosing
+from typing import cast
 
 import anyio
 import anyio.to_thread
 from anyio.streams.memory import MemoryObjectSendStream
+from pydantic import ValidationError
 
-from batchrank.errors import QueryError
-from batchrank.job import Job
+from batchrank.errors import JobError, QueryError
+from batchrank.formats.memory import is_table
+from batchrank.job import Columns, Job
 from batchrank.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
 from batchrank.pipeline.content import Preparer
@@ -17,18 +20,20 @@ from batchrank.pipeline.drive import Prepared
 from batchrank.pipeline.engine import engine, sharder
 from batchrank.pipeline.flow import Flow, Outcome, Reader
 from batchrank.pipeline.room import ROOM_BYTES, Room
-from batchrank.pipeline.tasks import beside
+from batchrank.pipeline.tasks import bare, beside
+from batchrank.read.memory import Memory, Queries, Record, refuse_single
 from batchrank.records import Failure, Query, Ranking
 
 _DRAIN = 25.0
 
 
 async def rerank(
-    queries: Iterable[Query] | AsyncIterable[Query],
+    queries: Queries,
     job: Job,
     *,
     on_failure: Callable[[Failure], None] | None = None,
-) -> AsyncIterator[Ranking]:
+    columns: Columns | Mapping[str, str] | None = None,
+) -> AsyncGenerator[Ranking]:
     """Rank queries as they come, and yield their rankings in the same order.
 
     As many queries are under way as the rate, the concurrency and bounded memory allow. If the job names a ``ledger``
@@ -36,21 +41,38 @@ async def rerank(
     only. Nothing is written to the output folder. Leaving the loop early stops the run; what is in flight then is
     lost, unless there is a ledger to keep it.
 
+    What is given is checked as a file's records are: each query has an id of its own, a text and candidates with
+    different ids. In a table, and in dicts, what holds what is told by the same names as in files.
+
     Args:
-        queries: queries with ids of their own; read ahead, in the event loop.
+        queries: ``Query`` objects, or dicts with the keys of a JSON line: a query with its candidates, or one pair of
+            query and document after the other, those of a query together. Any iterable or async iterable, read ahead
+            in the event loop; or a table of such records, read ahead in a thread: a pandas or Polars data frame, an
+            Arrow table or reader, a DuckDB relation, a data set of Hugging Face's.
         job: model, endpoint, merge method, limits, rate, budget.
         on_failure: told of each query (and each refused document) that can't be ranked, in order; without it the
             first query that fails raises.
+        columns: which column or key holds what, where its name doesn't tell, as ``input.columns`` in a job:
+            ``{"query": "question"}``. By default those of the job's input.
 
     Yields:
         One ranking for each query that could be ranked.
 
     Raises:
         QueryError: a query can't be ranked, and there is no ``on_failure``.
+        InputError: ``queries`` is no collection of queries, or the table's columns don't tell what is what.
+        JobError: ``job`` is no ``Job``, or one that can't be run.
+        LedgerError: the ledger can't be used.
         BatchrankError: nothing can be ranked, or the run had to stop: budget, outage.
     """
+    if not isinstance(job, Job):
+        raise JobError(
+            f"rerank: job is a {type(job).__name__}; make a batchrank.Job, or load_job() a job file"
+        )
+    refuse_single(queries)
+    memory = Memory(_columns(columns, job))
     send, receive = anyio.create_memory_object_stream[Outcome](0)
-    running = asyncio.create_task(_run(queries, job, send))
+    running = asyncio.create_task(_run(_read(queries, memory), job, send))
     try:
         async with receive:
             async for outcome in receive:
@@ -59,7 +81,7 @@ async def rerank(
                     if on_failure is not None:
                         on_failure(failure)
                     elif isinstance(result, Failure):
-                        raise QueryError(failure.cause, f"query {failure.query_id!r}: {failure.message}")
+                        raise _error(failure)
                 if not isinstance(result, Failure):
                     yield result.ranking
         await running
@@ -67,45 +89,88 @@ async def rerank(
         running.cancel()
         await asyncio.wait([running])
         _ = running.cancelled() or running.exception()  # told already, or of no interest to who left early
+        memory.close()
+
+
+def _columns(given: Columns | Mapping[str, str] | None, job: Job) -> Columns:
+    if given is None:
+        return Columns() if job.input is None else job.input.columns
+    try:
+        return given if isinstance(given, Columns) else Columns.model_validate(dict(given))
+    except ValidationError as error:
+        names = ", ".join(str(fault["loc"][0]) for fault in error.errors() if fault["loc"])
+        known = ", ".join(Columns.model_fields)
+        raise JobError(f"rerank: columns: {names}: each key is one of {known}, each value a name") from None
+
+
+def _error(failure: Failure) -> QueryError:
+    where = f"query {failure.query_id!r}" if failure.query_id is not None else str(failure.place)
+    return QueryError(failure.cause, f"{where}: {failure.message}", attempts=failure.attempts)
 
 
 async def _run(
-    queries: Iterable[Query] | AsyncIterable[Query], job: Job, send: MemoryObjectSendStream[Outcome]
+    batches: AsyncGenerator[list[Query | Failure]], job: Job, send: MemoryObjectSendStream[Outcome]
+) -> None:
+    """Rank what comes; whatever happens, the stream is closed, so that nobody waits for it in vain."""
+    async with send, aclosing(batches):
+        with bare():
+            ledger = await anyio.to_thread.run_sync(Ledger, job.ledger_path)
+            try:
+                await _rank(batches, job, ledger, send)
+            finally:
+                ledger.close()
+
+
+async def _rank(
+    batches: AsyncGenerator[list[Query | Failure]],
+    job: Job,
+    ledger: Ledger,
+    send: MemoryObjectSendStream[Outcome],
 ) -> None:
     async def sink(outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             await send.send(outcome)
 
-    ledger = await anyio.to_thread.run_sync(Ledger, job.ledger_path)
-    try:
-        async with send, beside(ledger.serve):
-            spent = await ledger.begin(1 + (await ledger.load("runs") or 0))
-            await ledger.save("runs", ledger.run)
-            shards = sharder(job)
-            async with engine(job, shards, ledger, spent, Verdicts(job.card.scores)) as parts:
-                room = Room(ROOM_BYTES, 4 * parts.places.most, parts.places.ahead)
-                flow = Flow(parts.driver, sink, room=room, drain=_DRAIN)
-                batches = _prepared(
-                    queries, Reader(iter(()), Preparer(job, shards), foresee=parts.driver.foresee)
-                )
-                async with aclosing(batches):
-                    await flow.run(batches)
-        if flow.reason is not None:
-            raise flow.reason
-    finally:
-        ledger.close()
+    async with beside(ledger.serve):
+        spent = await ledger.begin(1 + (await ledger.load("runs") or 0))
+        await ledger.save("runs", ledger.run)
+        shards = sharder(job)
+        async with engine(job, shards, ledger, spent, Verdicts(job.card.scores)) as parts:
+            room = Room(ROOM_BYTES, 4 * parts.places.most, parts.places.ahead)
+            flow = Flow(parts.driver, sink, room=room, drain=_DRAIN)
+            reader = Reader(iter(()), Preparer(job, shards), foresee=parts.driver.foresee)
+            async with aclosing(_prepared(batches, reader)) as prepared:
+                await flow.run(prepared)
+    if flow.reason is not None:
+        raise flow.reason
+
+
+async def _read(queries: Queries, memory: Memory) -> AsyncGenerator[list[Query | Failure]]:
+    """What was given as queries and failures, a little at a time, so that none waits for another one to come."""
+    if is_table(queries):
+        rows = memory.table(queries)
+        while (found := await anyio.to_thread.run_sync(next, rows, None)) is not None:
+            yield found
+        return
+    if isinstance(queries, AsyncIterable):
+        async for query in queries:
+            yield memory.take(query)
+    else:
+        for query in cast(Iterable[Record], queries):
+            yield memory.take(query)
+    yield memory.end()
 
 
 async def _prepared(
-    queries: Iterable[Query] | AsyncIterable[Query], reader: Reader
+    batches: AsyncGenerator[list[Query | Failure]], reader: Reader
 ) -> AsyncGenerator[list[Prepared | Outcome]]:
-    """Shard queries in a thread, one at a time, so that none waits for another one to come."""
+    """Shard queries in a thread, in order."""
     position = 0
-    if isinstance(queries, AsyncIterable):
-        async for query in queries:
-            yield [await anyio.to_thread.run_sync(reader.prepare, query, position)]
-            position += 1
-        return
-    for query in queries:
-        yield [await anyio.to_thread.run_sync(reader.prepare, query, position)]
-        position += 1
+
+    def prepare(found: list[Query | Failure]) -> list[Prepared | Outcome]:
+        return [reader.prepare(item, position + i) for i, item in enumerate(found)]
+
+    async for found in batches:
+        if found:
+            yield await anyio.to_thread.run_sync(prepare, found)
+            position += len(found)

@@ -114,12 +114,20 @@ class Resume:
         job: the job.
         inputs: the input files' names, sizes and times; None when they can't be compared (standard input).
         tokenizer: what counts tokens, because chunks depend on it.
+        written: the folder that parts go to, as those elsewhere are another run's; None for standard output.
     """
 
-    def __init__(self, ledger: Ledger, job: Job, inputs: list[list[Any]] | None, tokenizer: str) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        job: Job,
+        inputs: list[list[Any]] | None,
+        tokenizer: str,
+        written: Path | None,
+    ) -> None:
         self._ledger = ledger
         self._scope = scope(job)
-        self._folder = Path("" if job.output is None else job.output.path).absolute()
+        self._folder = Path("" if written is None else written).absolute()
         self._identity = identity(job, tokenizer)
         self._inputs = inputs
         self._number = 0
@@ -142,7 +150,8 @@ class Resume:
             await self._ledger.save("runs", self._number)
         changed = _differences(before, self._identity, self._inputs)
         checkpoints: list[Checkpoint] = []
-        if continued and not changed and not replay and self._inputs is not None:
+        same_place = before is not None and before["folder"] == str(self._folder)
+        if continued and same_place and not changed and not replay and self._inputs is not None:
             checkpoints = await self._checkpoints()
         state = {
             "number": self._number,
@@ -174,7 +183,8 @@ class Resume:
     async def complete(self) -> None:
         """Commit that the run has ended; the next one starts anew."""
         state = await self._ledger.load(f"run/{self._scope}")
-        await self._ledger.save(f"run/{self._scope}", state | {"complete": True})
+        if state is not None:
+            await self._ledger.save(f"run/{self._scope}", state | {"complete": True})
 
 
 def scope(job: Job) -> str:

@@ -1,9 +1,8 @@
 """A whole job: read, shard, send, merge, write; continued where it stopped, summed up at the end."""
 
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import anyio
@@ -17,8 +16,9 @@ from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.engine import Engine, engine, sharder
 from batchrank.pipeline.flow import Flow, Outcome, Reader
 from batchrank.pipeline.forecast import Done, rest_of
-from batchrank.pipeline.gated import gated, keep_baseline
-from batchrank.pipeline.only import OnlyFailed
+from batchrank.pipeline.only import OnlyFailed, refuse_unasked
+from batchrank.pipeline.outputs import Outputs
+from batchrank.pipeline.preconditions import refuse, refuse_empty_ledger
 from batchrank.pipeline.report import Report, report
 from batchrank.pipeline.resume import Checkpoint, Resume, Start, passed_over
 from batchrank.pipeline.room import ROOM_BYTES, Room
@@ -27,7 +27,7 @@ from batchrank.pipeline.summary import Progress, Totals
 from batchrank.pipeline.tasks import bare, beside
 from batchrank.read import Gauge, facts, notes, read
 from batchrank.shard import Sharder
-from batchrank.write import FailureLog, Part, StreamWriter, Writer, write_summary
+from batchrank.write import FailureLog, Part
 
 _FINISHED_PER_PLACE = 4
 
@@ -59,14 +59,19 @@ class Run:
     """
 
     def __init__(self, job: Job, options: Options | None = None) -> None:
+        if not isinstance(job, Job):
+            raise JobError(
+                f"a run needs a batchrank.Job, this is a {type(job).__name__}; load_job() reads a job file"
+            )
         if job.input is None or job.output is None:
             raise JobError("a run needs input.path and output.path; batchrank.rerank() needs neither")
         self.job = job
         self.options = options or Options()
         self.totals = Totals()
         self.notices: list[str] = []
-        self._input, self._output = job.input, job.output
-        self.folder = None if job.output.path == "-" else Path(job.output.path)
+        self.outputs = Outputs(job, part_rows=self.options.part_rows)
+        self.folder = self.outputs.folder
+        self._input = job.input
         self._reason: BatchrankError | None = None
         self._flow: Flow | None = None
         self._reader: Reader | None = None
@@ -92,9 +97,10 @@ class Run:
             What came of it, with the exit code; also written to ``summary.json``.
 
         Raises:
-            JobError: the job can't be run: no key, no such tokenizer, nothing failed before.
+            JobError: the job can't be run: no key, no such tokenizer, nothing failed before, the output would overwrite
+                the input.
             InputError: the input as a whole is unusable.
-            LedgerError: the ledger can't be used.
+            LedgerError: the ledger can't be used, or that of the run before is gone.
             OutputError: the output can't be written.
         """
         self._started = time.monotonic()
@@ -103,6 +109,7 @@ class Run:
         only = OnlyFailed.of(self.job) if self.options.only_failed else None
         files = await anyio.to_thread.run_sync(facts, self._input)
         self.notices += await anyio.to_thread.run_sync(notes, self._input)
+        await anyio.to_thread.run_sync(partial(refuse, self.job, files, fresh=self.options.fresh))
         ledger = await anyio.to_thread.run_sync(Ledger, self.job.ledger_path)
         try:
             with bare():
@@ -114,16 +121,21 @@ class Run:
         self, ledger: Ledger, shards: Sharder, only: OnlyFailed | None, facts: list[list[Any]] | None
     ) -> Report:
         async with beside(ledger.serve):
+            if not self.options.fresh:
+                await refuse_empty_ledger(self.job, ledger)
+            finished = await anyio.to_thread.run_sync(self.outputs.settle)
+            resume = Resume(ledger, self.job, facts, shards.counter.name, self.outputs.written)
+            if finished:
+                await resume.complete()
             if self.options.forget:
                 await ledger.forget()
-            resume = Resume(ledger, self.job, facts, shards.counter.name)
             start = await resume.begin(fresh=self.options.fresh, replay=only is not None)
             self._tell(start)
             verdicts = Verdicts(self.job.card.scores)
             if start.checkpoints:
                 verdicts = Verdicts.restore(start.checkpoints[-1].verdicts)
             async with engine(self.job, shards, ledger, start.spent, verdicts) as parts:
-                parts.sender.allow = only
+                parts.sender.allow, parts.sender.anew = only, self.options.fresh
                 self._engine = parts
                 return await self._run(parts, resume, start, facts)
 
@@ -134,14 +146,18 @@ class Run:
         last = checkpoints[-1] if checkpoints else None
         self.totals = Totals(**last.totals) if last else Totals()
         published: list[Part] = []
-        writer, failures = self._outputs(checkpoints, published)
+        outputs = self.outputs
+        writer, failures = await anyio.to_thread.run_sync(outputs.open, len(checkpoints), published)
         try:
             sink = Sink(
                 writer, failures, self.totals,
                 top_k=self.job.merge.top_k, verdicts=parts.verdicts, ordinal=last.ordinal if last else 0,
-                published=published, clear=lambda: self._clear(writer),
+                published=published, clear=lambda: outputs.clear(writer),
             )  # fmt: skip
             reason = await self._flow_through(parts, resume, sink, failures, checkpoints)
+            if reason is None and not self.totals.queries and sink.first_failure is not None:
+                usable = self._flow is not None and self._flow.admitted_documents > 0
+                reason = outputs.nothing_ranked(sink.first_failure, self.totals.failed, usable=usable)
             if not isinstance(reason, OutputError):
                 checkpoints += await sink.close(complete=reason is None)
             if reason is None:
@@ -151,38 +167,17 @@ class Run:
             failures.abort()
         rest = [self._rest(parts)] if isinstance(reason, BudgetReachedError) else []
         rest += [parts.http.notice] if parts.http.notice else []
+        rest += outputs.notices(reason)
         result = report(
             self.job, parts, self.totals,
             reason=reason, elapsed=time.monotonic() - self._started, notices=[*self.notices, *rest],
             checkpoints=checkpoints, inputs=facts,
         )  # fmt: skip
-        if self.folder is not None:
-            result = await anyio.to_thread.run_sync(gated, self.job, self.folder, result)
-            await anyio.to_thread.run_sync(write_summary, self.folder / "summary.json", result.data)
+        result = await anyio.to_thread.run_sync(outputs.sum_up, result)
         if reason is None:
             await resume.complete()
+            await anyio.to_thread.run_sync(outputs.take_over)
         return result
-
-    def _outputs(
-        self, checkpoints: list[Checkpoint], published: list[Part]
-    ) -> tuple[Writer | StreamWriter, FailureLog | FailureLines]:
-        if self.folder is None:
-            return StreamWriter(self._output, sys.stdout.buffer), FailureLines()
-        writer = Writer(
-            self._output,
-            first_part=len(checkpoints),
-            part_rows=self.options.part_rows,
-            on_published=published.append,
-            dataset=(self._input.subset, self._input.split),
-        )
-        return writer, FailureLog(self.folder / "failed.jsonl")
-
-    def _clear(self, writer: Writer | StreamWriter) -> None:
-        """Take down what an older run left, so that nobody takes a mixture for one run's output."""
-        if self.folder is not None and isinstance(writer, Writer):
-            keep_baseline(self.job, self.folder)
-            (self.folder / "summary.json").unlink(missing_ok=True)
-            writer.sweep()
 
     async def _flow_through(
         self,
@@ -195,6 +190,7 @@ class Run:
         last = checkpoints[-1] if checkpoints else None
 
         async def deliver(outcomes: list[Outcome]) -> None:
+            refuse_unasked(outcome.result for outcome in outcomes)
             for checkpoint in await sink.write(outcomes):
                 await resume.published(checkpoint)
                 checkpoints.append(checkpoint)
@@ -220,7 +216,8 @@ class Run:
         most = self.job.failures.max_queries
         if most is not None and self.totals.failed > most and self._flow is not None:
             raise TooManyFailuresError(
-                f"failures.max_queries: {self.totals.failed} queries failed, more than {most}; see failed.partial.jsonl"
+                f"failures.max_queries: {self.totals.failed} queries failed, more than {most}; see "
+                f"{self.outputs.letters}"
             )
 
     def _rest(self, parts: Engine) -> str:

@@ -32,7 +32,7 @@ class FailureLines:
 
 
 class Sink:
-    """Takes outcomes in input order and writes them.
+    """Takes outcomes in input order and writes them. ``first_failure`` is the first that could not be ranked.
 
     Args:
         writer: writes rankings, in parts.
@@ -66,6 +66,7 @@ class Sink:
         self._verdicts = verdicts
         self._ordinal = ordinal
         self._position = 0
+        self.first_failure: Failure | None = None
         self._recent: list[dict[str, Any]] = []
 
     async def write(self, outcomes: list[Outcome]) -> list[Checkpoint]:
@@ -94,6 +95,7 @@ class Sink:
 
     def _fail(self, failure: Failure, position: int | None) -> None:
         self._failures.write(failure)
+        self.first_failure = self.first_failure or failure
         self._totals.fail(failure.cause)
         if position is not None:
             self._recent.append(letter(position, failure))

@@ -15,6 +15,7 @@ from batchrank.formats import detect
 from batchrank.formats.parquet import opened
 from batchrank.job import Job
 from batchrank.pipeline import Plan, plan
+from batchrank.write.switch import NEXT
 
 _LETTERS = 50
 _COLUMNS = ("documents", "chunks", "requests", "tokens", "certified", "drift", "drift_max")
@@ -99,6 +100,10 @@ def gather(folder: str | Path, *, qrels: Sequence[str] = (), with_plan: bool = T
         queries.add(record)
     evaluation = _evaluation(folder, qrels, notes) if qrels else None
     known = _plan(summary, notes) if with_plan else None
+    if (folder / NEXT / "failed.partial.jsonl").exists():
+        notes.append(
+            f"a later run is not complete; what it has is in {folder / NEXT}, which can be reported on too"
+        )
     return Facts(folder, summary, queries, letters, failed, evaluation, known, notes)
 
 

@@ -48,7 +48,7 @@ class Folder:
             OutputError: the name is taken by a link, a folder or a device; or the system refuses.
         """
         temporary = temporary or f".{name}.tmp"
-        self._require_regular(name)
+        self.require_regular(name)
         with translated(str(self.path / name), "written"):
             self.remove(temporary)
             fd = os.open(temporary, _NEW, 0o666, dir_fd=self._fd)
@@ -56,9 +56,44 @@ class Folder:
 
     def publish(self, name: str, temporary: str) -> None:
         """Give a file its final name. ``sync`` makes the name durable."""
-        self._require_regular(name)
+        self.require_regular(name)
         with translated(str(self.path / name), "put in place"):
             os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+    def take(self, source: "Folder", name: str) -> None:
+        """Move a file here from another folder of the same disk, in place of one of its name; not yet durable.
+
+        Raises:
+            OutputError: the name is taken by a link, a folder or a device; or the system refuses.
+        """
+        self.require_regular(name)
+        with translated(str(self.path / name), "put in place"):
+            os.rename(name, name, src_dir_fd=source._fd, dst_dir_fd=self._fd)
+
+    def make_folder(self, name: str) -> None:
+        """Make a folder in this one, durably; nothing when there is one.
+
+        Raises:
+            OutputError: the name is taken by a link or a file; or the system refuses.
+        """
+        with translated(str(self.path / name), "made"):
+            if not self._mode(name):
+                os.mkdir(name, dir_fd=self._fd)
+                os.fsync(self._fd)
+            mode = self._mode(name)
+        if not stat.S_ISDIR(mode):
+            raise OutputError(
+                f"{self.path / name} is not a folder; it is left alone: remove it, and run again"
+            )
+
+    def size(self, name: str) -> int | None:
+        """A regular file's size in bytes, None when there is none."""
+        with translated(str(self.path / name), "looked at"):
+            try:
+                found = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+        return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def sync(self) -> None:
         """Make the folder's names durable."""
@@ -89,7 +124,12 @@ class Folder:
         except FileNotFoundError:
             return 0
 
-    def _require_regular(self, name: str) -> None:
+    def require_regular(self, name: str) -> None:
+        """Refuse a name that is taken by anything but a regular file.
+
+        Raises:
+            OutputError: it is a link, a folder or a device.
+        """
         with translated(str(self.path / name), "looked at"):
             mode = self._mode(name)
         if mode and not stat.S_ISREG(mode):

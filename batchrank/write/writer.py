@@ -20,6 +20,11 @@ _SUFFIXES = "|".join(sorted({re.escape(suffix) for known in OUTPUTS.values() for
 _OURS = re.compile(rf"\.?(?:ranking|queries)-(\d{{5,}})(?:{_SUFFIXES})(?:\.tmp)?")
 
 
+def is_part(name: str) -> bool:
+    """Whether a file has a name that parts of an output have, or the temporary one of a part."""
+    return _OURS.fullmatch(name) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
     """A file in place: its size in bytes and its hash."""
