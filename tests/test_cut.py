@@ -154,9 +154,8 @@ async def test_with_error_such_a_query_fails(tmp_path: Path, documents: list[str
     limits = {"documents": 10, "item_characters": 100, "long_documents": "error"}
     job = make_job(tmp_path, data, limits=limits, tokenizer="qwen")
     report = await run(job)
-    assert report.exit_code == 3
-    (letter,) = failed(job)
-    assert letter["cause"] == "too-long" and what in letter["message"]
+    assert report.exit_code == 4
+    assert report.data["totals"]["causes"] == {"too-long": 1} and what in str(report.reason)
 
 
 @ANYIO

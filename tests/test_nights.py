@@ -42,7 +42,7 @@ async def test_a_night_that_is_cut_short_takes_nothing_away(tmp_path: Path) -> N
     async with world(tmp_path, queries=12, script=script) as w:
         job = w.job()
         before = await first_night(w, job)
-        script[w.emulator.requests + 45] = "401"
+        script[w.emulator.requests + 45] = "400-arrearage"
         stopped = await w.run(job, part_rows=60)
         assert stopped.exit_code == 1
         assert output(job) == before
@@ -153,7 +153,7 @@ async def test_only_failed_reads_the_letters_of_the_output_in_place(tmp_path: Pa
         assert (await w.run(job)).exit_code == 3
         before = output(job)
         poison.clear()
-        script[w.emulator.requests + 2] = "401"
+        script[w.emulator.requests + 2] = "400-arrearage"
         assert (await w.run(job, only_failed=True)).exit_code == 1
         assert output(job) == before
         assert (await w.run(job, only_failed=True)).exit_code == 0
@@ -187,7 +187,7 @@ async def test_the_report_and_eval_tell_of_the_output_in_place(tmp_path: Path) -
         out = str(tmp_path / "out")
         (tmp_path / "q.txt").write_text("".join(f"q{i} 0 d{i}-0 1\n" for i in range(12)))
         before = evaluate(out, [str(tmp_path / "q.txt")])
-        script[w.emulator.requests + 45] = "401"
+        script[w.emulator.requests + 45] = "400-arrearage"
         await w.run(job, part_rows=60)
         assert evaluate(out, [str(tmp_path / "q.txt")]).after == before.after
         facts = gather(out, with_plan=False)
@@ -209,7 +209,7 @@ async def test_a_gated_night_is_compared_with_the_one_in_place(tmp_path: Path) -
             for candidate, text in zip(row["candidates"], reversed(texts), strict=True):
                 candidate["text"] = text
         write_jsonl(w.data, data)
-        script[w.emulator.requests + 45] = "401"
+        script[w.emulator.requests + 45] = "400-arrearage"
         assert (await w.run(job, part_rows=60)).exit_code == 1
         assert output(job) == before
         report = await w.run(job, part_rows=60)
@@ -226,7 +226,7 @@ async def test_what_waits_aside_goes_when_the_output_it_was_to_replace_is_gone(t
     async with world(tmp_path, queries=12, script=script) as w:
         job, other = w.job(), w.job("other")
         await first_night(w, job)
-        script[w.emulator.requests + 45] = "401"
+        script[w.emulator.requests + 45] = "400-arrearage"
         await w.run(job, part_rows=60)
         (tmp_path / "out" / "summary.json").unlink()
         assert (await w.run(job, part_rows=60)).exit_code == 0

@@ -61,7 +61,7 @@ async def test_an_input_beside_the_output_is_none_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("elsewhere", [True, False])
 async def test_a_lost_ledger_is_a_stop(tmp_path: Path, complete: bool, elsewhere: bool) -> None:
     """The summary beside the output knows that there was one: nothing is asked again without --fresh."""
-    script = {} if complete else {9: "401"}
+    script = {} if complete else {9: "400-arrearage"}
     async with world(tmp_path, script=script) as w:
         keys: dict[str, Any] = {"ledger": str(tmp_path / "kept.sqlite")} if elsewhere else {}
         job = w.job(**keys)
@@ -84,7 +84,7 @@ async def test_an_empty_ledger_in_its_place_is_a_stop(tmp_path: Path) -> None:
         await w.run(job)
         asked = w.emulator.requests
         (tmp_path / "out" / "ledger.sqlite").write_bytes(b"")
-        with pytest.raises(LedgerError, match=r"holds no answer, but summary\.json .* run with --fresh"):
+        with pytest.raises(LedgerError, match=r"holds nothing, but summary\.json .* run with --fresh"):
             await w.run(job)
         assert w.emulator.requests == asked
 

@@ -26,6 +26,7 @@ from batchrank import (
     Query,
     QueryError,
 )
+from batchrank.errors import UnsortedError
 
 pytestmark = pytest.mark.anyio
 JOB = Job(
@@ -210,8 +211,10 @@ async def test_numbers_and_candidates_of_a_first_stage_are_taken_as_they_are() -
 async def test_a_query_id_comes_once() -> None:
     """Two rankings of one id could not be told apart, and pairs that are not sorted would give two halves."""
     mixed = [*pairs(2, 2), pairs(1, 1)[0]]
-    with pytest.raises(QueryError, match=r"'q0' .* was already used") as caught:
+    with pytest.raises(UnsortedError, match=r"'q0' .* was already used .*; sort the records by query id"):
         await ranked(mixed)
+    with pytest.raises(QueryError, match=r"'q0' .* was already used") as caught:
+        await ranked([*rows(2, 2), rows(1, 2)[0]])
     assert caught.value.cause == "duplicate-query"
 
 

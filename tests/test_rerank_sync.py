@@ -33,9 +33,11 @@ def test_it_returns_all_rankings_in_order() -> None:
 @pytest.mark.real_clock
 async def test_it_works_inside_a_running_event_loop() -> None:
     """As a notebook's cell runs in one; the rankings are those of ``rerank``, and no thread is left behind."""
-    before = threading.active_count()
+    before = set(threading.enumerate())
     found = batchrank.rerank_sync(iter(rows(3, 12)), JOB)
-    assert threading.active_count() == before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(timeout=10)
+        assert not thread.is_alive()
     expected = [list(r.doc_ids) async for r in batchrank.rerank(rows(3, 12), JOB)]
     assert [list(r.doc_ids) for r in found] == expected
 

@@ -111,8 +111,9 @@ async def refuse_empty_ledger(job: Job, ledger: Ledger) -> None:
     summary = _summary(job)
     if summary is None or ledger.path is None or not _used(summary, job):
         return
-    if await ledger.perform(lambda db: db.execute("SELECT 1 FROM answers LIMIT 1").fetchone()) is None:
-        raise _lost(summary, f"{ledger.path}: the ledger holds no answer")
+    anything = "SELECT 1 FROM answers UNION ALL SELECT 1 FROM attempts LIMIT 1"
+    if await ledger.perform(lambda db: db.execute(anything).fetchone()) is None:
+        raise _lost(summary, f"{ledger.path}: the ledger holds nothing")
 
 
 def _summary(job: Job) -> dict[str, Any] | None:

@@ -52,12 +52,16 @@ def _look_through(runs: Iterable[Run]) -> None:
             return
 
 
+_SORT = (
+    "set input.sort: true (DuckDB groups them on disk; pip install 'batchrank[corpus]'), or sort the input"
+)
+
+
 def unsorted(query_id: str, first: Place, again: Place) -> UnsortedError:
     """What to raise where a query's pairs stand apart."""
     return UnsortedError(
         f"pairs are not grouped by query: query id {query_id!r} at {again} was already used at {first}, with other "
-        "queries between; set input.sort: true (DuckDB groups them on disk; pip install 'batchrank[corpus]'), or sort "
-        "the input by query id"
+        f"queries between; {'sort the records' if first.unit == 'query' else _SORT} by query id"
     )
 
 

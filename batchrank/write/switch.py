@@ -34,26 +34,30 @@ _TEMPORARY = re.compile(
 def complete(folder: Path) -> bool:
     """Whether a folder holds the complete output of a run under its own names."""
     try:
-        return _says_complete(folder)
+        return _summary(folder).get("complete") is True
     except (OSError, ValueError):
         return False
 
 
 def spared(folder: Path) -> bool:
-    """Whether what a folder holds must not be taken down yet: it is complete, or its summary is too damaged to tell."""
+    """Whether what a folder holds must not be taken down yet: rankings that are complete, or nobody can tell.
+
+    A complete output without a ranking is nothing to keep.
+    """
     try:
-        return _says_complete(folder)
+        summary = _summary(folder)
+        return summary.get("complete") is True and summary.get("totals", {}).get("queries") != 0
     except FileNotFoundError:
         return False
     except (OSError, ValueError):
         return True
 
 
-def _says_complete(folder: Path) -> bool:
+def _summary(folder: Path) -> dict[str, Any]:
     summary = orjson.loads((folder / SUMMARY).read_bytes())
     if not isinstance(summary, dict):
         raise ValueError("no object")
-    return summary.get("complete") is True
+    return summary
 
 
 def newest(folder: Path, name: str) -> Path:
