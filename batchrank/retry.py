@@ -103,12 +103,15 @@ def classify(rejection: Rejection, wire: str = "") -> Action:
     return Action.REJECT
 
 
-def possibly_billed(rejection: Rejection) -> bool:
+def possibly_billed(rejection: Rejection, wire: str = "") -> bool:
     """Whether the server may have done the work of the attempt, and charged for it, though no answer came of it.
 
-    So it is with an answer of no use, a fate unknown, and the statuses of a server or a gateway that gave up midway.
+    So it is with an answer of no use, a fate unknown, and the statuses of a server or a gateway that gave up midway;
+    but not where known words tell that the request was too large to begin with.
     """
     code = rejection.code.lower()
+    if classify(rejection, wire) is Action.SPLIT:
+        return False
     if rejection.status is None:
         return code not in ("unreachable", "certificate")
     return code == "malformed" or _meant(rejection.status, code) in _UNSURE

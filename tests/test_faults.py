@@ -257,7 +257,12 @@ async def test_all_faults_at_once(tmp_path: Path) -> None:
     faults = {name: 0.3 / len(passing) for name in passing if "absurd" not in name and name != "gzip-bomb"}
     sections = {"retry": {"max_delay": 2}, "endpoint": {"timeout": 5}}
     async with world(
-        tmp_path, queries=12, faults=faults, sections=sections, **SWITCHES | {"huge_bytes": 2**17}
+        tmp_path,
+        queries=12,
+        faults=faults,
+        fault_limit=2,
+        sections=sections,
+        **SWITCHES | {"huge_bytes": 2**17},
     ) as w:
         job, other = w.job(), w.job("other")
         report = await w.run(job)

@@ -24,7 +24,7 @@ from virtual_time import VirtualTimeLoop
 from batchrank.job import Job
 
 FATES = ["ok", "500", "malformed", "refused", "blocked", "rejected"]
-PROBE = "copy a file"
+PROBE, HARMLESS = "copy a file", frozenset(["Copy a file from one folder to another."])
 Test = Callable[[dict[str, int], int, int, int, int, int], None]
 _PAGE = "<html><head><title>403 Forbidden</title></head><body>The request was blocked.</body></html>"
 
@@ -45,6 +45,8 @@ class Server:
     paid: int = 0  # but for probes
 
     def fate(self, query: str, documents: frozenset[str]) -> str:
+        if documents == HARMLESS and query != PROBE:
+            return "ok"  # no query is to blame
         if len(documents) > self.most or sum(map(len, documents)) > self.characters:
             return "too large"
         text = f"{self.seed}|{query}|{sorted(documents)}"
@@ -114,7 +116,7 @@ def judge(server: Server, data: list[dict[str, Any]], job: Job) -> None:
     accepted: dict[str, set[str]] = {}
     for query, documents, fate in server.asked:
         if fate == "ok":
-            accepted.setdefault(query, set()).update(documents)
+            accepted.setdefault(query, set()).update(documents - HARMLESS)
     ranked = {row["query_id"]: row["ranking"] for row in rankings(job)}
     letters = failed(job)
     for row in data:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrank.errors import LedgerError
-from batchrank.ledger import Known, Ledger, Spent, pack, unpack
+from batchrank.ledger import Known, Ledger, Searches, Spent, pack, unpack
 from batchrank.pipeline.tasks import beside
 from batchrank.records import Answer, Rejection
 
@@ -95,7 +95,13 @@ async def test_what_was_in_flight_at_a_kill_becomes_ambiguous(tmp_path: Path) ->
     async with opened(path) as ledger:
         spent = await ledger.begin(1)
         assert spent == Spent(
-            answers=1, tokens=86, lost={(100, 3): 2, (30, 1): 1}, probes=1, ratio=0.79, hidden=-7
+            answers=1,
+            tokens=86,
+            lost={(100, 3): 2, (30, 1): 1},
+            probes=1,
+            ratio=0.79,
+            hidden=-7,
+            searches=Searches(1, (1, 3)),
         )
         assert spent.requests == 5
         assert await ledger.begin(1) == spent
@@ -118,7 +124,10 @@ async def test_searches_are_kept_beside_tokens(tmp_path: Path) -> None:
         await ledger.put(b"l", Answer(np.array([1.0]), None, "", 1), 55)
         known = await ledger.get(b"k")
         assert known is not None and isinstance(known.outcome, Answer) and known.outcome.searches == 2
-        assert (await ledger.begin(1)).searches == 3
+        assert (await ledger.begin(1)).searches == Searches(3, (0, 0), 2.0, 1.0)
+        await ledger.put(b"m", Answer(np.ones(250), None, ""), 55)
+        await ledger.put_attempt(b"good", "probe", Rejection(200, "probe", ""), 7, 1)
+        assert (await ledger.begin(1)).searches == Searches(4, (3, 250), 2.0, 1.0)
 
 
 async def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:

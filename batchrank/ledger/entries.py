@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
+from batchrank.models import SEARCH_DOCUMENTS
 from batchrank.records import Answer, Floats, Rejection
 
 Kind = Literal["malformed", "ambiguous", "probe"]
@@ -20,7 +21,13 @@ DOCUMENTS = "(LENGTH(scores) - 1) / CASE SUBSTR(scores, 1, 1) WHEN x'34' THEN 4 
 _BILLED = f"""
 SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(CASE WHEN tokens IS NULL THEN predicted END), 0),
 COALESCE(SUM(CASE WHEN tokens IS NULL THEN {DOCUMENTS} END), 0), MAX(CAST(tokens AS REAL) / MAX(predicted, 1)),
-MAX(CAST(tokens - predicted AS REAL) / ({DOCUMENTS})), COALESCE(SUM(searches), 0) FROM answers WHERE run = ?
+MAX(CAST(tokens - predicted AS REAL) / ({DOCUMENTS})) FROM answers WHERE run = ?
+"""  # noqa: S608 our own words
+_EXPECTED = f"(({DOCUMENTS} + {SEARCH_DOCUMENTS - 1}) / {SEARCH_DOCUMENTS})"
+_SEARCHES = f"""
+SELECT COALESCE(SUM(searches), 0), COALESCE(SUM(CASE WHEN searches IS NULL THEN {_EXPECTED} END), 0),
+COALESCE(SUM(CASE WHEN searches IS NULL THEN {DOCUMENTS} END), 0), MAX(CAST(searches AS REAL) / {_EXPECTED}),
+MAX(CAST(searches - {_EXPECTED} AS REAL) / ({DOCUMENTS})) FROM answers WHERE run = ?
 """  # noqa: S608 our own words
 
 
@@ -38,6 +45,23 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class Searches:
+    """What one run has taken from the account in searches, of a hundred documents each if none is long.
+
+    Attributes:
+        billed: searches billed, those of probes included.
+        unbilled: expected searches and documents of answers that named none.
+        ratio: the most billed for a request, as a multiple of what was expected; None before any bill.
+        hidden: the most searches a document billed beyond what was expected; None before any bill.
+    """
+
+    billed: int = 0
+    unbilled: tuple[int, int] = (0, 0)
+    ratio: float | None = None
+    hidden: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Spent:
     """What one run has taken from the account so far.
 
@@ -50,7 +74,7 @@ class Spent:
         probes: probes answered.
         ratio: the most that was billed for a request, as a multiple of its prediction; None before any bill.
         hidden: the most tokens a document billed beyond the prediction; None before any bill.
-        searches: searches billed.
+        searches: the same in searches, where those are billed.
     """
 
     answers: int
@@ -60,7 +84,7 @@ class Spent:
     probes: int = 0
     ratio: float | None = None
     hidden: float | None = None
-    searches: int = 0
+    searches: "Searches" = field(default_factory=lambda: Searches())
 
     @property
     def requests(self) -> int:
@@ -176,9 +200,13 @@ def begin(db: sqlite3.Connection, run: int) -> Spent:
         "SELECT predicted, documents, COUNT(*) FROM attempts WHERE run = ? AND kind != 'probe' GROUP BY 1, 2"
     )
     lost = {(predicted, documents): count for predicted, documents, count in db.execute(alike, (run,))}
-    probed = "SELECT COUNT(*), COALESCE(SUM(predicted), 0) FROM attempts WHERE run = ? AND kind = 'probe'"
-    probes, probe_tokens = db.execute(probed, (run,)).fetchone()
-    answers, tokens, predicted, documents, ratio, hidden, searches = db.execute(_BILLED, (run,)).fetchone()
+    begun = f"(documents + {SEARCH_DOCUMENTS - 1}) / {SEARCH_DOCUMENTS}"
+    sums = f"COUNT(*), COALESCE(SUM(predicted), 0), COALESCE(SUM({begun}), 0)"
+    probed = f"SELECT {sums} FROM attempts WHERE run = ? AND kind = 'probe'"  # noqa: S608 our own words
+    probes, probe_tokens, probe_searches = db.execute(probed, (run,)).fetchone()
+    answers, tokens, predicted, documents, ratio, hidden = db.execute(_BILLED, (run,)).fetchone()
+    billed, expected, unnamed, most, more = db.execute(_SEARCHES, (run,)).fetchone()
+    searches = Searches(billed + probe_searches, (expected, unnamed), most, more)
     return Spent(
         answers, tokens + probe_tokens, (predicted, documents), lost, probes, ratio, hidden, searches
     )

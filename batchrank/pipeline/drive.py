@@ -93,7 +93,7 @@ class Driver:
         """
         if self.exact:
             shards.count()
-        return self.sender.encode(query, shards.chunks[0]) if len(shards.chunks) == 1 else None
+        return self.sender.encoder.encode(query, shards.chunks[0]) if len(shards.chunks) == 1 else None
 
     async def recall(self, prepared: Sequence[Prepared]) -> None:
         """Look up in the ledger, at one time, what queries are going to ask.
@@ -101,7 +101,7 @@ class Driver:
         Raises:
             LedgerError: the ledger can't be read.
         """
-        await self.sender.recall([item.whole.key for item in prepared if item.whole is not None])
+        await self.sender.recall.ahead([item.whole.key for item in prepared if item.whole is not None])
 
     async def rank(self, prepared: Prepared) -> Ranked:
         """Rank one query.

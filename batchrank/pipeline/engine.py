@@ -2,6 +2,7 @@
 
 import logging
 import random
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,12 +17,12 @@ from batchrank.ledger import Ledger, Spent
 from batchrank.limiter import Limiter
 from batchrank.media import Shares
 from batchrank.merge.verdict import Verdicts
-from batchrank.models import vendor
+from batchrank.models import searches, vendor
 from batchrank.pipeline.drive import Driver
 from batchrank.pipeline.tasks import beside
 from batchrank.pipeline.verdicts import SharedVerdicts
 from batchrank.records import Request
-from batchrank.send import Before, Budget, Dispatcher, Http, Places, Sender, Spend, Taken
+from batchrank.send import Before, Budget, Dispatcher, Encoder, Http, Places, Sender, Spend, Taken
 from batchrank.send.descriptors import connections, open_files
 from batchrank.send.tls import tls_context
 from batchrank.shard import Limits, Media, Sharder
@@ -145,15 +146,17 @@ async def engine(
         spend = _spend(job, spent)
         sender = Sender(
             http=http,
-            codec=codec,
+            encoder=Encoder(
+                codec,
+                scope=f"{job.url}\n{job.wire}\n",
+                model=card.name,
+                instruct=job.said_instruct,
+                fps=job.fps,
+            ),
             wire=job.wire,
             ledger=ledger,
             dispatcher=dispatcher,
             spend=spend,
-            scope=f"{job.url}\n{job.wire}\n",
-            model=card.name,
-            instruct=job.said_instruct,
-            fps=job.fps,
             attempts=job.retry.attempts,
             max_delay=job.retry.max_delay,
             outage=job.retry.outage,
@@ -189,10 +192,19 @@ def _spend(job: Job, spent: Spent) -> Spend:
         Budget(job.budget.max_cost, job.budget.max_tokens, job.budget.max_requests),
         Before(
             tokens=Taken(spent.tokens, spent.unbilled, spent.lost, spent.ratio, spent.hidden),
-            searches=Taken(spent.searches),
+            searches=_searches(spent),
             requests=spent.requests,
         ),
     )
+
+
+def _searches(spent: Spent) -> Taken:
+    """What was taken in searches: a request is expected to be billed as one for each hundred documents begun."""
+    lost = Counter[tuple[int, int]]()
+    for (_, documents), count in spent.lost.items():
+        lost[searches(documents), documents] += count
+    known = spent.searches
+    return Taken(known.billed, known.unbilled, dict(lost), known.ratio, known.hidden)
 
 
 async def _emulated(job: Job, stack: AsyncExitStack) -> str:

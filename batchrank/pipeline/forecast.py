@@ -14,7 +14,7 @@ class Done:
         read: those read so far.
         share: the part of the input that was read, 0 when its size is unknown.
         tokens: tokens of the requests behind the items dealt with, whenever they were asked and paid.
-        spent: tokens this run has taken.
+        spent: tokens this run has taken, and ``possible`` ones that may have been billed without a result.
         saved: tokens it was saved by answers of earlier runs.
         documents: documents in requests that this process had answered, and ``billed`` the tokens for them.
         per_item: documents of an item, on average.
@@ -31,6 +31,7 @@ class Done:
     billed: int
     per_item: float
     cost: float | None = None
+    possible: int = 0
 
     @property
     def rest(self) -> int | None:
@@ -54,11 +55,11 @@ def rest_of(done: Done, price: Price | None) -> str:
     rest = done.rest
     if rest is None:
         return "too little is done, or the input's size is unknown, so what the rest would take can't be told"
-    total = done.spent + rest
+    total = done.spent + done.possible + rest
     if price is None or done.cost is None:
         return f"the rest of the input would take about {rest:,} tokens more: about {total:,} tokens in all"
     # Where searches are billed, the rest will cost as much for each token as what is done did.
-    more = price.cost(rest) if price.search is None else done.cost * rest / max(done.spent, 1)
+    more = price.cost(rest) if price.search is None else done.cost * rest / max(done.spent + done.possible, 1)
     return (
         f"the rest of the input would take about {more:,.4f} {price.currency} more ({rest:,} tokens): "
         f"about {done.cost + more:,.4f} {price.currency} ({total:,} tokens) in all"

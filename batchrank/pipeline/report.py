@@ -139,6 +139,12 @@ def _verdict_notices(job: Job, parts: Engine, totals: Totals) -> list[str]:
         "more than one chunk showed that they aren't; rankings before it were merged by raw scores"
         for flip in parts.verdicts.flips()
     ]
+    if job.merge.method in ("raw", "rrf") and totals.halved and job.card.scores != "absolute":
+        notices.append(
+            f"merge.method {job.merge.method}: {totals.halved:,} lists that were to fit one request came back in "
+            "parts, and nothing shows that the parts' scores can be compared: their rankings may be WRONG; use "
+            "merge.method hub, or set limits to what the server takes"
+        )
     if job.merge.method == "raw" and totals.verdicts.get("relative"):
         notices.append(
             "merge.method raw sorts scores of different requests together, but this model's scores were found to be "

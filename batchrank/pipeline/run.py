@@ -135,7 +135,7 @@ class Run:
             if start.checkpoints:
                 verdicts = Verdicts.restore(start.checkpoints[-1].verdicts)
             async with engine(self.job, shards, ledger, start.spent, verdicts) as parts:
-                parts.sender.allow, parts.sender.anew = only, self.options.fresh
+                parts.sender.recall.allow, parts.sender.recall.anew = only, self.options.fresh
                 self._engine = parts
                 return await self._run(parts, resume, start, facts)
 
@@ -165,7 +165,7 @@ class Run:
         finally:
             writer.abort()
             failures.abort()
-        rest = [self._rest(parts)] if isinstance(reason, BudgetReachedError) else []
+        rest = [self._rest(parts, reason)] if isinstance(reason, BudgetReachedError) else []
         rest += [parts.http.notice] if parts.http.notice else []
         rest += outputs.notices(reason)
         result = report(
@@ -220,7 +220,7 @@ class Run:
                 f"{self.outputs.letters}"
             )
 
-    def _rest(self, parts: Engine) -> str:
+    def _rest(self, parts: Engine, reason: BudgetReachedError) -> str:
         """What going on past the cap would take."""
         counts, flow, totals = parts.sender.counts, self._flow, self.totals
         done = Done(
@@ -228,14 +228,16 @@ class Run:
             read=self._reader.read if self._reader else 0,
             share=1.0 if self._reader and self._reader.exhausted else self._gauge.share,
             tokens=totals.tokens,
-            spent=parts.spend.tokens,
+            spent=parts.spend.tokens - parts.spend.possible_tokens,
+            possible=parts.spend.possible_tokens,
             saved=counts.saved_tokens,
             documents=counts.documents,
             billed=counts.tokens,
             per_item=flow.admitted_documents / max(1, flow.admitted) if flow else 0.0,
             cost=parts.spend.cost,
         )
-        return f"{rest_of(done, self.job.price)}; raise the cap that was reached and run the job again"
+        cap = str(reason).partition(":")[0]
+        return f"{rest_of(done, self.job.price)}; raise {cap} and run the job again"
 
     def _tell(self, start: Start) -> None:
         if start.notice is not None:

@@ -32,6 +32,7 @@ class Totals:
         tokens: tokens billed for those requests, whenever they were asked, and ``searches`` where those are billed.
         certified: queries proven exact to ``merge.top_k`` (or to their end).
         multi_chunk: queries that needed more than one chunk.
+        halved: other queries whose request came back in parts.
         methods: queries by the method that made the ranking.
         verdicts: queries of more than one chunk by verdict.
         causes: failures by cause.
@@ -52,6 +53,7 @@ class Totals:
     searches: int = 0
     certified: int = 0
     multi_chunk: int = 0
+    halved: int = 0
     methods: dict[str, int] = field(default_factory=dict)
     verdicts: dict[str, int] = field(default_factory=dict)
     causes: dict[str, int] = field(default_factory=dict)
@@ -76,6 +78,7 @@ class Totals:
         if cost.chunks > 1:
             self.multi_chunk += 1
             _count(self.verdicts, merge.verdict)
+        self.halved += cost.chunks == 1 and merge.method != "single"
         for failure in ranked.refused:
             self.lost += failure.cause == LOST
             _count(self.causes, failure.cause)

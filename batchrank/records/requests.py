@@ -67,4 +67,4 @@ class Rejection:
     def __str__(self) -> str:
         status = "no answer" if self.status is None else f"HTTP {self.status}"
         name = f", request {self.request_id}" if self.request_id else ""
-        return f"{status}, {self.code or 'no code'}: {self.message}{name}"
+        return f"{status}, {self.code or 'no code'}: {self.message.rstrip('. ')}{name}"

@@ -7,6 +7,7 @@ a bad request.
 
 from batchrank.send.counts import Counts, Encoded, Errand, Meter
 from batchrank.send.dispatch import Dispatcher
+from batchrank.send.encoder import Encoder
 from batchrank.send.http import Http
 from batchrank.send.places import Places
 from batchrank.send.quantity import Taken
@@ -20,6 +21,7 @@ __all__ = [
     "Counts",
     "Dispatcher",
     "Encoded",
+    "Encoder",
     "Errand",
     "Http",
     "Meter",

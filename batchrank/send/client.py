@@ -8,14 +8,14 @@ that a run that goes on decides alike.
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import anyio
 
-from batchrank.errors import BatchrankError, QuotaError, RunStoppedError
+from batchrank.errors import BatchrankError, RunStoppedError
 from batchrank.ledger import Ledger
 from batchrank.records import Answer, Rejection
-from batchrank.retry import Action, advice, classify, delay, possibly_billed, resets, slows
+from batchrank.retry import Action, advice, classify, delay, possibly_billed, slows
 from batchrank.send.counts import Counts
 from batchrank.send.exchange import Exchange, Outgoing
 from batchrank.send.outage import UNREACHABLE, OutageDetector
@@ -24,13 +24,18 @@ from batchrank.send.probe import Prober
 log = logging.getLogger(__name__)
 
 _PART_ATTEMPTS = 2
-"""Tries of a part of a request that failed as a whole: each part's documents failed with the whole already."""
+"""Tries of a part of a request, if it fails as the whole did: its documents failed with the whole already."""
 _MALFORMED_ATTEMPTS = 4
 """Tries of a request whose answers are of no use: each may have been billed."""
 _ACCESS_ATTEMPTS = 3
 """Tries of a request that is denied while others aren't: a firewall's mind doesn't change, a rolling deploy is over
 soon."""
-_FOR_GOOD = (Action.REJECT, Action.STOP)
+_TIMEOUT_ATTEMPTS = 3
+"""Tries of a request that takes too long: each holds its query up for ``endpoint.timeout``."""
+_THROTTLED_ATTEMPTS = 8
+"""Tries of a request that is throttled again and again while others are accepted: it may be more than a minute's quota
+holds, which no waiting changes."""
+_FOR_GOOD = (Action.REJECT, Action.STOP, Action.WAIT)
 """What asking again doesn't change. Words of money may be a text's own that the server repeats: so a probe is asked."""
 _RECENT = 10.0
 """Seconds before a request's first try in which a success is reason enough to try again without asking whether the
@@ -72,74 +77,60 @@ class Client:
         self._counts = counts
 
     async def ask(
-        self, request: Outgoing, where: Callable[[], str], *, part: bool = False
+        self, request: Outgoing, where: Callable[[], str], *, part_of: Rejection | None = None
     ) -> Answer | Rejection:
         """An answer, or a rejection that decides something.
 
         Args:
             request: what is asked.
             where: tells which request that is, for messages.
-            part: whether it is a part of a request that failed as a whole.
+            part_of: how the request failed that this is a part of; None for a whole one.
 
         Raises:
             RunStoppedError: no request of this run can succeed.
             StoppedError: the run has to stop for now.
         """
         try:
-            return await self._ask(request, where, part=part)
+            return await self._ask(request, where, part_of)
         except BatchrankError as error:
-            self._exchange.stop(
-                error
-            )  # now: other requests of the query, for which this one waits, may be waiting too
+            # Now: other requests of the query, for which this one's task waits, may be waiting too.
+            self._exchange.stop(error)
             raise
 
-    async def _ask(self, request: Outgoing, where: Callable[[], str], *, part: bool) -> Answer | Rejection:
-        failures = costly = 0
+    async def _ask(
+        self, request: Outgoing, where: Callable[[], str], part_of: Rejection | None
+    ) -> Answer | Rejection:
+        tries = _Tries(self._attempts, part_of)
         first = anyio.current_time()
-        last: Rejection | None = None
         while True:
             started = anyio.current_time()
             outcome = await self._exchange.send(request)
             if isinstance(outcome, Answer):
-                if last is not None and costly:
-                    self._outage.wasted(costly, last)
+                if tries.last is not None and tries.costly:
+                    self._outage.wasted(tries.costly, tries.last)
                 return outcome
             log.debug("attempt failed: %s", outcome)
-            last, action = outcome, classify(outcome, self._wire)
+            action = classify(outcome, self._wire)
             self._stop_if_hopeless(outcome, action, where)
             if action is Action.REFUSE:
                 self._exchange.understood()
             if action in (Action.SPLIT, Action.REFUSE):
                 return await self._decided(request, outcome, action, where)
             self._outage.failed(anyio.current_time(), outcome)
-            if not slows(action):
-                failures += outcome.code != UNREACHABLE
-                costly += possibly_billed(outcome)
-                enough = action in _FOR_GOOD or failures >= self._limit(outcome, action, part)
-                if enough or not self._outage.works(first - _RECENT):
-                    # Whether it is the request's own fault must be sure before that decides anything.
-                    own = await self._prober.verify(started if enough else first, outcome, where)
-                    if own and enough:
-                        return await self._decided(request, outcome, action, where)
-                    if not own:
-                        failures, first = 0, anyio.current_time()
+            enough = tries.failed(outcome, action, costly=possibly_billed(outcome, self._wire))
+            if enough or not (slows(action) or self._outage.works(first - _RECENT)):
+                # Whether it is the request's own fault must be sure before that decides anything.
+                own = await self._prober.verify(started if enough else first, outcome, where)
+                if own and enough:
+                    return await self._decided(request, outcome, action, where)
+                if not own:
+                    tries, first = _Tries(self._attempts, part_of), anyio.current_time()
             self._counts.retries[outcome.code or str(outcome.status)] += 1
             await self._exchange.pause(
-                delay(max(1, failures), outcome.retry_after, self._max_delay, self._rng)
+                delay(max(1, tries.count), outcome.retry_after, self._max_delay, self._rng)
             )
 
-    def _limit(self, outcome: Rejection, action: Action, part: bool) -> int:
-        """How many failures of its own a request is given."""
-        most = self._attempts
-        if outcome.code == "malformed":
-            most = min(most, _MALFORMED_ATTEMPTS)
-        if action is Action.ACCESS:
-            most = min(most, _ACCESS_ATTEMPTS)
-        return min(most, _PART_ATTEMPTS) if part else most
-
     def _stop_if_hopeless(self, outcome: Rejection, action: Action, where: Callable[[], str]) -> None:
-        if action is Action.WAIT:
-            raise QuotaError(f"the quota is used up until {resets(outcome) or 'later'}: {outcome}")
         if action is not Action.STOP:
             return
         plain = replace(outcome, message="")
@@ -158,3 +149,56 @@ class Client:
             # Too large, though nothing could be smaller, and nothing was ever taken: these words mean something else.
             await self._prober.verify(anyio.current_time(), outcome, where)
         return outcome
+
+
+@dataclass(slots=True)
+class _Tries:
+    """What became of a request's tries so far, and whether there have been enough.
+
+    Attributes:
+        attempts: failures that a request is given in general.
+        part_of: how the request failed that this is a part of; None for a whole one.
+        count: tries that failed, or were throttled.
+        costly: those that may have been billed.
+        last: what came back last.
+    """
+
+    attempts: int
+    part_of: Rejection | None
+    count: int = 0
+    costly: int = 0
+    last: Rejection | None = None
+    _failures: int = 0
+    _alike: int = 0
+    _throttled: int = 0
+
+    def failed(self, why: Rejection, action: Action, *, costly: bool) -> bool:
+        """Count a failure; whether it was one too many, if it was the request's own."""
+        self.last = why
+        self.count += 1
+        self.costly += costly
+        if slows(action):
+            self._throttled += 1
+            return self._throttled >= _THROTTLED_ATTEMPTS
+        if why.code == UNREACHABLE:
+            return False
+        self._failures += 1
+        self._alike += self.part_of is not None and _alike(why, self.part_of)
+        timed_out = why.code == "timeout"
+        return (
+            action in _FOR_GOOD
+            or self._alike >= (1 if timed_out else _PART_ATTEMPTS)
+            or self._failures >= min(self.attempts, _most(why, action))
+        )
+
+
+def _most(why: Rejection, action: Action) -> int:
+    """Failures of this kind that a request is given at most."""
+    if action is Action.ACCESS:
+        return _ACCESS_ATTEMPTS
+    return {"malformed": _MALFORMED_ATTEMPTS, "timeout": _TIMEOUT_ATTEMPTS}.get(why.code, 10**6)
+
+
+def _alike(one: Rejection, other: Rejection) -> bool:
+    """Whether two requests failed in the same way."""
+    return (one.status, one.code) == (other.status, other.code)

@@ -1,7 +1,7 @@
 """What sending counts, for one query and for the whole process."""
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from batchrank.records import Positions, Query, Rejection
@@ -66,6 +66,25 @@ class Errand:
     meter: Meter
     whole: Encoded | None = None
     sampled: bool = False
+
+    def of(self, query: Query) -> "Errand":
+        """The same for another query, whose requests are not counted for this one."""
+        return replace(self, query=query, predictor=_Bytes(query), meter=Meter(), whole=None, sampled=False)
+
+
+class _Bytes:
+    """Predicts tokens by bytes, which are never fewer, for a query that wasn't sharded."""
+
+    exact = False
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+
+    def tokens(self, documents: Positions, *, exact: bool = False) -> int:
+        """The most tokens that a request with these documents can take."""
+        query = len(str(self._query.text).encode("utf-8", "replace"))
+        texts = (str(self._query.documents[i]) for i in documents.tolist())
+        return sum(query + len(text.encode("utf-8", "replace")) for text in texts)
 
 
 @dataclass(slots=True)

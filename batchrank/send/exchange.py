@@ -206,7 +206,7 @@ class Exchange:
         """
         if isinstance(outcome, Answer):
             return self._answered(request, outcome, reservation)
-        if possibly_billed(outcome):
+        if possibly_billed(outcome, self._wire):
             self._spend.lose(reservation)
             malformed = outcome.code == "malformed"
             self._counts.malformed += malformed

@@ -23,6 +23,8 @@ _REFUSALS, _FIRST_REFUSALS, _FIRST_DENIALS = 4, 2, 1
 """Probes refused in a row before the run is called off: over some seven seconds, so that a rolling deploy doesn't look
 like a revoked key; fewer where the endpoint has never taken a request, as then something is plainly wrong, and a single
 one where it lets nobody in."""
+_IN_VAIN = 3
+"""Times that the harmless document fails while something else is answered before it is no longer asked."""
 _REJECTED = (Action.REJECT, Action.REFUSE, Action.SPLIT, Action.ACCESS)
 
 
@@ -55,7 +57,8 @@ class Prober:
         self._outage = outage
         self._harmless = harmless
         self._harmless_works: bool | None = None
-        self._answered: tuple[bytes, int] | None = None
+        self._in_vain = 0
+        self._answered: tuple[bytes, int, int] | None = None
         self._wire = wire
         self._max_delay = max_delay
         self._rng = rng
@@ -65,10 +68,10 @@ class Prober:
         self._refusals = 0
         self._hopeless: RunStoppedError | QuotaError | None = None
 
-    def answered(self, body: bytes, documents: int) -> None:
-        """Learn of a request that was answered."""
+    def answered(self, body: bytes, documents: int, tokens: int) -> None:
+        """Learn of a request that was answered, and how many tokens it took."""
         if self._answered is None or len(body) < len(self._answered[0]):
-            self._answered = body, documents
+            self._answered = body, documents, tokens
 
     async def verify(self, since: float, why: Rejection, where: Callable[[], str]) -> bool:
         """Wait until something has succeeded since a moment.
@@ -85,8 +88,8 @@ class Prober:
             RunStoppedError: the endpoint refuses even a harmless request.
             StoppedError: nothing has succeeded for too long, or the run has to stop.
         """
-        self._postpone(why)
         while not self._outage.works(since):
+            self._postpone(why)
             async with self._asking:
                 if self._hopeless is not None:
                     raise self._hopeless
@@ -116,7 +119,8 @@ class Prober:
 
     async def _ask(self) -> Answer | Rejection:
         if self._harmless_works is not False:
-            outcome = await self._send(self._harmless, 1)
+            # A token is a byte at least.
+            outcome = await self._send(self._harmless, 1, len(self._harmless))
             if isinstance(outcome, Answer):
                 self._harmless_works = True
             if self._harmless_works or self._answered is None:
@@ -124,18 +128,20 @@ class Prober:
         assert self._answered is not None
         outcome = await self._send(*self._answered)
         if isinstance(outcome, Answer):
-            self._harmless_works = False
+            # The endpoint may have come back in between; not so often.
+            self._in_vain += 1
+            self._harmless_works = False if self._in_vain >= _IN_VAIN else None
         return outcome
 
-    async def _send(self, body: bytes, documents: int) -> Answer | Rejection:
-        # A token is a byte at least. Each probe has a key of its own, as each is billed.
-        key, most = secrets.token_bytes(16), len(body) * documents
-        request = Outgoing(key, body, documents, most, (-1, 0, 0), exact=False, purpose="probe")
+    async def _send(self, body: bytes, documents: int, tokens: int) -> Answer | Rejection:
+        # Each probe has a key of its own, as each is billed.
+        key = secrets.token_bytes(16)
+        request = Outgoing(key, body, documents, tokens, (-1, 0, 0), exact=False, purpose="probe")
         return await self._exchange.send(request)
 
     def _postpone(self, why: Rejection) -> None:
         """Honour a wish to be left alone for a while."""
-        if why.retry_after is not None:
+        if why.retry_after is not None and classify(why, self._wire) is not Action.WAIT:
             self._next_at = max(self._next_at, anyio.current_time() + min(why.retry_after, self._max_delay))
 
     def _judge(self, outcome: Rejection, why: Rejection, where: Callable[[], str]) -> None:

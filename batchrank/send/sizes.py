@@ -72,8 +72,9 @@ class Sizes:
             return None
         size, why = min(self._rejected, default=(None, None))
         most = (
-            f"the largest that it took had {self._widest[0]} documents; set limits.documents to {self._widest[0]}, or "
-            "limits.request_tokens or limits.body_bytes, if it is tokens or bytes that it limits"
+            f"the largest that it took had {self._widest[0]} documents; set limits.documents to that, or "
+            "limits.request_tokens or limits.body_bytes, if it is tokens or bytes that it limits, or whatever number "
+            "its words or manual name"
             if self._widest[0]
             else "it took none"
         )

@@ -110,6 +110,7 @@ PHRASES: dict[str, tuple[tuple[Kind, str], ...]] = {
     EVERY: (
         ("billing", "free allocated quota exceeded"),
         ("tokens", "throttling ... exceeded your current quota"),  # Model Studio behind another wire
+        ("billing", "trial key, which is limited to ... / month"),  # Cohere behind another wire
         ("billing", "arrearage:"),  # Model Studio, "Error codes", as the next five
         ("billing", "prepaidbilloverdue:"),
         ("billing", "postpaidbilloverdue:"),
