@@ -9,14 +9,13 @@ from typing import Any, BinaryIO
 import orjson
 
 from batchrank.errors import Place
-from batchrank.formats.base import ColumnsError, Item, Source, Unrecognised, cut, unreadable
+from batchrank.formats import foreign
+from batchrank.formats.base import Item, Source, Unrecognised, cut, unreadable
 from batchrank.formats.lines import Lines, too_long
 from batchrank.formats.objects import Objects
 from batchrank.formats.rows import merge_row, ranking_rows
 from batchrank.job.sections import Columns
 from batchrank.records import Failure, Ranking
-
-_PARQUET = b"PAR1"
 
 
 def read(source: Source, columns: Columns) -> Iterator[Item]:
@@ -29,8 +28,8 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
     objects = Objects(columns, source)
     with lines.closing():
         try:
-            if lines.decompress().peek(len(_PARQUET)).startswith(_PARQUET):
-                yield Unrecognised.of(Place(source.name, "line", 1), _is_parquet())
+            if (other := foreign.no_text(lines.decompress().peek(foreign.HEAD)[: foreign.HEAD])) is not None:
+                yield Unrecognised.of(Place(source.name, "line", 1), other)
                 return
             for number, line in lines:
                 place = Place(source.name, "line", number)
@@ -40,14 +39,6 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
                     yield _item(line, place, objects)
         except OSError as error:
             yield cut(source, "line", lines.number, error)
-
-
-def _is_parquet() -> ColumnsError:
-    return ColumnsError(
-        "wrong-format",
-        "this is Parquet, not JSON lines; give it as an uncompressed file (standard input can't be Parquet) whose "
-        "name ends in .parquet, or set input.format: parquet",
-    )
 
 
 def _item(line: bytes, place: Place, objects: Objects) -> Item:

@@ -1,12 +1,13 @@
 """The table of file formats: adding one is one file and one row here."""
 
-from batchrank.formats import jsonl, msmarco, mteb, parquet, rank_llm
+from batchrank.formats import columnar, jsonl, msmarco, mteb, parquet, rank_llm
 from batchrank.formats.base import InputFormat, OutputFormat
 from batchrank.formats.trec import TrecWriter
 
 INPUTS: dict[str, InputFormat] = {
     "jsonl": InputFormat((".jsonl", ".ndjson", ".json"), jsonl.read),
-    "parquet": InputFormat((".parquet", ".pq"), parquet.read),
+    "parquet": InputFormat((".parquet", ".pq"), columnar.read),
+    "arrow": InputFormat((".arrow", ".feather", ".ipc"), columnar.read),
 }
 """Formats whose records hold the texts of a query's documents."""
 

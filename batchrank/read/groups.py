@@ -11,6 +11,8 @@ import numpy as np
 from batchrank.errors import Place, QueryError
 from batchrank.formats import Segment
 from batchrank.formats.base import TRUNCATED
+from batchrank.formats.columnar import UNDECODABLE
+from batchrank.formats.plain import ROW_BYTES, query_too_large
 from batchrank.formats.strings import Strings
 from batchrank.read.seen import SeenIds
 from batchrank.records import Content, Failure, Floats, Query
@@ -21,7 +23,7 @@ def queries(items: Iterable[Segment | Failure], seen: SeenIds) -> Iterator[Query
     group: _Group | None = None
     for item in items:
         if isinstance(item, Failure):
-            if group and item.cause == TRUNCATED:
+            if group and item.cause in (TRUNCATED, UNDECODABLE):
                 group.cut(item)
             yield item
         elif group and group.continues(item):
@@ -45,6 +47,7 @@ class _Group:
         self._last = first.place
         self._fault = _duplicate(first, earlier) if earlier else first.fault
         self._more: list[Segment] = []
+        self._bytes = 0 if first.whole else _size(first)
 
     def continues(self, segment: Segment) -> bool:
         return not segment.whole and segment.query_id == self._first.query_id
@@ -58,6 +61,9 @@ class _Group:
             )
             self._fault = self._fault or self._failure(QueryError("conflicting-query", message))
         self._fault = self._fault or segment.fault
+        self._bytes += _size(segment)
+        if self._bytes > ROW_BYTES:
+            self._fault = self._fault or self._failure(query_too_large())
         if self._fault:
             self._more.clear()
         else:
@@ -66,8 +72,8 @@ class _Group:
     def cut(self, end: Failure) -> None:
         """The file ended before its time: if the query's last documents came from it, some may be missing."""
         if end.place.file == self._last.file:
-            message = f"the file is cut off or corrupt after {self._last}, so documents of this query may be missing"
-            self._fault = self._fault or self._failure(QueryError(TRUNCATED, f"{message}; restore the file"))
+            message = f"the file can't be read past {self._last}, so documents of this query may be missing"
+            self._fault = self._fault or self._failure(QueryError(end.cause, f"{message}; restore the file"))
 
     def result(self) -> Query | Failure:
         """The query, or why it can't be ranked."""
@@ -98,6 +104,13 @@ class _Group:
 
     def _failure(self, error: QueryError) -> Failure:
         return Failure(self._first.place, self._first.query_id, error.cause, str(error))
+
+
+def _size(part: Segment) -> int:
+    """About how many bytes its documents take."""
+    if isinstance(part.documents, Strings):
+        return int(part.documents.array.nbytes)
+    return sum(len(d) if isinstance(d, str) else len(d.value) for d in part.documents)
 
 
 def _scores(part: Segment) -> Sequence[float]:
