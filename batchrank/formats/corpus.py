@@ -1,20 +1,25 @@
 """Collections of texts by id (corpora, queries) -> Arrow batches of id, title and text.
 
-From JSON lines (``_id``, ``title``, ``text``; ``id``, ``contents``), Parquet, and text files of two to four columns set
-apart by tabs: id, (url,) (title,) text.
+From JSON lines (``_id``, ``title``, ``text``; ``id``, ``contents``), Parquet, Arrow, and text files of two to four
+columns set apart by tabs: id, (url,) (title,) text.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.formats import arrow
 from batchrank.formats.base import Source
+from batchrank.formats.columnar import COLUMNAR, opened, reason
+from batchrank.formats.documents import later, nameless
+from batchrank.formats.entries import Array, Report, readable
 from batchrank.formats.idroles import TextRoles, text_roles
-from batchrank.formats.parquet import batches, opened
-from batchrank.formats.runs import Array, Report, records, text_lines, value_at
+from batchrank.formats.runs import records, text_lines, value_at
 from batchrank.formats.tsv import texts_of
 from batchrank.formats.values import document_text, identifier
 from batchrank.job.sections import Columns
@@ -23,6 +28,7 @@ from batchrank.records import Failure
 TEXTS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
 """What a batch holds."""
 
+_NO_ID = "the id is null or empty; give the record an id, or remove it"
 _ROWS = 8192
 _BYTES = 8 * 1024 * 1024
 
@@ -34,14 +40,14 @@ def read(source: Source, columns: Columns, report: Report, *, queries: bool) -> 
         InputError: the file can't be read to its end, or its names tell nothing.
     """
     readers: Mapping[str, Callable[..., Iterator[Array]]] = {
-        "jsonl": _from_jsonl, "parquet": _from_parquet, "tsv": _from_text,
+        "jsonl": _from_jsonl, "parquet": _from_table, "arrow": _from_table, "tsv": _from_text,
     }  # fmt: skip
-    unit = "row" if source.format == "parquet" else "line"
+    unit = "row" if source.format in COLUMNAR else "line"
     try:
         yield from readers[source.format](source, columns, report, queries)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
-            f"{source.name} can't be read to its end: {error}; restore the file and run again"
+            f"{source.name} can't be read to its end: {error}; {reason(error) or 'restore the file and run again'}"
         ) from error
     except QueryError as error:
         raise InputError(f"{Place(source.name, unit, 1)}: {error}") from error
@@ -88,7 +94,7 @@ def _from_jsonl(source: Source, columns: Columns, report: Report, queries: bool)
 def _row(record: dict[str, Any], roles: TextRoles) -> tuple[str, str, str]:
     name = identifier(value_at(record, roles.id), "the id")
     if not name:
-        raise QueryError("no-id", "the id is null or empty; give the record an id, or remove it")
+        raise QueryError("no-id", _NO_ID)
     title = document_text(value_at(record, roles.title)) if roles.title else ""
     return name, title, document_text(value_at(record, roles.text))
 
@@ -97,7 +103,11 @@ def _from_text(source: Source, columns: Columns, report: Report, queries: bool) 
     texts = _Texts()
     for place, line in text_lines(source, report):
         try:
-            texts.add(texts_of(line.split("\t")))
+            row = texts_of(line.split("\t"))
+            if row[0]:
+                texts.add(row)
+            else:
+                report(Failure(place, None, "no-id", _NO_ID))
         except ValueError as error:
             why = f"the line is no id and text with tabs between: {error}; correct the line"
             report(Failure(place, None, "broken-line", why))
@@ -106,20 +116,27 @@ def _from_text(source: Source, columns: Columns, report: Report, queries: bool) 
     yield texts.take()
 
 
-def _from_parquet(source: Source, columns: Columns, report: Report, queries: bool) -> Iterator[Array]:
+def _from_table(source: Source, columns: Columns, report: Report, queries: bool) -> Iterator[Array]:
     with opened(source) as file:
-        roles = text_roles(arrow.fields_of(file.schema_arrow), columns, queries=queries)
-        paths = [p for p in (roles.id, roles.text, roles.title) if p]
-        done = 0
-        for batch in batches(file, _ROWS, _BYTES, *[p[0] for p in paths]):
-            rows = pa.StructArray.from_arrays(batch.columns, names=batch.schema.names)
-            title = pa.nulls(len(rows), pa.string())
-            if roles.title:
-                title = arrow.texts(arrow.at(rows, roles.title), "the title")
-            name, text = (
-                arrow.texts(arrow.at(rows, roles.id), "the id"),
-                arrow.texts(arrow.at(rows, roles.text), "the text"),
-            )
-            yield pa.RecordBatch.from_arrays([name, title, text], schema=TEXTS)
-            done += batch.num_rows
-            source.gauge.at(done / max(file.metadata.num_rows, 1))
+        roles = text_roles(arrow.fields_of(file.schema), columns, queries=queries)
+        arrow.require(file.schema, roles.id, "the id", arrow.is_identifier, "strings or whole numbers")
+        arrow.require(file.schema, roles.text, "the text", arrow.is_text, "strings")
+        arrow.require(file.schema, roles.title, "the title", arrow.is_text, "strings")
+        wanted = {".".join(path) for path in (roles.id, roles.text, roles.title) if path}
+        for piece in file.pieces(wanted.__contains__, rows=_ROWS, documents=_ROWS, size=_BYTES):
+            yield from readable(piece, Place(source.name, "row", piece.first), partial(_made, roles), report)
+            source.gauge.at(file.share)
+
+
+def _made(roles: TextRoles, rows: Array, place: Place, report: Report) -> Array:
+    """The texts of some rows, the first of which stands at ``place``; one without an id is reported."""
+    names = arrow.texts(arrow.at(rows, roles.id))
+    texts = pc.fill_null(arrow.texts(arrow.at(rows, roles.text)), "")
+    titles = arrow.texts(arrow.at(rows, roles.title)) if roles.title else pa.nulls(len(rows), pa.string())
+    batch = pa.RecordBatch.from_arrays([names, titles, texts], schema=TEXTS)
+    wrong = nameless(names)
+    if wrong is None:
+        return batch
+    for row in np.flatnonzero(wrong).tolist():
+        report(Failure(later(place, row), None, "no-id", _NO_ID))
+    return batch.filter(pa.array(~wrong))
