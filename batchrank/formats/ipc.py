@@ -11,7 +11,7 @@ from batchrank.formats.base import ColumnsError, Source
 from batchrank.formats.plain import Piece, pieces, plain_schema
 from batchrank.formats.storage import filesystem
 
-_END = b"\0\0\0\0"
+_END = b"\xff\xff\xff\xff\0\0\0\0"
 # Rows of a batch that are decoded at a time: some writers make a single batch of a whole table.
 _SLICE_ROWS = 4096
 

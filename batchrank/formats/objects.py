@@ -216,8 +216,8 @@ def listed(columns: Object) -> Any:
     """
     if not columns or not all(type(values) is list for values in columns.values()):
         return columns
-    lengths = [len(values) for values in columns.values()]
-    if len(set(lengths)) > 1:
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
         raise unequal_columns(lengths)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

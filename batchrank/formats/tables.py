@@ -58,7 +58,7 @@ def layout(schema: Any, columns: Columns) -> Layout:
     arrow.require(schema, roles.ids, "the list of the candidates' ids", _is_list_of_ids, "lists of strings")
     if roles.labelled:
         for name in LABELLED:
-            arrow.require(schema, (name,), f"the {name} texts", _is_list_of_texts, "lists of strings")
+            arrow.require(schema, (name,), f"the list of {name} texts", _is_list_of_texts, "lists of strings")
         return Layout(roles, None)
     if roles.candidates is None:
         return Layout(roles, _checked(schema, roles.document))
@@ -181,6 +181,7 @@ def _whole(rows: Array, where: Layout, place: Place) -> list[Item]:
     ids = arrow.strings(arrow.at(rows, where.record.query_id))
     queries = Queries(rows, where.record)
     flat, offsets, lengths = candidates(arrow.at(rows, where.record.candidates or ()))
+    names = [field.name for field in flat.type] if lengths is not None else []
     documents = Documents(flat, where.document)
     beside = _Beside(rows, where.record.ids)
     bounds = offsets.tolist()
@@ -188,7 +189,7 @@ def _whole(rows: Array, where: Layout, place: Place) -> list[Item]:
     def row(i: int, query_id: str) -> Segment:
         here = later(place, i)
         if lengths is not None and len(set(lengths[:, i].tolist())) > 1:
-            raise unequal_columns(lengths[:, i].tolist())
+            raise unequal_columns(dict(zip(names, lengths[:, i].tolist(), strict=True)))
         found = documents.segment(bounds[i], bounds[i + 1], here, query_id, queries[i], whole=True)
         return found if where.record.ids is None else replace(found, doc_ids=beside.ids(i, found))
 

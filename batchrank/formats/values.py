@@ -178,9 +178,9 @@ def unequal(ids: int, documents: int) -> QueryError:
     )
 
 
-def unequal_columns(lengths: list[int]) -> QueryError:
-    """What to say where the candidates are an object of lists that aren't of one length."""
-    counts = ", ".join(map(str, lengths))
+def unequal_columns(lengths: dict[str, int]) -> QueryError:
+    """What to say where the candidates are an object of lists that aren't of one length, told by name."""
+    counts = ", ".join(f"{name}: {length}" for name, length in lengths.items())
     return QueryError(
         "unequal-lists",
         f"the candidates are given as lists of different lengths ({counts}); write lists of one length",

@@ -43,7 +43,7 @@ class Input(Section):
     """
 
     path: Annotated[tuple[str, ...], Field(min_length=1)]
-    format: Literal["auto", "jsonl", "parquet", "tsv", "trec", "beir", "mteb"] = "auto"
+    format: Literal["auto", "jsonl", "parquet", "arrow", "tsv", "trec", "beir", "mteb"] = "auto"
     corpus: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     queries: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     split: Annotated[str, Field(min_length=1)] | None = None

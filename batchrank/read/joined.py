@@ -13,6 +13,7 @@ What may be wrong, beside what may be wrong in any input:
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -20,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from batchrank.errors import InputError, Place, QueryError
-from batchrank.formats import Gauge, Item, Segment, Source, Unrecognised, corpus, runs
+from batchrank.formats import Gauge, Item, Segment, Source, Unrecognised, corpus, foreign, runs, storage
 from batchrank.formats.columnar import COLUMNAR
+from batchrank.formats.compression import decompressed
 from batchrank.formats.entries import ENTRIES, Report
 from batchrank.formats.plain import ROW_BYTES, query_too_large
 from batchrank.formats.values import query_text
@@ -42,6 +44,7 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
         InputError: a file can't be read to its end, or too many records can't be read.
         MissingExtraError: DuckDB isn't installed.
     """
+    _refuse_other_formats(files.sources)
     broken = _Broken()
     reads = [runs.read(source, columns, broken) for source in files.candidates]
     with Join() as join:
@@ -76,6 +79,21 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
             raise AssertionError(
                 f"documents of query number {found.ordinal}, which is none that was asked for"
             )
+
+
+def _refuse_other_formats(sources: Iterable[Source]) -> None:
+    """Stop before a database or an archive is taken for a thousand broken lines; readers tell all else.
+
+    Raises:
+        InputError: one is of a format that isn't read.
+    """
+    for source in sources:
+        if source.format in COLUMNAR or source.path is None or not storage.is_file(source.path):
+            continue
+        with suppress(OSError), storage.open_stream(source.path) as file:
+            other = foreign.no_text(decompressed(file, source.path).peek(foreign.HEAD)[: foreign.HEAD])
+            if other is not None:
+                raise InputError(f"{source.name}: {other}")
 
 
 class _Broken:

@@ -6,7 +6,7 @@
    in the folder; all documents that the qrels judge for a query.
 2. ``corpus`` or ``queries`` is given: ``path`` names documents by id. Either may be a dataset's folder.
 3. Files of columns that hold their texts (MS MARCO's top1000) need no corpus, but are sorted by the join.
-4. Anything else holds everything.
+4. Anything else holds everything; a folder that ``save_to_disk`` wrote stands for its data files.
 """
 
 import re
@@ -18,8 +18,11 @@ from batchrank.errors import InputError
 from batchrank.formats import INPUTS, Source, detect, storage
 from batchrank.job.sections import Input
 from batchrank.read.files import local, named
+from batchrank.read.saved import unfolded
 
-_EXTENSIONS = "|".join(re.escape(s) for s in (*INPUTS["jsonl"].suffixes, *INPUTS["parquet"].suffixes, ".tsv"))
+_EXTENSIONS = "|".join(
+    re.escape(s) for s in (*(s for known in INPUTS.values() for s in known.suffixes), ".tsv")
+)
 _MEMBER = re.compile(
     r"(?:(?P<subset>[^/]+)-)?(?P<role>corpus|queries|qrels|top_ranked)"
     r"(?:/(?P<split>[^/]+?)(?:-\d+(?:-of-\d+)?)?)?"
@@ -67,7 +70,7 @@ def layout(source: Input) -> Joined | list[Source]:
     """
     if (dataset := _only(source.path, source)) is not None:
         return dataset.joined()
-    candidates = named(source.path, source.format)
+    candidates = named(unfolded(source.path, source.split), source.format)
     if source.corpus is None and source.queries is None:
         if any(found.format == "tsv" for found in candidates):
             return Joined(candidates)
@@ -80,13 +83,13 @@ def _texts(source: Input) -> tuple[Sequence[Source], Sequence[Source]]:
     corpus, queries = source.corpus or (), source.queries or ()
     in_corpus, in_queries = _only(corpus, source), _only(queries, source)
     shared = in_corpus or in_queries
-    first = in_corpus.role("corpus") if in_corpus else named(corpus, key="corpus")
+    first = in_corpus.role("corpus") if in_corpus else named(unfolded(corpus, source.split), key="corpus")
     if not corpus and in_queries:
         first = in_queries.role("corpus")
     if in_queries or (not queries and shared):
         assert shared is not None
         return first, (in_queries or shared).role("queries")
-    return first, named(queries, key="queries")
+    return first, named(unfolded(queries, source.split), key="queries")
 
 
 def _only(paths: Sequence[str], source: Input) -> "_Dataset | None":
@@ -197,7 +200,7 @@ def find(paths: Iterable[str], format: str = "auto") -> list[Source]:
     """
     source = Input.model_validate({"path": tuple(paths), "format": format})
     dataset = _only(source.path, source)
-    return named(source.path, format) if dataset is None else dataset.everything()
+    return named(unfolded(source.path, None), format) if dataset is None else dataset.everything()
 
 
 def sources(source: Input) -> list[Source]:
