@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from batchrank.formats import foreign
 from batchrank.formats.base import ColumnsError, Source
-from batchrank.formats.plain import Piece, pieces, plain_schema
+from batchrank.formats.plain import Piece, is_list, pieces, plain_schema
 from batchrank.formats.storage import filesystem
 
 _END = b"\xff\xff\xff\xff\0\0\0\0"
@@ -70,7 +70,7 @@ def _leaves(name: str, type_: Any) -> Iterator[str]:
     elif pa.types.is_struct(type_):
         for field in type_:
             yield from _leaves(f"{name}.{field.name}", field.type)
-    elif pa.types.is_nested(type_) and not pa.types.is_map(type_) and hasattr(type_, "value_type"):
+    elif is_list(type_):
         yield from _leaves(f"{name}.list.element", type_.value_type)
     else:
         yield name

@@ -128,6 +128,10 @@ class Join(AbstractContextManager["Join"]):
         self._run("CREATE TABLE questions (query_id VARCHAR, text VARCHAR, conflict BOOLEAN)")
         return int(self._run("SELECT count(*) FROM asked").fetchall()[0][0])
 
+    def lacks_texts(self) -> bool:
+        """Whether no candidate's record has its query's text."""
+        return bool(self._run("SELECT bool_and(query IS NULL) FROM asked").fetchall()[0][0])
+
     def questions(self, schema: Any, batches: Batches) -> None:
         """Take the texts of queries."""
         self._run("DROP TABLE questions")

@@ -51,7 +51,7 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
         count = join.entries(numbered(ENTRIES), numbering(reads))
         if files.queries:
             join.questions(corpus.TEXTS, _texts(files.queries, columns, broken, queries=True))
-        elif files.candidates and count and _lacks_queries(join):
+        elif files.candidates and count and join.lacks_texts():
             raise InputError(
                 f"{files.candidates[0].name}: it names queries by id only; set input.queries to the file that holds "
                 "their texts"
@@ -185,7 +185,7 @@ def _without_documents(asked: Asked, files: Joined) -> Item:
 def _query(asked: Asked, found: _Documents, files: Joined) -> Iterator[Item]:
     place = _place(files.candidates[asked.file], asked.number)
     failure = partial(Failure, place, asked.query_id)
-    if asked.text is None:
+    if asked.text is None and files.queries:
         name = _names(files.queries)
         message = f"query id {asked.query_id!r} is not in {name}; add it there, or correct input.queries"
         yield Unrecognised(failure("missing-query", message), ambiguous=False)
@@ -234,10 +234,6 @@ def _texts(files: Iterable[Source], columns: Columns, report: Report, *, queries
     for source in files:
         source.gauge.file(source.bytes)
         yield from corpus.read(source, columns, report, queries=queries)
-
-
-def _lacks_queries(join: Join) -> bool:
-    return next(join.asked()).text is None
 
 
 def _place(source: Source, number: int) -> Place:
