@@ -1,6 +1,5 @@
 """Files made by chance, read and compared with a reader of ten lines: nothing silently wrong, nothing silently gone."""
 
-from itertools import batched
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -79,12 +78,13 @@ def _as(column: Any, way: Record) -> Any:
 def write(folder: Path, name: str, records: list[Record], schema: Any, way: Record) -> str:
     """Write the records as the way says, into one file or several; a pattern that matches them."""
     size = max(-(-len(records) // way["files"]), 1)
-    for number, part in enumerate(batched(records, size)):
+    parts = [records[first : first + size] for first in range(0, len(records), size)]
+    for number, part in enumerate(parts):
         path = folder / f"{name}-{number}.{way['format']}"
         if way["format"] == "jsonl":
             write_jsonl(path, part)
             continue
-        table = stored(list(part), schema, way)
+        table = stored(part, schema, way)
         if way["format"] == "parquet":
             pq.write_table(table, path, row_group_size=way["group"], **way["options"])
         else:

@@ -147,6 +147,18 @@ def test_a_candidate_without_an_id_fails_its_query(tmp_path: Path, make: Make, w
     assert "candidate 2 of the list: the document's id is null or empty" in failure.message
 
 
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_string(), pa.string_view()], ids=str)
+def test_an_empty_id_of_any_type_is_none(tmp_path: Path, kind: Any) -> None:
+    """Bytes, views and large strings of no length name no document and no query."""
+    ids = pa.array(["a", "", "b", "b"]).cast(pa.binary()).cast(kind)
+    docs = pa.array(["d0", "d1", "d2", ""]).cast(pa.binary()).cast(kind)
+    table = pa.table({"query_id": ids, "query": ["x"] * 4, "doc_id": docs, "text": ["t"] * 4})
+    pq.write_table(table, tmp_path / "x.parquet")
+    queries, failures = got(path=str(tmp_path / "x.parquet"))
+    assert queries == {"a": [("d0", "t")]}
+    assert failures == [(None, "no-query-id", 2), ("b", "no-document-id", 3)]
+
+
 @pytest.mark.parametrize("make", MAKE)
 @pytest.mark.parametrize("wrong", [None, ""])
 def test_ids_beside_texts_must_be_there(tmp_path: Path, make: Make, wrong: str | None) -> None:

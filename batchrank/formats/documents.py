@@ -95,7 +95,7 @@ class Documents:
 def nameless(ids: Array) -> NDArray[np.bool_] | None:
     """Which ids are null or empty; None when none is."""
     wrong = ids.is_null()
-    if pa.types.is_string(ids.type) or pa.types.is_large_string(ids.type):
+    if arrow.is_text(ids.type) and not pa.types.is_null(ids.type):
         wrong = pc.or_(wrong, pc.fill_null(pc.equal(pc.binary_length(ids), 0), False))
     found: NDArray[np.bool_] = wrong.to_numpy(zero_copy_only=False)
     return found if found.any() else None

@@ -17,14 +17,23 @@ from batchrank.formats.strings import Strings
 from batchrank.read.seen import SeenIds
 from batchrank.records import Content, Failure, Floats, Query
 
+_LOST = (TRUNCATED, UNDECODABLE, "encrypted-file")
+"""Causes of failures that stand for a file, or for all that follows in it."""
+
 
 def queries(items: Iterable[Segment | Failure], seen: SeenIds) -> Iterator[Query | Failure]:
-    """Join segments to queries, in order; failures of single records pass through as they come."""
+    """Join segments to queries, in order; failures of single records pass through as they come.
+
+    Where a file, or its end, is lost, pairs of the queries on either side of the gap may be lost with it: they fail.
+    """
     group: _Group | None = None
+    lost: Failure | None = None
     for item in items:
         if isinstance(item, Failure):
-            if group and item.cause in (TRUNCATED, UNDECODABLE):
-                group.cut(item)
+            if item.cause in _LOST:
+                lost = item
+                if group:
+                    group.cut(f"from {item.place} on", item.cause)
             yield item
         elif group and group.continues(item):
             group.add(item)
@@ -32,6 +41,9 @@ def queries(items: Iterable[Segment | Failure], seen: SeenIds) -> Iterator[Query
             if group:
                 yield group.result()
             group = _Group(item, seen.add(item.query_id, item.place))
+            if lost and not item.whole:
+                group.cut(f"in {lost.place.file}", lost.cause)
+            lost = None
             if item.whole:
                 yield group.result()
                 group = None
@@ -44,7 +56,6 @@ class _Group:
 
     def __init__(self, first: Segment, earlier: Place | None) -> None:
         self._first = first
-        self._last = first.place
         self._fault = _duplicate(first, earlier) if earlier else first.fault
         self._more: list[Segment] = []
         self._bytes = 0 if first.whole else _size(first)
@@ -54,7 +65,6 @@ class _Group:
 
     def add(self, segment: Segment) -> None:
         """Take more of the query's documents; none of them is kept once the query can't be ranked."""
-        self._last = segment.place
         if segment.fault is None and segment.query != self._first.query:
             message = (
                 f"{segment.place} has the same query id but another query text; give each query its own id"
@@ -69,11 +79,13 @@ class _Group:
         else:
             self._more.append(segment)
 
-    def cut(self, end: Failure) -> None:
-        """The file ended before its time: if the query's last documents came from it, some may be missing."""
-        if end.place.file == self._last.file:
-            message = f"the file can't be read past {self._last}, so documents of this query may be missing"
-            self._fault = self._fault or self._failure(QueryError(end.cause, f"{message}; restore the file"))
+    def cut(self, what: str, cause: str) -> None:
+        """Rows next to the query's own can't be read, in this file or a neighbouring one: some may be the query's."""
+        message = (
+            f"what stands {what} can't be read, so documents of this query may be missing; restore the file and run "
+            "again"
+        )
+        self._fault = self._fault or self._failure(QueryError(cause, message))
 
     def result(self) -> Query | Failure:
         """The query, or why it can't be ranked."""
