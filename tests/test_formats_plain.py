@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from jobs import write_jsonl
 
-from batchrank.formats import parquet, plain
+from batchrank.formats import parquet, pieces, plain
 from batchrank.job import Input
 from batchrank.read import read
 from batchrank.records import Failure, Query
@@ -61,8 +61,8 @@ def test_strings_are_decoded_from_every_way_to_store_them(name: str) -> None:
 def test_sizes_are_those_of_what_is_decoded(name: str) -> None:
     """They are told without decoding, through dictionaries, runs and views; a null takes nothing."""
     lengths = [len((text or "").encode()) for text in TEXTS]
-    assert plain.sizes(STORED[name]).tolist() == lengths
-    assert plain.sizes(STORED[name][2:6]).tolist() == lengths[2:6]
+    assert pieces.sizes(STORED[name]).tolist() == lengths
+    assert pieces.sizes(STORED[name][2:6]).tolist() == lengths[2:6]
 
 
 @pytest.mark.parametrize("kind", [pa.list_view(pa.string_view()), pa.large_list_view(pa.string())], ids=str)
@@ -70,7 +70,7 @@ def test_views_of_lists_are_lists(kind: Any) -> None:
     """Null and empty ones too; their sizes are told without copying what several of them show."""
     array = pa.array([["a"], None, [], ["b", "cc"]], kind)
     assert plain.decoded(array[1:]).to_pylist() == [None, [], ["b", "cc"]]
-    assert plain.sizes(array[1:]).tolist() == [8, 8, 11]
+    assert pieces.sizes(array[1:]).tolist() == [8, 8, 11]
 
 
 def test_uuids_are_written_as_people_write_them() -> None:
@@ -88,16 +88,16 @@ def test_a_batch_is_cut_where_it_would_grow_too_large() -> None:
     indices = pa.array([0] * 50 + [1] * 300 + [0], pa.int32())
     texts = pa.DictionaryArray.from_arrays(indices, pa.array([long, "y"]))
     lists = pa.ListArray.from_arrays(pa.array([0, 0, 50, 350, 351], pa.int32()), texts)
-    found = list(plain.pieces(pa.record_batch({"text": texts}), 1))
+    found = list(pieces.pieces(pa.record_batch({"text": texts}), 1))
     assert [piece.first for piece in found] == [1, *np.cumsum([p.rows.num_rows for p in found])[:-1] + 1]
     assert sum(piece.rows.num_rows for piece in found) == 351
     assert max(piece.rows.nbytes for piece in found) < 9_000_000
     too_large = pa.ListArray.from_arrays(pa.array([0, 300, 301]), pa.DictionaryArray.from_arrays(
         pa.array([0] * 301, pa.int32()), pa.array([long])))  # fmt: skip
-    first, second = plain.pieces(pa.record_batch({"docs": too_large}), 8)
+    first, second = pieces.pieces(pa.record_batch({"docs": too_large}), 8)
     assert (first.first, first.bytes) == (8, 300_000_008)
     assert (second.first, second.bytes, second.rows.column(0).to_pylist()) == (9, None, [[long]])
-    assert sum(p.rows.num_rows for p in plain.pieces(pa.record_batch({"docs": lists}), 1)) == 4
+    assert sum(p.rows.num_rows for p in pieces.pieces(pa.record_batch({"docs": lists}), 1)) == 4
 
 
 def repeats(path: Path, rows: int, length: int, *, schema: bool = False) -> Path:

@@ -102,7 +102,7 @@ def test_a_list_without_documents_is_a_dead_letter(tmp_path: Path, make: Make, s
 @pytest.mark.anyio
 async def test_dead_letters_of_an_id_only_run_are_written_and_not_paid_for(tmp_path: Path) -> None:
     """``failed.jsonl`` holds the query without candidates and the row without an id; the others are ranked."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"query_id": "a", "query": "x", "candidate_ids": ["d0", "d1"]},
         {"query_id": None, "query": "x", "candidate_ids": ["d2"]},
         {"query_id": "empty", "query": "x", "candidate_ids": []},

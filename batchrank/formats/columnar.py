@@ -11,7 +11,7 @@ from batchrank.formats import ipc, parquet
 from batchrank.formats.base import ColumnsError, Item, Source, Unrecognised, cut, unreadable
 from batchrank.formats.labelled import Labels
 from batchrank.formats.names import LABELLED, Path
-from batchrank.formats.plain import Piece
+from batchrank.formats.pieces import Piece
 from batchrank.formats.tables import Layout, items, layout, oversized
 from batchrank.job.sections import Columns
 from batchrank.records import Failure
@@ -86,8 +86,9 @@ def reason(error: Exception) -> str | None:
     """Why a file that isn't damaged can't be decoded, and what to do; None when it may be damaged."""
     if isinstance(error, pa.ArrowMemoryError):
         return "this machine has too little memory for it: write it with smaller row groups"
-    if isinstance(error, pa.ArrowCapacityError):
-        return "a value or a list in it is too large: split it"
+    # The second is what pyarrow says of a batch whose strings don't fit 32-bit offsets, though it has few rows.
+    if isinstance(error, pa.ArrowCapacityError) or "chunked array outputs" in str(error):
+        return "rows of it take more than 2 GiB: split their candidates, or shorten their texts"
     if isinstance(error, pa.ArrowNotImplementedError) or "not yet implemented" in str(error).lower():
         return "pyarrow has no decoder for this: write the file with another type, encoding or compression"
     return None

@@ -21,7 +21,8 @@ from batchrank.formats.columnar import opened
 from batchrank.formats.documents import candidates, nameless
 from batchrank.formats.idroles import EntryRoles, ItemRoles, entry_roles, item_roles
 from batchrank.formats.names import Path
-from batchrank.formats.plain import Piece, is_list, too_large
+from batchrank.formats.pieces import Piece, too_large
+from batchrank.formats.plain import is_list
 from batchrank.job.sections import Columns
 from batchrank.records import Failure, Positions
 

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from batchrank.formats import foreign
 from batchrank.formats.base import ColumnsError, Source
-from batchrank.formats.plain import Piece, is_list, pieces, plain_schema
+from batchrank.formats.pieces import Piece, pieces
+from batchrank.formats.plain import is_list, plain_schema
 from batchrank.formats.storage import filesystem
 
 _END = b"\xff\xff\xff\xff\0\0\0\0"

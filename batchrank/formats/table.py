@@ -1,7 +1,8 @@
 """The table of file formats: adding one is one file and one row here."""
 
-from batchrank.formats import columnar, jsonl, msmarco, mteb, parquet, rank_llm
+from batchrank.formats import columnar, jsonl, msmarco, mteb, rank_llm
 from batchrank.formats.base import InputFormat, OutputFormat
+from batchrank.formats.parquetwriter import ParquetWriter
 from batchrank.formats.trec import TrecWriter
 
 INPUTS: dict[str, InputFormat] = {
@@ -15,7 +16,7 @@ TEXT_SUFFIXES = (".tsv", ".trec", ".run")
 """Of files of columns: runs, qrels, collections; see ``tsv``."""
 
 OUTPUTS: dict[str, OutputFormat] = {
-    "parquet": OutputFormat((("ranking", ".parquet"), ("queries", ".parquet")), parquet.ParquetWriter),
+    "parquet": OutputFormat((("ranking", ".parquet"), ("queries", ".parquet")), ParquetWriter),
     "jsonl": OutputFormat((("ranking", ".jsonl"),), jsonl.JsonlWriter),
     "trec": OutputFormat((("ranking", ".trec"), ("queries", ".jsonl")), TrecWriter),
     "rank_llm": OutputFormat(

@@ -24,7 +24,8 @@ from batchrank.formats.documents import (
 )
 from batchrank.formats.labelled import Labels
 from batchrank.formats.names import LABELLED, Path
-from batchrank.formats.plain import decoded, is_list, lists, too_large
+from batchrank.formats.pieces import too_large
+from batchrank.formats.plain import decoded, is_list, lists
 from batchrank.formats.values import query_identifier, unequal, unequal_columns
 from batchrank.job.sections import Columns
 from batchrank.records import Failure

@@ -12,7 +12,7 @@ from batchrank.errors import Place, QueryError
 from batchrank.formats import Segment
 from batchrank.formats.base import TRUNCATED
 from batchrank.formats.columnar import UNDECODABLE
-from batchrank.formats.plain import ROW_BYTES, query_too_large
+from batchrank.formats.pieces import ROW_BYTES, query_too_large
 from batchrank.formats.strings import Strings
 from batchrank.read.seen import SeenIds
 from batchrank.records import Content, Failure, Floats, Query

@@ -25,7 +25,7 @@ from batchrank.formats import Gauge, Item, Segment, Source, Unrecognised, corpus
 from batchrank.formats.columnar import COLUMNAR
 from batchrank.formats.compression import decompressed
 from batchrank.formats.entries import ENTRIES, Report
-from batchrank.formats.plain import ROW_BYTES, query_too_large
+from batchrank.formats.pieces import ROW_BYTES, query_too_large
 from batchrank.formats.values import query_text
 from batchrank.job.sections import Columns
 from batchrank.read.join import Array, Asked, Join, numbered, numbering
