@@ -99,7 +99,7 @@ def test_a_corpus_of_another_format_says_what_it_is(tmp_path: Path) -> None:
     """A database given as a corpus is not a thousand broken lines."""
     _sqlite(tmp_path / "corpus.db")
     run = write_jsonl(tmp_path / "run.jsonl", [{"query_id": "a", "query": "x", "candidate_ids": ["d0"]}])
-    with pytest.raises(InputError, match=r"corpus\.db: the file is a SQLite database"):
+    with pytest.raises(InputError, match=r"corpus\.db, line 1: the file is a SQLite database"):
         list(read(Input(path=(str(run),), corpus=(str(tmp_path / "corpus.db"),))))
 
 

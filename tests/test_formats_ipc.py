@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import fsspec
 import polars
 import pyarrow as pa
 import pyarrow.feather
@@ -124,3 +125,11 @@ def test_a_saved_dataset_can_be_the_corpus(tmp_path: Path, expected: Any) -> Non
     ids = [{**row, "candidates": [c["id"] for c in row["candidates"]]} for row in ROWS]
     named = write_jsonl(tmp_path / "run.jsonl", ids)
     assert values(got(named, corpus=str(tmp_path / "corpus"))) == expected
+
+
+@pytest.mark.parametrize("write", [_file, _stream, _compressed])
+def test_remote_files_are_read_too(write: Callable[[Path], None], tmp_path: Path, expected: Any) -> None:
+    """Through fsspec, whose files have one position for all."""
+    write(tmp_path / "x.arrow")
+    fsspec.filesystem("memory").pipe(f"/{write.__name__}/x.arrow", (tmp_path / "x.arrow").read_bytes())
+    assert values(list(read(Input(path=(f"memory://{write.__name__}/x.arrow",))))) == expected

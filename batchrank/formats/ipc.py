@@ -26,8 +26,10 @@ class Opened:
     """
 
     def __init__(self, file: Any) -> None:
-        self._file = file
-        self._stored = pa.ipc.open_file(file).schema if _is_file(file) else pa.ipc.open_stream(file).schema
+        magic = foreign.ARROW[0]
+        self._file, self._indexed = file, file.read_at(len(magic), 0) == magic
+        file.seek(0)  # reading at a place moves the position of some remote files
+        self._stored = (pa.ipc.open_file if self._indexed else pa.ipc.open_stream)(file).schema
         self.schema = plain_schema(self._stored)
         self.share = 0.0
 
@@ -51,7 +53,7 @@ class Opened:
 
     def _batches(self, options: Any) -> Iterator[Any]:
         self._file.seek(0)
-        if _is_file(self._file):
+        if self._indexed:
             reader = pa.ipc.open_file(self._file, options=options)
             for i in range(reader.num_record_batches):
                 yield reader.get_batch(i)
@@ -111,8 +113,3 @@ def table(source: Source) -> Iterator[Opened]:
                 "or see what wrote it",
             )
         yield Opened(file)
-
-
-def _is_file(file: Any) -> bool:
-    magic = foreign.ARROW[0]
-    return bool(file.read_at(len(magic), 0) == magic)

@@ -93,7 +93,7 @@ def _refuse_other_formats(sources: Iterable[Source]) -> None:
         with suppress(OSError), storage.open_stream(source.path) as file:
             other = foreign.no_text(decompressed(file, source.path).peek(foreign.HEAD)[: foreign.HEAD])
             if other is not None:
-                raise InputError(f"{source.name}: {other}")
+                raise InputError(f"{Place(source.name, 'line', 1)}: {other}")
 
 
 class _Broken:
