@@ -132,6 +132,25 @@ def test_memory_does_not_follow_what_a_dictionary_repeats(tmp_path: Path, schema
     assert largest < 64 * 2**20
 
 
+@pytest.mark.parametrize("first", [None, [], [None]])
+def test_an_empty_first_row_hides_no_dictionary(tmp_path: Path, first: Any) -> None:
+    """The dictionary is looked at through the first row; where it has no text the column is kept encoded."""
+    numbers = np.zeros(20_000, np.int32)
+    texts = pa.DictionaryArray.from_arrays(pa.array(numbers), pa.array(["word " * 20_000]))
+    rest = pa.ListArray.from_arrays(pa.array(np.arange(0, 20_001, 100), pa.int32()), texts)
+    lists = pa.chunked_array([pa.array([first], rest.type), rest])
+    ids = pa.array([f"q{i}" for i in range(len(lists))])
+    table = pa.table({"query_id": ids, "query": ["x"] * len(ids), "docs": lists}).combine_chunks()
+    pq.write_table(table, tmp_path / "x.parquet", store_schema=False)
+    before = pa.total_allocated_bytes()
+    largest, queries = 0, 0
+    for item in read(Input(path=(str(tmp_path / "x.parquet"),))):
+        queries += isinstance(item, Query)
+        largest = max(largest, pa.total_allocated_bytes() - before)
+    assert queries == 200
+    assert largest < 64 * 2**20
+
+
 def test_a_plain_column_is_never_kept_encoded(tmp_path: Path) -> None:
     """Ordinary data is read as ever: a dictionary is asked for its longest text only where it could do harm."""
     path = tmp_path / "x.parquet"

@@ -103,11 +103,15 @@ def _is_harmless(chunk: Any) -> bool:
 
 def _is_doubtful(chunk: Any) -> bool:
     """Whether the column has a dictionary of texts, each of which may be meant many times."""
-    return bool(chunk.has_dictionary_page and chunk.physical_type == "BYTE_ARRAY" and not _is_harmless(chunk))
+    encoded = any(
+        "DICTIONARY" in encoding for encoding in chunk.encodings
+    )  # not all writers tell where it is
+    return encoded and chunk.physical_type == "BYTE_ARRAY" and not _is_harmless(chunk)
 
 
 def _blows_up(chunk: Any, longest: int) -> bool:
-    size = chunk.num_values * longest
+    """Whether it could; where the first row has no text the dictionary stays unknown, and the worst is assumed."""
+    size = chunk.num_values * (longest or chunk.total_uncompressed_size)
     return bool(size > _HARMLESS and size > _BLOWN_UP * chunk.total_uncompressed_size)
 
 
