@@ -94,9 +94,13 @@ class Documents:
 
 def nameless(ids: Array) -> NDArray[np.bool_] | None:
     """Which ids are null or empty; None when none is."""
+    sized = arrow.is_text(ids.type) and not pa.types.is_null(ids.type)
+    lengths = pc.binary_length(ids) if sized else None
+    if not ids.null_count and (lengths is None or pc.min(lengths).as_py() != 0):
+        return None
     wrong = ids.is_null()
-    if arrow.is_text(ids.type) and not pa.types.is_null(ids.type):
-        wrong = pc.or_(wrong, pc.fill_null(pc.equal(pc.binary_length(ids), 0), False))
+    if lengths is not None:
+        wrong = pc.or_(wrong, pc.fill_null(pc.equal(lengths, 0), False))
     found: NDArray[np.bool_] = wrong.to_numpy(zero_copy_only=False)
     return found if found.any() else None
 

@@ -65,11 +65,11 @@ def query_too_large() -> QueryError:
 
 def pieces(batch: Array, first: int) -> Iterator[Piece]:
     """A batch decoded in pieces, each of bounded size or of a single row; ``first`` is the number of its first row."""
-    schema = plain_schema(batch.schema)
     same = all(plain(field.type) == field.type for field in batch.schema)
     if same and batch.nbytes <= ROW_BYTES:
         yield Piece(batch, first)
         return
+    schema = plain_schema(batch.schema)
     each: Sizes = sum((sizes(column) for column in batch.columns), np.zeros(batch.num_rows, np.int64))
     for start, end in _cuts(each):
         rows, size = batch.slice(start, end - start), int(each[start:end].sum())
