@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from jobs import write_jsonl
 
-from batchrank.formats import parquet, pieces, plain
+from batchrank.formats import Source, parquet, pieces, plain
 from batchrank.job import Input
 from batchrank.read import read
 from batchrank.records import Failure, Query
@@ -191,3 +191,22 @@ def test_a_query_of_pairs_beyond_the_bound_is_refused(
     assert isinstance(first, Failure) and isinstance(second, Failure) and isinstance(last, Query)
     assert (first.query_id, first.cause, last.id) == ("q0", "query-too-large", "q2")
     assert "no query's may; split its candidates" in first.message
+
+
+def test_long_texts_at_the_end_are_read_few_at_a_time(tmp_path: Path) -> None:
+    """The mean of a row group tells nothing of where its long texts stand: batches are small, and the rest is read in
+    large ones as ever, with every row in its place."""
+    lengths = [20] * 100_000 + [50_000] * 2_000
+    texts = [f"{i} " + "w" * length for i, length in enumerate(lengths)]
+    queries = [f"q{i // 100}" for i in range(len(texts))]
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"query_id": queries, "query": ["x"] * len(texts), "text": texts}), path)
+    source = Source("x", str(path), "parquet")
+    with parquet.table(source) as table:
+        found = list(table.pieces(lambda _: True, rows=4096, documents=4096, size=4 * 2**20))
+    sizes = [piece.rows.num_rows for piece in found]
+    assert [piece.first for piece in found] == [1, *(np.cumsum(sizes)[:-1] + 1).tolist()]
+    assert sum(sizes) == len(texts)
+    assert max(piece.rows.nbytes for piece in found) < 30 * 2**20
+    assert np.median(sizes) > 2000
+    assert [t for piece in found for t in piece.rows.column(2).to_pylist()] == texts

@@ -1,7 +1,7 @@
 """Parquet, read by record batch: never a whole file, row group or dictionary of long texts in memory."""
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,6 +25,8 @@ _SIGNATURE = 28
 _HARMLESS = 64 * 1024 * 1024
 # So many times what is stored, and a column is kept encoded until its sizes are known.
 _BLOWN_UP = 16
+# So many reads make a batch of a row group in which long texts could stand together.
+_STEPS = 8
 # Rows at a time of a column of prefixes and suffixes, whose decoded size nothing tells beforehand.
 _PREFIXED_ROWS = 256
 
@@ -69,7 +71,11 @@ class Opened:
             if any(_is_prefixed(chunk) for chunk in chunks):
                 most = min(most, _PREFIXED_ROWS)
             file = self._reader(number, chunks)
-            for batch in file.iter_batches(batch_size=max(int(most), 1), row_groups=[number], columns=names):
+            # Long texts may stand together: few rows at a time are decoded then, and put together where they are short.
+            uneven = file is self._file and stored * count > _HARMLESS
+            step = most / _STEPS if uneven else most
+            batches = file.iter_batches(batch_size=max(int(step), 1), row_groups=[number], columns=names)
+            for batch in _gathered(batches, most, size) if uneven else batches:
                 yield from pieces(batch, first)
                 first += batch.num_rows
                 self.share = (first - 1) / self._rows
@@ -90,6 +96,20 @@ class Opened:
         if paths not in self._encoded:
             self._encoded[paths] = _parquet(self._source, read_dictionary=paths, metadata=self._file.metadata)
         return self._encoded[paths]
+
+
+def _gathered(batches: Iterable[Any], rows: float, size: int) -> Iterator[Any]:
+    """Batches put together up to about so many rows and bytes."""
+    held: list[Any] = []
+    count = taken = 0
+    for batch in batches:
+        if held and (count + batch.num_rows > rows or taken + batch.nbytes > size):
+            yield held[0] if len(held) == 1 else pa.concat_batches(held)
+            held, count, taken = [], 0, 0
+        held.append(batch)
+        count, taken = count + batch.num_rows, taken + batch.nbytes
+    if held:
+        yield held[0] if len(held) == 1 else pa.concat_batches(held)
 
 
 def _is_prefixed(chunk: Any) -> bool:
