@@ -2,7 +2,7 @@
 
 from pathlib import PurePosixPath
 
-from batchrank.formats import foreign, storage, tsv
+from batchrank.formats import others, storage, tsv
 from batchrank.formats.base import Source
 from batchrank.formats.compression import decompressed
 from batchrank.formats.table import INPUTS, TEXT_SUFFIXES
@@ -50,7 +50,7 @@ def _told_by_start(path: str) -> str:
         start = decompressed(file, path).peek(_FIRST_LINE)[:_FIRST_LINE]
     if start.startswith(_PARQUET_MAGIC):
         return "parquet"
-    if start.startswith(foreign.ARROW):
+    if start.startswith(others.ARROW):
         return "arrow"
     first = start.decode("utf-8", "replace").lstrip("\ufeff \r\n").partition("\n")[0]
     columns = "\t" in first or tsv.kind_of(first.rstrip("\r")) is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batchrank.formats import foreign
+from batchrank.formats import others
 from batchrank.formats.base import ColumnsError, Source
 from batchrank.formats.pieces import Piece, pieces
 from batchrank.formats.plain import is_list, plain_schema
@@ -26,7 +26,7 @@ class Opened:
     """
 
     def __init__(self, file: Any) -> None:
-        magic = foreign.ARROW[0]
+        magic = others.ARROW[0]
         self._file, self._indexed = file, file.read_at(len(magic), 0) == magic
         file.seek(0)  # reading at a place moves the position of some remote files
         self._stored = (pa.ipc.open_file if self._indexed else pa.ipc.open_stream)(file).schema
@@ -103,10 +103,10 @@ def table(source: Source) -> Iterator[Opened]:
     """
     system, path = filesystem(source.path or "")
     with pa.memory_map(path) if system is None else system.open_input_file(path) as file:
-        head = file.read_at(min(file.size(), foreign.HEAD), 0)
-        if (other := foreign.told(head)) is not None:
+        head = file.read_at(min(file.size(), others.HEAD), 0)
+        if (other := others.told(head)) is not None:
             raise other
-        if head and not head.startswith(foreign.ARROW):
+        if head and not head.startswith(others.ARROW):
             raise ColumnsError(
                 "wrong-format",
                 f"the file is no Arrow file, although its name says so; it begins with {head[:8]!r}: set input.format, "

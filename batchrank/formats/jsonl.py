@@ -9,7 +9,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from batchrank.errors import Place
-from batchrank.formats import foreign
+from batchrank.formats import others
 from batchrank.formats.base import Item, Source, Unrecognised, cut, unreadable
 from batchrank.formats.lines import Lines, too_long
 from batchrank.formats.objects import Objects
@@ -28,7 +28,7 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
     objects = Objects(columns, source)
     with lines.closing():
         try:
-            if (other := foreign.no_text(lines.decompress().peek(foreign.HEAD)[: foreign.HEAD])) is not None:
+            if (other := others.no_text(lines.decompress().peek(others.HEAD)[: others.HEAD])) is not None:
                 yield Unrecognised.of(Place(source.name, "line", 1), other)
                 return
             for number, line in lines:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrank.errors import InputError
-from batchrank.formats import foreign
+from batchrank.formats import others
 from batchrank.formats.base import Source
 from batchrank.formats.pieces import Array, Piece, pieces, too_large
 from batchrank.formats.plain import plain_schema
@@ -185,15 +185,15 @@ def _bytes_of(source: Source) -> Any:
 
 def _checked(file: Any) -> Any:
     size = file.size()
-    head = file.read_at(min(size, foreign.HEAD), 0)
+    head = file.read_at(min(size, others.HEAD), 0)
     tail = file.read_at(8, size - 8) if size >= 8 else b""
     if tail[4:] == _ENCRYPTED_MAGIC:
-        raise foreign.encrypted()
-    if size and foreign.PARQUET not in (head[:4], tail[4:]):
-        raise foreign.no_parquet(head)
+        raise others.encrypted()
+    if size and others.PARQUET not in (head[:4], tail[4:]):
+        raise others.no_parquet(head)
     parquet = _parquet(file)
     if struct.unpack("<I", tail[:4])[0] == parquet.metadata.serialized_size + _SIGNATURE:
-        raise foreign.encrypted()
+        raise others.encrypted()
     return parquet
 
 

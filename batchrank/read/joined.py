@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from batchrank.errors import InputError, Place, QueryError
-from batchrank.formats import Gauge, Item, Segment, Source, Unrecognised, corpus, foreign, runs, storage
+from batchrank.formats import Gauge, Item, Segment, Source, Unrecognised, corpus, others, runs, storage
 from batchrank.formats.columnar import COLUMNAR
 from batchrank.formats.compression import decompressed
 from batchrank.formats.entries import ENTRIES, Report
@@ -91,7 +91,7 @@ def _refuse_other_formats(sources: Iterable[Source]) -> None:
         if source.format in COLUMNAR or source.path is None or not storage.is_file(source.path):
             continue
         with suppress(OSError), storage.open_stream(source.path) as file:
-            other = foreign.no_text(decompressed(file, source.path).peek(foreign.HEAD)[: foreign.HEAD])
+            other = others.no_text(decompressed(file, source.path).peek(others.HEAD)[: others.HEAD])
             if other is not None:
                 raise InputError(f"{Place(source.name, 'line', 1)}: {other}")
 
