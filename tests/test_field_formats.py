@@ -256,7 +256,7 @@ async def test_ids_that_the_output_cannot_hold_fail_before_the_first_request(
     records = [
         *QUERIES[:2],
         QUERIES[2] | {"query_id": "has space"},
-        QUERIES[3] | {"candidates": [{"id": "", "text": "x"}]},
+        QUERIES[3] | {"candidates": [{"id": "has\ttab", "text": "x"}]},
     ]
     data = jsonl(tmp_path / "x.jsonl", records)
     job = make_job(tmp_path, data, output={"format": format}, limits={"documents": 50})

@@ -155,6 +155,8 @@ UNUSABLE: list[tuple[Any, str]] = [
     (Query.of("q", "text", [Candidate("a", 3)]), "wrong-type"),  # type: ignore[arg-type]
     (Query.of("q", "text", [Candidate(3.5, "x")]), "wrong-type"),  # type: ignore[arg-type]
     (Query.of("q", "text", [Candidate("a", "x", float("inf"))]), "bad-score"),
+    (Query.of("q", "text", [TWO[0], Candidate("", "x")]), "no-document-id"),
+    ({"query_id": "q", "query": "text", "candidates": [{"id": "", "text": "x"}]}, "no-document-id"),
     (Query("q", "text", ["a"], ["x", "y"]), "unequal-lists"),
     (Query("q", "text", ["a", "b"], ["x", "y"], np.array([1.0])), "unequal-lists"),
     ({"query_id": "q", "query": "text", "candidates": []}, "no-candidates"),
