@@ -221,10 +221,10 @@ def _own_jsonl(source: Source) -> Iterator[tuple[str, _Documents]]:
 def _is_predictions(source: Source) -> bool:
     try:
         lines = Lines(source)
+        with lines.closing():
+            return _PREDICTIONS.match(lines.decompress().peek(_START)[:_START]) is not None
     except OSError as error:
         raise ended(source, error) from error
-    with lines.closing():
-        return _PREDICTIONS.match(lines.decompress().peek(_START)[:_START]) is not None
 
 
 def _predictions(source: Source) -> Iterator[tuple[str, _Documents]]:

@@ -18,7 +18,7 @@ from batchrank.read.order import unsorted
 from batchrank.read.seen import SeenIds
 from batchrank.records import Content, Failure, Floats, Query, is_blank
 
-_LOST = (TRUNCATED, UNDECODABLE, "encrypted-file")
+LOST = (TRUNCATED, UNDECODABLE, "encrypted-file")
 """Causes of failures that stand for a file, or for all that follows in it."""
 
 
@@ -34,7 +34,7 @@ def queries(items: Iterable[Segment | Failure], seen: SeenIds) -> Iterator[Query
     lost: Failure | None = None
     for item in items:
         if isinstance(item, Failure):
-            if item.cause in _LOST:
+            if item.cause in LOST:
                 lost = item
                 if group:
                     group.cut(f"from {item.place} on", item.cause)
