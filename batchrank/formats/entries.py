@@ -18,7 +18,7 @@ from batchrank.errors import Place
 from batchrank.formats import arrow
 from batchrank.formats.base import ColumnsError, Source
 from batchrank.formats.columnar import opened
-from batchrank.formats.documents import candidates, nameless
+from batchrank.formats.documents import candidates, later, nameless
 from batchrank.formats.idroles import EntryRoles, ItemRoles, entry_roles, item_roles
 from batchrank.formats.names import Path
 from batchrank.formats.pieces import Piece, too_large
@@ -92,8 +92,7 @@ def _by_halves(
         return
     half = len(rows) // 2
     yield from _by_halves(rows.slice(0, half), place, make, report)
-    later = Place(place.file, place.unit, place.number + half)
-    yield from _by_halves(rows.slice(half), later, make, report)
+    yield from _by_halves(rows.slice(half), later(place, half), make, report)
 
 
 def _wanted(paths: list[Path]) -> Callable[[str], bool]:
@@ -190,7 +189,7 @@ class _Shape:
 
 def _report(wrong: Any, place: Place, cause: str, message: str, report: Report) -> None:
     for row in np.flatnonzero(wrong).tolist():
-        report(Failure(Place(place.file, place.unit, place.number + row), None, cause, message))
+        report(Failure(later(place, row), None, cause, message))
 
 
 def _scores(items: Array, roles: ItemRoles) -> Array:
