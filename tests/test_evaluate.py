@@ -2,11 +2,14 @@
 
 import json
 import sys
+import zipfile
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.feather
 import pytest
 from field_data import QUERIES, RELEVANT, beir, jsonl, lines, parquet, qrels_file, run_file
 from hypothesis import given, settings
@@ -198,6 +201,46 @@ def test_results_of_beir_and_ranx_are_judged(tmp_path: Path) -> None:
         assert evaluate(str(tmp_path / "run.json"), [str(qrels)]).after == expected
     (tmp_path / "mteb.json").write_text(json.dumps({"default": {"test": results}}))
     assert evaluate(str(tmp_path / "mteb.json"), [str(qrels)]).after == expected
+
+
+def test_arrow_files_are_judged_and_judge(tmp_path: Path) -> None:
+    """As Parquet does; a query without documents is ranked in vain, a document without an id is told."""
+    qrels = qrels_file(tmp_path / "qrels.txt")
+    expected = judged(tmp_path, qrels).after
+    judgements = [{"query_id": q, "doc_id": d, "relevance": 1} for q, d in RELEVANT.items()]
+    lists = [
+        {"query_id": q["query_id"], "candidate_ids": [c["id"] for c in q["candidates"]]} for q in QUERIES
+    ]
+    for name, rows in (
+        ("qrels", judgements),
+        ("run", lists),
+        ("empty", [*lists[1:], lists[0] | {"candidate_ids": []}]),
+    ):
+        pyarrow.feather.write_feather(pa.Table.from_pylist(rows), tmp_path / f"{name}.arrow")
+    assert evaluate(str(tmp_path / "run.arrow"), [str(tmp_path / "qrels.arrow")]).after == expected
+    assert evaluate(str(tmp_path / "empty.arrow"), [str(qrels)]).after["nDCG@10"]["q0"] == 0
+    jsonl(tmp_path / "empty.jsonl", [*lists[1:], lists[0] | {"candidate_ids": None}])
+    assert evaluate(str(tmp_path / "empty.jsonl"), [str(qrels)]).after["nDCG@10"]["q0"] == 0
+    for path in (
+        jsonl(tmp_path / "x.jsonl", [{"query_id": "q0", "candidate_ids": ["a", None]}]),
+        tmp_path / "x.arrow",
+    ):
+        pyarrow.feather.write_feather(
+            pa.table({"query_id": ["q0"], "candidate_ids": [["a", ""]]}), tmp_path / "x.arrow"
+        )
+        with pytest.raises(InputError, match=r"a document's id of query 'q0' is null or empty"):
+            evaluate(str(path), [str(qrels)])
+
+
+def test_what_is_no_ranking_at_all_is_told_for_what_it_is(tmp_path: Path) -> None:
+    """An archive, whatever its name, as a ranking and as judgements."""
+    run = run_file(tmp_path / "run.trec")
+    for name in ("x.jsonl", "x.parquet", "x.arrow", "x.tsv"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("x", "{}")
+        for ranking, qrels in ((tmp_path / name, qrels_file(tmp_path / "q.txt")), (run, tmp_path / name)):
+            with pytest.raises(InputError, match=rf"{name}, (line|row) 1: the file is a ZIP archive"):
+                evaluate(str(ranking), [str(qrels)])
 
 
 @pytest.mark.anyio

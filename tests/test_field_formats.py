@@ -227,6 +227,27 @@ def test_mtebs_instructions_follow_the_queries(tmp_path: Path, subset: str) -> N
     assert any("instruction" in source.name for source in sources(Input(path=(str(folder),))))
 
 
+def test_a_query_without_an_instruction_takes_no_other_s_documents(tmp_path: Path) -> None:
+    """Beside queries without documents, each keeps its own."""
+    folder = mteb(tmp_path / "set")
+    ranked = [{"query-id": q["query_id"], "corpus-ids": [c["id"] for c in q["candidates"]]} for q in QUERIES]
+    ranked[1]["corpus-ids"] = []
+    parquet(folder / "top_ranked/test-00000-of-00001.parquet", ranked)
+    rows = [
+        {"query-id": q["query_id"], "instruction": "briefly"}
+        for q in QUERIES
+        if q["query_id"] in ("q3", "q4")
+    ]
+    parquet(folder / "instruction/test-00000-of-00001.parquet", rows)
+    found = got(path=str(folder))
+    assert [(f.query_id, f.cause) for f in found if isinstance(f, Failure)] == [
+        (name, "missing-instruction") for name in ("q0", "q1", "q2")
+    ]
+    assert [(q.id, q.documents[0]) for q in found if isinstance(q, Query)] == [
+        (q["query_id"], q["candidates"][0]["text"]) for q in QUERIES[3:]
+    ]
+
+
 def test_a_column_of_instructions_counts_as_well(tmp_path: Path) -> None:
     """mteb puts it after the text wherever the queries of a dataset have it."""
     folder = mteb(tmp_path / "set")
@@ -256,7 +277,7 @@ async def test_ids_that_the_output_cannot_hold_fail_before_the_first_request(
     records = [
         *QUERIES[:2],
         QUERIES[2] | {"query_id": "has space"},
-        QUERIES[3] | {"candidates": [{"id": "", "text": "x"}]},
+        QUERIES[3] | {"candidates": [{"id": "has\ttab", "text": "x"}]},
     ]
     data = jsonl(tmp_path / "x.jsonl", records)
     job = make_job(tmp_path, data, output={"format": format}, limits={"documents": 50})

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from batchrank.errors import InputError
-from batchrank.formats import arrow
+from batchrank.formats import arrow, plain
 from batchrank.job import Input
 from batchrank.read import read
 from batchrank.records import Failure, Query
@@ -38,8 +38,8 @@ def parquet(path: Path, columns: dict[str, Any]) -> list[Query | Failure]:
 def test_strings_of_every_type_are_texts(kind: Any) -> None:
     """Views, large, binary and dictionary-encoded strings are the same texts."""
     array = pa.array(["a", None, "ü"], pa.string())
-    array = array.dictionary_encode().cast(kind) if "dict" in str(kind) else array.cast(kind)
-    assert arrow.is_text(arrow.plain(kind))
+    array = plain.decoded(array.dictionary_encode().cast(kind) if "dict" in str(kind) else array.cast(kind))
+    assert arrow.is_text(plain.plain(kind))
     assert arrow.strings(array) == ["a", None, "ü"]
     assert arrow.strings(array, missing="") == ["a", "", "ü"]
     assert arrow.runs(array).tolist() == [1, 2, 3]
@@ -80,7 +80,11 @@ def test_infinite_scores_are_wrong_and_nan_is_missing() -> None:
 def test_lists_of_every_type_are_candidates(tmp_path: Path, make: Any) -> None:
     """Every kind of list is read, also below a null."""
     kind = make(pa.struct([("docid", pa.int32()), ("text", pa.string())]))
-    rows = [[{"docid": 1, "text": "a"}, {"docid": 2, "text": None}], None, [{"docid": 3, "text": "b"}, None]]
+    rows = [
+        [{"docid": 1, "text": "a"}, {"docid": 2, "text": None}],
+        None,
+        [{"docid": 3, "text": "b"}, {"docid": 1, "text": ""}],
+    ]
     found = parquet(
         tmp_path / "x.parquet", {"qid": [1, 2, 3], "query": ["x"] * 3, "docs": pa.array(rows, kind)}
     )
@@ -108,8 +112,8 @@ def test_a_column_of_a_wrong_type_is_named(tmp_path: Path, changed: dict[str, An
 
 
 def test_null_columns_are_missing_values(tmp_path: Path) -> None:
-    """A column of type null is read as if each of its values were missing."""
-    kind = pa.list_(pa.struct([("docid", pa.null()), ("text", pa.string()), ("score", pa.null())]))
+    """A column of type null is read as if each of its values were missing; ids can't be."""
+    kind = pa.list_(pa.struct([("text", pa.string()), ("score", pa.null())]))
     docs = pa.array([[{"text": "a"}, {"text": "b"}]], kind)
     (query,) = parquet(tmp_path / "x.parquet", {"qid": ["q"], "query": ["x"], "docs": docs})
     assert isinstance(query, Query)
@@ -117,3 +121,10 @@ def test_null_columns_are_missing_values(tmp_path: Path) -> None:
     (failure,) = parquet(tmp_path / "y.parquet", {"qid": ["q"], "query": ["x"], "docs": pa.nulls(1)})
     assert isinstance(failure, Failure)
     assert failure.cause == "no-candidates"
+    kind = pa.list_(pa.struct([("docid", pa.null()), ("text", pa.string())]))
+    with pytest.raises(
+        InputError, match=r"the document's id .docid. is null in every row; .*drop the column"
+    ):
+        parquet(
+            tmp_path / "z.parquet", {"qid": ["q"], "query": ["x"], "docs": pa.array([[{"text": "a"}]], kind)}
+        )

@@ -45,12 +45,12 @@ def test_utf16_that_is_cut_off_says_so() -> None:
 
 
 def test_files_that_no_reader_takes_say_what_they_are(tmp_path: Path) -> None:
-    """A zip archive or an Arrow file with a wrong name is called so, with what to do about it."""
+    """An archive or an Arrow file with a wrong name is called so, with what to do about it."""
     with zipfile.ZipFile(tmp_path / "a.jsonl", "w") as archive:
         archive.writestr("x.jsonl", "{}")
     pyarrow.feather.write_feather(pa.table({"query": ["x"]}), str(tmp_path / "b.json"))
     (tmp_path / "c.tsv").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    wanted = {"a.jsonl": "a zip archive .*unpack", "b.json": "Arrow IPC .*Parquet", "c.tsv": "git lfs pull"}
+    wanted = {"a.jsonl": "a ZIP archive .*unpack", "b.json": r"Arrow IPC .*\.arrow", "c.tsv": "git lfs pull"}
     for name, message in wanted.items():
         with pytest.raises(InputError, match=message):
             list(read(Input(path=(str(tmp_path / name),))))

@@ -84,8 +84,8 @@ def test_a_tab_within_a_text_is_a_bad_record(tmp_path: Path) -> None:
 
 def test_quotes_keep_tabs_and_line_ends_within_a_text(tmp_path: Path) -> None:
     """As csv writers put them around such a text alone; other texts may begin with a quote of their own."""
-    odd = ["one\ttab", 'two\nlines, "quoted"', '"to be" or not', '"all of it"', 'a " within']
-    raw = ['"one\ttab"', '"two\nlines, ""quoted"""', '"to be" or not', '"all of it"', 'a " within']
+    odd = ["one\ttab", 'two\nlines, "quoted"', '"to be" or not', '"all of it"', 'a " within', ""]
+    raw = ['"one\ttab"', '"two\nlines, ""quoted"""', '"to be" or not', '"all of it"', 'a " within', '""']
     path = tmp_path / "x.tsv"
     path.write_text("".join(f"q1\td{i}\tsome query\t{text}\n" for i, text in enumerate(["plain", *raw])))
     (query,) = got(path=str(path))

@@ -16,7 +16,7 @@ from batchrank.cli import app
 from batchrank.errors import InputError
 from batchrank.job import Input
 from batchrank.read import notes, read
-from batchrank.records import Query
+from batchrank.records import Failure, Query
 
 PAIRS = [
     {
@@ -140,16 +140,72 @@ def test_a_table_is_refused_with_the_way_to_read_it(
     assert f"is a file of the table {folder}" in told(file)
 
 
-def test_folders_named_key_value_are_columns(tmp_path: Path) -> None:
-    """As pyarrow writes a partitioned dataset; their files are read, and the values decoded."""
-    rows = [{**row, "query_id": f"a/b {row['query_id']}"} for row in PAIRS]
+def hive(folder: Path, format: str, rows: list[dict[str, Any]], key: str) -> Path:
+    """As pyarrow writes a partitioned dataset: no file holds the key."""
     pa.dataset.write_dataset(
-        pa.Table.from_pylist(rows), tmp_path / "set", format="parquet",
-        partitioning=pa.dataset.partitioning(pa.schema([("query_id", pa.string())]), flavor="hive"),
+        pa.Table.from_pylist(rows), folder, format=format,
+        partitioning=pa.dataset.partitioning(pa.schema([(key, pa.string())]), flavor="hive"),
     )  # fmt: skip
-    assert not any("query_id" in pq.read_schema(path).names for path in (tmp_path / "set").glob("*/*"))
+    return folder
+
+
+@pytest.mark.parametrize("format", ["parquet", "feather"])
+def test_folders_named_key_value_are_columns(tmp_path: Path, format: str) -> None:
+    """Their files are read, and the values decoded: of pairs, of runs by id, and of corpora."""
+    rows = [{**row, "query_id": f"a/b {row['query_id']}"} for row in PAIRS]
+    hive(tmp_path / "set", format, rows, "query_id")
+    assert not any(
+        "query_id" in pa.dataset.dataset(f, format=format).schema.names
+        for f in (tmp_path / "set").glob("*/*")
+    )
     expected = [f"a/b q{i}" for i in range(5)]
-    assert ids(tmp_path / "set") == ids(tmp_path / "set/*/*.parquet") == expected
+    assert ids(tmp_path / "set") == ids(tmp_path / f"set/*/*.{format}") == expected
+    assert told(tmp_path / "set") == ""
+    hive(
+        tmp_path / "run",
+        format,
+        [{k: row[k] for k in ("query_id", "doc_id", "score")} for row in PAIRS],
+        "query_id",
+    )
+    texts = [
+        {"doc_id": row["doc_id"], "title": f"of {row['query_id']}", "text": row["text"]} for row in PAIRS
+    ]
+    hive(tmp_path / "corpus", format, texts, "title")
+    found = list(read(Input.model_validate({
+        "path": str(tmp_path / "run"), "corpus": str(tmp_path / "corpus"),
+        "queries": str(jsonl(tmp_path / "queries.jsonl", queries())),
+    })))  # fmt: skip
+    assert [(q.id, q.documents[0]) for q in found if isinstance(q, Query)] == [
+        (q["query_id"], f"of {q['query_id']}\n{q['candidates'][0]['text']}") for q in QUERIES
+    ]
+
+
+def test_a_row_too_large_for_a_piece_is_of_its_folder_s_query(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It isn't decoded, and its query is named all the same."""
+    monkeypatch.setattr("batchrank.formats.pieces.ROW_BYTES", 1000)
+    rows = [
+        {"query_id": f"q{i}", "query": "x", "doc_id": "d", "text": "w" * size}
+        for i, size in enumerate((9, 2000))
+    ]
+    table = pa.Table.from_pylist(rows)
+    for i in range(2):
+        part = table.slice(i, 1).drop_columns("query_id")
+        part = part.set_column(2, "text", part["text"].cast(pa.string_view()))
+        (tmp_path / f"query_id=q{i}").mkdir()
+        pq.write_table(part, tmp_path / f"query_id=q{i}/x.parquet")
+    first, failure = read(Input(path=(str(tmp_path),)))
+    assert isinstance(first, Query) and isinstance(failure, Failure)
+    assert (first.id, failure.query_id, failure.cause) == ("q0", "q1", "row-too-large")
+
+
+def test_a_saved_dataset_s_own_lists_are_no_data(tmp_path: Path) -> None:
+    """Nothing is said of what stands beside its shards."""
+    import datasets
+
+    datasets.Dataset.from_list(QUERIES).save_to_disk(tmp_path / "set", num_shards=2)
+    assert ids(tmp_path / "set") == [q["query_id"] for q in QUERIES]
     assert told(tmp_path / "set") == ""
 
 

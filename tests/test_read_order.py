@@ -48,6 +48,14 @@ def _parquet(path: Path, rows: list[dict[str, Any]]) -> None:
     pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=20)
 
 
+def _arrow(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Ids are dictionaries, as data frames of categories have them."""
+    table = pa.Table.from_pylist(rows)
+    table = table.set_column(0, "query_id", table["query_id"].dictionary_encode())
+    with pa.ipc.new_file(path, table.schema) as file:
+        file.write_table(table, max_chunksize=20)
+
+
 def _csv(path: Path, rows: list[dict[str, Any]]) -> None:
     pyarrow.csv.write_csv(pa.Table.from_pylist(rows), path)
 
@@ -57,7 +65,7 @@ def _tsv(path: Path, rows: list[dict[str, Any]]) -> None:
     pyarrow.csv.write_csv(pa.Table.from_pylist(rows), path, options)
 
 
-WRITERS: list[Callable[[Path, list[dict[str, Any]]], None]] = [_jsonl, _json, _parquet, _csv, _tsv]
+WRITERS: list[Callable[[Path, list[dict[str, Any]]], None]] = [_jsonl, _json, _parquet, _arrow, _csv, _tsv]
 
 
 def got(path: Path, **keys: Any) -> list[Query | Failure]:
@@ -94,7 +102,9 @@ def test_pairs_of_one_query_keep_their_order(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("write", [_jsonl, _parquet, _csv], ids=lambda write: write.__name__.strip("_"))
+@pytest.mark.parametrize(
+    "write", [_jsonl, _parquet, _arrow, _csv], ids=lambda write: write.__name__.strip("_")
+)
 def test_pairs_that_stand_apart_further_on_stop_the_run(tmp_path: Path, write: Any) -> None:
     """What the first rows don't tell is found when it comes: an error, not a query in two parts."""
     path = tmp_path / f"x.{write.__name__.strip('_')}"
@@ -144,6 +154,27 @@ def test_a_cut_file_is_not_sorted(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-300])
     with pytest.raises(InputError, match="may lack what stands there"):
         got(path, sort=True)
+
+
+def test_a_file_that_can_not_be_decoded_is_not_sorted_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor is one that can't be opened: any query might have pairs there."""
+    _parquet(tmp_path / "a.parquet", MIXED[:60])
+    _parquet(tmp_path / "b.parquet", MIXED[60:])
+
+    errors = {
+        "no decoder": pa.ArrowNotImplementedError("no codec"),
+        "can't be opened": PermissionError(13, "no"),
+    }
+    for why, error in errors.items():
+
+        def failing(*args: Any, wrong: Exception = error, **keys: Any) -> Any:
+            raise wrong
+
+        monkeypatch.setattr("batchrank.formats.parquet.Opened.pieces", failing)
+        with pytest.raises(InputError, match=f"{why}.*any query may lack what stands there"):
+            got(tmp_path, sort=True)
 
 
 def test_a_corrupt_page_is_the_readers_to_tell(tmp_path: Path) -> None:

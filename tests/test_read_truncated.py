@@ -61,6 +61,24 @@ def test_pairs_cut_off_are_not_ranked_without_the_lost_documents(tmp_path: Path)
     assert "documents of this query may be missing" in failures[1].message
 
 
+def test_a_lost_part_takes_the_queries_beside_it(tmp_path: Path) -> None:
+    """Pairs are cut into files anywhere: the last query before a lost file and the first after it may have had
+    documents in it, so they fail; all others are ranked."""
+    rows = [pair(i) for i in range(60)]
+    for name, part in (("a", rows[:24]), ("b", rows[24:36]), ("c", rows[36:])):
+        pq.write_table(pa.Table.from_pylist(part), tmp_path / f"{name}.parquet")
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "b.parquet").read_bytes()[:-10])
+    queries, failures = got(tmp_path)
+    assert queries == ["q00000", "q00001", "q00004", "q00005"]
+    assert [(f.query_id, f.cause) for f in failures] == [
+        (None, "truncated-file"), ("q00002", "truncated-file"), ("q00003", "truncated-file"),
+    ]  # fmt: skip
+    assert (
+        "b.parquet, row 1 on can't be read, so documents of this query may be missing" in failures[1].message
+    )
+    assert f"what stands in {tmp_path / 'b.parquet'} can't be read" in failures[2].message
+
+
 def test_a_parquet_file_without_its_end_gives_nothing_and_is_named(tmp_path: Path) -> None:
     """Parquet keeps its index at the end: a file cut off is lost whole, the next one is read."""
     pq.write_table(pa.Table.from_pylist([record(i) for i in range(ROWS)]), tmp_path / "a.parquet")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from jobs import rows
 
@@ -94,8 +95,17 @@ def proxies(records: list[dict[str, Any]]) -> Iterator[MappingProxyType[str, Any
     return map(MappingProxyType, records)
 
 
+def encoded(records: list[dict[str, Any]]) -> Any:
+    """Columns as categories and runs."""
+    table = pa.Table.from_pylist(records)
+    columns = {name: table[name].combine_chunks() for name in table.column_names}
+    columns["query"] = pc.run_end_encode(columns["query"])
+    return pa.table(columns | {"query_id": columns["query_id"].dictionary_encode()})
+
+
 KINDS: list[Callable[[list[dict[str, Any]]], Any]] = [
     list, proxies, several, pa.Table.from_pylist, reader, pandas_frame, polars_frame, dataset, streamed, relation,
+    encoded,
 ]  # fmt: skip
 
 
@@ -155,6 +165,8 @@ UNUSABLE: list[tuple[Any, str]] = [
     (Query.of("q", "text", [Candidate("a", 3)]), "wrong-type"),  # type: ignore[arg-type]
     (Query.of("q", "text", [Candidate(3.5, "x")]), "wrong-type"),  # type: ignore[arg-type]
     (Query.of("q", "text", [Candidate("a", "x", float("inf"))]), "bad-score"),
+    (Query.of("q", "text", [TWO[0], Candidate("", "x")]), "no-document-id"),
+    ({"query_id": "q", "query": "text", "candidates": [{"id": "", "text": "x"}]}, "no-document-id"),
     (Query("q", "text", ["a"], ["x", "y"]), "unequal-lists"),
     (Query("q", "text", ["a", "b"], ["x", "y"], np.array([1.0])), "unequal-lists"),
     ({"query_id": "q", "query": "text", "candidates": []}, "no-candidates"),
@@ -190,6 +202,18 @@ async def test_ids_and_scores_are_taken_as_files_have_them() -> None:
     for texts in (("x", "y"), np.array(["x", "y"])):
         ((_, ids),) = await ranked([{"query_id": 1, "query": "text", "candidates": texts}])
         assert sorted(ids) == ["0", "1"]
+
+
+async def test_a_row_of_a_table_that_is_too_large_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables in memory are decoded in pieces of bounded size, as files are."""
+    monkeypatch.setattr("batchrank.formats.pieces.ROW_BYTES", 5000)
+    monkeypatch.setattr("batchrank.formats.pieces._PIECE_BYTES", 1000)
+    records = pairs(3, 2)
+    records[2]["text"] = "w" * 9000
+    heard: list[Failure] = []
+    found = await ranked(encoded(records), on_failure=heard.append)
+    assert [query for query, _ in found] == ["q0", "q2"]
+    assert [(f.query_id, f.cause, f.place.number) for f in heard] == [("q1", "row-too-large", 3)]
 
 
 async def test_numbers_and_candidates_of_a_first_stage_are_taken_as_they_are() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from written import FORMATS, contents, ranking, write
 
 from batchrank.errors import OutputError, Place
-from batchrank.formats import parquet
+from batchrank.formats import parquetwriter
 from batchrank.job import Output
 from batchrank.records import Failure, Merged, QueryCost, Ranking
 from batchrank.write import FailureLog, Part, StreamWriter, Writer, write_summary
@@ -124,7 +124,7 @@ def test_row_groups_are_bounded_and_do_not_change_the_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part of any size is written in row groups, as soon as one is full."""
-    monkeypatch.setattr(parquet, "_GROUP_ROWS", 25)
+    monkeypatch.setattr(parquetwriter, "_GROUP_ROWS", 25)
     write(tmp_path, "parquet", 7)
     file = pq.ParquetFile(tmp_path / "ranking-00000.parquet")
     assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [30, 30, 10]

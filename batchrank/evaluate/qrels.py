@@ -7,12 +7,12 @@ from typing import Any, TypeAlias
 
 from batchrank.errors import InputError
 from batchrank.formats import INPUTS, Segment, Source, jsonl, runs, textfiles
-from batchrank.formats.base import ended
+from batchrank.formats.base import COLUMNAR, ended
+from batchrank.formats.columnar import names_in
 from batchrank.formats.jsonstream import Shape
 from batchrank.formats.labelled import relevance
 from batchrank.formats.lines import Lines
 from batchrank.formats.names import CANDIDATES, IDS, LABELLED, TEXT
-from batchrank.formats.parquet import opened
 from batchrank.job.sections import Columns
 from batchrank.records import Failure
 
@@ -57,7 +57,8 @@ def _judged(source: Source) -> Iterator[tuple[str, str, int]]:
     _refuse_candidates(source, first, score)
     told = score is not None and (score != "score" or set(first) == _BEIR)
     grades = _Grades(source)
-    for batch in runs.read(replace(source, role="qrels"), Columns(score=score), _refuse):
+    for entries in runs.read(replace(source, role="qrels"), Columns(score=score), _refuse):
+        batch, _ = runs.with_documents(entries, source)
         columns = [batch.column(n).to_pylist() for n in ("query_id", "doc_id", "score", "judged")]
         for query, document, value, judged in zip(*columns, strict=True):
             if value is None or value != int(value) or (not judged and not first and source.format in _TEXT):
@@ -125,9 +126,8 @@ def _is_labelled(source: Source) -> bool:
 
 def _first_record(source: Source) -> dict[str, Any]:
     """The first record, or one of the names that all have; empty where there are no names."""
-    if source.format == "parquet":
-        with opened(source) as file:
-            return dict.fromkeys(file.schema_arrow.names)
+    if source.format in COLUMNAR:
+        return dict.fromkeys(names_in(source))
     if source.format in _TEXT:
         return dict.fromkeys(textfiles.names_in(source))
     try:

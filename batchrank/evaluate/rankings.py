@@ -18,6 +18,7 @@ from batchrank.errors import InputError
 from batchrank.formats import Source, detect, runs
 from batchrank.formats.arrow import at, strings
 from batchrank.formats.base import ended
+from batchrank.formats.columnar import names_in
 from batchrank.formats.lines import Lines
 from batchrank.formats.parquet import batches, opened
 from batchrank.job.sections import Columns
@@ -173,16 +174,11 @@ def _read(source: Source) -> Iterator[tuple[str, _Documents]]:
     """Queries with as many of their documents as stand together."""
     if source.format == "jsonl" and _is_predictions(source):
         return _predictions(source)
-    if source.format == "parquet" and set(_OWN) <= _names(source):
+    if source.format == "parquet" and set(_OWN) <= set(names_in(source)):
         return _own_parquet(source)
     if source.format == "jsonl":
         return _jsonl(source)
     return _run(source)
-
-
-def _names(source: Source) -> set[str]:
-    with opened(source) as file:
-        return set(file.schema_arrow.names)
 
 
 def _own_parquet(source: Source) -> Iterator[tuple[str, _Documents]]:
@@ -225,10 +221,10 @@ def _own_jsonl(source: Source) -> Iterator[tuple[str, _Documents]]:
 def _is_predictions(source: Source) -> bool:
     try:
         lines = Lines(source)
+        with lines.closing():
+            return _PREDICTIONS.match(lines.decompress().peek(_START)[:_START]) is not None
     except OSError as error:
         raise ended(source, error) from error
-    with lines.closing():
-        return _PREDICTIONS.match(lines.decompress().peek(_START)[:_START]) is not None
 
 
 def _predictions(source: Source) -> Iterator[tuple[str, _Documents]]:
@@ -248,7 +244,9 @@ def _predictions(source: Source) -> Iterator[tuple[str, _Documents]]:
 
 
 def _run(source: Source) -> Iterator[tuple[str, _Documents]]:
-    for batch in runs.read(replace(source, role="run"), Columns(), _refuse):
+    for entries in runs.read(replace(source, role="run"), Columns(), _refuse):
+        batch, without = runs.with_documents(entries, source)
+        yield from ((query, _Documents()) for query in without)
         query, ids = batch.column("query_id").to_pylist(), batch.column("doc_id").to_pylist()
         scores = batch.column("score").to_numpy(zero_copy_only=False).tolist()
         ranks = batch.column("rank").to_pylist()

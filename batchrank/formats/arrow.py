@@ -1,6 +1,9 @@
-"""Arrow columns of any type that can hold ids, texts or scores -> Python lists, a whole batch at once."""
+"""Decoded Arrow columns -> ids, texts and scores as Python or numpy has them, a whole batch at once.
 
-from collections.abc import Sequence
+Types here are those of ``plain``: no dictionary, view or extension comes so far.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,17 +21,6 @@ Array: TypeAlias = Any  # pyarrow has no type hints
 DataType: TypeAlias = Any
 
 
-def plain(type_: DataType) -> DataType:
-    """The type of the values themselves: without dictionary encoding or an extension's name."""
-    while True:
-        if isinstance(type_, pa.BaseExtensionType):
-            type_ = type_.storage_type
-        elif types.is_dictionary(type_):
-            type_ = type_.value_type
-        else:
-            return type_
-
-
 def fields_of(type_: DataType) -> Fields:
     """The names in a schema or a struct.
 
@@ -43,29 +35,15 @@ def fields_of(type_: DataType) -> Fields:
                 f"two columns are named {field.name!r}; rename or drop one",
                 ambiguous=True,
             )
-        inner = plain(field.type)
-        found[field.name] = tuple(f.name for f in inner) if types.is_struct(inner) else None
+        found[field.name] = tuple(f.name for f in field.type) if types.is_struct(field.type) else None
     return found
 
 
 def type_at(type_: DataType, path: Path) -> DataType:
-    """The plain type at a path below a schema or a struct."""
+    """The type at a path below a schema or a struct."""
     for name in path:
-        type_ = plain(
-            type_.field(name).type if isinstance(type_, pa.Schema) else plain(type_).field(name).type
-        )
+        type_ = type_.field(name).type
     return type_
-
-
-def is_list(type_: DataType) -> bool:
-    """Whether a plain type is any kind of list."""
-    return bool(
-        types.is_list(type_)
-        or types.is_large_list(type_)
-        or types.is_fixed_size_list(type_)
-        or types.is_list_view(type_)
-        or types.is_large_list_view(type_)
-    )
 
 
 def is_text(type_: DataType) -> bool:
@@ -73,11 +51,8 @@ def is_text(type_: DataType) -> bool:
     return bool(
         types.is_string(type_)
         or types.is_large_string(type_)
-        or types.is_string_view(type_)
         or types.is_binary(type_)
         or types.is_large_binary(type_)
-        or types.is_binary_view(type_)
-        or types.is_fixed_size_binary(type_)
         or types.is_null(type_)
     )
 
@@ -85,7 +60,7 @@ def is_text(type_: DataType) -> bool:
 def is_image(type_: DataType) -> bool:
     """Whether a plain type can hold images: addresses, paths, bytes, or structs of bytes and path."""
     if types.is_struct(type_):
-        return all(field.name in ("bytes", "path") and is_text(plain(field.type)) for field in type_)
+        return all(field.name in ("bytes", "path") and is_text(field.type) for field in type_)
     return is_text(type_)
 
 
@@ -101,27 +76,23 @@ def is_number(type_: DataType) -> bool:
     )
 
 
-def decoded(array: Array) -> Array:
-    """The values themselves, without dictionary encoding, an extension's name or views."""
-    while True:
-        if isinstance(array.type, pa.BaseExtensionType):
-            array = array.storage
-        elif types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        elif types.is_string_view(array.type):
-            array = array.cast(pa.large_string())
-        elif types.is_binary_view(array.type):
-            array = array.cast(pa.large_binary())
-        else:
-            return array
+def require(
+    type_: DataType, path: Path | None, what: str, allowed: Callable[[DataType], bool], wanted: str
+) -> None:
+    """Refuse a column of a type that can't hold what it should.
+
+    Raises:
+        ColumnsError: it can't; the message names column and type.
+    """
+    if path and not allowed(kind := type_at(type_, path)):
+        raise ColumnsError("wrong-type", f"{what} ({'.'.join(path)}) is of type {kind}; write {wanted}")
 
 
 def at(array: Array, path: Path) -> Array:
     """The values at a path below a struct; null where a struct on the way is null."""
-    array = decoded(array)
     for name in path:
         # A field by itself doesn't know of its struct's nulls.
-        array = decoded(pc.struct_field(array, name) if array.null_count else array.field(name))
+        array = pc.struct_field(array, name) if array.null_count else array.field(name)
     return array
 
 
@@ -131,13 +102,12 @@ def strings(array: Array, *, missing: str | None = None) -> list[Any]:
     Raises:
         UnicodeDecodeError: bytes that are not UTF-8.
     """
-    array = decoded(array)
     kind = array.type
     if types.is_null(kind):
         return [missing] * len(array)
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return [missing if value is None else value.decode() for value in array.to_pylist()]
     if not types.is_string(kind) and not types.is_large_string(kind):
-        if is_text(kind):
-            return [missing if value is None else value.decode() for value in array.to_pylist()]
         array = array.cast(pa.large_string())
     if missing is not None and array.null_count:
         array = pc.fill_null(array, missing)
@@ -151,19 +121,22 @@ def column(array: Array, *, missing: str | None = None) -> Sequence[Any]:
     Raises:
         UnicodeDecodeError: bytes that are not UTF-8.
     """
-    array = decoded(array)
     if not (types.is_string(array.type) or types.is_large_string(array.type)):
         return strings(array, missing=missing)
     if array.null_count:
         if missing is None:
             return strings(array)
         array = pc.fill_null(array, missing)
+    _check_utf8(array)
+    return Strings(array)
+
+
+def _check_utf8(array: Array) -> None:
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
         array.to_pylist()  # which says which text is wrong
         raise
-    return Strings(array)
 
 
 def images(array: Array) -> list[Any]:
@@ -172,20 +145,23 @@ def images(array: Array) -> list[Any]:
     Raises:
         UnicodeDecodeError: a string that is not UTF-8.
     """
-    values: list[Any] = decoded(array).to_pylist()
+    values: list[Any] = array.to_pylist()
     return values
 
 
-def texts(array: Array, what: str) -> Array:
+def texts(array: Array) -> Array:
     """Ids or texts as an Arrow array of strings.
 
     Raises:
-        ColumnsError: they are of a type that can't hold any.
-        pyarrow.ArrowException: bytes that are not UTF-8.
+        UnicodeDecodeError: bytes that are not UTF-8.
     """
-    if not is_identifier(plain(array.type)):
-        raise ColumnsError("wrong-type", f"{what} is of type {array.type}; write strings or whole numbers")
-    return decoded(array).cast(pa.string())
+    try:
+        array = array.cast(pa.string())
+    except pa.ArrowInvalid:
+        strings(array)  # which says which text is wrong
+        raise
+    _check_utf8(array)
+    return array
 
 
 def numbers(array: Array) -> tuple[Floats, NDArray[np.bool_] | None]:
@@ -193,25 +169,13 @@ def numbers(array: Array) -> tuple[Floats, NDArray[np.bool_] | None]:
 
     A NaN counts as missing, because that is how data frames write what they lack.
     """
-    values: Floats = decoded(array).cast(pa.float64()).to_numpy(zero_copy_only=False)
+    values: Floats = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
     infinite = np.isinf(values)
     return values, infinite if infinite.any() else None
 
 
-def lists(array: Array) -> tuple[Array, Positions]:
-    """A list column as one flat array and n + 1 offsets into it; a null list is an empty one."""
-    array = decoded(array)
-    if types.is_null(array.type):
-        return array.slice(0, 0), np.zeros(len(array) + 1, dtype=np.intp)
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-    offsets = np.zeros(len(array) + 1, dtype=np.intp)
-    np.cumsum(lengths, out=offsets[1:])
-    return array.flatten(), offsets
-
-
 def runs(array: Array) -> Positions:
     """Where each run of equal neighbours ends; nulls are equal to each other, as are structs of equal parts."""
-    array = decoded(array)
     if types.is_struct(array.type):
         bounds: Positions = np.full(min(len(array), 1), len(array), dtype=np.intp)
         for field in array.type:

@@ -13,6 +13,9 @@ from batchrank.records import Content, Failure, Floats, Ranking
 TRUNCATED = "truncated-file"
 """The cause of a failure that ends its whole file."""
 
+COLUMNAR = ("parquet", "arrow")
+"""The formats whose records are rows."""
+
 
 class ColumnsError(QueryError):
     """Raised when the names or types in a record, or in a whole file, don't tell what holds what.
@@ -69,6 +72,11 @@ class Source:
     partition: dict[str, str | None] = field(default_factory=dict)
     gauge: Gauge = field(default_factory=Gauge, compare=False)
     counts: dict[str, int] = field(default_factory=dict, compare=False)
+
+    @property
+    def unit(self) -> str:
+        """What its records are called in messages."""
+        return "row" if self.format in COLUMNAR else "line"
 
     @property
     def bytes(self) -> int:
@@ -172,28 +180,29 @@ class OutputFormat:
     spaceless: bool = False
 
 
-def cut(source: Source, unit: str, number: int, error: Exception) -> Item:
+def cut(source: Source, number: int, error: Exception) -> Item:
     """A file that can't be read past its so many records, or not at all: what its readers yield last."""
     if isinstance(error, ForeignError):
-        foreign = Failure(Place(source.name, unit, 1), None, "unreadable-file", f"{source.name}: {error}")
+        foreign = Failure(Place(source.name, source.unit, 1), None, error.cause, str(error))
         return Unrecognised(foreign, ambiguous=False)
-    where, before = f"past {unit} {number}", "what stands before was read, the rest was not"
+    where, before = f"past {source.unit} {number}", "what stands before was read, the rest was not"
     if not number:
         where, before = "at all", "nothing of it was read"
     message = f"{source.name} can't be read {where}: {error}; {before}: restore the file and run again"
-    return Failure(Place(source.name, unit, number + 1), None, TRUNCATED, message)
+    return Failure(Place(source.name, source.unit, number + 1), None, TRUNCATED, message)
 
 
-def ended(source: Source, error: Exception) -> InputError:
-    """What to raise where a file has to be read as a whole and can't be."""
+def ended(source: Source, error: Exception, remedy: str | None = None) -> InputError:
+    """What to raise where a file has to be read as a whole and can't be; by default, it is to be restored."""
     if isinstance(error, ForeignError):
-        return InputError(f"{source.name}: {error}")
-    return InputError(f"{source.name} can't be read to its end: {error}; restore the file and run again")
+        return InputError(f"{Place(source.name, source.unit, 1)}: {error}")
+    remedy = remedy or "restore the file and run again"
+    return InputError(f"{source.name} can't be read to its end: {error}; {remedy}")
 
 
-def unreadable(source: Source, unit: str, error: OSError) -> Unrecognised:
+def unreadable(source: Source, error: OSError) -> Unrecognised:
     """A file that can't be opened."""
     message = f"{source.name} can't be opened: {error.strerror or error}; make it readable, or leave it out"
     return Unrecognised(
-        Failure(Place(source.name, unit, 1), None, "unreadable-file", message), ambiguous=False
+        Failure(Place(source.name, source.unit, 1), None, "unreadable-file", message), ambiguous=False
     )

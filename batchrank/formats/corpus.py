@@ -1,21 +1,26 @@
 """Collections of texts by id (corpora, queries) -> Arrow batches of id, title and text.
 
-From JSON lines (``_id``, ``title``, ``text``; ``id``, ``contents``), Parquet, and text files of columns: those that a
-header names, or id, (url,) (title,) text.
+From JSON lines (``_id``, ``title``, ``text``; ``id``, ``contents``), Parquet, Arrow, and text files of columns: those
+that a header names, or id, (url,) (title,) text.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.formats import arrow, textfiles
 from batchrank.formats.base import Source, ended
+from batchrank.formats.columnar import opened, reason
+from batchrank.formats.documents import later, nameless
+from batchrank.formats.entries import Array, Report, readable
 from batchrank.formats.idroles import TextRoles, text_roles
-from batchrank.formats.parquet import batches, opened
-from batchrank.formats.runs import Array, Report, records, value_at
-from batchrank.formats.values import document_text, identifier
+from batchrank.formats.runs import records, value_at
+from batchrank.formats.values import document_text, identifier, unidentified
 from batchrank.job.sections import Columns
 from batchrank.records import Failure
 
@@ -33,15 +38,14 @@ def read(source: Source, columns: Columns, report: Report, *, queries: bool) -> 
         InputError: the file can't be read to its end, or its names tell nothing.
     """
     readers: Mapping[str, Callable[..., Iterator[Array]]] = {
-        "jsonl": _from_jsonl, "parquet": _from_parquet, "tsv": _from_text, "csv": _from_text,
+        "jsonl": _from_jsonl, "parquet": _from_table, "arrow": _from_table, "tsv": _from_text, "csv": _from_text,
     }  # fmt: skip
-    unit = "row" if source.format == "parquet" else "line"
     try:
         yield from readers[source.format](source, columns, report, queries)
     except (OSError, pa.ArrowException) as error:
-        raise ended(source, error) from error
+        raise ended(source, error, reason(error)) from error
     except QueryError as error:
-        raise InputError(f"{Place(source.name, unit, 1)}: {error}") from error
+        raise InputError(f"{Place(source.name, source.unit, 1)}: {error}") from error
 
 
 class _Texts:
@@ -85,7 +89,7 @@ def _from_jsonl(source: Source, columns: Columns, report: Report, queries: bool)
 def _row(record: dict[str, Any], roles: TextRoles) -> tuple[str, str, str]:
     name = identifier(value_at(record, roles.id), "the id")
     if not name:
-        raise QueryError("no-id", "the id is null or empty; give the record an id, or remove it")
+        raise unidentified()
     title = document_text(value_at(record, roles.title)) if roles.title else ""
     return name, title, document_text(value_at(record, roles.text))
 
@@ -99,20 +103,28 @@ def _from_text(source: Source, columns: Columns, report: Report, queries: bool) 
     yield texts.take()
 
 
-def _from_parquet(source: Source, columns: Columns, report: Report, queries: bool) -> Iterator[Array]:
+def _from_table(source: Source, columns: Columns, report: Report, queries: bool) -> Iterator[Array]:
     with opened(source) as file:
-        roles = text_roles(arrow.fields_of(file.schema_arrow), columns, queries=queries)
-        paths = [p for p in (roles.id, roles.text, roles.title) if p]
-        done = 0
-        for batch in batches(file, _ROWS, _BYTES, *[p[0] for p in paths]):
-            rows = pa.StructArray.from_arrays(batch.columns, names=batch.schema.names)
-            title = pa.nulls(len(rows), pa.string())
-            if roles.title:
-                title = arrow.texts(arrow.at(rows, roles.title), "the title")
-            name, text = (
-                arrow.texts(arrow.at(rows, roles.id), "the id"),
-                arrow.texts(arrow.at(rows, roles.text), "the text"),
-            )
-            yield pa.RecordBatch.from_arrays([name, title, text], schema=TEXTS)
-            done += batch.num_rows
-            source.gauge.at(done / max(file.metadata.num_rows, 1))
+        roles = text_roles(arrow.fields_of(file.schema), columns, queries=queries)
+        arrow.require(file.schema, roles.id, "the id", arrow.is_identifier, "strings or whole numbers")
+        arrow.require(file.schema, roles.text, "the text", arrow.is_text, "strings")
+        arrow.require(file.schema, roles.title, "the title", arrow.is_text, "strings")
+        wanted = {".".join(path) for path in (roles.id, roles.text, roles.title) if path}
+        for piece in file.pieces(wanted.__contains__, rows=_ROWS, documents=_ROWS, size=_BYTES):
+            yield from readable(piece, Place(source.name, "row", piece.first), partial(_made, roles), report)
+            source.gauge.at(file.share)
+
+
+def _made(roles: TextRoles, rows: Array, place: Place, report: Report) -> Array:
+    """The texts of some rows, the first of which stands at ``place``; one without an id is reported."""
+    names = arrow.texts(arrow.at(rows, roles.id))
+    texts = pc.fill_null(arrow.texts(arrow.at(rows, roles.text)), "")
+    titles = arrow.texts(arrow.at(rows, roles.title)) if roles.title else pa.nulls(len(rows), pa.string())
+    batch = pa.RecordBatch.from_arrays([names, titles, texts], schema=TEXTS)
+    wrong = nameless(names)
+    if wrong is None:
+        return batch
+    error = unidentified()
+    for row in np.flatnonzero(wrong).tolist():
+        report(Failure(later(place, row), None, error.cause, str(error)))
+    return batch.filter(pa.array(~wrong))

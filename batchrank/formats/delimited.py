@@ -5,7 +5,8 @@ Whether fields may stand in quotes is decided once a file, by its first lines:
 1. CSV: they may, as RFC 4180 has it, line ends within them included.
 2. Tabs, and all that is no number is in quotes (pyarrow writes so): likewise.
 3. Other files with tabs: a quote is a character like any other (MS MARCO), unless its field can't be read otherwise: it
-   holds a doubled quote, a tab or a line end, which is the only reason for quotes that csv writers know by default.
+   holds a doubled quote, a tab or a line end, which is the only reason for quotes that csv writers know by default; or
+   it is nothing but two quotes, as DuckDB writes an empty text.
 4. White space: no field has quotes.
 """
 
@@ -25,6 +26,7 @@ Raw: TypeAlias = tuple[int, bytes | None]
 
 _SAMPLE_LINES, _SAMPLE_BYTES = 1000, 1 << 20
 _DELIMITERS = (",", ";", "\t", "|")
+_EMPTY = '""'
 _AHEAD = 200
 """So many lines a field in quotes may have in a file where quotes are rare."""
 
@@ -198,7 +200,7 @@ def _needed(line: str, feed: _Feed, delimiter: str, columns: int) -> Fields | No
     """The fields of a record whose quotes are needed; None where they are characters like any other."""
     if (fields := _parsed([line], delimiter)) is not None:
         raw = line.rstrip("\r\n").split(delimiter)
-        needed = len(fields) != len(raw) or any('""' in field[1:-1] for field in raw if field[:1] == '"')
+        needed = len(fields) != len(raw) or any(map(_must_be_quoted, raw))
         return fields if needed else None
     number = feed.number
     complete = len(line.split(delimiter)) == columns
@@ -218,6 +220,10 @@ def _needed(line: str, feed: _Feed, delimiter: str, columns: int) -> Fields | No
     feed.number, feed.fault = number, None
     feed.push_back(ahead)
     return None
+
+
+def _must_be_quoted(field: str) -> bool:
+    return field == _EMPTY or (field[:1] == '"' and '""' in field[1:-1])
 
 
 def _parsed(lines: Sequence[str], delimiter: str) -> Fields | None:

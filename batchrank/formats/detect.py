@@ -3,7 +3,7 @@
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
-from batchrank.formats import storage
+from batchrank.formats import foreign, storage
 from batchrank.formats.base import Source
 from batchrank.formats.compression import COMPRESSED, decompressed
 from batchrank.formats.encoding import in_utf8
@@ -52,6 +52,8 @@ def _told_by_start(path: str) -> str:
         start = in_utf8(decompressed(file, path)).peek(_FIRST_LINE)[:_FIRST_LINE]
     if start.startswith(_PARQUET_MAGIC):
         return "parquet"
+    if start.startswith(foreign.ARROW):
+        return "arrow"
     text = start.decode("utf-8", "replace").lstrip("\ufeff \r\n")
     first = text.partition("\n")[0].rstrip("\r")
     if first.startswith(("{", "[")):

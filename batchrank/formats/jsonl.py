@@ -17,22 +17,18 @@ from batchrank.formats.rows import merge_row, ranking_rows
 from batchrank.job.sections import Columns
 from batchrank.records import Failure, Ranking
 
-_PARQUET = b"PAR1"
-
 
 def read(source: Source, columns: Columns) -> Iterator[Item]:
     """The records of a file or of standard input; what can't be read is yielded as a failure in its place."""
     try:
         lines = Lines(source)
     except OSError as error:
-        yield unreadable(source, "line", error)
+        yield unreadable(source, error)
         return
     objects = Objects(columns, source)
     with lines.closing():
         try:
-            if lines.decompress().peek(len(_PARQUET)).startswith(_PARQUET):
-                yield Unrecognised.of(Place(source.name, "line", 1), _is_parquet())
-                return
+            lines.decompress()
             for place, record in records(lines, source):
                 if isinstance(record, Failure):
                     yield record
@@ -41,7 +37,7 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
                 else:
                     yield objects.item(record, place)
         except OSError as error:
-            yield cut(source, "line", lines.number, error)
+            yield cut(source, lines.number, error)
 
 
 def records(lines: Lines, source: Source) -> Iterator[tuple[Place, Any]]:
@@ -97,19 +93,6 @@ def _is_results() -> ColumnsError:
         "that holds their texts",
         ambiguous=True,
     )
-
-
-def _is_parquet() -> ColumnsError:
-    return ColumnsError(
-        "wrong-format",
-        "this is Parquet, not JSON lines; give it as an uncompressed file (standard input can't be Parquet) whose "
-        "name ends in .parquet, or set input.format: parquet",
-    )
-
-
-def _item(line: bytes, place: Place, objects: Objects) -> Item:
-    record = parsed(line, place)
-    return record if isinstance(record, Failure) else objects.item(record, place)
 
 
 def parsed(line: bytes, place: Place) -> Any:

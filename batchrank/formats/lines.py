@@ -10,7 +10,7 @@ from typing import cast
 from batchrank.formats.base import Source
 from batchrank.formats.compression import BUFFER, decompressed
 from batchrank.formats.encoding import in_utf8
-from batchrank.formats.foreign import START, refuse_foreign
+from batchrank.formats.foreign import HEAD, no_text
 from batchrank.formats.jsonstream import START as SHAPE_START
 from batchrank.formats.jsonstream import Shape, shape_of
 from batchrank.formats.storage import open_stream
@@ -41,9 +41,14 @@ class Lines:
         return nullcontext() if self._source.path is None else self._file
 
     def decompress(self) -> io.BufferedReader:
-        """The text in UTF-8, for a look at its start."""
+        """The text in UTF-8, for a look at its start.
+
+        Raises:
+            ForeignError: it is of a format that isn't text.
+        """
         text = decompressed(self._file, self._source.path or "")
-        refuse_foreign(text.peek(START)[:START])
+        if (foreign := no_text(text.peek(HEAD)[:HEAD])) is not None:
+            raise foreign
         self._text = in_utf8(text)
         return self._text
 

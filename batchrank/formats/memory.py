@@ -10,15 +10,23 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.types as types
 
 from batchrank.errors import InputError, Place, QueryError
-from batchrank.formats.arrow import decoded
 from batchrank.formats.base import ColumnsError, Item, Segment, Source
 from batchrank.formats.labelled import Labels
 from batchrank.formats.objects import Objects
-from batchrank.formats.tables import items, layout
-from batchrank.formats.values import document_text, identifier, kind, query_identifier, query_text, unequal
+from batchrank.formats.pieces import pieces
+from batchrank.formats.plain import plain_schema
+from batchrank.formats.tables import items, layout, oversized
+from batchrank.formats.values import (
+    document_text,
+    identifier,
+    kind,
+    query_identifier,
+    query_text,
+    unequal,
+    unnamed,
+)
 from batchrank.job.sections import Columns
 from batchrank.records import Candidate, Content, Failure, Query
 
@@ -49,10 +57,15 @@ def table(data: object, columns: Columns) -> Iterator[list[Item]]:
     labels, row = Labels(Source(NAME, None, "memory")), 1
     try:
         for batch in _batches(data):
-            where = layout(batch.schema, columns)
-            rows = _ROWS[where.record.candidates is not None or where.record.labelled]
-            for start in range(0, batch.num_rows, rows):
-                yield items(batch.slice(start, rows), where, Place(NAME, "row", row + start), labels)
+            where = layout(plain_schema(batch.schema), columns)
+            most = _ROWS[where.record.candidates is not None or where.record.labelled]
+            for piece in pieces(batch, row):
+                if piece.bytes is not None:
+                    yield [oversized(piece.rows, where, Place(NAME, "row", piece.first), piece.bytes)]
+                    continue
+                for start in range(0, piece.rows.num_rows, most):
+                    place = Place(NAME, "row", piece.first + start)
+                    yield items(piece.rows.slice(start, most), where, place, labels)
             row += batch.num_rows
     except ColumnsError as error:
         raise InputError(f"{NAME}: {in_call(str(error))}") from None
@@ -67,19 +80,12 @@ def in_call(message: str) -> str:
 
 def _batches(data: object) -> Iterable[Any]:
     if isinstance(data, ArrowStream):
-        yield from map(_without_views, pa.RecordBatchReader.from_stream(data))
+        yield from pa.RecordBatchReader.from_stream(data)
     elif _is_pandas(data):
         yield from pa.Table.from_pandas(data).to_batches()
     else:
         for found in data.with_format("arrow").iter(batch_size=_ROWS[False]):  # type: ignore[attr-defined]
             yield from found.to_batches()
-
-
-def _without_views(batch: Any) -> Any:
-    """A batch whose columns Arrow can compute with, as it can't yet with views, which Polars gives."""
-    views = (types.is_string_view, types.is_binary_view)
-    columns = [decoded(c) if any(is_view(c.type) for is_view in views) else c for c in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def _is_pandas(data: object) -> bool:
@@ -144,6 +150,8 @@ def _segment(query: Query, place: Place) -> Item:
         ids: Sequence[str | None] = query.doc_ids
         if set(map(type, ids)) != {str}:
             ids = [identifier(_plain(item), "a candidate's id") for item in ids]
+        if "" in ids:
+            raise unnamed(f"candidate {list(ids).index('') + 1} of the list")
         if len(ids) != len(documents):
             raise unequal(len(ids), len(documents))
         return Segment(place, query_id, text, documents, ids, _scores(query), whole=True)

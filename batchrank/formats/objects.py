@@ -25,6 +25,8 @@ from batchrank.formats.values import (
     score,
     titled,
     unequal,
+    unequal_columns,
+    unnamed,
 )
 from batchrank.job.sections import Columns
 from batchrank.records import Content, Failure, Floats
@@ -34,7 +36,7 @@ Parts: TypeAlias = tuple[Sequence[Content], Sequence[str | None] | None, Sequenc
 T = TypeVar("T")
 
 _PLAIN: set[type] = {str, type(None)}
-_IDS: set[type] = {str, int, type(None)}
+_IDS: set[type] = {str, int}
 _NUMBERS: set[type] = {int, float, type(None)}
 _SHAPES_KEPT = 1024
 
@@ -56,7 +58,7 @@ class Objects:
         try:
             roles = _cached(self._record_roles, record, self._find_record)
             if roles.labelled:
-                given = _get(record, roles.query_id) if roles.query_id else None
+                given = query_identifier(_get(record, roles.query_id)) if roles.query_id else None
                 lists = [record[name] for name in LABELLED]
                 return self._labels.item(place, given, _get(record, roles.query or ()), *lists)
             query_id = query_identifier(_get(record, roles.query_id))
@@ -80,6 +82,8 @@ class Objects:
         candidates = _get(record, roles.candidates or ())
         if candidates is None:
             return [], None, None
+        if type(candidates) is dict:
+            candidates = listed(candidates)
         if type(candidates) is not list:
             raise QueryError("wrong-type", f"the candidates are {kind(candidates)}; write a list")
         kinds = set(map(type, candidates))
@@ -110,7 +114,9 @@ class Objects:
         if titles is not None:
             texts = [titled(title or "", text) for title, text in zip(titles, texts, strict=True)]
         if ids is not None and set(map(type, ids)) != {str}:
-            ids = [None if i is None else str(i) for i in ids]
+            ids = list(map(str, ids))
+        if ids is not None and "" in ids:
+            raise unnamed(f"candidate {ids.index('') + 1} of the list")
         return texts, ids, None if scores is None else np.array(scores, dtype=np.float64)
 
     def _one_by_one(self, candidates: list[object]) -> Parts:
@@ -124,6 +130,10 @@ class Objects:
             texts.append(text)
             ids.append(doc_id)
             scores.append(value)
+        # In Parquet, a null candidate of a column of structs has a null id; the same list is refused here too.
+        given = [i for i, candidate in zip(ids, candidates, strict=True) if candidate is not None]
+        if len(given) < len(ids) and any(given) and all(given):
+            raise unnamed(f"candidate {candidates.index(None) + 1} of the list")
         return texts, ids, scores
 
     def _candidate(self, candidate: object) -> tuple[Content, str | None, float]:
@@ -177,13 +187,39 @@ def _column(candidates: list[Object], path: Path, types: set[type]) -> list[Any]
     return rows
 
 
-def _ids(values: Any, documents: int) -> list[str | None]:
+def _ids(values: Any, documents: int) -> list[str]:
     """The list of ids beside a list of documents."""
     if type(values) is not list:
         raise QueryError("wrong-type", f"the candidates' ids are {kind(values)}; write a list")
     if len(values) != documents:
         raise unequal(len(values), documents)
-    return [identifier(value, "a candidate's id") for value in values]
+    return [_named(value, f"candidate {number} of the list") for number, value in enumerate(values, 1)]
+
+
+def _named(value: Any, which: str = "") -> str:
+    """A document's id where there is a place for one.
+
+    Raises:
+        QueryError: it is null, empty or of a wrong type.
+    """
+    found = identifier(value, "the document's id")
+    if not found:
+        raise unnamed(which)
+    return found
+
+
+def listed(columns: Object) -> Any:
+    """An object of lists as the list of objects that it means; anything else as it is.
+
+    Raises:
+        QueryError: the lists are of different lengths.
+    """
+    if not columns or not all(type(values) is list for values in columns.values()):
+        return columns
+    lengths = {name: len(values) for name, values in columns.items()}
+    if len(set(lengths.values())) > 1:
+        raise unequal_columns(lengths)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def _query(record: Object, roles: RecordRoles) -> Content:
@@ -197,5 +233,5 @@ def _parts(record: Object, roles: DocumentRoles) -> tuple[Content, str | None, f
     image = _get(record, roles.image) if roles.image else None
     video = _get(record, roles.video) if roles.video else None
     found = document_content(text, title, image, video) if roles.visual else titled(title, text)
-    doc_id = identifier(_get(record, roles.doc_id), "the document's id") if roles.doc_id else None
+    doc_id = _named(_get(record, roles.doc_id)) if roles.doc_id else None
     return found, doc_id, score(_get(record, roles.score)) if roles.score else score(None)

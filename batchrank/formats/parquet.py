@@ -1,205 +1,219 @@
-"""Parquet, read and written: by record batch, never a whole file or row group in memory."""
+"""Parquet, read by record batch: never a whole file, row group or dictionary of long texts in memory."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any, BinaryIO
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from batchrank.errors import Place
-from batchrank.formats.base import ColumnsError, Item, Source, Unrecognised, cut, unreadable
-from batchrank.formats.labelled import Labels
-from batchrank.formats.names import LABELLED, Path
-from batchrank.formats.partition import batch_with, schema_with
-from batchrank.formats.rows import certified, merge_row
+from batchrank.errors import InputError
+from batchrank.formats import foreign
+from batchrank.formats.base import Source
+from batchrank.formats.pieces import Array, Piece, pieces, too_large
+from batchrank.formats.plain import plain_schema
 from batchrank.formats.storage import filesystem
-from batchrank.formats.strings import Strings
-from batchrank.formats.tables import Layout, items, layout
-from batchrank.job.sections import Columns
-from batchrank.records import Ranking
 
-# What one batch may hold; a single row may exceed it.
-_BATCH_DOCUMENTS = 4096
-_BATCH_BYTES = 4 * 1024 * 1024
 # Column chunks are read through a window of this many bytes instead of as a whole.
 _WINDOW = 1024 * 1024
-# Rows held back until they are written as a row group.
-_GROUP_ROWS = 65_536
+_ENCRYPTED_MAGIC = b"PARE"
+_SIGNATURE = 28
+"""Bytes after the metadata in the footer of a file whose columns are encrypted and whose footer isn't."""
+
+# A column that takes no more than this once it is decoded needs no care.
+_HARMLESS = 64 * 1024 * 1024
+# So many times what is stored, and a column is kept encoded until its sizes are known.
+_BLOWN_UP = 16
+# So many reads make a batch of a row group in which long texts could stand together.
+_STEPS = 8
+# Rows at a time of a column of prefixes and suffixes, whose decoded size nothing tells beforehand.
+_PREFIXED_ROWS = 256
 
 
-def read(source: Source, columns: Columns) -> Iterator[Item]:
-    """The rows of a file; what can't be read is yielded as a failure in its place."""
-    row = 0
-    labels = Labels(source)
-    try:
-        with opened(source) as file:
-            where = layout(schema_with(file.schema_arrow, source.partition), columns)
-            for found in _batches(file, where):
-                batch = batch_with(found, source.partition)
-                yield from items(batch, where, Place(source.name, "row", row + 1), labels)
-                row += batch.num_rows
-                source.gauge.at(row / file.metadata.num_rows)
-    except ColumnsError as error:
-        yield Unrecognised.of(Place(source.name, "row", 1), error)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        yield unreadable(source, "row", error)
-    except (pa.ArrowException, OSError) as error:
-        yield cut(source, "row", row, error)
+class Opened:
+    """A Parquet file.
+
+    Attributes:
+        schema: with the types that ``plain`` tells.
+        share: how much was read, from 0 to 1.
+    """
+
+    def __init__(self, file: Any, source: Any) -> None:
+        self.share = 0.0
+        self._file, self._source = file, source
+        self._encoded: dict[tuple[str, ...], Any] = {}
+        self.schema = plain_schema(file.schema_arrow)
+        self._rows = max(int(file.metadata.num_rows), 1)
+        self._paths = [file.schema.column(i).path for i in range(len(file.schema))]
+
+    def pieces(
+        self, wanted: Callable[[str], bool], *, rows: int, documents: int, size: int
+    ) -> Iterator[Piece]:
+        """The rows in pieces, decoded, with what is wanted only.
+
+        Args:
+            wanted: whether a column is, by its path with dots between.
+            rows: a piece has no more rows.
+            documents: nor, about, more values in any column.
+            size: nor, about, more bytes; a single row may exceed both.
+        """
+        leaves = [i for i, path in enumerate(self._paths) if wanted(path)]
+        names = [self._paths[i] for i in leaves]
+        first = 1
+        for number in range(self._file.num_row_groups):
+            group = self._file.metadata.row_group(number)
+            chunks = [group.column(i) for i in leaves]
+            count = max(group.num_rows, 1)
+            values = max((chunk.num_values for chunk in chunks), default=1) / count
+            stored = sum(chunk.total_uncompressed_size for chunk in chunks) / count
+            most = min(rows, documents / max(values, 1), size / max(stored, 1))
+            if any(_is_prefixed(chunk) for chunk in chunks):
+                most = min(most, _PREFIXED_ROWS)
+            file = self._reader(number, chunks)
+            # Long texts may stand together: few rows at a time are decoded then, and put together where they are short.
+            uneven = file is self._file and stored * count > _HARMLESS
+            step = most / _STEPS if uneven else most
+            batches = file.iter_batches(batch_size=max(int(step), 1), row_groups=[number], columns=names)
+            for batch in _gathered(batches, most, size) if uneven else batches:
+                yield from pieces(batch, first)
+                first += batch.num_rows
+                self.share = (first - 1) / self._rows
+
+    def _reader(self, number: int, chunks: Sequence[Any]) -> Any:
+        """The file; opened so that it leaves columns encoded that could blow up in decoding."""
+        doubtful = tuple(chunk.path_in_schema for chunk in chunks if _is_doubtful(chunk))
+        if not doubtful or self._source is None:
+            return self._file
+        encoded = self._leaving(doubtful)
+        longest = _longest(encoded, number, doubtful)
+        blown_up = tuple(
+            chunk.path_in_schema for chunk in chunks if _blows_up(chunk, longest.get(chunk.path_in_schema, 0))
+        )
+        return self._leaving(blown_up) if blown_up else self._file
+
+    def _leaving(self, paths: tuple[str, ...]) -> Any:
+        if paths not in self._encoded:
+            self._encoded[paths] = _parquet(self._source, read_dictionary=paths, metadata=self._file.metadata)
+        return self._encoded[paths]
 
 
-def opened(source: Source) -> Any:
-    """A Parquet file, to be read through a small window and checked.
+def _gathered(batches: Iterable[Any], rows: float, size: int) -> Iterator[Any]:
+    """Batches put together up to about so many rows and bytes."""
+    held: list[Any] = []
+    count = taken = 0
+    for batch in batches:
+        if held and (count + batch.num_rows > rows or taken + batch.nbytes > size):
+            yield held[0] if len(held) == 1 else pa.concat_batches(held)
+            held, count, taken = [], 0, 0
+        held.append(batch)
+        count, taken = count + batch.num_rows, taken + batch.nbytes
+    if held:
+        yield held[0] if len(held) == 1 else pa.concat_batches(held)
+
+
+def _is_prefixed(chunk: Any) -> bool:
+    return "DELTA_BYTE_ARRAY" in chunk.encodings and not _is_harmless(chunk)
+
+
+def _is_harmless(chunk: Any) -> bool:
+    """Whether even the longest value that the column can hold, in all of its rows, would do no harm."""
+    return bool(chunk.num_values * chunk.total_uncompressed_size <= _HARMLESS)
+
+
+def _is_doubtful(chunk: Any) -> bool:
+    """Whether the column has a dictionary of texts, each of which may be meant many times."""
+    encoded = any(
+        "DICTIONARY" in encoding for encoding in chunk.encodings
+    )  # not all writers tell where it is
+    return encoded and chunk.physical_type == "BYTE_ARRAY" and not _is_harmless(chunk)
+
+
+def _blows_up(chunk: Any, longest: int) -> bool:
+    """Whether it could; where the first row has no text the dictionary stays unknown, and the worst is assumed."""
+    size = chunk.num_values * (longest or chunk.total_uncompressed_size)
+    return bool(size > _HARMLESS and size > _BLOWN_UP * chunk.total_uncompressed_size)
+
+
+def _longest(encoded: Any, number: int, paths: tuple[str, ...]) -> dict[str, int]:
+    """The length of the longest text in the dictionary of each of these columns of a row group."""
+    found: dict[str, int] = {}
+    for path in paths:
+        batch = next(encoded.iter_batches(batch_size=1, row_groups=[number], columns=[path]), None)
+        if batch is not None:
+            found[path] = _longest_below(batch.column(0))
+    return found
+
+
+def _longest_below(array: Array) -> int:
+    """The longest text in the one dictionary below lists and structs."""
+    while not pa.types.is_dictionary(array.type):
+        if pa.types.is_struct(array.type):
+            array = array.field(0)
+        elif isinstance(array.type, pa.BaseExtensionType):
+            array = array.storage
+        else:
+            array = array.values
+    lengths = pa.compute.max(pa.compute.binary_length(array.dictionary)).as_py()
+    return int(lengths or 0)
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[Any]:
+    """A Parquet file as pyarrow has it, to be read through a small window and checked.
 
     Raises:
+        ForeignError: it is of another format, or encrypted, at which pyarrow would end the process.
         OSError: it can't be opened.
-        pyarrow.ArrowException: it isn't one.
+        pyarrow.ArrowException: it is damaged.
     """
+    with _bytes_of(source) as file:
+        yield _checked(file)
+
+
+@contextmanager
+def table(source: Source) -> Iterator[Opened]:
+    """A Parquet file to be read in pieces; raises what ``opened`` does."""
+    with _bytes_of(source) as file:
+        yield Opened(_checked(file), file)
+
+
+def _bytes_of(source: Source) -> Any:
     system, path = filesystem(source.path or "")
+    return pa.OSFile(path) if system is None else system.open_input_file(path)
+
+
+def _checked(file: Any) -> Any:
+    size = file.size()
+    head = file.read_at(min(size, foreign.HEAD), 0)
+    tail = file.read_at(8, size - 8) if size >= 8 else b""
+    if tail[4:] == _ENCRYPTED_MAGIC:
+        raise foreign.encrypted()
+    if size and foreign.PARQUET not in (head[:4], tail[4:]):
+        raise foreign.no_parquet(head)
+    parquet = _parquet(file)
+    if struct.unpack("<I", tail[:4])[0] == parquet.metadata.serialized_size + _SIGNATURE:
+        raise foreign.encrypted()
+    return parquet
+
+
+def _parquet(file: Any, **options: Any) -> Any:
     return pq.ParquetFile(
-        path, filesystem=system, pre_buffer=False, buffer_size=_WINDOW, page_checksum_verification=True
+        file, pre_buffer=False, buffer_size=_WINDOW, page_checksum_verification=True, **options
     )
-
-
-def _batches(file: Any, where: Layout) -> Iterator[Any]:
-    """Batches with the needed columns only, sized by what the footer tells of each row group."""
-    leaves = _leaves(file, where)
-    names = [file.schema.column(i).path for i in leaves]
-    for number in range(file.num_row_groups):
-        group = file.metadata.row_group(number)
-        chunks = [group.column(i) for i in leaves]
-        rows = max(group.num_rows, 1)
-        documents = max(chunk.num_values for chunk in chunks) / rows
-        size = sum(chunk.total_uncompressed_size for chunk in chunks) / rows
-        batch = min(_BATCH_DOCUMENTS / max(documents, 1), _BATCH_BYTES / max(size, 1))
-        yield from file.iter_batches(batch_size=max(int(batch), 1), row_groups=[number], columns=names)
 
 
 def batches(file: Any, rows: int, size: int, *columns: str) -> Iterator[Any]:
-    """Batches of whole columns, of so many rows and bytes at most; a single row may exceed it."""
-    names = list(dict.fromkeys(columns))
-    for number in range(file.num_row_groups):
-        group = file.metadata.row_group(number)
-        chunks = [group.column(i) for i in range(group.num_columns)]
-        wanted = sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".")[0] in names)
-        batch = min(rows, size * max(group.num_rows, 1) / max(wanted, 1))
-        yield from file.iter_batches(batch_size=max(int(batch), 1), row_groups=[number], columns=names)
+    """Batches of whole columns of a file that is ``opened``, of so many rows and bytes at most, decoded.
 
-
-def _leaves(file: Any, where: Layout) -> list[int]:
-    """The file's columns that hold what is needed, below lists and structs."""
-    roles, document = where.record, where.document
-    parts: list[Path] = []
-    if document is not None:
-        found = (document.text, document.title, document.doc_id, document.score, document.video)
-        parts = [p for p in (*found, *_image(document.image)) if p]
-    exact = {".".join(p) for p in (roles.query_id, roles.query, *_image(roles.query_image)) if p}
-    lists = ".".join(roles.candidates or ())
-    beside = tuple(f"{n}." for n in ((".".join(roles.ids or ())), *(LABELLED if roles.labelled else ())) if n)
-    ends = tuple("." + ".".join(path) for path in parts)
-    if not lists:
-        exact |= {".".join(path) for path in parts}
-    paths = [file.schema.column(i).path for i in range(len(file.schema))]
-    return [
-        i
-        for i, path in enumerate(paths)
-        if path in exact
-        or path.startswith(beside)
-        or (lists and f"{path}.".startswith(f"{lists}.") and (not ends or path.endswith(ends)))
-    ]
-
-
-def _image(path: Path | None) -> list[Path]:
-    """Where an image may be: a column of its own, or one of bytes and path."""
-    return [path, (*path, "bytes"), (*path, "path")] if path else []
-
-
-_RANKING = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("doc_id", pa.string(), nullable=False),
-        pa.field("rank", pa.int32(), nullable=False),
-        pa.field("score", pa.float64()),
-        pa.field("raw_score", pa.float64()),
-        pa.field("first_stage_rank", pa.int32(), nullable=False),
-        pa.field("first_stage_score", pa.float64()),
-        pa.field("certified", pa.bool_(), nullable=False),
-    ]
-)
-_QUERIES = pa.schema(
-    [
-        pa.field("query_id", pa.string(), nullable=False),
-        pa.field("documents", pa.int64(), nullable=False),
-        pa.field("chunks", pa.int32(), nullable=False),
-        pa.field("requests", pa.int32(), nullable=False),
-        pa.field("tokens", pa.int64(), nullable=False),
-        pa.field("cost", pa.float64()),
-        pa.field("method", pa.string(), nullable=False),
-        pa.field("certified", pa.int32(), nullable=False),
-        pa.field("verdict", pa.string(), nullable=False),
-        pa.field("drift", pa.float64()),
-        pa.field("drift_max", pa.float64()),
-    ]
-)
-
-
-class ParquetWriter:
-    """Two files: one row a document, and one row a query."""
-
-    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
-        rankings, queries = files
-        self._rankings = _writer(rankings, _RANKING, ["query_id"])
-        self._queries = _writer(queries, _QUERIES, ["method", "verdict"])
-        self._held: list[Ranking] = []
-        self._rows = 0
-
-    def add(self, ranking: Ranking) -> None:
-        """Hold one ranking until a row group is full."""
-        self._held.append(ranking)
-        self._rows += len(ranking)
-        # A query without a document counts too, so that no number of them is held.
-        if self._rows + len(self._held) >= _GROUP_ROWS:
-            self._flush()
-
-    def finish(self) -> None:
-        """Write what is held, and the footers."""
-        self._flush()
-        self._rankings.close()
-        self._queries.close()
-
-    def _flush(self) -> None:
-        held, self._held, self._rows = self._held, [], 0
-        if held:
-            self._rankings.write_table(_ranking_table(held), row_group_size=2 * _GROUP_ROWS)
-            rows = [{"query_id": ranking.query_id} | merge_row(ranking) for ranking in held]
-            self._queries.write_table(pa.Table.from_pylist(rows, schema=_QUERIES))
-
-
-def _writer(file: BinaryIO, schema: Any, dictionary: list[str]) -> Any:
-    return pq.ParquetWriter(
-        file, schema, compression="zstd", use_dictionary=dictionary, write_page_checksum=True
-    )
-
-
-def _strings(values: Sequence[str]) -> Any:
-    return values.array.cast(pa.string()) if isinstance(values, Strings) else pa.array(values, pa.string())
-
-
-def _ranking_table(rankings: list[Ranking]) -> Any:
-    counts = [len(ranking) for ranking in rankings]
-    ids = pa.array([ranking.query_id for ranking in rankings], pa.string())
-
-    def floats(name: str) -> Any:
-        return pa.array(np.concatenate([getattr(ranking, name) for ranking in rankings]), from_pandas=True)
-
-    columns = [
-        ids.take(pa.array(np.repeat(np.arange(len(rankings)), counts))),
-        pa.chunked_array([_strings(r.doc_ids) for r in rankings], pa.string()).combine_chunks(),
-        pa.array(np.concatenate([np.arange(1, n + 1, dtype=np.int32) for n in counts])),
-        floats("scores"),
-        floats("raw_scores"),
-        pa.array(np.concatenate([r.first_stage_ranks for r in rankings]).astype(np.int32)),
-        floats("first_stage_scores"),
-        pa.array(np.concatenate([certified(ranking) for ranking in rankings])),
-    ]
-    return pa.Table.from_arrays(columns, schema=_RANKING)
+    Raises:
+        InputError: a single row is too large.
+    """
+    names = set(columns)
+    table = Opened(file, None)
+    for piece in table.pieces(
+        lambda path: path.partition(".")[0] in names, rows=rows, documents=rows, size=size
+    ):
+        if piece.bytes is not None:
+            raise InputError(f"row {piece.first}: {too_large(piece.bytes)}")
+        yield piece.rows

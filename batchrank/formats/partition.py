@@ -1,4 +1,4 @@
-"""The columns that a Parquet file's folders name (``lang=en/part-0.parquet``), beside those that it holds itself."""
+"""The columns that a file's folders name (``lang=en/part-0.parquet``), beside those that the file holds itself."""
 
 from collections.abc import Mapping
 from typing import Any

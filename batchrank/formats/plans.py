@@ -18,6 +18,7 @@ from batchrank.formats.tsv import (
     whole,
     width,
 )
+from batchrank.formats.values import unidentified
 from batchrank.job.sections import Columns
 
 _LABELS = ("relevance", "rel", "label")
@@ -146,14 +147,26 @@ def entries_of(plan: Plan, columns: Columns) -> tuple[bool, Callable[[Fields], E
         ColumnsError: the names tell neither queries nor documents.
     """
     if plan.kind is not None:
-        return plan.kind.judged, plan.kind.entry
+        return plan.kind.judged, _identified(plan.kind.entry)
     fields = dict.fromkeys(plan.names)
     label = next((name for name in _LABELS if name in fields), None)
     if label and not columns.score and "score" not in fields:
         columns = columns.model_copy(update={"score": label})
     roles = entry_roles(fields, columns)
     judged = set(fields) == _BEIR or roles.score == (label,)
-    return judged, _maker(plan, columns, roles)
+    return judged, _identified(_maker(plan, columns, roles))
+
+
+def _identified(make: Callable[[Fields], Entry]) -> Callable[[Fields], Entry]:
+    """The same, but for an entry whose query or document has no id."""
+
+    def entry(fields: Fields) -> Entry:
+        found = make(fields)
+        if not found.query_id or not found.doc_id:
+            raise ValueError(f"the {'document' if found.query_id else 'query'}'s id is empty")
+        return found
+
+    return entry
 
 
 def _maker(plan: Plan, columns: Columns, roles: EntryRoles) -> Callable[[Fields], Entry]:
@@ -167,12 +180,9 @@ def _maker(plan: Plan, columns: Columns, roles: EntryRoles) -> Callable[[Fields]
     text, title = _texts(at, columns, roles)
 
     def entry(fields: Fields) -> Entry:
-        name, document = fields[query_id], fields[doc_id]
-        if not name or not document:
-            raise ValueError(f"the {'document' if name else 'query'}'s id is empty")
         return Entry(
-            name,
-            document,
+            fields[query_id],
+            fields[doc_id],
             score=score_of(fields[score]) if score is not None else None,
             rank=whole(fields[rank]) if rank is not None and fields[rank] else None,
             query=(fields[query] or None) if query is not None else None,
@@ -197,7 +207,7 @@ def _titled(fields: Fields, text: int, title: int | None) -> str | None:
 
 
 def texts_in(plan: Plan, columns: Columns, *, queries: bool) -> Callable[[Fields], tuple[str, str, str]]:
-    """What makes an id, a title and a text of a line; a ``ValueError`` tells its fault.
+    """What makes an id, a title and a text of a line; a ``QueryError`` tells that it has no id.
 
     Raises:
         ColumnsError: the names tell neither ids nor texts.
@@ -209,7 +219,7 @@ def texts_in(plan: Plan, columns: Columns, *, queries: bool) -> Callable[[Fields
 
     def row(fields: Fields) -> tuple[str, str, str]:
         if not fields[name]:
-            raise ValueError("the id is empty")
+            raise unidentified()
         return fields[name], "" if title is None else fields[title], fields[text]
 
     return row

@@ -5,38 +5,22 @@ a list of objects that have an id, or a pair. Text files are those of ``tsv``.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batchrank.errors import InputError, Place, QueryError
-from batchrank.formats import arrow, jsonl, textfiles, tsv
-from batchrank.formats.base import TRUNCATED, ColumnsError, Source, ended
+from batchrank.formats import entries, jsonl, textfiles, tsv
+from batchrank.formats.base import TRUNCATED, Source, ended
+from batchrank.formats.columnar import reason
+from batchrank.formats.entries import ENTRIES, Array, Report
 from batchrank.formats.idroles import EntryRoles, ItemRoles, entry_roles, item_roles
 from batchrank.formats.lines import Lines
-from batchrank.formats.parquet import batches, opened
-from batchrank.formats.partition import batch_with, schema_with
+from batchrank.formats.objects import listed
 from batchrank.formats.values import identifier, kind, query_identifier, score
 from batchrank.job.sections import Columns
 from batchrank.records import Failure
-
-Report: TypeAlias = Callable[[Failure], None]
-Array: TypeAlias = Any  # pyarrow has no type hints
-
-ENTRIES = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("query_id", pa.string()),
-        ("doc_id", pa.string()),
-        ("score", pa.float64()),
-        ("rank", pa.int64()),
-        ("judged", pa.bool_()),
-        ("query", pa.string()),
-        ("text", pa.string()),
-    ]
-)
-"""What a batch holds: the line or row it stems from, and the parts of ``tsv.Entry``; ``judged`` marks relevances."""
 
 _ROWS = 16_384
 _BYTES = 8 * 1024 * 1024
@@ -49,15 +33,32 @@ def read(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
         InputError: the file can't be read to its end, or its first line tells nothing.
     """
     readers: Mapping[str, Callable[[Source, Columns, Report], Iterator[Array]]] = {
-        "jsonl": _from_jsonl, "parquet": _from_parquet, "tsv": _from_text, "csv": _from_text,
+        "jsonl": _from_jsonl, "parquet": entries.read, "arrow": entries.read, "tsv": _from_text, "csv": _from_text,
     }  # fmt: skip
-    unit = "row" if source.format == "parquet" else "line"
     try:
         yield from readers[source.format](source, columns, report)
     except (OSError, pa.ArrowException) as error:
-        raise ended(source, error) from error
+        raise ended(source, error, reason(error)) from error
     except QueryError as error:
-        raise InputError(f"{Place(source.name, unit, 1)}: {error}") from error
+        raise InputError(f"{Place(source.name, source.unit, 1)}: {error}") from error
+
+
+def with_documents(batch: Array, source: Source) -> tuple[Array, list[str]]:
+    """The entries of a batch that name a document, and the queries of records that list none.
+
+    Raises:
+        InputError: a document's id is null or empty.
+    """
+    named = batch.column("doc_id")
+    if pc.any(pc.equal(named, "")).as_py():
+        query = batch.column("query_id")[pc.index(named, "").as_py()].as_py()
+        raise InputError(
+            f"{source.name}: a document's id of query {query!r} is null or empty; correct the file"
+        )
+    if not named.null_count:
+        return batch, []
+    without = batch.filter(pc.is_null(named)).column("query_id").to_pylist()
+    return batch.filter(pc.is_valid(named)), without
 
 
 class _Rows:
@@ -78,8 +79,8 @@ class _Rows:
 
     def take(self) -> Array:
         rows, self._rows, self._bytes = self._rows, [], 0
-        entries = [entry for _, entry in rows]
-        values = {name: [getattr(entry, name) for entry in entries] for name in tsv.Entry.__slots__}
+        found = [entry for _, entry in rows]
+        values = {name: [getattr(entry, name) for entry in found] for name in tsv.Entry.__slots__}
         values |= {"number": [number for number, _ in rows], "judged": [self.judged] * len(rows)}
         return pa.RecordBatch.from_arrays([pa.array(values[f.name], f.type) for f in ENTRIES], schema=ENTRIES)
 
@@ -141,6 +142,9 @@ def _entries(record: dict[str, Any], roles: EntryRoles, columns: Columns) -> lis
         item = ItemRoles(roles.doc_id or (), roles.score)
         return [_entry(query_id, query, *_item(record, item))]
     items = value_at(record, roles.many)
+    items = listed(items) if type(items) is dict else items
+    if not items and (items is None or type(items) is list):
+        return [tsv.Entry(query_id, None, query=_text(query))]
     if type(items) is not list:
         raise QueryError("wrong-type", f"{'.'.join(roles.many)} is {kind(items)}; write a list of ids")
     found = []
@@ -156,14 +160,13 @@ def _item(record: dict[str, Any], roles: ItemRoles) -> tuple[Any, float | None]:
 
 
 def _entry(query_id: str, query: Any, doc_id: Any, value: float | None) -> tsv.Entry:
-    name = identifier(doc_id, "the document's id")
-    if not name:
-        raise QueryError(
-            "no-document-id", "a document's id is null or empty; give it, or remove the document"
-        )
+    return tsv.Entry(query_id, identifier(doc_id, "the document's id") or "", value, query=_text(query))
+
+
+def _text(query: Any) -> str | None:
     if query is not None and type(query) is not str:
         raise QueryError("wrong-type", f"the query is {kind(query)}, not a string; write its text")
-    return tsv.Entry(query_id, name, value, query=query)
+    return query
 
 
 def value_at(record: dict[str, Any], path: tuple[str, ...]) -> Any:
@@ -172,52 +175,3 @@ def value_at(record: dict[str, Any], path: tuple[str, ...]) -> Any:
     for name in path:
         value = value.get(name) if type(value) is dict else None
     return value
-
-
-def _from_parquet(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
-    with opened(source) as file:
-        own = file.schema_arrow.names
-        roles = entry_roles(arrow.fields_of(schema_with(file.schema_arrow, source.partition)), columns)
-        row = 1
-        for batch in batches(file, _ROWS, _BYTES, *[p[0] for p in roles.paths if p[0] in own]):
-            yield _table(batch_with(batch, source.partition), roles, columns, row)
-            row += batch.num_rows
-            source.gauge.at(row / max(file.metadata.num_rows, 1))
-
-
-def _table(batch: Array, roles: EntryRoles, columns: Columns, first: int) -> Array:
-    rows = pa.StructArray.from_arrays(batch.columns, names=batch.schema.names)
-    count = len(rows)
-    index, items = np.arange(count), rows
-    item = ItemRoles(roles.doc_id or (), roles.score)
-    if roles.many is not None:
-        items, offsets = arrow.lists(arrow.at(rows, roles.many))
-        index = np.repeat(index, np.diff(offsets))
-        inner = arrow.plain(items.type)
-        item = (
-            item_roles(arrow.fields_of(inner), columns) if pa.types.is_struct(inner) else ItemRoles((), None)
-        )
-    nothing = pa.nulls(len(items), pa.string())
-    take = pa.array(index)
-    return pa.RecordBatch.from_arrays(
-        [
-            pa.array(index + first),
-            arrow.texts(arrow.at(rows, roles.query_id), "the query id").take(take),
-            arrow.texts(arrow.at(items, item.doc_id), "the document id"),
-            pa.array(_scores(items, item), pa.float64(), from_pandas=True),
-            pa.nulls(len(items), pa.int64()),
-            pa.array(np.full(len(items), roles.judged)),
-            arrow.texts(arrow.at(rows, roles.query), "the query").take(take) if roles.query else nothing,
-            nothing,
-        ],
-        schema=ENTRIES,
-    )
-
-
-def _scores(items: Array, roles: ItemRoles) -> Any:
-    if not roles.score:
-        return np.full(len(items), np.nan)
-    column = arrow.at(items, roles.score)
-    if not arrow.is_number(arrow.plain(column.type)):
-        raise ColumnsError("wrong-type", f"the score is of type {column.type}; write numbers")
-    return arrow.numbers(column)[0]

@@ -1,12 +1,14 @@
 """The table of file formats: adding one is one file and one row here."""
 
-from batchrank.formats import jsonl, msmarco, mteb, parquet, rank_llm, textfiles
+from batchrank.formats import columnar, jsonl, msmarco, mteb, rank_llm, textfiles
 from batchrank.formats.base import InputFormat, OutputFormat
+from batchrank.formats.parquetwriter import ParquetWriter
 from batchrank.formats.trec import TrecWriter
 
 INPUTS: dict[str, InputFormat] = {
     "jsonl": InputFormat((".jsonl", ".ndjson", ".json"), jsonl.read),
-    "parquet": InputFormat((".parquet", ".pq"), parquet.read),
+    "parquet": InputFormat((".parquet", ".pq"), columnar.read),
+    "arrow": InputFormat((".arrow", ".feather", ".ipc"), columnar.read),
     "csv": InputFormat((".csv",), textfiles.read),
     "tsv": InputFormat((".tsv", ".trec", ".run"), textfiles.read),
 }
@@ -16,7 +18,7 @@ TEXT_SUFFIXES = (*INPUTS["csv"].suffixes, *INPUTS["tsv"].suffixes)
 """Of files of columns: runs, qrels, collections; see ``tsv``."""
 
 OUTPUTS: dict[str, OutputFormat] = {
-    "parquet": OutputFormat((("ranking", ".parquet"), ("queries", ".parquet")), parquet.ParquetWriter),
+    "parquet": OutputFormat((("ranking", ".parquet"), ("queries", ".parquet")), ParquetWriter),
     "jsonl": OutputFormat((("ranking", ".jsonl"),), jsonl.JsonlWriter),
     "trec": OutputFormat((("ranking", ".trec"), ("queries", ".jsonl")), TrecWriter, spaceless=True),
     "rank_llm": OutputFormat(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from batchrank.errors import Place
+from batchrank.errors import Place, QueryError
 from batchrank.formats import storage
 from batchrank.formats.base import ColumnsError, Item, Source, Unrecognised, cut, unreadable
 from batchrank.formats.columns import record_roles
@@ -22,7 +22,7 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
     try:
         file = Delimited(source)
     except OSError as error:
-        yield unreadable(source, "line", error)
+        yield unreadable(source, error)
         return
     with file.closing():
         try:
@@ -33,7 +33,7 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
         except ColumnsError as error:
             yield Unrecognised.of(Place(source.name, "line", 1), error)
         except OSError as error:
-            yield cut(source, "line", file.number, error)
+            yield cut(source, file.number, error)
 
 
 def _pairs(file: Delimited, plan: Plan, columns: Columns) -> Iterator[Item]:
@@ -133,6 +133,9 @@ def _made(
             continue
         try:
             found = make(row)
+        except QueryError as error:
+            report(Failure(place, None, error.cause, str(error)))
+            continue
         except ValueError as error:
             why = f"the line is not one of {what}: {error}; correct the line"
             report(Failure(place, None, "broken-line", why))

@@ -40,12 +40,13 @@ class Entry:
     """One line: a document of a query.
 
     Attributes:
+        doc_id: None where a record lists no documents.
         score: the first stage's score, or the relevance.
         rank: the first stage's rank, where it says no score.
     """
 
     query_id: str
-    doc_id: str
+    doc_id: str | None
     score: float | None = None
     rank: int | None = None
     query: str | None = None

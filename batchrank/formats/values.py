@@ -176,3 +176,25 @@ def unequal(ids: int, documents: int) -> QueryError:
         "unequal-lists",
         f"there are {ids} ids and {documents} candidates; write one id for each, or none at all",
     )
+
+
+def unequal_columns(lengths: dict[str, int]) -> QueryError:
+    """What to say where the candidates are an object of lists that aren't of one length, told by name."""
+    counts = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+    return QueryError(
+        "unequal-lists",
+        f"the candidates are given as lists of different lengths ({counts}); write lists of one length",
+    )
+
+
+def unnamed(which: str = "") -> QueryError:
+    """What to say of a document whose id is there but says nothing; ``which`` tells which it is."""
+    message = (
+        "the document's id is null or empty; fill it in, or leave out the ids of all: then they are numbered"
+    )
+    return QueryError("no-document-id", f"{which}: {message}" if which else message)
+
+
+def unidentified() -> QueryError:
+    """What to say of a record of a collection whose id is missing."""
+    return QueryError("no-id", "the id is null or empty; give the record an id, or remove it")

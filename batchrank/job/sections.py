@@ -51,7 +51,7 @@ class Input(Section):
     """
 
     path: Annotated[tuple[str, ...], Field(min_length=1)]
-    format: Literal["auto", "jsonl", "parquet", "tsv", "csv", "trec", "beir", "mteb"] = "auto"
+    format: Literal["auto", "jsonl", "parquet", "arrow", "csv", "tsv", "trec", "beir", "mteb"] = "auto"
     corpus: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     queries: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     split: Annotated[str, Field(min_length=1)] | None = None

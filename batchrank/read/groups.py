@@ -11,23 +11,33 @@ import numpy as np
 from batchrank.errors import Place, QueryError
 from batchrank.formats import Segment
 from batchrank.formats.base import TRUNCATED
+from batchrank.formats.columnar import UNDECODABLE
+from batchrank.formats.pieces import ROW_BYTES, query_too_large
 from batchrank.formats.strings import Strings
 from batchrank.read.order import unsorted
 from batchrank.read.seen import SeenIds
 from batchrank.records import Content, Failure, Floats, Query, is_blank
 
+LOST = (TRUNCATED, UNDECODABLE, "encrypted-file")
+"""Causes of failures that stand for a file, or for all that follows in it."""
+
 
 def queries(items: Iterable[Segment | Failure], seen: SeenIds) -> Iterator[Query | Failure]:
     """Join segments to queries, in order; failures of single records pass through as they come.
+
+    Where a file, or its end, is lost, pairs of the queries on either side of the gap may be lost with it: they fail.
 
     Raises:
         UnsortedError: the pairs of a query don't follow one another.
     """
     group: _Group | None = None
+    lost: Failure | None = None
     for item in items:
         if isinstance(item, Failure):
-            if group and item.cause == TRUNCATED:
-                group.cut(item)
+            if item.cause in LOST:
+                lost = item
+                if group:
+                    group.cut(f"from {item.place} on", item.cause)
             yield item
         elif group and group.continues(item):
             group.add(item)
@@ -38,6 +48,9 @@ def queries(items: Iterable[Segment | Failure], seen: SeenIds) -> Iterator[Query
             if earlier and not item.whole:
                 raise unsorted(item.query_id, earlier, item.place)
             group = _Group(item, earlier)
+            if lost and not item.whole:
+                group.cut(f"in {lost.place.file}", lost.cause)
+            lost = None
             if item.whole:
                 yield group.result()
                 group = None
@@ -50,32 +63,36 @@ class _Group:
 
     def __init__(self, first: Segment, earlier: Place | None) -> None:
         self._first = first
-        self._last = first.place
         self._fault = _duplicate(first, earlier) if earlier else first.fault
         self._more: list[Segment] = []
+        self._bytes = 0 if first.whole else _size(first)
 
     def continues(self, segment: Segment) -> bool:
         return not segment.whole and segment.query_id == self._first.query_id
 
     def add(self, segment: Segment) -> None:
         """Take more of the query's documents; none of them is kept once the query can't be ranked."""
-        self._last = segment.place
         if segment.fault is None and segment.query != self._first.query:
             message = (
                 f"{segment.place} has the same query id but another query text; give each query its own id"
             )
             self._fault = self._fault or self._failure(QueryError("conflicting-query", message))
         self._fault = self._fault or segment.fault
+        self._bytes += _size(segment)
+        if self._bytes > ROW_BYTES:
+            self._fault = self._fault or self._failure(query_too_large())
         if self._fault:
             self._more.clear()
         else:
             self._more.append(segment)
 
-    def cut(self, end: Failure) -> None:
-        """The file ended before its time: if the query's last documents came from it, some may be missing."""
-        if end.place.file == self._last.file:
-            message = f"the file is cut off or corrupt after {self._last}, so documents of this query may be missing"
-            self._fault = self._fault or self._failure(QueryError(TRUNCATED, f"{message}; restore the file"))
+    def cut(self, what: str, cause: str) -> None:
+        """Rows next to the query's own can't be read, in this file or a neighbouring one: some may be the query's."""
+        message = (
+            f"what stands {what} can't be read, so documents of this query may be missing; restore the file and run "
+            "again"
+        )
+        self._fault = self._fault or self._failure(QueryError(cause, message))
 
     def result(self) -> Query | Failure:
         """The query, or why it can't be ranked."""
@@ -106,6 +123,13 @@ class _Group:
 
     def _failure(self, error: QueryError) -> Failure:
         return Failure(self._first.place, self._first.query_id, error.cause, str(error))
+
+
+def _size(part: Segment) -> int:
+    """About how many bytes its documents take."""
+    if isinstance(part.documents, Strings):
+        return int(part.documents.array.nbytes)
+    return sum(len(d) if isinstance(d, str) else len(d.value) for d in part.documents)
 
 
 def _scores(part: Segment) -> Sequence[float]:

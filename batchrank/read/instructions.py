@@ -8,10 +8,10 @@ null instruction adds nothing; a query that the folder lacks is an error there.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
-import pyarrow as pa
-
 from batchrank.formats import Source, corpus, runs
-from batchrank.formats.parquet import opened
+from batchrank.formats.base import COLUMNAR
+from batchrank.formats.columnar import names_in
+from batchrank.formats.entries import Report
 from batchrank.job.sections import Columns
 from batchrank.read.join import Array
 
@@ -25,20 +25,19 @@ def within(queries: Sequence[Source]) -> list[Source]:
 
 
 def _has_column(source: Source) -> bool:
+    if source.format in COLUMNAR:
+        return _NAME in names_in(source)
+    if source.format != "jsonl":
+        return False
     try:
-        if source.format == "parquet":
-            with opened(source) as file:
-                return _NAME in file.schema_arrow.names
-        if source.format != "jsonl":
-            return False
         with closing(runs.records(source, lambda failure: None)) as records:  # type: ignore[type-var]
             _, record = next(records, (None, {}))
             return _NAME in record
-    except (OSError, pa.ArrowException):
+    except OSError:
         return False  # its reader will say what is wrong
 
 
-def texts(files: Iterable[Source], report: runs.Report) -> Iterator[Array]:
+def texts(files: Iterable[Source], report: Report) -> Iterator[Array]:
     """Batches of query id and instruction, of the schema that collections of texts have."""
     for source in files:
         yield from corpus.read(source, _COLUMNS, report, queries=True)

@@ -32,8 +32,9 @@ SET enable_progress_bar = false
 _ASKED = """
 CREATE TABLE asked AS
 SELECT query_id, row_number() OVER (ORDER BY min(seq)) - 1 AS ordinal, arg_min(file, seq) AS file,
-    arg_min(number, seq) AS number, min(query) AS query, min(query) IS DISTINCT FROM max(query) AS conflict
-FROM entries GROUP BY query_id
+    arg_min(number, seq) AS number, min(query) AS query, min(query) IS DISTINCT FROM max(query) AS conflict,
+    arg_min({'file': file, 'number': number}, seq) FILTER (WHERE doc_id = '') AS nameless
+FROM entries WHERE query_id <> '' GROUP BY query_id
 """
 _QUESTIONS = """
 CREATE TABLE questions AS
@@ -48,14 +49,15 @@ FROM instructions i WHERE i.id = questions.query_id AND i.text <> ''
 _UNINSTRUCTED = "SELECT query_id FROM questions WHERE query_id NOT IN (SELECT id FROM instructions)"
 _QUERIES = """
 SELECT a.ordinal, a.query_id, coalesce(q.text, a.query) AS text, a.file, a.number,
-    CASE WHEN q.query_id IS NULL THEN a.conflict ELSE q.conflict END AS conflict
+    CASE WHEN q.query_id IS NULL THEN a.conflict ELSE q.conflict END AS conflict,
+    a.nameless.file AS nameless_file, a.nameless.number AS nameless_number
 FROM asked a LEFT JOIN questions q USING (query_id) ORDER BY a.ordinal
 """
 _WANTED = """
 CREATE TABLE wanted AS
 SELECT a.ordinal, CASE WHEN e.judged THEN md5(e.doc_id) END AS key, e.rank, e.seq, e.doc_id,
     CASE WHEN NOT e.judged THEN e.score END AS score, e.text
-FROM entries e JOIN asked a USING (query_id)
+FROM entries e JOIN asked a USING (query_id) WHERE e.doc_id <> '' AND a.nameless IS NULL
 """
 _DOCUMENTS = """
 SELECT w.ordinal, w.seq, w.doc_id, w.score, c.id IS NULL AND w.text IS NULL AS missing, coalesce(w.text, CASE
@@ -74,16 +76,20 @@ class Asked:
     """A query of the candidates.
 
     Attributes:
+        ordinal: which query it is, from 0: its documents carry the same number.
         text: None where no file has it.
         file: the position of its first entry's file, ``number`` the line or row there.
         conflict: whether there are several texts for it.
+        nameless: file and number of its first document without an id; then it comes without documents.
     """
 
+    ordinal: int
     query_id: str
     text: str | None
     file: int
     number: int
     conflict: bool
+    nameless: tuple[int, int] | None
 
 
 class Join(AbstractContextManager["Join"]):
@@ -132,6 +138,10 @@ class Join(AbstractContextManager["Join"]):
         self._run("CREATE TABLE questions (query_id VARCHAR, text VARCHAR, conflict BOOLEAN)")
         return int(self._run("SELECT count(*) FROM asked").fetchall()[0][0])
 
+    def lacks_texts(self) -> bool:
+        """Whether no candidate's record has its query's text."""
+        return bool(self._run("SELECT bool_and(query IS NULL) FROM asked").fetchall()[0][0])
+
     def questions(self, schema: Any, batches: Batches) -> None:
         """Take the texts of queries."""
         self._run("DROP TABLE questions")
@@ -148,12 +158,16 @@ class Join(AbstractContextManager["Join"]):
         # A connection has one result at a time, and the documents are read beside this one.
         with self._database.cursor() as cursor:
             for batch in self._read(cursor, _QUERIES):
-                names = ("query_id", "text", "file", "number", "conflict")
+                names = ("ordinal", "query_id", "text", "file", "number", "conflict")
                 columns = [batch.column(name).to_pylist() for name in names]
-                yield from (Asked(*row) for row in zip(*columns, strict=True))
+                where = [batch.column(f"nameless_{part}").to_pylist() for part in ("file", "number")]
+                nameless = [None if file is None else (file, row) for file, row in zip(*where, strict=True)]
+                yield from (Asked(*row) for row in zip(*columns, nameless, strict=True))
 
     def documents(self, schema: Any, corpus: Batches | None) -> Iterator[Array]:
         """Batches of ordinal, seq, doc_id, score, missing and text, by query, in first-stage order within each.
+
+        A query without a document has no row here: whoever pairs the two goes by the ordinal.
 
         Without a corpus the texts are those of the entries.
         """

@@ -4,10 +4,13 @@ What may be wrong, beside what may be wrong in any input:
 
 1. a line or record of any of the files can't be read: a failure of its own; too many of them end the run;
 2. a query has no text: it can't be ranked, ``missing-query``;
-3. a document has no text: a failure of its own, ``missing-document``, and the document is ranked last without a score;
-4. a query has no instruction, where the dataset has instructions: it can't be ranked, ``missing-instruction``;
-5. none of a query's documents has one: it can't be ranked, ``all-documents-missing``;
-6. the first hundred queries are all like that: it is the wrong corpus, and the run ends.
+3. a query names no document, or one by an empty id: it can't be ranked, ``no-candidates``, ``no-document-id``;
+4. a document has no text: a failure of its own, ``missing-document``, and the document is ranked last without a score;
+5. a query has no instruction, where the dataset has instructions: it can't be ranked, ``missing-instruction``;
+6. none of a query's documents has one: it can't be ranked, ``all-documents-missing``;
+7. the first hundred queries are all like that: it is the wrong corpus, and the run ends;
+8. the corpus has different texts for a document: its queries can't be ranked, ``duplicate-document``; the same text
+   twice does no harm.
 """
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -19,12 +22,14 @@ import numpy as np
 
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.formats import Gauge, Item, Segment, Source, Unrecognised, corpus, runs
+from batchrank.formats.entries import ENTRIES, Report
+from batchrank.formats.pieces import ROW_BYTES, query_too_large
 from batchrank.formats.values import query_text
 from batchrank.job.sections import Columns
 from batchrank.read import instructions
 from batchrank.read.join import Array, Asked, Join, numbered, numbering
 from batchrank.read.layout import Joined
-from batchrank.records import Failure
+from batchrank.records import Failure, taken
 
 _BROKEN = 1000
 """So many records that can't be read, and the files are wrong, not the records."""
@@ -40,22 +45,22 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
     """
     broken = _Broken()
     reads = [runs.read(source, columns, broken) for source in files.candidates]
-    bare: set[str] = set()
+    uninstructed: set[str] = set()
     with Join() as join:
-        count = join.entries(numbered(runs.ENTRIES), numbering(reads))
+        count = join.entries(numbered(ENTRIES), numbering(reads))
         if files.queries:
             join.questions(corpus.TEXTS, _texts(files.queries, columns, broken, queries=True))
             if files.instructions:
-                bare = join.instructions(corpus.TEXTS, instructions.texts(files.instructions, broken))
-        elif files.candidates and count and _lacks_queries(join):
+                uninstructed = join.instructions(corpus.TEXTS, instructions.texts(files.instructions, broken))
+        elif files.candidates and count and join.lacks_texts():
             raise InputError(
                 f"{files.candidates[0].name}: it names queries by id only; set input.queries to the file that holds "
                 "their texts"
             )
         texts = _texts(files.corpus, columns, broken, queries=False) if files.corpus else None
         documents = _by_query(join.documents(corpus.TEXTS, texts))
-        first: Sequence[_Documents] = [one] if (one := next(documents, None)) else []
-        if not files.corpus and first and first[0].missing.all():
+        first = next(documents, None)
+        if not files.corpus and first and first.missing.all():
             raise InputError(
                 f"{files.candidates[0].name}: it names documents by id only; set input.corpus to the file that holds "
                 "their texts"
@@ -63,12 +68,22 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
         yield from broken.failures
         gauge.start(1)
         gauge.file(1)
-        for number, (asked, found) in enumerate(zip(join.asked(), _chain(first, documents), strict=True), 1):
-            gauge.at(number / count)
-            if asked.query_id in bare:
+        found = first
+        for asked in join.asked():
+            gauge.at((asked.ordinal + 1) / count)
+            own = found if found is not None and found.ordinal == asked.ordinal else None
+            if asked.query_id in uninstructed:
                 yield _uninstructed(asked, files)
-                continue
-            yield from _query(asked, found, files)
+            elif own is None:
+                yield _without_documents(asked, files)
+            else:
+                yield from _query(asked, own, files)
+            if own is not None:
+                found = next(documents, None)
+        if found is not None:
+            raise AssertionError(
+                f"documents of query number {found.ordinal}, which is none that was asked for"
+            )
 
 
 class _Broken:
@@ -87,21 +102,39 @@ class _Broken:
 
 
 class _Documents:
-    """One query's documents: ids, texts, scores (NaN where unknown), which are missing, which entry each stems from."""
+    """One query's documents: ids, texts, scores (NaN where unknown), which are missing.
 
-    def __init__(self) -> None:
+    Attributes:
+        ordinal: the query's number.
+        conflict: the id of a document for which the corpus has different texts.
+        bytes: what the texts take; past the bound they are kept no more.
+    """
+
+    def __init__(self, ordinal: int) -> None:
+        self.ordinal = ordinal
+        self.conflict: str | None = None
+        self.bytes = 0
         self.ids: list[str] = []
         self.texts: list[str] = []
         self._scores: list[Any] = []
         self._missing: list[Any] = []
-        self._seq: list[Any] = []
+        self._last = -1
 
     def add(self, batch: Array) -> None:
-        self.ids += batch.column("doc_id").to_pylist()
-        self.texts += batch.column("text").to_pylist()
-        self._scores.append(batch.column("score").to_numpy(zero_copy_only=False))
-        self._missing.append(batch.column("missing").to_numpy(zero_copy_only=False))
-        self._seq.append(batch.column("seq").to_numpy())
+        """Take more of them; rows of one entry follow one another, a row for each time that the corpus has it."""
+        seq = batch.column("seq").to_numpy()
+        ids, texts = batch.column("doc_id").to_pylist(), batch.column("text").to_pylist()
+        again = np.diff(seq, prepend=self._last) == 0
+        for row in np.flatnonzero(again).tolist():
+            if texts[row] != (texts[row - 1] if row else self.texts[-1]):
+                self.conflict = self.conflict or ids[row]
+        keep = np.flatnonzero(~again)
+        self.ids += taken(ids, keep)
+        self.bytes += batch.column("text").nbytes
+        self.texts += taken(texts, keep) if self.bytes <= ROW_BYTES else [""] * len(keep)
+        self._scores.append(batch.column("score").to_numpy(zero_copy_only=False)[keep])
+        self._missing.append(batch.column("missing").to_numpy(zero_copy_only=False)[keep])
+        self._last = seq[-1]
 
     @property
     def scores(self) -> Any:
@@ -111,39 +144,38 @@ class _Documents:
     def missing(self) -> Any:
         return np.concatenate(self._missing).astype(bool)
 
-    def repeated(self) -> str | None:
-        """The id of a document that the corpus holds more than once."""
-        seq = np.concatenate(self._seq)
-        again = np.flatnonzero(seq[1:] == seq[:-1])
-        return self.ids[again[0]] if len(again) else None
-
 
 def _by_query(batches: Iterable[Array]) -> Iterator[_Documents]:
-    current, documents = -1, _Documents()
+    documents: _Documents | None = None
     for batch in batches:
         ordinals = batch.column("ordinal").to_numpy()
         bounds = [0, *(np.flatnonzero(np.diff(ordinals)) + 1).tolist(), len(ordinals)]
         for start, end in pairwise(bounds):
             if end == start:
                 continue
-            if ordinals[start] != current:
-                if current >= 0:
+            if documents is None or ordinals[start] != documents.ordinal:
+                if documents is not None:
                     yield documents
-                current, documents = ordinals[start], _Documents()
+                documents = _Documents(int(ordinals[start]))
             documents.add(batch.slice(start, end - start))
-    if current >= 0:
+    if documents is not None:
         yield documents
 
 
-def _chain(first: Iterable[_Documents], rest: Iterable[_Documents]) -> Iterator[_Documents]:
-    yield from first
-    yield from rest
+def _without_documents(asked: Asked, files: Joined) -> Item:
+    place = _place(files.candidates[asked.file], asked.number)
+    if asked.nameless is None:
+        message = "the query has no candidates; give it some, or remove the record"
+        return Segment.faulty(place, asked.query_id, QueryError("no-candidates", message), whole=True)
+    where = _place(files.candidates[asked.nameless[0]], asked.nameless[1])
+    message = f"a document's id at {where} is null or empty; fill it in, or remove the document"
+    return Segment.faulty(place, asked.query_id, QueryError("no-document-id", message), whole=True)
 
 
 def _query(asked: Asked, found: _Documents, files: Joined) -> Iterator[Item]:
     place = _place(files.candidates[asked.file], asked.number)
     failure = partial(Failure, place, asked.query_id)
-    if asked.text is None:
+    if asked.text is None and files.queries:
         name = _names(files.queries)
         message = f"query id {asked.query_id!r} is not in {name}; add it there, or correct input.queries"
         yield Unrecognised(failure("missing-query", message), ambiguous=False)
@@ -182,8 +214,13 @@ def _segment(asked: Asked, found: _Documents, place: Place, where: str) -> Segme
     if asked.conflict:
         message = f"query id {asked.query_id!r} comes with different texts; give each query its own id"
         raise QueryError("conflicting-query", message)
-    if (again := found.repeated()) is not None:
-        message = f"document id {again!r} comes more than once in {where}; keep one of them"
+    if found.bytes > ROW_BYTES:
+        raise query_too_large()
+    if found.conflict is not None:
+        name = repr(found.conflict)
+        message = (
+            f"document id {name} comes more than once in {where}, with different texts; keep one of them"
+        )
         raise QueryError("duplicate-document", message)
     scores = found.scores
     if np.isinf(scores).any():
@@ -192,20 +229,14 @@ def _segment(asked: Asked, found: _Documents, place: Place, where: str) -> Segme
     return Segment(place, asked.query_id, text, found.texts, found.ids, known, whole=True)
 
 
-def _texts(
-    files: Iterable[Source], columns: Columns, report: runs.Report, *, queries: bool
-) -> Iterator[Array]:
+def _texts(files: Iterable[Source], columns: Columns, report: Report, *, queries: bool) -> Iterator[Array]:
     for source in files:
         source.gauge.file(source.bytes)
         yield from corpus.read(source, columns, report, queries=queries)
 
 
-def _lacks_queries(join: Join) -> bool:
-    return next(join.asked()).text is None
-
-
 def _place(source: Source, number: int) -> Place:
-    return Place(source.name, "row" if source.format == "parquet" else "line", number)
+    return Place(source.name, source.unit, number)
 
 
 def _names(files: Sequence[Source]) -> str:

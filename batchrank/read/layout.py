@@ -7,7 +7,7 @@
 2. ``corpus`` or ``queries`` is given: ``path`` names documents by id. Either may be a dataset's folder.
 3. Files of columns without a header that hold their texts (MS MARCO's top1000) need no corpus, but are sorted by the
    join.
-4. Anything else holds everything.
+4. Anything else holds everything; a folder that ``save_to_disk`` wrote stands for its data files.
 """
 
 import re
@@ -17,15 +17,16 @@ from pathlib import Path
 
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.formats import INPUTS, Source, detect, storage, textfiles
+from batchrank.formats.base import COLUMNAR
 from batchrank.formats.compression import COMPRESSED
 from batchrank.job.sections import Columns, Input
 from batchrank.read.files import local, looked_up, named
 from batchrank.read.folders import Found
 from batchrank.read.instructions import within
+from batchrank.read.saved import unfolded
 
-_EXTENSIONS = "|".join(
-    re.escape(s) for s in (*INPUTS["jsonl"].suffixes, *INPUTS["parquet"].suffixes, ".tsv", ".csv")
-)
+_RECORDS = (suffix for name in ("jsonl", *COLUMNAR) for suffix in INPUTS[name].suffixes)
+_EXTENSIONS = "|".join(map(re.escape, (*_RECORDS, ".tsv", ".csv")))
 _COMPRESSED = "|".join(map(re.escape, COMPRESSED))
 _MEMBER = re.compile(
     r"(?:(?P<subset>[^/]+)-)?(?P<role>corpus|queries|qrels|top_ranked|instruction)"
@@ -77,7 +78,7 @@ def layout(source: Input) -> Joined | list[Source]:
     """
     if (dataset := _only(source.path, source)) is not None:
         return dataset.joined()
-    candidates = named(source.path, source.format)
+    candidates = named(unfolded(source.path, source.split), source.format)
     if source.corpus is None and source.queries is None:
         return (
             candidates
@@ -102,13 +103,13 @@ def _texts(source: Input) -> tuple[Sequence[Source], ...]:
     corpus, queries = source.corpus or (), source.queries or ()
     in_corpus, in_queries = _only(corpus, source), _only(queries, source)
     shared = in_corpus or in_queries
-    first = in_corpus.role("corpus") if in_corpus else named(corpus, key="corpus")
+    first = in_corpus.role("corpus") if in_corpus else named(unfolded(corpus, source.split), key="corpus")
     if not corpus and in_queries:
         first = in_queries.role("corpus")
     if in_queries or (not queries and shared):
         assert shared is not None
         return first, *(in_queries or shared).queries()
-    return first, named(queries, key="queries")
+    return first, named(unfolded(queries, source.split), key="queries")
 
 
 def _only(paths: Sequence[str], source: Input) -> "_Dataset | None":
@@ -227,7 +228,7 @@ def find(paths: Iterable[str], format: str = "auto") -> list[Source]:
     """
     source = Input.model_validate({"path": tuple(paths), "format": format})
     dataset = _only(source.path, source)
-    return named(source.path, format) if dataset is None else dataset.everything()
+    return named(unfolded(source.path, None), format) if dataset is None else dataset.everything()
 
 
 def sources(source: Input) -> list[Source]:
@@ -251,7 +252,8 @@ def notes(source: Input) -> list[str]:
         if not paths or _only(paths, source) is not None:
             continue
         format = source.format if key == "path" else "auto"
-        files = [looked_up(local(path), format, key) for path in paths if path != "-"]
+        named_files = unfolded((path for path in paths if path != "-"), source.split)
+        files = [looked_up(local(path), format, key) for path in named_files]
         read = [file for one in files for file in one.files]
         together = Found(read, {p: why for one in files for p, why in one.left.items()})
         found += together.notes(key) + [told for one in files for told in one.told]

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from batchrank.errors import BatchrankError, Place, UnsortedError
 from batchrank.formats import INPUTS, Gauge, Segment, Source, arrow, storage
-from batchrank.formats.parquet import batches, opened
+from batchrank.formats.base import COLUMNAR
+from batchrank.formats.columnar import opened
 from batchrank.formats.tables import layout
 from batchrank.job.sections import Columns
 
@@ -68,7 +69,7 @@ def unsorted(query_id: str, first: Place, again: Place) -> UnsortedError:
 def _runs(sources: Iterable[Source], columns: Columns) -> Iterator[Run]:
     for source in sources:
         alone = replace(source, gauge=Gauge(), counts={})
-        if source.format == "parquet":
+        if source.format in COLUMNAR:
             if (ids := _ids(alone, columns)) is None:
                 return
             yield from ids
@@ -84,11 +85,11 @@ def _runs(sources: Iterable[Source], columns: Columns) -> Iterator[Run]:
 
 
 def _ids(source: Source, columns: Columns) -> Iterator[Run] | None:
-    """Of Parquet only the column of ids is read; None where rows are whole queries, or can't be read."""
+    """Of tables only the column of ids is read; None where rows are whole queries, or can't be read."""
     try:
         with opened(source) as file:
-            roles = layout(file.schema_arrow, columns).record
-            if roles.candidates or roles.labelled or roles.query_id[0] not in file.schema_arrow.names:
+            roles = layout(file.schema, columns).record
+            if roles.candidates or roles.labelled:
                 return None
     except (BatchrankError, OSError, ValueError):
         return None  # its reader will say what is wrong
@@ -96,10 +97,15 @@ def _ids(source: Source, columns: Columns) -> Iterator[Run] | None:
 
 
 def _column(source: Source, path: tuple[str, ...]) -> Iterator[Run]:
-    row = 1
+    def wanted(name: str) -> bool:
+        return name == ".".join(path)
+
     with opened(source) as file:
-        for batch in batches(file, _BATCH_ROWS, _BATCH_BYTES, path[0]):
-            for query_id, count in _lengths(arrow.at(batch.column(path[0]), path[1:])):
+        for piece in file.pieces(wanted, rows=_BATCH_ROWS, documents=_BATCH_ROWS, size=_BATCH_BYTES):
+            if piece.bytes is not None:
+                continue  # its reader will say what is wrong
+            row = piece.first
+            for query_id, count in _lengths(arrow.at(piece.rows.column(path[0]), path[1:])):
                 if query_id:
                     yield query_id, Place(source.name, "row", row), count, 0
                 row += count

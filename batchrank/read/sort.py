@@ -9,7 +9,7 @@ from itertools import count
 
 from batchrank.errors import InputError, Place
 from batchrank.formats import Item, Segment
-from batchrank.formats.base import TRUNCATED
+from batchrank.read.groups import LOST
 from batchrank.read.join import Join
 from batchrank.records import Failure
 
@@ -34,8 +34,9 @@ def grouped(items: Iterable[Item]) -> Generator[Item, None, None]:
             if isinstance(item, Segment):
                 sorter.add(item)
                 continue
-            if isinstance(item, Failure) and item.cause == TRUNCATED:
-                raise InputError(f"{item.place}: {item.message}; any query may lack what stands there")
+            failure = item if isinstance(item, Failure) else item.failure
+            if failure.cause in LOST:
+                raise InputError(f"{failure.place}: {failure.message}; any query may lack what stands there")
             yield item
         yield from sorter.segments()
 
