@@ -126,6 +126,15 @@ async def test_a_job_of_one_query_tells_a_bad_document_from_an_outage(tmp_path: 
         assert w.emulator.requests < 60 and len(probe) < 300
 
 
+async def test_requests_that_take_too_long_are_halved_and_the_limit_named(tmp_path: Path) -> None:
+    """A gateway that gives up on large requests: halves are answered, and the notice says what to set."""
+    data = poisoned(4, 9, 2)
+    async with world(tmp_path, data=data, poison={"unlucky": "504"}) as w:
+        report = await w.run(w.job())
+        assert report.exit_code == 3
+        assert any("504" in n and "limits.documents" in n for n in report.data["notices"])
+
+
 async def test_an_outage_in_the_middle_loses_no_document(tmp_path: Path) -> None:
     """While bad documents are being looked for the API goes away for minutes: they alone are lost in the end."""
     data = poisoned(12, 9, 3)

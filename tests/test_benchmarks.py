@@ -19,6 +19,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
         ("rate", ["--only", "1"]),
         ("tokens", []),
         ("resume", []),
+        ("failures", []),
         ("stages", []),
         ("peers", ["--only", "bare aiohttp loop", "batchrank"]),
     ],

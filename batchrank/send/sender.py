@@ -70,6 +70,7 @@ class Sender:
         self._asked: dict[bytes, asyncio.Event] = {}
         self.recall = Recall(ledger, encoder, self._asked, self._too_large)
         self._sizes = Sizes()
+        self._slow = 0
         self.counts = Counts()
         self._outage = OutageDetector(outage, accepted=accepted)
         self._exchange = Exchange(
@@ -98,9 +99,15 @@ class Sender:
         return classify(why, self._wire)
 
     @property
-    def notice(self) -> str | None:
+    def notices(self) -> list[str]:
         """What the user should know about the sizes of requests."""
-        return self._sizes.notice
+        found = [self._sizes.notice] if self._sizes.notice else []
+        if self._slow:
+            found.append(
+                f"{self._slow:,} requests took too long (504, or no answer within endpoint.timeout) and were halved; set "
+                "limits.documents to fewer, or endpoint.timeout to more"
+            )
+        return found
 
     async def score(self, errand: Errand, chunk: Chunk, number: int) -> list[Scores]:
         """The scores of chunk ``number`` of a round: one ``Scores``, more where it had to be halved.
@@ -133,6 +140,7 @@ class Sender:
             tally.why = outcome
             return self._lose(errand, documents, outcome)
         self.counts.splits += 1
+        self._slow += outcome.status == 504 or outcome.code == "timeout"
         # Each half is a sample of the chunk, whose documents stand in first-stage order.
         halves = documents[::2], documents[1::2]
         if not self._believed(outcome, documents, encoded):
