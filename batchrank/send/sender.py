@@ -104,8 +104,8 @@ class Sender:
         found = [self._sizes.notice] if self._sizes.notice else []
         if self._slow:
             found.append(
-                f"{self._slow:,} requests took too long (504, or no answer within endpoint.timeout) and were halved; set "
-                "limits.documents to fewer, or endpoint.timeout to more"
+                f"{self._slow:,} requests took too long (504, or no answer within endpoint.timeout) and were halved; "
+                "set limits.documents to fewer, or endpoint.timeout to more"
             )
         return found
 
