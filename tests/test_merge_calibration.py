@@ -22,7 +22,7 @@ def calibrated(
     y = truth(n, 0)
     api, shards = Api(y, family, 0, noise), stratified(n, w, 0)
     first = FirstPass(n, [Answer.of(chunk, api(chunk)) for chunk in shards.chunks])
-    parts, _ = hubs(Pool(shards), first, k)
+    parts = hubs(Pool(shards), first, k)
     estimate = calibrate(first, scale(first, [Answer.of(part, api(part)) for part in parts]))
     rank = np.argsort(np.argsort(-y, kind="stable"), kind="stable")
     return estimate, kendall(rank[first.by(estimate.value)])

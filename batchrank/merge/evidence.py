@@ -23,7 +23,6 @@ class Evidence:
         pool: the documents.
         first: the first pass.
         hubs: answers that span the scale.
-        q: how many heads each piece has in the hub.
         extra: the probe's answers, and all later ones.
         verdict: what the run-wide verdict said.
     """
@@ -31,7 +30,6 @@ class Evidence:
     pool: Pool
     first: FirstPass
     hubs: Sequence[Answer]
-    q: Positions
     verdict: Verdict
     extra: list[Answer] = field(default_factory=list)
     _scale: Scale | None = None
@@ -89,20 +87,13 @@ class Evidence:
     def contradictory(self, method: str) -> Merged:
         """The ranking when answers contradict each other: nothing is proven, noise is averaged.
 
-        The hub's own order down to the best-placed q-th head (below it, documents that the hub didn't see may belong),
-        then by value; the hub's documents by the mean of both estimates.
+        By value; a document that the hub saw too counts by the mean of both estimates. Trusting the hub at the top would
+        throw away what the first pass told of it, which is as much.
         """
-        order = self.scale.docs
-        piece = self.first.piece[order]
-        last = (self.first.place[order] == self.q[piece] - 1) & (piece >= 0)
-        count = int(np.argmax(last)) + 1 if last.any() else 0
-        both = self.estimate.value + self.estimate.hub
-        value = np.where(np.isnan(both), self.estimate.value, both / 2)
-        top = order[:count]
-        rest = self.first.by(value)
-        rest = rest[rank_of(top, len(self.first))[rest] == count]
-        values = np.concatenate([self.estimate.hub[top], value[rest]])
-        return self._merged(np.concatenate([top, rest]), falling(values), method, 0)
+        both = (self.estimate.value + self.estimate.hub) / 2
+        value = np.where(np.isnan(both), self.estimate.value, both)
+        order = self.first.by(value)
+        return self._merged(order, falling(value[order]), method, 0)
 
     def _merged(self, order: Positions, value: Floats, method: str, certified: int) -> Merged:
         estimate = self.estimate

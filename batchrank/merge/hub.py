@@ -51,18 +51,18 @@ def _ask_hubs(
     Hubs that came back in parts are no common scale, but what their parts tell stays known.
     """
     planned = pool.tokens
-    parts, q = hubs(pool, first, top_k)
+    parts = hubs(pool, first, top_k)
     answers = yield from ask(pool, [pool.chunk(docs, "hub") for docs in parts])
     extra: list[Answer] = []
     if pool.tokens != planned:
-        smaller, q = hubs(pool, first, top_k)
+        smaller = hubs(pool, first, top_k)
         if not all(map(np.array_equal, smaller, parts)):
             extra, parts = answers, smaller
             answers = yield from ask(pool, [pool.chunk(docs, "hub") for docs in parts])
     lost = sorted(set(range(len(parts))) - {answer.chunk for answer in answers})
     if lost:
         answers += yield from ask(pool, [pool.chunk(parts[i], "hub") for i in lost])
-    return Evidence(pool, first, answers, q, verdict, extra) if answers else None
+    return Evidence(pool, first, answers, verdict, extra) if answers else None
 
 
 def _repair(known: Evidence, k: int) -> Generator[Step, Reply, None]:

@@ -75,8 +75,8 @@ def quantiles(lengths: Sequence[int], limit: int) -> Positions:
     return np.maximum(np.rint(shares), 1).astype(np.intp)
 
 
-def hubs(pool: Pool, first: FirstPass, k: int) -> tuple[list[Positions], Positions]:
-    """The documents of each hub (one, unless limits bind), and how many heads each piece has in it.
+def hubs(pool: Pool, first: FirstPass, k: int) -> list[Positions]:
+    """The documents of each hub: one, unless limits bind.
 
     Cases:
     1. All fit one request.
@@ -88,12 +88,12 @@ def hubs(pool: Pool, first: FirstPass, k: int) -> tuple[list[Positions], Positio
     heads_, others = _places(first, q, quantiles(lengths, pool.limit))
     docs = np.concatenate([heads_, others])
     if pool.fits(docs):
-        return [docs], q
+        return [docs]
     others = _shorter(pool, first, heads_, others)
     docs = np.concatenate([heads_, others])
     if pool.fits(docs):
-        return [docs], q
-    return _several(pool, first, docs), q
+        return [docs]
+    return _several(pool, first, docs)
 
 
 def _places(first: FirstPass, q: Positions, t: Positions) -> tuple[Positions, Positions]:
