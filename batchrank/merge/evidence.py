@@ -7,7 +7,7 @@ import numpy as np
 
 from batchrank.merge.answers import Answer, FirstPass, Pool, drift, merged, overlap
 from batchrank.merge.calibration import Estimate, calibrate
-from batchrank.merge.certificate import Certificate, by_value, certify, rank_of
+from batchrank.merge.certificate import Certificate, by_value, certify
 from batchrank.merge.isotonic import falling
 from batchrank.merge.scale import Scale, scale
 from batchrank.records import Floats, Merged, Positions, Verdict
@@ -87,8 +87,8 @@ class Evidence:
     def contradictory(self, method: str) -> Merged:
         """The ranking when answers contradict each other: nothing is proven, noise is averaged.
 
-        By value; a document that the hub saw too counts by the mean of both estimates. Trusting the hub at the top would
-        throw away what the first pass told of it, which is as much.
+        By value; a document that the hub saw too counts by the mean of both estimates. Trusting the hub at the top
+        would throw away what the first pass told of it, which is as much.
         """
         both = (self.estimate.value + self.estimate.hub) / 2
         value = np.where(np.isnan(both), self.estimate.value, both)
