@@ -4,7 +4,7 @@ import base64
 import io
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -14,12 +14,12 @@ import aiohttp
 import orjson
 
 from batchrank.errors import MalformedAnswerError
+from batchrank.job.secrets import Secrets, in_address
 from batchrank.records import Answer, Rejection
 from batchrank.retry import retry_after
 from batchrank.send.descriptors import out_of_files
 from batchrank.send.outage import UNREACHABLE
 from batchrank.send.routes import Route, Routes
-from batchrank.send.secrets import Secrets
 from batchrank.version import __version__
 from batchrank.wire import Codec
 from batchrank.wire.rejections import error, said, visible
@@ -48,7 +48,7 @@ class Http:
     """A session with one endpoint.
 
     Servers have been seen to repeat the key in their errors: nothing that comes out of here holds it, a key that it was
-    changed for, the value of any further header, or the proxy's password.
+    changed for, the value of any further header, the address's query, or the proxy's password.
 
     Args:
         url: where requests go.
@@ -60,7 +60,7 @@ class Http:
         other_url: the same endpoint by its other path, None where there is none.
         proxy: the address of the proxy to go through, perhaps with a user and a password.
         tls: whom to trust, and what to show; None for the system's ways.
-        hidden: further texts that must not come out of here.
+        secrets: what must not come out of here besides.
         timeout: seconds one attempt may take.
         answer_bytes: the largest decoded answer that is read.
     """
@@ -77,7 +77,7 @@ class Http:
         other_url: str | None = None,
         proxy: str | None = None,
         tls: ssl.SSLContext | None = None,
-        hidden: Iterable[str] = (),
+        secrets: Secrets | None = None,
         timeout: float = 60,
         answer_bytes: int = 64 * 2**20,
     ) -> None:
@@ -90,10 +90,10 @@ class Http:
             "User-Agent": f"batchrank/{__version__}",
             **(headers or {}),
         }
-        self._proxy, self._proxy_headers, known = _proxy(proxy)
+        self._proxy, self._proxy_headers = _proxy(proxy)
         self._tls = tls
-        values = [*([key] if key else []), *(headers or {}).values(), *known, *hidden]
-        self._secrets = Secrets(values)
+        values = [key or "", *(headers or {}).values(), *in_address(proxy or ""), *in_address(url)]
+        self._secrets = Secrets(values) | (secrets or Secrets())
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._answer_bytes = answer_bytes
         self._session: aiohttp.ClientSession | None = None
@@ -269,15 +269,14 @@ def _named(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {fault}"
 
 
-def _proxy(address: str | None) -> tuple[str | None, dict[str, str], list[str]]:
-    """A proxy's address without user and password, those two for the proxy, and what must not be told of them."""
+def _proxy(address: str | None) -> tuple[str | None, dict[str, str]]:
+    """A proxy's address without user and password, and those two for the proxy."""
     if address is None:
-        return None, {}, []
+        return None, {}
     parts = urlsplit(address)
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     if not parts.username and not parts.password:
-        return bare, {}, []
+        return bare, {}
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    known = [parts.netloc.rpartition("@")[0], f"{user}:{password}", user, password]
     said = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return bare, {"Proxy-Authorization": f"Basic {said}"}, [*known, said]
+    return bare, {"Proxy-Authorization": f"Basic {said}"}
