@@ -156,7 +156,8 @@ def test_a_swap_between_check_and_open_gains_nothing(root: Path, kind: str) -> N
 
     flipping = threading.Thread(target=flip)
     flipping.start()
-    sources, seen = Sources(CARD, str(root)), set()
+    sources = Sources(CARD, str(root))
+    seen: set[str] = set()
     try:
         for tries in range(200_000):
             if tries >= 3000 and seen >= {"read", "link"}:

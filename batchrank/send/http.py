@@ -5,6 +5,7 @@ import io
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ from batchrank.errors import MalformedAnswerError
 from batchrank.job.secrets import Secrets, in_address
 from batchrank.records import Answer, Rejection
 from batchrank.retry import retry_after
+from batchrank.send.bounds import FREE, Bound, Room
 from batchrank.send.descriptors import out_of_files
 from batchrank.send.outage import UNREACHABLE
 from batchrank.send.routes import Route, Routes
@@ -62,7 +64,7 @@ class Http:
         tls: whom to trust, and what to show; None for the system's ways.
         secrets: what must not come out of here besides.
         timeout: seconds one attempt may take.
-        answer_bytes: the largest decoded answer that is read.
+        answer_bytes: the largest decoded answer that is read, whatever its documents can need.
     """
 
     def __init__(
@@ -96,6 +98,7 @@ class Http:
         self._secrets = Secrets(values) | (secrets or Secrets())
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._answer_bytes = answer_bytes
+        self._room = Room()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -160,8 +163,11 @@ class Http:
             ) as response:
                 if response.status == 407 and self._proxy:
                     return Rejection(407, "", _PROXY_AUTH)
-                data = await self._read(response)
-                return self._decode(response, data, documents)
+                async with AsyncExitStack() as held:
+                    data, problem = await self._read(
+                        response, Bound(body, documents, self._answer_bytes), held
+                    )
+                    return self._decode(response, data, problem, documents)
         except aiohttp.ClientConnectorCertificateError as fault:
             return self._lost("certificate", f"can't be verified: {fault.certificate_error}")
         except aiohttp.ClientHttpProxyError as fault:
@@ -191,22 +197,28 @@ class Http:
             return {}
         return {name: f"Bearer {key}" if self._auth == "bearer" else key}
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
-        """The decoded body; None when it is larger than any answer can be."""
-        parts, size = [], 0
+    async def _read(
+        self, response: aiohttp.ClientResponse, bound: Bound, held: AsyncExitStack
+    ) -> tuple[bytes | None, str]:
+        """The decoded body; or None, and why no answer can be like that. What room it took is held."""
+        parts, size, asked = [], 0, False
         async for part in response.content.iter_any():
             size += len(part)
-            if size > self._answer_bytes:
+            if problem := bound.passed(size, response.content.total_compressed_bytes or 0):
                 response.close()
-                return None
+                return None, problem
+            if size > FREE and not asked:
+                await held.enter_async_context(self._room.taken(bound.bytes))
+                asked = True
             parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        problem = bound.crowded(data)
+        return (data, "") if problem is None else (None, problem)
 
     def _decode(
-        self, response: aiohttp.ClientResponse, data: bytes | None, documents: int
+        self, response: aiohttp.ClientResponse, data: bytes | None, problem: str, documents: int
     ) -> Answer | Rejection:
         if data is None:
-            problem = f"the answer is larger than {self._answer_bytes:,} bytes"
             return Rejection(response.status, "malformed", problem, _wait(response))
         decoded, problem = _json(data)
         # Scores of every document are an answer, whatever a gateway puts around them. Without documents nothing tells
