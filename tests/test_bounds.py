@@ -86,7 +86,7 @@ async def test_no_answer_is_longer_than_its_documents_can_need(status: int) -> N
     async with asking(whole(b" " * (Bound(BODY, 2, 2**26).bytes + 1), status=status)) as http:
         outcome = await http.post(BODY, 2)
     assert isinstance(outcome, Rejection) and outcome.status == status
-    assert "1,056," in outcome.message or "larger than" in outcome.message
+    assert "more than its documents can need" in outcome.message
 
 
 async def test_an_api_may_repeat_the_documents() -> None:

@@ -5,6 +5,7 @@ start): then nothing can be said any more, which is no reason to stop.
 """
 
 import io
+import json
 import logging
 import os
 import sys
@@ -64,7 +65,12 @@ def say(text: str = "", *, error: bool = False, lines: bool = False) -> None:
 
 def say_json(data: Any) -> None:
     """Print data as JSON: all of it as it is, but for secrets."""
-    print(shown_json(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode()))
+    text = shown_json(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(orjson.loads(text), indent=2)
+    print(text)
 
 
 def console(*, error: bool = False, width: int | None = None, soft_wrap: bool = False) -> Console:
