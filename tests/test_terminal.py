@@ -155,6 +155,7 @@ async def test_no_command_lets_anybody_steer_the_terminal(
             f"e{SENDABLE}",
         }
         assert any(SENDABLE[:40] in letter["message"] for letter in letters)
+        assert not RAW.search((tmp_path / "out" / "report.html").read_text())
 
 
 @ANYIO
@@ -213,3 +214,30 @@ try:
 except batchrank.BatchrankError:
     pass
 """
+
+
+@ANYIO
+@pytest.mark.real_clock
+async def test_a_terminal_that_goes_away_takes_nothing_along(tmp_path: Path) -> None:
+    """The display's terminal is closed in the midst of a run, as by a lost connection: the run is completed."""
+    ours, theirs = pty.openpty()
+    asked, goes = asyncio.Event(), asyncio.Event()
+
+    async def waits(request: web.Request, body: Any) -> web.Response:
+        asked.set()
+        await goes.wait()
+        return web.json_response(scores(body))
+
+    async with serving(waits) as server:
+        _job(tmp_path, server.url)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "batchrank", "run", "job.yaml", "--verbose"),
+            cwd=tmp_path, stderr=theirs, stdout=asyncio.subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "TERM": "xterm"},
+        )  # fmt: skip
+        os.close(theirs)
+        await asked.wait()
+        os.close(ours)
+        goes.set()
+        assert await process.wait() == 3  # one query is empty
+    assert (tmp_path / "out" / "summary.json").exists()
