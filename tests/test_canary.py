@@ -122,7 +122,8 @@ async def test_no_secret_leaves_a_trace(tmp_path: Path, reply: Any, monkeypatch:
     monkeypatch.chdir(tmp_path)
     async with serving(reply) as server, proxying(user="canaryuser3b4c:canary:pass@5d6e") as proxy:
         _job(tmp_path, server.url, proxy)
-        said = [await _command(tmp_path, "run", "job.yaml", "--verbose")]
+        format = "json" if reply in (_fails, _one_at_a_time) else "text"
+        said = [await _command(tmp_path, "run", "job.yaml", "--verbose", "--log-format", format)]
         said.append(await _command(tmp_path, "check", "job.yaml", "--ask"))
     assert server.headers, said
     assert server.headers[0]["X-Tenant"] == CANARIES["header"]

@@ -134,7 +134,8 @@ async def test_no_command_lets_anybody_steer_the_terminal(
     monkeypatch.chdir(tmp_path)
     async with serving(reply) as server:
         _job(tmp_path, server.url)
-        told = [await _command(tmp_path, "run", "job.yaml", "--verbose")]
+        format = "json" if reply is _fails else "text"
+        told = [await _command(tmp_path, "run", "job.yaml", "--verbose", "--log-format", format)]
         told.append(await _command(tmp_path, "check", "job.yaml", "--ask"))
     later = ["status out", "plan job.yaml", "ledger job.yaml", "init in.jsonl -o new.yaml", "report out"]
     told += [
@@ -145,6 +146,7 @@ async def test_no_command_lets_anybody_steer_the_terminal(
         assert not RAW.search(out + errors), (code, out, errors)
         assert "Traceback" not in errors
     assert "owned" in told[0][2]
+    assert format == "text" or all(json.loads(line) for line in told[0][2].splitlines())
     code, out, _ = await asyncio.to_thread(_invoke, "status out --json")
     assert code == 0 and not RAW.search(out)
     if reply is _refuses:

@@ -1,13 +1,12 @@
 """The sections of a job: every key with its default."""
 
-import json
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from batchrank.job.extras import check_json
 from batchrank.job.proxies import proxy_address
 from batchrank.models import Template, Wire
 
@@ -135,14 +134,7 @@ class Endpoint(Section):
     @field_validator("body")
     @classmethod
     def _numbers(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        try:
-            orjson.dumps(value)
-        except TypeError as error:
-            raise ValueError(f"can't be written as JSON: {error}") from None
-        try:
-            json.dumps(value, allow_nan=False)
-        except ValueError:
-            raise ValueError("infinite numbers and nan have no form in JSON; write another one") from None
+        check_json(value)
         return value
 
     @field_validator("proxy")
