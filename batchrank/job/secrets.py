@@ -44,7 +44,7 @@ class Secrets:
         if self._pattern is None:
             return text
         low = text.lower()
-        if any(secret in low for secret in self._low):
+        if any(anchor in low for anchor in self._anchors):
             text = self._pattern.sub(HIDDEN, text)
         tail = text[-_TAIL:]
         for secret in self._texts:
@@ -58,7 +58,7 @@ class Secrets:
     def hide_bytes(self, data: bytes) -> bytes:
         """The same for a body that will be decoded."""
         low = data.lower()
-        if self._bytes is None or not any(secret in low for secret in self._low_bytes):
+        if self._bytes is None or not any(anchor.encode() in low for anchor in self._anchors):
             return data  # a search for each is many times faster than the pattern, and most have none
         return self._bytes.sub(HIDDEN.encode(), data)
 
@@ -73,11 +73,28 @@ class Secrets:
     def _keep(self, texts: set[str]) -> None:
         """Longest first, so that of two that begin alike nothing is left over; servers may change the case."""
         self._texts = sorted(texts, key=len, reverse=True)
-        either = "|".join(map(re.escape, self._texts))
-        self._low = [text.lower() for text in self._texts]
-        self._low_bytes = [text.encode("utf-8", "surrogatepass").lower() for text in self._texts]
+        self._anchors = {_anchor(text) for text in self._texts}
+        either = "|".join(map(_in_part_quoted, self._texts))
         self._pattern = re.compile(either, re.IGNORECASE) if texts else None
         self._bytes = re.compile(either.encode("utf-8", "surrogatepass"), re.IGNORECASE) if texts else None
+
+
+def _anchor(text: str) -> str:
+    """The longest part of a text that no quoting changes."""
+    return max(re.findall(r"[a-z0-9._~-]+", text.lower()), key=len, default="")
+
+
+def _in_part_quoted(text: str) -> str:
+    """A pattern of a text in which any letter may stand as in an address, as clients quote some and leave others."""
+    return "".join(map(_letter, text))
+
+
+def _letter(letter: str) -> str:
+    plain = re.escape(letter)
+    if re.fullmatch(r"[A-Za-z0-9._~-]", letter):
+        return plain
+    quoted = "".join(f"%{byte:02x}" for byte in letter.encode("utf-8", "surrogatepass"))
+    return f"(?:{plain}|{quoted}|[+])" if letter == " " else f"(?:{plain}|{quoted})"
 
 
 def _spellings(value: str) -> Iterator[str]:
