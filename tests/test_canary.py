@@ -56,7 +56,7 @@ def _job(folder: Path, server: str, proxy: Proxy) -> None:
 
 
 def _arguments(process: int) -> str:
-    return Path(f"/proc/{process}/cmdline").read_text() if sys.platform == "linux" else ""
+    return Path(f"/proc/{process}/cmdline").read_text() if sys.platform == "linux" else "unknown"
 
 
 async def _command(folder: Path, *arguments: str) -> str:
@@ -66,7 +66,8 @@ async def _command(folder: Path, *arguments: str) -> str:
         cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "PYTHONASYNCIODEBUG": "1"},
     )  # fmt: skip
-    shown = _arguments(process.pid)
+    while not (shown := _arguments(process.pid)):  # noqa: ASYNC110 another process, which is about to begin
+        await asyncio.sleep(0)
     out, _ = await process.communicate()
     return f"{shown}\n{out.decode()}"
 
