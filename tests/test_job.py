@@ -76,7 +76,7 @@ def test_set_beats_environment_beats_file(tmp_path: Path) -> None:
         (MINIMAL + "model: other\n", "line 4: model: the key stands here a second time"),
         ("model: qwen3-rerank\noutput: {path: o}\n", "/nightly.yaml: input.path: required"),
         ("- 1\n", "a job file is a mapping of keys; this one holds list"),
-        ("a: [\n", "/nightly.yaml: while parsing"),
+        ("a: [\n", "/nightly.yaml, line 2, column 1: while parsing"),
         (
             MINIMAL.replace("qwen3-rerank", "gte-rerank"),
             "line 2: model: 'gte-rerank' was discontinued by",

@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from batchrank.errors import JobError, QueryError
-from batchrank.media import Image, Sources, Video
+from batchrank.media import Image, Sources, Video, beneath
 from batchrank.models import card
 
 CARD = card("qwen3-vl-rerank")
@@ -33,6 +34,7 @@ def root(tmp_path: Path) -> Path:
     (folder / "outside").symlink_to(tmp_path / "secret.png")
     (folder / "up").symlink_to(tmp_path)
     os.mkfifo(folder / "pipe")
+    (folder / "device").symlink_to("/dev/zero")
     return folder
 
 
@@ -59,10 +61,10 @@ def test_documents_of_every_kind(value: Any, content: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["a.png", "inside", "deep/b.txt", "./a.png", {"bytes": None, "path": "a.png"}]
+    "value", ["a.png", "deep/b.txt", "deep//./b.txt", "./a.png", {"bytes": None, "path": "a.png"}]
 )
 def test_files_below_image_root_are_sent_as_data(root: Path, value: Any) -> None:
-    """The format is told by content, not by name; a link that stays inside is fine."""
+    """The format is told by content, not by name."""
     assert Sources(CARD, str(root)).image(value) == SENT
 
 
@@ -74,9 +76,12 @@ def test_files_below_image_root_are_sent_as_data(root: Path, value: Any) -> None
         ("deep/../a.png", "without '..'"),
         ("/etc/passwd", "must lead from image_root"),
         ("a\0.png", "must lead from image_root"),
-        ("outside", "leads out of image_root"),
-        ("up/secret.png", "leads out of image_root"),
-        ("up/images/text.png", "content is no image's"),
+        *[
+            (path, "leads through a symbolic link")
+            for path in ("outside", "inside", "up/secret.png", "up/images/a.png")
+        ],
+        ("a.png/x", "Not a directory"),
+        (".", "no regular file"),
         ("missing.png", "No such file"),
         ("deep", "directory|regular"),
         ("pipe", "no regular file"),
@@ -106,6 +111,83 @@ def test_no_path_leads_outside(root: Path, parts: list[str]) -> None:
     except QueryError:
         return
     assert image == SENT
+
+
+@pytest.fixture(params=["by the kernel", "step by step"])
+def opener(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to open, whatever this kernel has."""
+    if request.param == "by the kernel" and not beneath._has_openat2():
+        pytest.skip("this kernel has no openat2")
+    way = beneath.by_kernel if request.param == "by the kernel" else beneath.step_by_step
+    monkeypatch.setattr(beneath, "_known", [way])
+
+
+@pytest.mark.usefixtures("opener")
+def test_both_ways_to_open_refuse_the_same(root: Path) -> None:
+    """Links at any step, inside or outside; folders; a pipe, which never blocks; and what isn't there."""
+    sources = Sources(CARD, str(root))
+    assert sources.image("a.png") == sources.image("deep/b.txt") == SENT
+    for path in ("inside", "outside", "device", "up/secret.png", "up/images/a.png"):
+        assert "leads through a symbolic link" in why(sources.image, path)
+    for path in ("pipe", "deep", "."):
+        assert "no regular file" in why(sources.image, path)
+    assert "No such file" in why(sources.image, "deep/none/a.png")
+    assert "Not a directory" in why(sources.image, "a.png/a.png")
+
+
+@pytest.mark.usefixtures("opener")
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_swap_between_check_and_open_gains_nothing(root: Path, kind: str) -> None:
+    """A folder or a file that turns into a link and back, as fast as it can: never is anything from outside read."""
+    outside = root.parent / "elsewhere"
+    outside.mkdir()
+    (outside / "b.txt").write_bytes(images.png(1, 1))
+    at = root / "deep" if kind == "folder" else root / "deep" / "b.txt"
+    link = root / "link"
+    link.symlink_to(outside if kind == "folder" else outside / "b.txt")
+    done = threading.Event()
+
+    def flip() -> None:
+        while not done.is_set():
+            at.rename(root / "real")
+            link.rename(at)
+            at.rename(link)
+            (root / "real").rename(at)
+
+    flipping = threading.Thread(target=flip)
+    flipping.start()
+    sources = Sources(CARD, str(root))
+    seen: set[str] = set()
+    try:
+        for tries in range(200_000):
+            if tries >= 3000 and seen >= {"read", "link"}:
+                break
+            try:
+                image = sources.image("deep/b.txt")
+            except QueryError as error:
+                seen.add("link" if "symbolic link" in str(error) else "gone")
+            else:
+                assert image == SENT
+                seen.add("read")
+    finally:
+        done.set()
+        flipping.join()
+    assert seen >= {"read", "link"}
+
+
+def test_the_folder_that_was_named_is_the_one_that_is_read(root: Path) -> None:
+    """image_root is opened once: what takes its name later is another folder."""
+    sources = Sources(CARD, str(root))
+    root.rename(root.parent / "moved")
+    root.mkdir()
+    (root / "a.png").write_bytes(images.png(1, 1))
+    assert sources.image("a.png") == SENT
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no devices here")
+def test_a_device_is_not_read() -> None:
+    """However it came to lie there, and although it would never end."""
+    assert "no regular file" in why(Sources(CARD, "/dev").image, "zero")
 
 
 def test_without_image_root_no_file_is_read(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

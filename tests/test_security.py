@@ -21,10 +21,10 @@ from jobs import rows, write_jsonl
 from batchrank.emulator import FAULTS, Emulator, Settings
 from batchrank.errors import LedgerError, OutputError
 from batchrank.job import load_job
+from batchrank.job.secrets import Secrets
 from batchrank.ledger import Ledger
 from batchrank.records import Answer, Rejection
 from batchrank.send.http import Http
-from batchrank.send.secrets import Secrets
 from batchrank.wire import CODECS
 
 ANYIO = pytest.mark.anyio

@@ -50,7 +50,12 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.mark.real_clock
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        (signal.SIGHUP, 129),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+    ],
 )
 async def test_the_first_signal_drains(tmp_path: Path, number: signal.Signals, code: int) -> None:
     """What is in flight is waited for and kept: started again, the run repeats no request."""

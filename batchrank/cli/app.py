@@ -2,13 +2,14 @@
 
 import logging
 import os
+import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from batchrank.cli.benchmarks import bench
@@ -22,12 +23,14 @@ from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose
 from batchrank.cli.plan import show_plan
 from batchrank.cli.reporting import report
 from batchrank.cli.running import run_job
+from batchrank.cli.said import console, load, open_streams, say
+from batchrank.cli.signals import code_of, leave_on_interrupt, unwind_on_interrupt
 from batchrank.cli.watching import status
 from batchrank.errors import BatchrankError
-from batchrank.job import load_job
 from batchrank.models import Price, cards
 from batchrank.version import __version__
 
+_WIDTH = 160
 _GRACE = 0.2
 """Seconds that a thread of ours has to end once its work is done."""
 
@@ -61,13 +64,13 @@ def run(
     """Run a job, or continue it where it stopped.
 
     Exit codes: 0 complete; 1 failed; 2 usage or job file; 3 complete but some queries failed; 4 input unusable;
-    5 complete but past a threshold of gate; 75 stopped, run it again to continue; 130/143 interrupted, likewise.
+    5 complete but past a threshold of gate; 75 stopped, run it again to continue; 129/130/143 interrupted, likewise.
     """
     if forget and not fresh:
         raise typer.BadParameter("--forget drops paid answers; say --fresh too if you mean it")
     log_to_stderr(verbose=verbose, quiet=quiet, format=log_format)
     ended = run_job(
-        load_job(job, overrides=overrides or ()),
+        load(job, overrides),
         fresh=fresh,
         forget=forget,
         only_failed=only_failed,
@@ -102,7 +105,7 @@ def plan(
 ) -> None:
     """Tell what a job would do and cost: reads the input once, sends nothing, needs no key."""
     log_to_stderr(verbose=False, quiet=False)
-    show_plan(load_job(job, overrides=overrides or ()), as_json=as_json)
+    show_plan(load(job, overrides), as_json=as_json)
 
 
 def _priced(price: Price) -> str:
@@ -136,7 +139,7 @@ def models() -> None:
             card.name, card.wire, f"{card.documents:,}", f"{card.item_tokens:,}", f"{card.request_tokens:,}",
             f"{card.rpm:,.0f}", f"{card.tpm:,.0f}", card.scores, prices or "-",
         )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)
+    console(width=_WIDTH).print(table)
 
 
 @app.command()
@@ -147,7 +150,7 @@ def ledger(
 ) -> None:
     """Show what a job's ledger holds: answers, tokens, cost, size."""
     log_to_stderr(verbose=False, quiet=False)
-    show_ledger(load_job(job, overrides=overrides or ()), compact=compact)
+    show_ledger(load(job, overrides), compact=compact)
 
 
 for _command in (init, check, schema, status, report, bench, emulate):
@@ -163,7 +166,7 @@ def root(
 ) -> None:
     """Rerank offline over paid, rate-limited APIs. Rankings go to files, logs to stderr."""
     if version:
-        print(f"batchrank {__version__}")
+        say(f"batchrank {__version__}")
         raise typer.Exit
 
 
@@ -180,14 +183,39 @@ def leave(code: int) -> None:
 
 
 def main() -> None:
-    """Run the command line; errors meant for the user become one message and an exit code."""
+    """Run the command line; whatever goes wrong becomes one message and an exit code."""
+    unwind_on_interrupt()
+    open_streams()
     try:
-        app()
-    except BatchrankError as error:
-        if as_json():
-            logging.getLogger("batchrank").error("failed", extra={"error": str(error)})
-        else:
-            print(f"batchrank: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        code = _ended()
+        sys.stdout.flush()
     except BrokenPipeError:
         os._exit(1)  # whoever read our output went away: nothing can be said any more
+    leave_on_interrupt()
+    sys.exit(code)
+
+
+def _ended() -> int:
+    """Run the command line; its exit code."""
+    try:
+        app()
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BatchrankError as error:
+        _tell(str(error), "failed")
+        return error.exit_code
+    except KeyboardInterrupt:
+        return code_of(signal.SIGINT)
+    except BrokenPipeError:
+        raise
+    except Exception:  # a fault of ours: its trace is needed, and may hold anything
+        _tell(traceback.format_exc().rstrip(), "crashed")
+        return 1
+    return 0
+
+
+def _tell(text: str, what: str) -> None:
+    if as_json():
+        logging.getLogger("batchrank").error(what, extra={"error": text})
+    else:
+        say(f"batchrank: {text}", error=True, lines=True)

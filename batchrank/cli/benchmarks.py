@@ -1,6 +1,5 @@
 """``batchrank bench``: runs the cells of a benchmark that are not done, and writes one table."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,10 +12,11 @@ from batchrank.bench.table import markdown
 from batchrank.cli.logs import log_to_stderr
 from batchrank.cli.options import Quiet, Set
 from batchrank.cli.running import run_job
+from batchrank.cli.said import keep_secret, say
 from batchrank.errors import BatchrankError
 
 _FAILED_CELLS = 3
-_INTERRUPTED = (130, 143)
+_INTERRUPTED = (129, 130, 143)
 _COMPLETE = (0, 3, 5)
 
 
@@ -31,7 +31,7 @@ def bench(
     """Run datasets x models x instructs x merge methods, each as a job of its own, and write one table.
 
     What is done stays; what was cut short goes on where it stopped; a cell that fails does not stop the others.
-    Exit codes: 0 all done; 3 some cells failed; 2 benchmark file; 130/143 interrupted: run it again to continue.
+    Exit codes: 0 all done; 3 some cells failed; 2 benchmark file; 129/130/143 interrupted: run it again to continue.
     """
     log_to_stderr(verbose=False, quiet=quiet)
     found, cells = load_bench(file)
@@ -39,7 +39,7 @@ def bench(
     code = 0
     for number, cell in enumerate(cells, 1):
         if not quiet:
-            print(f"[{number}/{len(cells)}] {cell.name}", file=sys.stderr)
+            say(f"[{number}/{len(cells)}] {cell.name}", error=True)
         code = code if code in _INTERRUPTED else 0
         error = ""
         if not only_table and not code:
@@ -47,7 +47,8 @@ def bench(
         told = "" if code in _INTERRUPTED else error
         results.append(result(cell, found.measures, overrides=overrides or (), error=told))
         _write(results, cells, found, file)
-    print(markdown(results), end="")
+    for line in markdown(results).removesuffix("\n").split("\n"):
+        say(line)
     failed = any(r.state == "failed" for r in results)
     raise typer.Exit(code if code in _INTERRUPTED else _FAILED_CELLS if failed else 0)
 
@@ -58,10 +59,12 @@ def _run(cell: Cell, overrides: Sequence[str], *, quiet: bool) -> tuple[int, str
         summary = done(cell)
         if summary is not None and same_job(cell, overrides, summary):
             return 0, ""
-        report = run_job(cell.job(overrides), fresh=False, forget=False, only_failed=False, quiet=quiet)
+        job = cell.job(overrides)
+        keep_secret(job)
+        report = run_job(job, fresh=False, forget=False, only_failed=False, quiet=quiet)
     except BatchrankError as error:
         if not quiet:
-            print(f"batchrank: {error}", file=sys.stderr)
+            say(f"batchrank: {error}", error=True, lines=True)
         return error.exit_code, str(error)
     return report.exit_code, "" if report.exit_code in _COMPLETE else str(report.reason)
 

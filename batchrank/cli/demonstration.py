@@ -1,18 +1,17 @@
 """The demo: its files, its run, and what reranking changed."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from batchrank.cli.running import execute
+from batchrank.cli.said import console, load
+from batchrank.cli.said import shown as plain
 from batchrank.demo import write_demo
-from batchrank.job import load_job
 from batchrank.pipeline import Run
 
 _CUTOFF = 10
@@ -50,7 +49,7 @@ def demonstrate(folder: Path, overrides: Sequence[str], *, quiet: bool) -> int:
     path = folder / "job.yaml"
     if not path.exists():
         path.write_text(JOB, encoding="utf-8")
-    job = load_job(path, overrides=overrides)
+    job = load(path, overrides)
     run = Run(job)
     report = execute(run, quiet=quiet)
     if (
@@ -91,7 +90,7 @@ def _read(folder: Path, out: Path) -> list[Shown]:
 
 
 def _print(shown: Sequence[Shown], path: Path) -> None:
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, markup=False)
+    terminal = console(width=_WIDTH)
     table = Table(
         box=None, pad_edge=False, title_justify="left", title="Rank of a right answer, and the best answer"
     )
@@ -104,15 +103,16 @@ def _print(shown: Sequence[Shown], path: Path) -> None:
         table.add_row(
             _rank(row.before),
             _rank(row.after),
-            Text(row.best, style),
-            Text(row.question, no_wrap=True, overflow="ellipsis"),
+            Text(plain(row.best), style),
+            Text(plain(row.question), no_wrap=True, overflow="ellipsis"),
         )
-    console.print(table)
+    terminal.print(table)
+    terminal.print()
     before, after = (_mrr([getattr(row, name) for row in shown]) for name in ("before", "after"))
-    console.print(
-        f"\nMRR@{_CUTOFF}: {before:.3f} before, {after:.3f} after reranking, over {len(shown)} questions"
+    terminal.print(
+        f"MRR@{_CUTOFF}: {before:.3f} before, {after:.3f} after reranking, over {len(shown)} questions"
     )
-    console.print(
+    terminal.print(
         f"To change the job and run it again: edit {path}, then batchrank run {path}", soft_wrap=True
     )
 

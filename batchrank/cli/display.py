@@ -40,11 +40,11 @@ class Display:
             progress = self._run.progress()
             if progress and (waited >= _LINE_EVERY or (well and progress.trouble)):
                 waited, well = 0.0, not progress.trouble
-                self._console.print(_line(progress), markup=False, soft_wrap=True)
+                self._console.print(_line(progress), soft_wrap=True)
 
     def _tell_notices(self) -> None:
         for notice in self._run.notices[self._notices :]:
-            self._console.print(notice, markup=False, soft_wrap=True)
+            self._console.print(notice, soft_wrap=True)
         self._notices = len(self._run.notices)
 
 

@@ -1,6 +1,8 @@
 """``batchrank emulate``: every switch of the emulator as an option."""
 
 import inspect
+import signal
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -9,6 +11,7 @@ from typing import Annotated, Any
 import anyio
 import typer
 
+from batchrank.cli.said import say
 from batchrank.emulator import FAULTS, Emulator, Settings, described, run_forever
 from batchrank.errors import JobError
 
@@ -22,6 +25,7 @@ def emulate(**options: Any) -> None:
     """
     host, port = options.pop("host"), options.pop("port")
     settings = Settings(**{name: _value(name, value) for name, value in options.items() if value is not None})
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the loop turns into an orderly end
     try:
         anyio.run(lambda: run_forever(settings, host, port, ready=_announce))
     except KeyboardInterrupt:
@@ -29,7 +33,8 @@ def emulate(**options: Any) -> None:
 
 
 def _announce(emulator: Emulator) -> None:
-    print(f"listening at {emulator.url}/compatible-api/v1/reranks", flush=True)
+    say(f"listening at {emulator.url}/compatible-api/v1/reranks")
+    sys.stdout.flush()
 
 
 def _value(name: str, value: Any) -> Any:

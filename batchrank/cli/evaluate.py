@@ -1,14 +1,12 @@
 """``batchrank eval``: prints how good rankings are."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from batchrank.cli.options import Json
+from batchrank.cli.said import console, say_json
 
 if TYPE_CHECKING:
     from batchrank.evaluate import Comparison, Evaluation
@@ -49,14 +47,14 @@ def evaluate(
 
     result = judge(ranking, qrels, measures=measures or DEFAULT, before=before, ranked_only=ranked_only)
     if as_json:
-        print(orjson.dumps(_data(result, per_query=per_query), option=orjson.OPT_INDENT_2).decode())
+        say_json(_data(result, per_query=per_query))
         return
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, markup=False)
+    terminal = console(width=_WIDTH)
     if per_query:
-        console.print(_per_query(result), soft_wrap=not console.is_terminal)
-    console.print(_summary(result))
+        terminal.print(_per_query(result), soft_wrap=not terminal.is_terminal)
+    terminal.print(_summary(result))
     for note in result.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        terminal.print(f"note: {note}", soft_wrap=True)
 
 
 def _summary(result: "Evaluation") -> Table:

@@ -4,11 +4,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 
 from batchrank.cli.options import JobFile, Json, Set
-from batchrank.job import job_schema, load_job
+from batchrank.cli.said import load, say, say_json
+from batchrank.job import job_schema
 
 _SAMPLE = 1000
 
@@ -29,8 +29,9 @@ def init(
 
     found = write_job(data, job, model=model, force=force)
     for line in facts(found):
-        print(line)
-    print(f"\nwrote {job}; next: batchrank check {job}")
+        say(line)
+    say()
+    say(f"wrote {job}; next: batchrank check {job}")
 
 
 def check(
@@ -52,20 +53,18 @@ def check(
     from batchrank.cli.check import check_job
 
     code, findings = 0, []
-    for finding in check_job(
-        load_job(job, overrides=overrides or ()), limit=None if everything else limit, ask=ask
-    ):
+    for finding in check_job(load(job, overrides), limit=None if everything else limit, ask=ask):
         code = code or finding.exit_code
         findings.append(asdict(finding))
         if not as_json:
-            print(f"{finding.state:<5} {finding.name:<8} {finding.text}")
+            say(f"{finding.state:<5} {finding.name:<8} {finding.text}")
     if as_json:
-        print(orjson.dumps({"exit_code": code, "findings": findings}, option=orjson.OPT_INDENT_2).decode())
+        say_json({"exit_code": code, "findings": findings})
     elif not code:
-        print(f"ready: batchrank run {job}")
+        say(f"ready: batchrank run {job}")
     raise typer.Exit(code)
 
 
 def schema() -> None:
     """Print the JSON Schema of the job file, by which editors complete and check it."""
-    print(orjson.dumps(job_schema(), option=orjson.OPT_INDENT_2).decode())
+    say_json(job_schema())

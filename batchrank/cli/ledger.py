@@ -1,9 +1,9 @@
 """Shows and compacts a ledger."""
 
 import anyio
-from rich.console import Console
 from rich.table import Table
 
+from batchrank.cli.said import console
 from batchrank.errors import JobError
 from batchrank.job import Job
 from batchrank.ledger import Ledger
@@ -24,7 +24,7 @@ def show_ledger(job: Job, *, compact: bool) -> None:
     try:
         if compact:
             dropped = anyio.run(compact_ledger, ledger, job)
-            Console(stderr=True).print(f"dropped {dropped:,} entries that the last complete run did not use")
+            console(error=True).print(f"dropped {dropped:,} entries that the last complete run did not use")
         found = anyio.run(inventory, ledger)
     finally:
         ledger.close()
@@ -32,7 +32,7 @@ def show_ledger(job: Job, *, compact: bool) -> None:
     table.add_row("ledger", str(path))
     for name, value in _facts(job, found, path.stat().st_size):
         table.add_row(name, value)
-    Console(markup=False).print(table)
+    console().print(table)
 
 
 def _facts(job: Job, found: Inventory, size: int) -> list[tuple[str, str]]:

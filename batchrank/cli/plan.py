@@ -1,12 +1,9 @@
 """``batchrank plan``: what a job would do and cost."""
 
-import sys
-
-import orjson
-from rich.console import Console
 from rich.table import Table
 
 from batchrank.cli.display import duration
+from batchrank.cli.said import console, say_json
 from batchrank.job import Job
 from batchrank.pipeline import Plan, plan
 
@@ -23,16 +20,16 @@ def show_plan(job: Job, *, as_json: bool) -> None:
     """Print what running the job would take; nothing is sent."""
     found = plan(job)
     if as_json:
-        print(orjson.dumps(found.data(), option=orjson.OPT_INDENT_2).decode())
+        say_json(found.data())
         return
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH, highlight=False, markup=False)
+    terminal = console(width=_WIDTH)
     facts = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _facts(job, found):
         facts.add_row(name, value)
-    console.print(facts)
-    console.print(_methods(job, found))
+    terminal.print(facts)
+    terminal.print(_methods(job, found))
     if found.largest:
-        console.print(_largest(found))
+        terminal.print(_largest(found))
 
 
 def _facts(job: Job, found: Plan) -> list[tuple[str, str]]:

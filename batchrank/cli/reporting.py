@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from batchrank.cli.said import say
 from batchrank.cli.watching import output_folder
 from batchrank.write import write_text
 
@@ -30,4 +31,4 @@ def report(
     path = output or folder / "report.html"
     page = render(gather(folder, qrels=qrels or (), with_plan=plan))
     write_text(path, page)
-    print(path)
+    say(str(path))

@@ -7,13 +7,15 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 
 import anyio
-from rich.console import Console
 
 from batchrank.cli.display import Display, closing_lines
 from batchrank.cli.events import Events
 from batchrank.cli.logs import as_json
+from batchrank.cli.said import console, say
+from batchrank.cli.signals import code_of, heeding
 from batchrank.errors import BatchrankError, InterruptedRunError
 from batchrank.job import Job
 from batchrank.observe import Observer
@@ -21,7 +23,6 @@ from batchrank.pipeline import Options, Report, Run
 
 log = logging.getLogger(__name__)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-_NAMES = {signal.SIGINT: "SIGINT", signal.SIGTERM: "SIGTERM"}
 
 
 def run_job(
@@ -47,16 +48,16 @@ def execute(run: Run, *, quiet: bool, port: int | None = None, host: str = "127.
 
         options["use_uvloop"] = True
     _settle_process()
-    console = Console(stderr=True, highlight=False)
+    terminal = console(error=True)
     events = Events(run) if as_json() else None
-    show = events or Display(run, console)
+    show = events or Display(run, terminal)
     with Observer(run, port=port, host=host) as observer:
         report = anyio.run(_watched, run, None if quiet else show, observer, backend_options=options)
     if events is not None:
         events.closing(report)
     elif not quiet or report.exit_code:
         for line in closing_lines(run, report):
-            console.print(line, markup=False, soft_wrap=True)
+            terminal.print(line, soft_wrap=True)
     return report
 
 
@@ -78,16 +79,16 @@ def _settle_process() -> None:
 
 async def _watched(run: Run, show: Display | Events | None, observer: Observer) -> Report:
     async with anyio.create_task_group() as group:
-        group.start_soon(_heed_signals, run)
         group.start_soon(observer.watch)
         if show is not None:
             group.start_soon(show.show)
         report: Report | None = None
         fault: Exception | None = None
-        try:
-            report = await run.execute()
-        except Exception as error:
-            fault = error
+        with heeding(partial(_stop, run)):
+            try:
+                report = await run.execute()
+            except Exception as error:
+                fault = error
         group.cancel_scope.cancel()
     observer.ended(report, fault if isinstance(fault, BatchrankError) else None)
     if report is None:
@@ -96,15 +97,12 @@ async def _watched(run: Run, show: Display | Events | None, observer: Observer) 
     return report
 
 
-async def _heed_signals(run: Run) -> None:
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            if run.stopping:
-                os._exit(128 + number)
-            name = _NAMES[signal.Signals(number)]
-            text = f"{name}: waiting for requests in flight; once more to stop at once"
-            if as_json():
-                log.warning("%s", text)
-            else:
-                print(text, file=sys.stderr)
-            run.stop(InterruptedRunError(f"interrupted by {name}; run the job again to continue", number))
+def _stop(run: Run, number: signal.Signals) -> None:
+    if run.stopping:
+        os._exit(code_of(number))
+    text = f"{number.name}: waiting for requests in flight; once more to stop at once"
+    if as_json():
+        log.warning("%s", text)
+    else:
+        say(text, error=True)
+    run.stop(InterruptedRunError(f"interrupted by {number.name}; run the job again to continue", number))

@@ -4,15 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from batchrank.cli.display import duration
 from batchrank.cli.options import Json
+from batchrank.cli.said import console, load, say_json
 from batchrank.errors import JobError
-from batchrank.job import load_job
 from batchrank.observe import Status, read_status
 
 _JOB_FILES = (".yaml", ".yml", ".toml")
@@ -25,12 +23,12 @@ def status(
     """Tell how a job stands: progress, time to go, spend. Disturbs nothing: the job may be running."""
     found = read_status(output_folder(folder))
     if as_json:
-        print(orjson.dumps(found.data(), option=orjson.OPT_INDENT_2).decode())
+        say_json(found.data())
         return
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _facts(found):
         table.add_row(name, value)
-    Console(highlight=False, soft_wrap=True).print(table, markup=False)
+    console(soft_wrap=True).print(table)
 
 
 def output_folder(path: Path) -> Path:
@@ -41,7 +39,7 @@ def output_folder(path: Path) -> Path:
     """
     if path.suffix not in _JOB_FILES or not path.is_file():
         return path
-    job = load_job(path)
+    job = load(path)
     if job.output is None or job.output.path == "-":
         raise JobError(f"{path}: output.path is standard output, so there is no folder to look at")
     return Path(job.output.path)

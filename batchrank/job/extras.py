@@ -1,8 +1,11 @@
 """Judges the fields that a job adds to every request: which ones it may not set, and which of them are secrets."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import orjson
 
 from batchrank.errors import JobError
 
@@ -47,6 +50,22 @@ def check_body(body: Mapping[str, Any], wire: str) -> None:
             raise JobError(f"endpoint.body.{path}: can't be set here, because {why}")
     if wire == "dashscope-native" and not isinstance(body.get("parameters", {}), Mapping):
         raise JobError("endpoint.body.parameters: must be a mapping, as instruct and fps go into it")
+
+
+def check_json(body: Mapping[str, Any]) -> None:
+    """See that the added fields can be written as JSON.
+
+    Raises:
+        ValueError: they can't: a number without a form there, or nesting that no request has.
+    """
+    try:
+        orjson.dumps(body)
+    except TypeError as error:
+        raise ValueError(f"can't be written as JSON: {error}") from None
+    try:
+        json.dumps(body, allow_nan=False)
+    except ValueError:
+        raise ValueError("infinite numbers and nan have no form in JSON; write another one") from None
 
 
 class _Absent:

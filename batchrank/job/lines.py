@@ -23,6 +23,10 @@ def key_lines(text: str, *, toml: bool) -> dict[tuple[str, ...], int]:
 
 
 def _yaml(node: yaml.Node, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            for _ in _yaml(item, at):  # within a list a key has no path, but may stand there twice
+                pass
     if not isinstance(node, yaml.MappingNode):
         return
     seen: set[str] = set()

@@ -3,22 +3,24 @@
 import difflib
 import os
 import re
-import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from batchrank.errors import JobError
-from batchrank.job.lines import key_lines
+from batchrank.job.document import read_document, value_of
 from batchrank.job.schema import Job
 
 PREFIX = "BATCHRANK_"
+_KEY = re.compile(r"[A-Za-z_-]+(\.[A-Za-z_-]+)*")
+_HARMLESS = {"timeout", "wire", "region"}
+"""Keys of endpoint whose faulty values are repeated."""
 
 
 class _EnvironmentJob(Job, BaseSettings):
@@ -42,10 +44,16 @@ def load_job(
     """
     path = Path(path)
     environ = os.environ if environ is None else environ
-    data, lines = _read(path)
+    data, lines = read_document(path)
     origin = {key: f"{path}, line {line}" for key, line in lines.items()}
-    for source, changes in (("environment", _environment(environ, data)), ("--set", _overrides(overrides))):
-        _merge_into(data, changes, origin, source)
+    for source, changes in (
+        ("environment", partial(_environment, environ, data)),
+        ("--set", partial(_overrides, overrides)),
+    ):
+        try:
+            _merge_into(data, changes(), origin, source)
+        except ValueError as error:
+            raise JobError(f"{source}: a value {error}") from None
     for key in ("input", "output"):
         if key not in data:
             raise JobError(
@@ -58,28 +66,6 @@ def load_job(
     except JobError as error:
         raise JobError(f"{_where(_named(str(error)), origin) or path}: {error}") from None
     return _anchored(job, path)
-
-
-def _read(path: Path) -> tuple[dict[str, Any], dict[tuple[str, ...], int]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise JobError(f"{path}: no such job file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise JobError(f"{path}: can't be read: {error}") from None
-    if path.suffix not in (".yaml", ".yml", ".toml"):
-        raise JobError(f"{path}: a job file ends in .yaml, .yml or .toml")
-    try:
-        if path.suffix == ".toml":
-            data, lines = tomllib.loads(text), key_lines(text, toml=True)
-        else:
-            lines = key_lines(text, toml=False)
-            data = yaml.safe_load(text)
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, ValueError) as error:
-        raise JobError(f"{path}: {error}") from None
-    if not isinstance(data, dict):
-        raise JobError(f"{path}: a job file is a mapping of keys; this one holds {type(data).__name__}")
-    return data, lines
 
 
 def _environment(environ: Mapping[str, str], data: dict[str, Any]) -> dict[str, Any]:
@@ -108,32 +94,24 @@ def _plain(value: Any) -> Any:
     """What a text from the environment or --set means; the schema turns texts into numbers where it wants some."""
     if isinstance(value, dict):
         return {key: _plain(nested) for key, nested in value.items()}
-    try:
-        return (
-            yaml.safe_load(value)
-            if isinstance(value, str) and re.match(r"\s*([\[{]|null\s*$)", value)
-            else value
-        )
-    except yaml.YAMLError:
-        return value
+    structured = isinstance(value, str) and re.match(r"\s*([\[{]|null\s*$)", value)
+    return value_of(value) if structured else value
 
 
 def _typed(value: Any) -> Any:
     """What a text stands for where the schema can't tell: a field that is added to requests may be of any type."""
     if isinstance(value, dict):
         return {key: _typed(nested) for key, nested in value.items()}
-    try:
-        return yaml.safe_load(value) if isinstance(value, str) else value
-    except yaml.YAMLError:
-        return value
+    return value_of(value) if isinstance(value, str) else value
 
 
 def _overrides(overrides: Sequence[str]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for item in overrides:
         key, equals, value = item.partition("=")
-        if not equals or not re.fullmatch(r"[A-Za-z_-]+(\.[A-Za-z_-]+)*", key):
-            raise JobError(f"--set {item}: write key.sub=value, for example --set rate.rpm=60")
+        if not equals or not _KEY.fullmatch(key):
+            shown = item if item.split(".")[0] in Job.model_fields and _KEY.fullmatch(item) else "(not shown)"
+            raise JobError(f"--set {shown}: write key.sub=value, for example --set rate.rpm=60")
         *parents, last = key.split(".")
         target = data
         for parent in parents:
@@ -186,7 +164,7 @@ def _explain(error: Any, origin: dict[tuple[str, ...], str], path: str) -> str:
 
 def _given(error: Any) -> str:
     value = error.get("input")
-    if {"api_key_env", "headers", "proxy", "body"} & set(error["loc"]):
+    if error["loc"][:1] == ("endpoint",) and not _HARMLESS & set(error["loc"]):
         return ""  # who mistakes what belongs there has often written a secret
     return (
         f"; got {value!r}"
@@ -237,7 +215,7 @@ def _anchored(job: Job, path: Path) -> Job:
 
     def at(value: str | None) -> str | None:
         return (
-            value if value in (None, "-") or "://" in value else str(path.parent / Path(value).expanduser())
+            value if value in (None, "-") or "://" in value else str(path.parent / os.path.expanduser(value))  # noqa: PTH111 pathlib raises where there is no home
         )
 
     assert job.input is not None and job.output is not None

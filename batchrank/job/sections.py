@@ -1,12 +1,12 @@
 """The sections of a job: every key with its default."""
 
-import json
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from batchrank.job.extras import check_json
 from batchrank.job.proxies import proxy_address
 from batchrank.models import Template, Wire
 
@@ -14,9 +14,9 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    """Frozen, and strict about unknown keys."""
+    """Frozen, and strict about unknown keys; what is refused may be a secret in the wrong place, and isn't repeated."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
 
 
 class Columns(Section):
@@ -83,7 +83,7 @@ class Workspace(Section):
 
 
 class Endpoint(Section):
-    """Where requests are sent, and with which key.
+    """Where requests are sent, and with which key. What may hold a secret is not in its ``repr``.
 
     Attributes:
         url: the full address; None takes the model's; ``emulator`` starts one inside this process.
@@ -99,16 +99,16 @@ class Endpoint(Section):
         timeout: seconds one attempt may take.
     """
 
-    url: str | None = None
+    url: Annotated[str | None, Field(repr=False)] = None
     wire: Wire | None = None
     region: str | Workspace | None = None
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
     api_key_file: str | None = None
     auth: Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")] = "bearer"
-    headers: dict[str, str] = {}
-    body: dict[str, JsonValue] = {}
+    headers: Annotated[dict[str, str], Field(repr=False)] = {}
+    body: Annotated[dict[str, JsonValue], Field(repr=False)] = {}
     template: Template | None = None
-    proxy: str | None = None
+    proxy: Annotated[str | None, Field(repr=False)] = None
     ca_file: str | None = None
     client_cert: str | None = None
     client_key: str | None = None
@@ -121,7 +121,12 @@ class Endpoint(Section):
             return value
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{value!r} is not an http(s) address; write the full one, path included")
+            shown = (
+                repr(parts._replace(netloc=parts.hostname or "", query="").geturl())
+                if parts.scheme
+                else "this"
+            )
+            raise ValueError(f"{shown} is not an http(s) address; write the full one, path included")
         if parts.username or parts.password:
             raise ValueError("a user or password in the address would end up in reports; use api_key_env")
         return value
@@ -129,10 +134,7 @@ class Endpoint(Section):
     @field_validator("body")
     @classmethod
     def _numbers(cls, value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        try:
-            json.dumps(value, allow_nan=False)
-        except ValueError:
-            raise ValueError("infinite numbers and nan have no form in JSON; write another one") from None
+        check_json(value)
         return value
 
     @field_validator("proxy")

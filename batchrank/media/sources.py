@@ -6,27 +6,30 @@ An image is given as one of
 2. ``{"bytes": ..., "path": ...}``, as image columns of data sets are: as 1, or as 4 where there are no bytes;
 3. an http(s) address: sent as it is, nothing is fetched;
 4. a data URI: decoded and checked as 1;
-5. a path below ``image_root``: read and checked as 1; without ``image_root``, or leading elsewhere, it is refused, so
-   that a data set can't make this machine's files leave it.
+5. a path below ``image_root``: read and checked as 1; without ``image_root``, or with a symbolic link on its way, it is
+   refused, so that a data set can't make this machine's files leave it.
 """
 
 import base64
 import binascii
+import errno
 import os
 import re
-import stat
+import weakref
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from batchrank.errors import JobError, QueryError
+from batchrank.media.beneath import NotRegularError, open_beneath
 from batchrank.media.content import Content, Image, Video, kind_of
 from batchrank.media.sniff import image_format, pixels
 from batchrank.models import Card, Vision
 
 _DATA = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
+_LINKS = "links below image_root are not followed, so put the file itself there"
 _SHOWN = 120
 _SAME = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff", "rgb": "sgi", "bw": "sgi", "qt": "mov"}
 _FOREIGN = frozenset(
@@ -56,7 +59,7 @@ class Sources:
 
     Args:
         card: the model: what kinds it takes, in which formats, how large.
-        image_root: the folder that local images must lie below; None refuses them.
+        image_root: the folder that local images must lie below, opened at once; None refuses them.
 
     Raises:
         JobError: ``image_root`` is no folder.
@@ -64,11 +67,13 @@ class Sources:
 
     def __init__(self, card: Card, image_root: str | None = None) -> None:
         self._card = card
-        self._root: Path | None = None
+        self._root: int | None = None
         if image_root is not None:
-            self._root = Path(os.path.realpath(image_root))
-            if not self._root.is_dir():
-                raise JobError(f"image_root: {image_root} is no folder")
+            try:
+                self._root = os.open(image_root, os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY)
+            except OSError as error:
+                raise JobError(f"image_root: {image_root} is no folder: {error.strerror or error}") from None
+            weakref.finalize(self, os.close, self._root)
 
     def document(self, value: object) -> Content:
         """A document: a text, or ``{"text" | "image" | "video": value}``.
@@ -180,8 +185,8 @@ class Sources:
     def _file(self, value: str) -> bytes:
         """Read a file below ``image_root``.
 
-        Refused are an absolute path, one with ``..``, one that leads outside by a symbolic link, anything but a regular
-        file. Links are resolved before the check, and the file itself is opened only if it is none by then.
+        Refused are an absolute path, one with ``..``, one with a symbolic link anywhere on its way, and anything but a
+        regular file.
         """
         if self._root is None:
             raise _bad(
@@ -192,13 +197,23 @@ class Sources:
         if "\0" in value or path.is_absolute() or ".." in path.parts:
             raise _bad("image", f"{_shown(value)}: a path must lead from image_root downwards, without '..'")
         try:
-            real = (self._root / path).resolve(strict=True)
-            if not real.is_relative_to(self._root):
-                raise _bad("image", f"{_shown(value)} leads out of image_root by a symbolic link")
-            return _read(real, self._vision.image_bytes, _shown(value))
-        except (OSError, RuntimeError, ValueError) as error:
+            with os.fdopen(open_beneath(self._root, path.parts or (".",)), "rb") as file:
+                return self._read(file, _shown(value))
+        except NotRegularError:
+            raise _bad("image", f"{_shown(value)} below image_root is no regular file") from None
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno == errno.ELOOP:
+                raise _bad("image", f"{_shown(value)} leads through a symbolic link; {_LINKS}") from None
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise _bad("image", f"{_shown(value)} below image_root can't be read: {reason}") from error
+
+    def _read(self, file: BinaryIO, name: str) -> bytes:
+        """What was opened, unless it is too large; it may grow meanwhile."""
+        most = self._vision.image_bytes
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise _bad("image", f"{name}: {_too_large(size, most)}")
+        return file.read(most + 1)
 
     def _check_ending(self, kind: str, address: str, formats: tuple[str, ...]) -> None:
         ending = PurePosixPath(urlsplit(address).path).suffix[1:].lower()
@@ -210,17 +225,6 @@ class Sources:
                 kind,
                 f"{_shown(address)}: a .{ending} is no {kind} that {self._card.name} takes ({', '.join(formats)})",
             )
-
-
-def _read(path: Path, most: int, name: str) -> bytes:
-    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        info = os.fstat(file.fileno())
-        if not stat.S_ISREG(info.st_mode):
-            raise _bad("image", f"{name} below image_root is no regular file")
-        if info.st_size > most:
-            raise _bad("image", f"{name}: {_too_large(info.st_size, most)}")
-        return file.read(most + 1)
 
 
 def _is_address(value: str) -> bool:

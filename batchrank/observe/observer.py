@@ -14,6 +14,7 @@ import orjson
 from prometheus_client import start_http_server
 
 from batchrank.errors import BatchrankError, JobError
+from batchrank.job.secrets import secrets_of
 from batchrank.observe import metrics, status
 from batchrank.pipeline import Report, Run
 
@@ -46,6 +47,7 @@ class Observer:
             "running", run.job.name or "job", os.getpid(), socket.gethostname(), status.now(), status.now(),
             max_cost=run.job.budget.max_cost, max_tokens=run.job.budget.max_tokens,
         )  # fmt: skip
+        self._secrets = secrets_of(run.job)
         self._told = False
         self._server: WSGIServer | None = None
         self._thread: Thread | None = None
@@ -92,8 +94,8 @@ class Observer:
         self._update(
             state=_state(code),
             exit_code=code,
-            reason=None if reason is None else str(reason),
-            notices=list(report.data["notices"]) if report else list(self._run.notices),
+            reason=None if reason is None else self._secrets.hide(str(reason)),
+            notices=self._secrets.hide_all(report.data["notices"] if report else self._run.notices),
         )
         self._write(True)
 
@@ -103,7 +105,9 @@ class Observer:
             return False
         self._collector.progress = progress
         known = {name: getattr(progress, name) for name in type(progress).__slots__}
-        self._update(progress=known, notices=list(self._run.notices))
+        self._update(
+            progress=self._secrets.hide_all(known), notices=self._secrets.hide_all(self._run.notices)
+        )
         return True
 
     def _update(self, **changes: object) -> None:

@@ -12,7 +12,7 @@ import orjson
 from batchrank.errors import JobError
 from batchrank.formats import OUTPUTS
 from batchrank.job import Job
-from batchrank.job.extras import secrets
+from batchrank.job.secrets import secrets_of
 from batchrank.ledger import Ledger, Spent
 from batchrank.limiter import Limiter
 from batchrank.media import Shares
@@ -109,7 +109,7 @@ def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
         tls=tls_context(ca_file=own.ca_file, client_cert=own.client_cert, client_key=own.client_key)
         if secure
         else None,
-        hidden=secrets(own.body),
+        secrets=secrets_of(job),
         timeout=own.timeout,
     ), codec
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from batchrank.errors import BatchrankError
 from batchrank.job import Job
+from batchrank.job.secrets import secrets_of
 from batchrank.pipeline.engine import Engine
 from batchrank.pipeline.resume import Checkpoint, fingerprint, identity
 from batchrank.pipeline.summary import Totals
@@ -52,15 +53,16 @@ def report(
     code = reason.exit_code if reason else (FAILED_QUERIES if totals.failed or totals.lost else 0)
     said = [*parts.sender.notices, None if reason is None else parts.sender.trouble()]
     notices = [*notices, *filter(None, said), *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
+    secrets = secrets_of(job)
     data = {
         "name": job.name,
         "complete": reason is None,
         "exit_code": code,
-        "reason": None if reason is None else str(reason),
+        "reason": None if reason is None else secrets.hide(str(reason)),
         "totals": totals.state() | {"extra_documents": round(totals.extra, 6)},
         "spend": _spend(parts),
         "process": _process(parts, elapsed),
-        "notices": notices,
+        "notices": secrets.hide_all(notices),
         "verdict": _verdict(parts),
         "parts": {name: digest for part in checkpoints for name, digest in part.digests.items()},
         "hashes": {

@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio.to_thread
 
+from batchrank.escape import escaped
 from batchrank.merge.verdict import SPAN, Verdicts
 from batchrank.pipeline.drive import Ranked
 from batchrank.pipeline.flow import Outcome
@@ -22,7 +23,8 @@ class FailureLines:
 
     def write(self, failure: Failure) -> None:
         """Log one failure."""
-        log.warning("%s: query %r: %s: %s", failure.place, failure.query_id, failure.cause, failure.message)
+        where, name = escaped(str(failure.place)), failure.query_id
+        log.warning("%s: query %r: %s: %s", where, name, failure.cause, escaped(failure.message))
 
     def close(self) -> None:
         """Nothing is held back."""

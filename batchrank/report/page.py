@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchrank.errors import MissingExtraError
+from batchrank.escape import escaped
 from batchrank.report.facts import Facts
 from batchrank.report.plots import plots
 from batchrank.version import __version__
@@ -33,7 +34,7 @@ def render(facts: Facts) -> str:
         raise MissingExtraError("report: jinja2 is needed: pip install 'batchrank[report]'") from None
     environment = Environment(
         loader=PackageLoader("batchrank.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_seen,
     )  # fmt: skip
     summary = facts.summary
     return environment.get_template("report.html.j2").render(
@@ -51,6 +52,11 @@ def render(facts: Facts) -> str:
         notes=[*summary["notices"], *facts.notes, *(facts.evaluation.notes if facts.evaluation else ())],
         version=__version__,
     )
+
+
+def _seen(value: Any) -> Any:
+    """What data say as what it is: neither a change of direction nor a control character steers the page."""
+    return escaped(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _state(summary: dict[str, Any]) -> tuple[str, str]:

@@ -4,7 +4,8 @@ import base64
 import io
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -14,12 +15,13 @@ import aiohttp
 import orjson
 
 from batchrank.errors import MalformedAnswerError
+from batchrank.job.secrets import Secrets, in_address
 from batchrank.records import Answer, Rejection
 from batchrank.retry import retry_after
+from batchrank.send.bounds import FREE, Bound, Room
 from batchrank.send.descriptors import out_of_files
 from batchrank.send.outage import UNREACHABLE
 from batchrank.send.routes import Route, Routes
-from batchrank.send.secrets import Secrets
 from batchrank.version import __version__
 from batchrank.wire import Codec
 from batchrank.wire.rejections import error, said, visible
@@ -48,7 +50,7 @@ class Http:
     """A session with one endpoint.
 
     Servers have been seen to repeat the key in their errors: nothing that comes out of here holds it, a key that it was
-    changed for, the value of any further header, or the proxy's password.
+    changed for, the value of any further header, the address's query, or the proxy's password.
 
     Args:
         url: where requests go.
@@ -60,9 +62,9 @@ class Http:
         other_url: the same endpoint by its other path, None where there is none.
         proxy: the address of the proxy to go through, perhaps with a user and a password.
         tls: whom to trust, and what to show; None for the system's ways.
-        hidden: further texts that must not come out of here.
+        secrets: what must not come out of here besides.
         timeout: seconds one attempt may take.
-        answer_bytes: the largest decoded answer that is read.
+        answer_bytes: the largest decoded answer that is read, whatever its documents can need.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class Http:
         other_url: str | None = None,
         proxy: str | None = None,
         tls: ssl.SSLContext | None = None,
-        hidden: Iterable[str] = (),
+        secrets: Secrets | None = None,
         timeout: float = 60,
         answer_bytes: int = 64 * 2**20,
     ) -> None:
@@ -90,12 +92,13 @@ class Http:
             "User-Agent": f"batchrank/{__version__}",
             **(headers or {}),
         }
-        self._proxy, self._proxy_headers, known = _proxy(proxy)
+        self._proxy, self._proxy_headers = _proxy(proxy)
         self._tls = tls
-        values = [*([key] if key else []), *(headers or {}).values(), *known, *hidden]
-        self._secrets = Secrets(values)
+        values = [key or "", *(headers or {}).values(), *in_address(proxy or ""), *in_address(url)]
+        self._secrets = Secrets(values) | (secrets or Secrets())
         self._timeout = aiohttp.ClientTimeout(total=timeout)
         self._answer_bytes = answer_bytes
+        self._room = Room()
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
@@ -160,8 +163,11 @@ class Http:
             ) as response:
                 if response.status == 407 and self._proxy:
                     return Rejection(407, "", _PROXY_AUTH)
-                data = await self._read(response)
-                return self._decode(response, data, documents)
+                async with AsyncExitStack() as held:
+                    data, problem = await self._read(
+                        response, Bound(body, documents, self._answer_bytes), held
+                    )
+                    return self._decode(response, data, problem, documents)
         except aiohttp.ClientConnectorCertificateError as fault:
             return self._lost("certificate", f"can't be verified: {fault.certificate_error}")
         except aiohttp.ClientHttpProxyError as fault:
@@ -191,22 +197,28 @@ class Http:
             return {}
         return {name: f"Bearer {key}" if self._auth == "bearer" else key}
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes | None:
-        """The decoded body; None when it is larger than any answer can be."""
-        parts, size = [], 0
+    async def _read(
+        self, response: aiohttp.ClientResponse, bound: Bound, held: AsyncExitStack
+    ) -> tuple[bytes | None, str]:
+        """The decoded body; or None, and why no answer can be like that. What room it took is held."""
+        parts, size, asked = [], 0, False
         async for part in response.content.iter_any():
             size += len(part)
-            if size > self._answer_bytes:
+            if problem := bound.passed(size, response.content.total_compressed_bytes or 0):
                 response.close()
-                return None
+                return None, problem
+            if size > FREE and not asked:
+                await held.enter_async_context(self._room.taken(bound.bytes))
+                asked = True
             parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        problem = bound.crowded(data)
+        return (data, "") if problem is None else (None, problem)
 
     def _decode(
-        self, response: aiohttp.ClientResponse, data: bytes | None, documents: int
+        self, response: aiohttp.ClientResponse, data: bytes | None, problem: str, documents: int
     ) -> Answer | Rejection:
         if data is None:
-            problem = f"the answer is larger than {self._answer_bytes:,} bytes"
             return Rejection(response.status, "malformed", problem, _wait(response))
         decoded, problem = _json(data)
         # Scores of every document are an answer, whatever a gateway puts around them. Without documents nothing tells
@@ -269,15 +281,14 @@ def _named(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {fault}"
 
 
-def _proxy(address: str | None) -> tuple[str | None, dict[str, str], list[str]]:
-    """A proxy's address without user and password, those two for the proxy, and what must not be told of them."""
+def _proxy(address: str | None) -> tuple[str | None, dict[str, str]]:
+    """A proxy's address without user and password, and those two for the proxy."""
     if address is None:
-        return None, {}, []
+        return None, {}
     parts = urlsplit(address)
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     if not parts.username and not parts.password:
-        return bare, {}, []
+        return bare, {}
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    known = [parts.netloc.rpartition("@")[0], f"{user}:{password}", user, password]
     said = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return bare, {"Proxy-Authorization": f"Basic {said}"}, [*known, said]
+    return bare, {"Proxy-Authorization": f"Basic {said}"}

@@ -1,0 +1,149 @@
+"""Job file -> plain data and the line of each key, refusing what no job file is, in words that repeat nothing of it.
+
+A job file is small and flat. One that is huge, nested without end, or grows without end by its aliases would otherwise
+end in a trace, or in no memory; and what stands in a faulty line may be a secret.
+"""
+
+import codecs
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from batchrank.errors import JobError
+from batchrank.job.lines import key_lines
+
+_MOST_BYTES = 2**20
+"""No job file is as large; a dataset given in its place is."""
+_DEEPEST = 50
+"""Levels of nesting: a job has five, what goes into a request's body a few more."""
+_MOST_NODES = 50_000
+"""Keys and values once every alias stands for what it means: as many as the largest file has of its own."""
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+Lines = dict[tuple[str, ...], int]
+
+
+def read_document(path: Path) -> tuple[dict[str, Any], Lines]:
+    """The keys of a job file, and on which line each stands.
+
+    Raises:
+        JobError: there is no such file, it can't be read, or isn't a mapping of keys.
+    """
+    if path.suffix not in (".yaml", ".yml", ".toml"):
+        raise JobError(f"{path}: a job file ends in .yaml, .yml or .toml")
+    text = _text(path)
+    try:
+        data, lines = _toml(text) if path.suffix == ".toml" else _yaml(text)
+    except yaml.MarkedYAMLError as error:
+        raise JobError(f"{path}{_said(error)}") from None
+    except RecursionError:
+        raise JobError(f"{path}: is nested too deeply; a job has a few levels") from None
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, ValueError) as error:
+        raise JobError(f"{path}: {error}") from None
+    if not isinstance(data, dict):
+        raise JobError(f"{path}: a job file is a mapping of keys; this one holds {type(data).__name__}")
+    return data, lines
+
+
+def value_of(text: str) -> Any:
+    """What a text means as YAML; the text itself where it is none, or more than a value.
+
+    Raises:
+        ValueError: it is nested too deeply, or grows too large by its aliases.
+    """
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        if node is not None:
+            _measure(node)
+        return yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except yaml.YAMLError:
+        return text
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise JobError(f"{path}: no such job file") from None
+    except OSError as error:
+        raise JobError(f"{path}: can't be read: {error.strerror or error}") from None
+    if len(data) > _MOST_BYTES:
+        raise JobError(
+            f"{path}: is larger than {_MOST_BYTES:,} bytes, which no job file is; name the job's own"
+        )
+    encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise JobError(
+            f"{path}: can't be read: byte {error.start:,} is no {error.encoding}; save it as UTF-8"
+        ) from None
+
+
+def _toml(text: str) -> tuple[Any, Lines]:
+    data = tomllib.loads(text)
+    _measure_value(data)
+    return data, key_lines(text, toml=True)
+
+
+def _yaml(text: str) -> tuple[Any, Lines]:
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    if node is not None:
+        _measure(node)
+    lines = key_lines(text, toml=False)
+    return yaml.safe_load(text), lines
+
+
+def _measure(node: yaml.Node) -> None:
+    """See that a node isn't too deep, nor too large with its aliases; each node is looked at once.
+
+    Raises:
+        ValueError: it is.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, depth: int) -> int:
+        line = node.start_mark.line + 1
+        if depth > _DEEPEST:
+            raise ValueError(f"line {line}: is nested more than {_DEEPEST} levels deep")
+        if (known := sizes.get(id(node))) is not None:
+            if not known:
+                raise ValueError(f"line {line}: an alias stands within what it means")
+            return known
+        sizes[id(node)] = 0
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
+        sizes[id(node)] = total = 1 + sum(size(part, depth + 1) for part in inner)
+        if total > _MOST_NODES:
+            raise ValueError(f"line {line}: holds more than {_MOST_NODES:,} values, its aliases counted")
+        return total
+
+    size(node, 1)
+
+
+def _measure_value(value: Any, depth: int = 1) -> None:
+    if depth > _DEEPEST:
+        raise ValueError(f"is nested more than {_DEEPEST} levels deep")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _measure_value(inner, depth + 1)
+
+
+def _said(error: yaml.MarkedYAMLError) -> str:
+    """What the parser says and where, without the line itself."""
+    mark = error.problem_mark or error.context_mark
+    where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    problem = ", ".join(filter(None, (error.context, error.problem)))
+    if "'\\t'" in problem:
+        problem += "; indent with spaces, not with tabs"
+    elif "mapping values are not allowed" in problem:
+        problem += "; put a value that holds ': ' in quotes"
+    return f"{where}: {problem}"
