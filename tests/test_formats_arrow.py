@@ -128,3 +128,21 @@ def test_null_columns_are_missing_values(tmp_path: Path) -> None:
         parquet(
             tmp_path / "z.parquet", {"qid": ["q"], "query": ["x"], "docs": pa.array([[{"text": "a"}]], kind)}
         )
+
+
+def test_a_row_that_pyarrow_leaves_out_is_a_failure(tmp_path: Path) -> None:
+    """A row group of one row whose list of dictionary values spans pages comes back empty: that isn't silent."""
+    texts = pa.array(["a", "b"]).dictionary_encode()
+    columns = {
+        "query_id": ["q1"],
+        "query": ["x"],
+        "candidates": pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), texts),
+    }
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path, data_page_size=1)
+    (found,) = read(Input(path=(str(path),)))
+    if isinstance(found, Failure):  # a pyarrow without that fault reads the row
+        assert found.cause == "unreadable-file"
+        assert "row group 1 has 1 rows, 1 of which pyarrow leaves out" in found.message
+    else:
+        assert list(found.documents) == ["a", "b"]
