@@ -69,6 +69,12 @@ def test_numbers_of_every_type_are_scores(kind: Any) -> None:
     assert wrong is None
 
 
+def test_whole_numbers_beyond_53_bits_are_scores() -> None:
+    """They are rounded, as any number is that becomes a float."""
+    values, _ = arrow.numbers(pa.array([2**60 + 1, None, 2**64 - 1], pa.uint64()))
+    assert values[[0, 2]].tolist() == [2.0**60, 2.0**64]
+
+
 def test_infinite_scores_are_wrong_and_nan_is_missing() -> None:
     """Data frames write NaN for what is missing; an infinite score is nobody's."""
     wrong = arrow.numbers(pa.array([1.0, None, np.nan, np.inf]))[1]
