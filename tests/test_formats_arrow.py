@@ -69,6 +69,12 @@ def test_numbers_of_every_type_are_scores(kind: Any) -> None:
     assert wrong is None
 
 
+def test_whole_numbers_beyond_53_bits_are_scores() -> None:
+    """They are rounded, as any number is that becomes a float."""
+    values, _ = arrow.numbers(pa.array([2**60 + 1, None, 2**64 - 1], pa.uint64()))
+    assert values[[0, 2]].tolist() == [2.0**60, 2.0**64]
+
+
 def test_infinite_scores_are_wrong_and_nan_is_missing() -> None:
     """Data frames write NaN for what is missing; an infinite score is nobody's."""
     wrong = arrow.numbers(pa.array([1.0, None, np.nan, np.inf]))[1]
@@ -128,3 +134,21 @@ def test_null_columns_are_missing_values(tmp_path: Path) -> None:
         parquet(
             tmp_path / "z.parquet", {"qid": ["q"], "query": ["x"], "docs": pa.array([[{"text": "a"}]], kind)}
         )
+
+
+def test_a_row_that_pyarrow_leaves_out_is_a_failure(tmp_path: Path) -> None:
+    """A row group of one row whose list of dictionary values spans pages comes back empty: that isn't silent."""
+    texts = pa.array(["a", "b"]).dictionary_encode()
+    columns = {
+        "query_id": ["q1"],
+        "query": ["x"],
+        "candidates": pa.ListArray.from_arrays(pa.array([0, 2], pa.int32()), texts),
+    }
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table(columns), path, data_page_size=1)
+    (found,) = read(Input(path=(str(path),)))
+    if isinstance(found, Failure):  # a pyarrow without that fault reads the row
+        assert found.cause == "unreadable-file"
+        assert "row group 1 has 1 rows, 1 of which pyarrow leaves out" in found.message
+    else:
+        assert list(found.documents) == ["a", "b"]

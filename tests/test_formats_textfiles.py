@@ -15,6 +15,7 @@ from batchrank.records import Failure, Query
 PAIRS = [
     (q["query_id"], q["query"], c["id"], c["text"], c["score"]) for q in QUERIES for c in q["candidates"]
 ]
+_NAMES = ("query_id", "query", "doc_id", "text", "score")
 EXPECTED = [
     (q["query_id"], q["query"], [(c["id"], c["text"], c["score"]) for c in q["candidates"]]) for q in QUERIES
 ]
@@ -202,3 +203,29 @@ def test_a_quote_that_never_ends_is_told(tmp_path: Path) -> None:
     assert [f.cause for f in found if isinstance(f, Failure)] == ["truncated-file"] * 2
     assert [q.id for q in found if isinstance(q, Query)] == ["q1"]
     assert any("begins after line 3 doesn't end" in f.message for f in found if isinstance(f, Failure))
+
+
+@pytest.mark.parametrize("above", ["sep=;", "# written on Monday; do not edit"])
+def test_a_header_below_the_first_line_is_no_record(tmp_path: Path, above: str) -> None:
+    """What stands above it, such as the line that tells Excel the mark, is to be removed, not guessed about."""
+    path = lines(tmp_path / "x.csv", [[above], *(row[:4] for row in [_NAMES, *PAIRS])], ";")
+    with pytest.raises(
+        InputError, match=r"the line of names \(query_id, query, .* remove what stands before it"
+    ):
+        got(path=str(path))
+
+
+def test_a_repeated_header_is_a_bad_record(tmp_path: Path) -> None:
+    """Where files with headers were put together, the second header is no pair that is paid for."""
+    rows = [row[:4] for row in (_NAMES, *PAIRS, _NAMES)]
+    found = got(path=str(lines(tmp_path / "x.csv", rows, ",")))
+    (bad,) = (one for one in found if isinstance(one, Failure))
+    assert (bad.cause, bad.place.number) == ("repeated-header", len(rows))
+    assert [one.id for one in found if isinstance(one, Query)] == [query_id for query_id, *_ in EXPECTED]
+
+
+def test_carriage_returns_alone_are_told(tmp_path: Path) -> None:
+    """Such a file is one line to everybody else."""
+    (tmp_path / "x.tsv").write_bytes(b"query_id\tquery\tdoc_id\ttext\rq1\ta\td1\tb\rq1\ta\td2\tb\r")
+    with pytest.raises(InputError, match="carriage returns alone"):
+        got(path=str(tmp_path / "x.tsv"))

@@ -151,6 +151,8 @@ async def test_columns_of_other_names_are_named() -> None:
         await ranked(table)
     with pytest.raises(JobError, match="columns: querry: each key is one of query_id, query, "):
         await ranked(table, columns={"querry": "ask"})
+    with pytest.raises(JobError, match="columns is a list; give a dict"):
+        await ranked(table, columns=["ask"])
 
 
 UNUSABLE: list[tuple[Any, str]] = [
@@ -167,6 +169,14 @@ UNUSABLE: list[tuple[Any, str]] = [
     (Query.of("q", "text", [Candidate("a", "x", float("inf"))]), "bad-score"),
     (Query.of("q", "text", [TWO[0], Candidate("", "x")]), "no-document-id"),
     ({"query_id": "q", "query": "text", "candidates": [{"id": "", "text": "x"}]}, "no-document-id"),
+    (
+        {"query_id": "q", "query": "text", "candidates": [{"id": "a", "text": "x", "score": float("inf")}]},
+        "bad-score",
+    ),
+    (
+        {"query_id": "q", "query": "text", "candidates": [{"id": "a", "text": "x", "score": 10**400}]},
+        "bad-score",
+    ),
     (Query("q", "text", ["a"], ["x", "y"]), "unequal-lists"),
     (Query("q", "text", ["a", "b"], ["x", "y"], np.array([1.0])), "unequal-lists"),
     ({"query_id": "q", "query": "text", "candidates": []}, "no-candidates"),
@@ -267,6 +277,8 @@ async def test_frames_that_are_no_tables_of_records_are_told() -> None:
 
     with pytest.raises(InputError, match="can't be read as a table"):
         await ranked(pandas.Series([1]))
+    with pytest.raises(InputError, match="can't be read as a table: Duplicate column names found"):
+        await ranked(pandas.DataFrame([["q", "a", "b"]], columns=["query_id", "text", "text"]))
     with pytest.raises(InputError, match="collect a lazy one"):
         await ranked(polars.DataFrame(pairs()).lazy())
     with pytest.raises(InputError, match=r"such as data\['test'\]"):

@@ -168,8 +168,9 @@ def numbers(array: Array) -> tuple[Floats, NDArray[np.bool_] | None]:
     """Scores, NaN where missing, and which of them are infinite (None when none is).
 
     A NaN counts as missing, because that is how data frames write what they lack.
+    Whole numbers beyond 2**53 are rounded.
     """
-    values: Floats = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    values: Floats = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     infinite = np.isinf(values)
     return values, infinite if infinite.any() else None
 

@@ -69,7 +69,10 @@ def table(data: object, columns: Columns) -> Iterator[list[Item]]:
             row += batch.num_rows
     except ColumnsError as error:
         raise InputError(f"{NAME}: {in_call(str(error))}") from None
-    except pa.ArrowException as error:
+    except (
+        pa.ArrowException,
+        ValueError,
+    ) as error:  # the second from pandas, such as of a column that comes twice
         raise InputError(f"{NAME}: {_named(data)} can't be read as a table: {error}") from error
 
 
@@ -112,12 +115,20 @@ class Records:
         if isinstance(value, Mapping):
             item = self._objects.item(dict(value), place)
             # Most records are as JSON has them, so that they needn't be gone through.
-            return self._objects.item(_plain(value), place) if _cause(item) == "wrong-type" else item
+            item = self._objects.item(_plain(value), place) if _cause(item) == "wrong-type" else item
+            return _finite(item) if isinstance(item, Segment) else item
         message = (
             f"it is {_named(value)}; give a batchrank.Query, or a dict with query_id, query and candidates (or with "
             "query_id, query, doc_id and text: one a pair)"
         )
         return Failure(place, None, "wrong-type", message)
+
+
+def _finite(item: Segment) -> Segment:
+    """A record with its scores, which JSON could not hold if they were infinite."""
+    infinite = item.scores is not None and np.isinf(item.scores).any()
+    error = QueryError("bad-score", "a score is infinite; give a number, or NaN where there is none")
+    return Segment.faulty(item.place, item.query_id, error, whole=item.whole) if infinite else item
 
 
 def _plain(value: object) -> object:

@@ -106,8 +106,9 @@ class Objects:
             texts = _column(candidates, roles.text, _PLAIN)
             titles = _column(candidates, roles.title, _PLAIN) if roles.title else None
             ids = _column(candidates, roles.doc_id, _IDS) if roles.doc_id else None
-            scores = _column(candidates, roles.score, _NUMBERS) if roles.score else None
-        except LookupError:
+            numbers = _column(candidates, roles.score, _NUMBERS) if roles.score else None
+            scores = None if numbers is None else np.array(numbers, dtype=np.float64)
+        except (LookupError, OverflowError):
             return None
         if None in texts:
             texts = [text or "" for text in texts]
@@ -117,7 +118,7 @@ class Objects:
             ids = list(map(str, ids))
         if ids is not None and "" in ids:
             raise unnamed(f"candidate {ids.index('') + 1} of the list")
-        return texts, ids, None if scores is None else np.array(scores, dtype=np.float64)
+        return texts, ids, scores
 
     def _one_by_one(self, candidates: list[object]) -> Parts:
         texts, ids, scores = [], [], []

@@ -32,6 +32,9 @@ _KNOWN = {
 } | {TITLE, _RANK, "url", "tag", "segment", *_LABELS}
 _NAMED = 2
 """So many known names make the first line a header."""
+_RETURNS = "the lines end in carriage returns alone: convert them with tr '\\r' '\\n'"
+_LATE = 10
+"""Among so many lines a header is looked for below the first: below comments, or the line that tells Excel the mark."""
 
 
 def plan_of(file: Delimited, columns: Columns) -> Plan:
@@ -68,6 +71,8 @@ def _plan(
         if not first:
             return Plan(dialect, 0)
         raise unclear(_unreadable(sample, first), first)
+    if len(sample) == 1 and "\r" in first:
+        raise unclear(_RETURNS, first)
     given = {role: name for role, name in columns.model_dump().items() if name is not None}
     if any(all(given.get(key, "").isdigit() for key in pair) for pair in keys):
         count = width(table, first)
@@ -77,6 +82,10 @@ def _plan(
         if table[1:] and width(table[1:], first) != len(names):
             raise unclear(f"the header has {len(names)} columns, most lines have another number", first)
         return Plan(dialect, len(names), None, names, header=True, first=first)
+    if late := next(filter(_all_known, table[1:_LATE]), None):
+        raise unclear(
+            f"the line of names ({', '.join(late)}) isn't the first: remove what stands before it", first
+        )
     if len(table) > 1 and nearly_named(table):
         raise unclear("the first line seems to name the columns, but the names are not known", first)
     return headerless(file, Plan(dialect, 0, first=first), table)
@@ -85,7 +94,7 @@ def _plan(
 def _unreadable(sample: Sequence[Fields | Fault], first: str) -> str:
     """Why none of the first lines can be read."""
     if "\r" in first:
-        return "the lines end in carriage returns alone: convert them with tr '\\r' '\\n'"
+        return _RETURNS
     faults = [row.message for row in sample if isinstance(row, Fault)]
     return f"none of the first lines can be read: {faults[0] if faults else 'a quote in them never ends'}"
 
@@ -105,6 +114,10 @@ def _names(cells: Fields, given: dict[str, str]) -> list[str]:
             "ambiguous-columns", f"two columns are named {again!r}; rename or drop one", ambiguous=True
         )
     return names
+
+
+def _all_known(cells: Fields) -> bool:
+    return len(cells) > 1 and all(cell.strip().lower() in _KNOWN for cell in cells)
 
 
 def _candidates(file: Delimited, plan: Plan, table: list[Fields]) -> Plan:

@@ -62,13 +62,17 @@ def _number(text: str) -> object:
 def _rows(file: Delimited, plan: Plan) -> Iterator[tuple[Place, Fields | Failure]]:
     """The lines below the header, or why one of them can't be read."""
     header = plan.header
+    names: Fields | None = None
     beside = [value or "" for value in plan.beside.values()]
     for number, row in file.rows(plan.dialect, plan.columns):
         place = Place(file.source.name, "line", number)
         if isinstance(row, Fault):
             yield place, Failure(place, None, row.cause, row.message)
         elif header:
-            header = False
+            header, names = False, row
+        elif row == names:
+            why = "the line repeats the header, as where files were put together; remove it"
+            yield place, Failure(place, None, "repeated-header", why)
         elif len(row) != plan.columns:
             what = plan.kind.name if plan.kind else "the others"
             why = (

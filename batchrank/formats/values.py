@@ -156,12 +156,17 @@ def score(value: object) -> float:
     """A score; a missing one is NaN.
 
     Raises:
-        QueryError: it is not a number.
+        QueryError: it is not a number, or too large.
     """
     if value is None:
         return NAN
     if type(value) is float or type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:  # from Python only: a whole number of hundreds of digits
+            raise QueryError(
+                "bad-score", "a score is beyond what a number holds; write a smaller one"
+            ) from None
     raise QueryError("wrong-type", f"the score is {kind(value)}; write a number or null")
 
 

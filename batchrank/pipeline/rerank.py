@@ -95,6 +95,10 @@ async def rerank(
 def _columns(given: Columns | Mapping[str, str] | None, job: Job) -> Columns:
     if given is None:
         return Columns() if job.input is None else job.input.columns
+    if not isinstance(given, Columns | Mapping):
+        raise JobError(
+            f"rerank: columns is a {type(given).__name__}; give a dict such as {{'query': 'question'}}"
+        )
     try:
         return given if isinstance(given, Columns) else Columns.model_validate(dict(given))
     except ValidationError as error:
