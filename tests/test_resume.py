@@ -83,11 +83,25 @@ async def test_a_changed_job_is_said_and_nothing_is_mixed(tmp_path: Path) -> Non
         job, other = w.job(output={"top_n": 3}), w.job("other", output={"top_n": 3})
         report = await w.run(job, part_rows=60)
         assert any(
-            n.startswith("changed since the last run: the job (output)") for n in report.data["notices"]
+            n.startswith("changed since the last run: the job (output.top_n)") for n in report.data["notices"]
         )
         await w.run(other, part_rows=60)
         assert same(job, other)
         assert report.data["process"]["reused_requests"] > 0
+
+
+async def test_a_setting_that_was_changed_after_a_kill_is_in_all_of_the_output(tmp_path: Path) -> None:
+    """Parts made with the old value don't stay beside those made with the new one."""
+    split = {"item_tokens": 12, "long_documents": "split", "passage_overlap": 2}
+    qwen: dict[str, Any] = {"tokenizer": "qwen", "sections": {"tokenizer": "qwen"}}
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}, **qwen) as w:
+        await w.run(w.job(limits={"item_tokens": 12}), part_rows=60)
+        assert (tmp_path / "out" / "ranking-00000.jsonl").exists()
+        job, other = w.job(limits=split), w.job("other", limits=split)
+        report = await w.run(job, part_rows=60)
+        assert any("the job (limits.long_documents), the job (" in n for n in report.data["notices"])
+        await w.run(other, part_rows=60)
+        assert same(job, other)
 
 
 async def test_a_changed_input_is_said_and_what_did_not_change_is_reused(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from batchrank.errors import BatchrankError
 from batchrank.job import Job
 from batchrank.pipeline.engine import Engine
-from batchrank.pipeline.resume import Checkpoint, fingerprint, identity
+from batchrank.pipeline.identity import fingerprint, identity
+from batchrank.pipeline.resume import Checkpoint
 from batchrank.pipeline.summary import Totals
 from batchrank.version import __version__
 

@@ -9,13 +9,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from batchrank.errors import Place
 from batchrank.job import Job
 from batchrank.ledger import Ledger, Spent
+from batchrank.pipeline.identity import PROGRAM, identity
 from batchrank.records import Failure, Query
-from batchrank.version import __version__
+
+_ITSELF = "batchrank itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,20 +135,22 @@ class Resume:
     async def begin(self, *, fresh: bool, replay: bool = False) -> Start:
         """Find out where to start, and note that the run has begun.
 
-        Published parts stay if the run before was cut short and neither job nor input has changed since.
+        Published parts stay if the run before was cut short and neither job nor input has changed since. Other
+        settings or another input make a new run, with a cap of its own; another version of batchrank does not.
 
         Args:
             fresh: this is a new run, whatever was before.
             replay: make all parts anew even if this continues a run.
         """
         before = await self._ledger.load(f"run/{self._scope}")
-        continued = before is not None and not before["complete"] and not fresh
+        changed = _differences(before, self._identity, self._inputs)
+        same = all(what == _ITSELF for what in changed)
+        continued = before is not None and not before["complete"] and same and not fresh
         if continued:
             self._number = before["number"]
         else:
             self._number = 1 + (await self._ledger.load("runs") or 0)
             await self._ledger.save("runs", self._number)
-        changed = _differences(before, self._identity, self._inputs)
         checkpoints: list[Checkpoint] = []
         same_place = before is not None and before["folder"] == str(self._folder)
         if continued and same_place and not changed and not replay and self._inputs is not None:
@@ -193,49 +195,19 @@ def scope(job: Job) -> str:
     return hashlib.sha256(out.encode()).hexdigest()[:16]
 
 
-def identity(job: Job, tokenizer: str) -> dict[str, Any]:
-    """All that the rankings of a job depend on besides the input's content."""
-    card, output = job.card, job.output
-    source = None if job.input is None else job.input.model_dump(mode="json", exclude={"path"})
-    return {
-        "batchrank": __version__,
-        "input": source,
-        "model": card.model_dump(mode="json", exclude={"rpm", "tpm", "source", "prices"}),
-        "price": None if job.price is None else job.price.model_dump(mode="json"),
-        "endpoint": [_address(job.url), job.wire],
-        "request": fingerprint(own) if any(own := job.own_request) else None,  # its fields may hold a secret
-        "instruct": job.instruct,
-        "merge": job.merge.model_dump(mode="json"),
-        "limits": [job.limits.overhead_tokens, job.limits.headroom],
-        "tokenizer": tokenizer,
-        "output": None if output is None else [output.format, output.top_n],
-    }
-
-
-def _address(url: str) -> str:
-    """An address that tells changes without telling a secret that may be in its query."""
-    base, mark, query = url.partition("?")
-    return base + mark + (fingerprint(query)[:16] if query else "")
-
-
-def fingerprint(data: Any) -> str:
-    """SHA-256 of plain data."""
-    return hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def inputs(files: Sequence[Path] | None) -> list[list[Any]] | None:
-    """Names, sizes and times of the input files, to tell whether they changed."""
-    if files is None:
-        return None
-    facts = [(path, path.stat()) for path in files]
-    return [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in facts]
-
-
 def _differences(before: Any, now: dict[str, Any], files: list[list[Any]] | None) -> list[str]:
     if before is None:
         return []
-    changed = [f"the job ({key})" for key in now if before["identity"].get(key) != now[key]]
+    known = before["identity"]
+    if "limits.documents" not in known:  # noted by a batchrank that compared less
+        changed = [_ITSELF]
+    else:
+        changed = [_said(key) for key in now if known.get(key) != now[key]]
     return changed + (["the input"] if before["inputs"] != files else [])
+
+
+def _said(key: str) -> str:
+    return _ITSELF if key == PROGRAM else f"the job ({key})"
 
 
 def _size(path: Path) -> int | None:
