@@ -150,10 +150,8 @@ async def test_a_flipped_bit_in_an_answer_never_becomes_a_ranking(tmp_path: Path
     at = data.index(values.astype("<f8").tobytes())
     data[at + 5] ^= 1
     path.write_bytes(data)
-    ledger = Ledger(path)
     with pytest.raises(LedgerError, match=r"damaged.*checksum"):
-        await ledger.get(b"key")
-    ledger.close()
+        Ledger(path)
 
 
 @ANYIO
