@@ -78,7 +78,9 @@ def connect(path: Path | None, *, salvage: bool = False) -> sqlite3.Connection:
     )
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        if _identify(db, path) == 0:  # before the journal's mode, so that it is in the file itself from the start
+        if (
+            _identify(db, path) == 0
+        ):  # before the journal's mode, so that it is in the file itself from the start
             db.execute(f"PRAGMA application_id = {_APPLICATION}")
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA journal_size_limit = 0")
@@ -189,7 +191,15 @@ def _claim(path: Path) -> None:
         path.chmod(0o600)
 
 
-_DAMAGE = ("malformed", "not a database", "corrupt", "no such table", "no such column", "duplicate column", "decode")
+_DAMAGE = (
+    "malformed",
+    "not a database",
+    "corrupt",
+    "no such table",
+    "no such column",
+    "duplicate column",
+    "decode",
+)
 """Words of SQLite and of ours that tell a damaged file."""
 
 

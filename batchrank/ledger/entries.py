@@ -172,7 +172,9 @@ def begin(db: sqlite3.Connection) -> None:
 def spent(db: sqlite3.Connection, where: str = "TRUE", value: int | None = None) -> Spent:
     """What was spent in all, or where a column has a value: ``run = ?``, ``day = ?``."""
     given = () if value is None else (value,)
-    alike = f"SELECT predicted, documents, COUNT(*) FROM attempts WHERE {where} AND kind != 'probe' GROUP BY 1, 2"  # noqa: S608 our own words
+    alike = (
+        f"SELECT predicted, documents, COUNT(*) FROM attempts WHERE {where} AND kind != 'probe' GROUP BY 1, 2"  # noqa: S608 our own words
+    )
     lost = {(predicted, documents): count for predicted, documents, count in db.execute(alike, given)}
     probed = f"SELECT COUNT(*), COALESCE(SUM(predicted), 0) FROM attempts WHERE {where} AND kind = 'probe'"  # noqa: S608 our own words
     probes, probe_tokens = db.execute(probed, given).fetchone()

@@ -9,7 +9,7 @@ from batchrank.pipeline.gated import gated
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.sink import FailureLines
 from batchrank.records import Failure
-from batchrank.write import FailureLog, Part, StreamWriter, Writer, switch, write_summary
+from batchrank.write import FailureLog, Kept, Part, StreamWriter, Writer, switch, write_summary
 
 
 class Outputs:
@@ -52,9 +52,14 @@ class Outputs:
         return finished
 
     def open(
-        self, first_part: int, published: list[Part]
+        self, first_part: int, published: list[Part], letters: Kept | None = None
     ) -> tuple[Writer | StreamWriter, FailureLog | FailureLines]:
         """What rankings and dead letters are written with.
+
+        Args:
+            first_part: the first part that is to be written.
+            published: takes each part that was published.
+            letters: what stays of the dead letters of an earlier process.
 
         Raises:
             OutputError: the folder can't be used.
@@ -68,7 +73,7 @@ class Outputs:
             on_published=published.append,
             dataset=(self._job.input.subset, self._job.input.split) if self._job.input else (None, None),
         )
-        return writer, FailureLog(self.written / switch.LETTERS)
+        return writer, FailureLog(self.written / switch.LETTERS, letters)
 
     def clear(self, writer: Writer | StreamWriter) -> None:
         """Take down what an older run that was not complete left, so that nobody takes a mixture for one output."""
@@ -97,11 +102,20 @@ class Outputs:
             return InputError(f"input.path: no query in it can be ranked; {text}")
         return TooManyFailuresError(f"every query failed; {text}") if self.aside else None
 
-    def notices(self, reason: BatchrankError | None) -> list[str]:
-        """Where things are after a run that stopped."""
-        if reason is None or not self.aside:
+    def notices(self, reason: BatchrankError | None, held: int) -> list[str]:
+        """Where things are after a run that stopped, with so many rankings since its last complete part."""
+        if reason is None or self.written is None:
             return []
-        return [f"the last complete output is still in {self.folder}; what this run has is in {self.written}"]
+        told = []
+        if held:
+            told.append(
+                f"{held:,} rankings since the last complete part are in the ledger; the run that goes on writes them"
+            )
+        if self.aside:
+            told.append(
+                f"the last complete output is still in {self.folder}; what this run has is in {self.written}"
+            )
+        return told
 
     def sum_up(self, result: Report) -> Report:
         """Write the summary, a complete run's with the gate's judgement; then only ``take_over`` is left to do.

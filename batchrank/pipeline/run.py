@@ -22,12 +22,12 @@ from batchrank.pipeline.preconditions import refuse, refuse_empty_ledger
 from batchrank.pipeline.report import Report, report
 from batchrank.pipeline.resume import Checkpoint, Resume, Start, passed_over
 from batchrank.pipeline.room import ROOM_BYTES, Room
-from batchrank.pipeline.sink import FailureLines, Sink
+from batchrank.pipeline.sink import Sink
 from batchrank.pipeline.summary import Progress, Totals
 from batchrank.pipeline.tasks import bare, beside
 from batchrank.read import Gauge, facts, notes, read
 from batchrank.shard import Sharder
-from batchrank.write import FailureLog, Part
+from batchrank.write import Part
 
 _FINISHED_PER_PLACE = 4
 
@@ -147,14 +147,16 @@ class Run:
         self.totals = Totals(**last.totals) if last else Totals()
         published: list[Part] = []
         outputs = self.outputs
-        writer, failures = await anyio.to_thread.run_sync(outputs.open, len(checkpoints), published)
+        writer, failures = await anyio.to_thread.run_sync(
+            outputs.open, len(checkpoints), published, last.kept if last else None
+        )
         try:
             sink = Sink(
                 writer, failures, self.totals,
                 top_k=self.job.merge.top_k, verdicts=parts.verdicts, ordinal=last.ordinal if last else 0,
                 published=published, clear=lambda: outputs.clear(writer),
             )  # fmt: skip
-            reason = await self._flow_through(parts, resume, sink, failures, checkpoints)
+            reason = await self._flow_through(parts, resume, sink, checkpoints)
             if reason is None and not self.totals.queries and sink.first_failure is not None:
                 usable = self._flow is not None and self._flow.admitted_documents > 0
                 reason = outputs.nothing_ranked(sink.first_failure, self.totals.failed, usable=usable)
@@ -167,7 +169,7 @@ class Run:
             failures.abort()
         rest = [self._rest(parts)] if isinstance(reason, BudgetReachedError) else []
         rest += [parts.http.notice] if parts.http.notice else []
-        rest += outputs.notices(reason)
+        rest += outputs.notices(reason, sink.held)
         result = report(
             self.job, parts, self.totals,
             reason=reason, elapsed=time.monotonic() - self._started, notices=[*self.notices, *rest],
@@ -184,7 +186,6 @@ class Run:
         parts: Engine,
         resume: Resume,
         sink: Sink,
-        failures: FailureLog | FailureLines,
         checkpoints: list[Checkpoint],
     ) -> BatchrankError | None:
         last = checkpoints[-1] if checkpoints else None
@@ -201,7 +202,7 @@ class Run:
         if self._reason is not None:
             flow.stop(self._reason)
         position = last.position if last else 0
-        items = passed_over(read(self._input, self._gauge), checkpoints[:], failures.write)
+        items = passed_over(read(self._input, self._gauge), checkpoints[:])
         self._reader = reader = Reader(
             items,
             Preparer(self.job, parts.sharder),
