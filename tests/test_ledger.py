@@ -8,6 +8,7 @@ import sys
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -248,10 +249,11 @@ async def test_after_a_fault_nothing_is_acknowledged(tmp_path: Path) -> None:
             await ledger.put(b"k", ANSWER, 1)
 
 
-SECOND = FIRST.replace("digest INTEGER NOT NULL\n", "digest INTEGER NOT NULL, searches INTEGER\n").replace(
-    "run INTEGER NOT NULL\n);", "run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0\n);"
-).replace("run INTEGER NOT NULL) W", "run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0) W").replace(
-    "version = 1", "version = 2"
+SECOND = (
+    FIRST.replace("digest INTEGER NOT NULL\n", "digest INTEGER NOT NULL, searches INTEGER\n")
+    .replace("run INTEGER NOT NULL\n);", "run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0\n);")
+    .replace("run INTEGER NOT NULL) W", "run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0) W")
+    .replace("version = 1", "version = 2")
 )
 
 
@@ -281,16 +283,14 @@ async def test_a_ledger_of_the_second_version_is_brought_up_to_date(tmp_path: Pa
 
 async def test_spending_is_known_by_run_day_and_in_all(tmp_path: Path) -> None:
     """What was in flight at a kill counts for the day on which it was sent."""
-    today = 20_000
     path = tmp_path / "ledger.sqlite"
     for run, tokens in ((1, 10), (2, 30)):
-        ledger = Ledger(path, today=lambda: today)
+        ledger = Ledger(path, today=partial(int, 19_999 + run))
         async with beside(ledger.serve):
             await ledger.begin(run)
             await ledger.put(bytes([run]), Answer(np.array([1.0]), tokens), 5)
             await ledger.sent(b"in flight" + bytes([run]), 100, 1)
         ledger.close()
-        today += 1
     ledger = Ledger(path, today=lambda: 20_001)
     async with beside(ledger.serve):
         found = [await ledger.begin(2), await ledger.spent("day"), await ledger.spent("total")]
@@ -356,8 +356,8 @@ async def test_a_flipped_bit_is_a_clear_stop_or_changes_nothing(tmp_path: Path, 
     rng = random.Random(5)
     stops = 0
     for place in [rng.randrange(8 * 10**9) for _ in range(150)] + list(range(8 * 36)):
-        for left in tmp_path.glob("ledger.sqlite*"):
-            left.unlink()
+        for left in ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"):
+            (tmp_path / left).unlink(missing_ok=True)
         try:
             assert await flipped(place) == expected
         except LedgerError as error:
@@ -375,7 +375,7 @@ async def test_damaged_commits_can_be_given_up(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 1
     log.write_bytes(data)
     for _ in range(2):
-        with pytest.raises(LedgerError, match="latest commits are damaged, so nothing is sent.*--fresh"):
+        with pytest.raises(LedgerError, match=r"latest commits are damaged, so nothing is sent.*--fresh"):
             Ledger(path)
     assert log.read_bytes() == data
     ledger = Ledger(path, salvage=True)
@@ -390,7 +390,7 @@ async def test_a_log_without_its_ledger_is_a_stop(tmp_path: Path, lost: str) -> 
     path = tmp_path / "ledger.sqlite"
     await kept(path)
     path.unlink() if lost == "removed" else path.write_bytes(b"")
-    with pytest.raises(LedgerError, match="gone, or empty, and ledger.sqlite-wal .* --fresh"):
+    with pytest.raises(LedgerError, match=r"gone, or empty, and ledger.sqlite-wal .* --fresh"):
         Ledger(path)
     assert path.with_name("ledger.sqlite-wal").stat().st_size > 0
 
@@ -420,7 +420,7 @@ def test_a_file_of_another_program_is_left_alone(tmp_path: Path, journal: str) -
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()
     before = {one.name: (one.read_bytes(), one.stat().st_mode) for one in tmp_path.iterdir()}
-    with pytest.raises(LedgerError, match="not a ledger of batchrank; it is left alone"):
+    with pytest.raises(LedgerError, match=r"not a ledger of batchrank; it is left alone"):
         Ledger(path)
     assert {one.name: (one.read_bytes(), one.stat().st_mode) for one in tmp_path.iterdir()} == before
 
@@ -442,7 +442,7 @@ async def test_a_copy_holds_all_and_replaces_nothing(tmp_path: Path) -> None:
     await kept(tmp_path / "ledger.sqlite")
     ledger = Ledger(tmp_path / "ledger.sqlite")
     ledger.copy(tmp_path / "copy.sqlite")
-    with pytest.raises(LedgerError, match="copy.sqlite: the ledger can't be copied: File exists"):
+    with pytest.raises(LedgerError, match=r"copy.sqlite: the ledger can't be copied: File exists"):
         ledger.copy(tmp_path / "copy.sqlite")
     ledger.close()
     assert stat.S_IMODE((tmp_path / "copy.sqlite").stat().st_mode) == 0o600

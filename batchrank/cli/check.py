@@ -21,7 +21,8 @@ from batchrank.gate import accepted
 from batchrank.job import Job
 from batchrank.ledger import Ledger
 from batchrank.pipeline.engine import endpoint, places, sharder
-from batchrank.pipeline.preconditions import refuse_lost_ledger, refuse_own_input
+from batchrank.pipeline.evidence import refuse_lost_ledger
+from batchrank.pipeline.preconditions import refuse_own_input
 from batchrank.read import facts
 from batchrank.records import Answer, Rejection, Request
 from batchrank.retry import Action, advice, classify, slows

@@ -205,9 +205,10 @@ def save(db: sqlite3.Connection, name: str, value: Any) -> None:
 
 
 def forget(db: sqlite3.Connection) -> None:
-    """Drop everything."""
-    for table in ("answers", "rejections", "attempts", "sent", "state"):
+    """Drop everything but what tells the ledger from others."""
+    for table in ("answers", "rejections", "attempts", "sent"):
         db.execute(f"DELETE FROM {table}")  # noqa: S608 our own words
+    db.execute("DELETE FROM state WHERE name != 'id'")
 
 
 def pack(values: Floats) -> bytes:

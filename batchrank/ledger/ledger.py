@@ -8,6 +8,7 @@ import asyncio
 import math
 import sqlite3
 import time
+import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -129,8 +130,16 @@ class Ledger:
         result: Spent = await self.perform(lambda db: entries.spent(db, *wanted[per]))
         return result
 
+    async def identity(self) -> str:
+        """What tells this ledger, and copies of it, from all others."""
+        known = await self.load("id")
+        if known is None:
+            known = uuid.uuid4().hex
+            await self.save("id", known)
+        return str(known)
+
     async def forget(self) -> None:
-        """Drop every answer and all state."""
+        """Drop every answer and all state but the ledger's identity."""
         await self.perform(entries.forget)
 
     async def load(self, name: str) -> Any:

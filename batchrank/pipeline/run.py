@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import anyio
@@ -14,11 +13,12 @@ from batchrank.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
 from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.engine import Engine, engine, sharder
+from batchrank.pipeline.evidence import refuse_empty_ledger, refuse_lost_ledger, refuse_unfinished
 from batchrank.pipeline.flow import Flow, Outcome, Reader
 from batchrank.pipeline.forecast import Done, rest_of
 from batchrank.pipeline.only import OnlyFailed, refuse_unasked
 from batchrank.pipeline.outputs import Outputs
-from batchrank.pipeline.preconditions import refuse, refuse_empty_ledger
+from batchrank.pipeline.preconditions import refuse_own_input
 from batchrank.pipeline.report import Report, report
 from batchrank.pipeline.resume import Checkpoint, Resume, Start, passed_over
 from batchrank.pipeline.room import ROOM_BYTES, Room
@@ -109,13 +109,22 @@ class Run:
         only = OnlyFailed.of(self.job) if self.options.only_failed else None
         files = await anyio.to_thread.run_sync(facts, self._input)
         self.notices += await anyio.to_thread.run_sync(notes, self._input)
-        await anyio.to_thread.run_sync(partial(refuse, self.job, files, fresh=self.options.fresh))
-        ledger = await anyio.to_thread.run_sync(Ledger, self.job.ledger_path)
+        await anyio.to_thread.run_sync(refuse_own_input, self.job, files)
+        await anyio.to_thread.run_sync(self.outputs.claim)
         try:
-            with bare():
-                return await self._execute(ledger, shards, only, files)
+            ledger = await anyio.to_thread.run_sync(self._open_ledger)
+            try:
+                with bare():
+                    return await self._execute(ledger, shards, only, files)
+            finally:
+                ledger.close()
         finally:
-            ledger.close()
+            self.outputs.release()
+
+    def _open_ledger(self) -> Ledger:
+        if not self.options.fresh:
+            refuse_lost_ledger(self.job)
+        return Ledger(self.job.ledger_path, salvage=self.options.fresh)
 
     async def _execute(
         self, ledger: Ledger, shards: Sharder, only: OnlyFailed | None, facts: list[list[Any]] | None
@@ -123,7 +132,7 @@ class Run:
         async with beside(ledger.serve):
             if not self.options.fresh:
                 await refuse_empty_ledger(self.job, ledger)
-            finished = await anyio.to_thread.run_sync(self.outputs.settle)
+            finished = await self._take_folder(ledger)
             resume = Resume(ledger, self.job, facts, shards.counter.name, self.outputs.written)
             if finished:
                 await resume.complete()
@@ -138,6 +147,23 @@ class Run:
                 parts.sender.allow, parts.sender.anew = only, self.options.fresh
                 self._engine = parts
                 return await self._run(parts, resume, start, facts)
+
+    async def _take_folder(self, ledger: Ledger) -> bool:
+        """See that the output folder is this job's to write to; whether a switch was finished."""
+        outputs = self.outputs
+        record = outputs.record
+        finished = await anyio.to_thread.run_sync(outputs.settle)
+        if outputs.written is None:
+            return finished
+        identity = await ledger.identity()
+        if not self.options.fresh:
+            await anyio.to_thread.run_sync(refuse_unfinished, outputs.written, record, identity)
+        if record is not None and record.get("ledger_id") != identity and outputs.aside:
+            self.notices.append(
+                f"the complete output in {outputs.folder} is another job's ({record.get('job')}); this one replaces it"
+            )
+        await anyio.to_thread.run_sync(outputs.note, identity)
+        return finished
 
     async def _run(
         self, parts: Engine, resume: Resume, start: Start, facts: list[list[Any]] | None
