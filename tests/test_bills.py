@@ -80,7 +80,7 @@ async def test_a_gateway_that_fails_after_the_work_was_done_cannot_pass_the_cap(
     async with serving(server) as url:
         report = await run(job_at(tmp_path, url, budget={"max_tokens": 30_000}))
     spend = report.data["spend"]
-    assert report.exit_code == 75 and "budget.max_tokens" in str(report.reason)
+    assert report.exit_code == 1 and "budget.max_tokens" in str(report.reason)
     assert server.billed <= 30_000 and spend["tokens"] <= 30_000
     possibly = spend["possibly_billed_tokens"]
     assert possibly > 0 and spend["tokens"] - possibly <= server.billed <= spend["tokens"]
@@ -117,10 +117,10 @@ async def test_searches_are_what_a_cap_in_money_counts(tmp_path: Path) -> None:
         job = job_at(tmp_path, url, model=model, budget={"max_cost": 0.04})
         report = await run(job)
         spend = report.data["spend"]
-        assert report.exit_code == 75 and "budget.max_cost" in str(report.reason)
+        assert report.exit_code == 1 and "budget.max_cost" in str(report.reason)
         assert server.searches == spend["searches"] == 20
         assert spend["cost"] == pytest.approx(0.04)
-        assert (await run(job)).exit_code == 75 and server.searches == 20
+        assert (await run(job)).exit_code == 1 and server.searches == 20
         raised = await run(job_at(tmp_path, url, model=model, budget={"max_cost": 1}))
     assert raised.exit_code == 0 and server.searches == 60
     assert raised.data["spend"]["cost"] == pytest.approx(0.12)
@@ -134,7 +134,7 @@ async def test_requests_can_be_capped(tmp_path: Path) -> None:
         job = w.job(budget={"max_requests": 12})
         for _ in range(3):
             report = await w.run(job)
-            assert report.exit_code == 75 and "budget.max_requests: 12" in str(report.reason)
+            assert report.exit_code == 1 and "budget.max_requests: 12" in str(report.reason)
             assert w.emulator.requests == 12
         assert report.data["spend"]["requests"] == 12
         assert (await w.run(w.job(budget={"max_requests": 30}))).exit_code == 0

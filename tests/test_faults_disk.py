@@ -114,7 +114,9 @@ async def test_two_runs_of_one_job_do_not_meet(tmp_path: Path) -> None:
             while w.emulator.requests < 3:  # noqa: ASYNC110 nothing tells
                 await anyio.sleep(0.01)
             for _ in range(2):
-                with pytest.raises(OutputError, match=r"another batchrank process .* is writing to this folder"):
+                with pytest.raises(
+                    OutputError, match=r"another batchrank process .* is writing to this folder"
+                ):
                     await w.run(job)
         await w.run(w.job("other"))
         assert same(job, w.job("other"))

@@ -29,7 +29,7 @@ OTHERS: dict[str, Any] = {
     "limits.body_bytes": 9_000, "limits.long_documents": "split", "limits.passage_overlap": 3,
     "limits.overhead_tokens": 3, "limits.headroom": 0.1, "tokenizer": "bytes", "rate.rpm": 5, "rate.tpm": 5_000,
     "rate.share": "1/4", "rate.concurrency": 3, "retry.attempts": 2, "retry.max_delay": 5, "retry.outage": 5,
-    "budget.max_cost": 3, "budget.max_tokens": 5, "budget.max_requests": 5,
+    "budget.max_cost": 3, "budget.max_tokens": 5, "budget.max_requests": 5, "budget.per": "day",
     "failures.max_queries": 5, "gate.against": "other", "gate.depth": 5, "gate.persistence": 0.5, "gate.min_rbo": 0.1,
     "gate.min_tau": 0.1, "gate.qrels": "qrels.txt", "gate.min_ndcg": 0.1, "gate.max_ndcg_drop": 0.1,
     "output.path": "elsewhere", "output.format": "jsonl", "output.top_n": 5, "ledger": "other.sqlite",

@@ -61,7 +61,7 @@ def run(
     """Run a job, or continue it where it stopped.
 
     Exit codes: 0 complete; 1 failed; 2 usage or job file; 3 complete but some queries failed; 4 input unusable;
-    5 complete but past a threshold of gate; 75 stopped, run it again to continue; 130/143 interrupted, likewise.
+    5 complete but past a threshold of gate; 75 stopped, run it again later to continue; 130/143 interrupted, likewise.
     """
     if forget and not fresh:
         raise typer.BadParameter("--forget drops paid answers; say --fresh too if you mean it")

@@ -231,11 +231,17 @@ class Retry(Section):
 
 
 class Budget(Section):
-    """What the run may spend: a cost in the price's currency, a number of tokens, a number of requests."""
+    """What may be spent: a cost in the price's currency, a number of tokens, a number of requests.
+
+    Attributes:
+        per: what the caps hold for: a run (one input and one set of settings, in however many processes), a calendar
+            day in UTC, or all that the ledger ever paid.
+    """
 
     max_cost: Annotated[float, Field(gt=0)] | None = None
     max_tokens: Positive | None = None
     max_requests: Positive | None = None
+    per: Literal["run", "day", "total"] = "run"
 
 
 class Failures(Section):

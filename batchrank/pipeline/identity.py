@@ -26,7 +26,7 @@ HARMLESS: dict[str, str] = {
     "endpoint.timeout": _PACE,
     **dict.fromkeys(("rate.rpm", "rate.tpm", "rate.share", "rate.concurrency"), _PACE),
     **dict.fromkeys(("retry.attempts", "retry.max_delay", "retry.outage"), _PACE),
-    **dict.fromkeys(("budget.max_cost", "budget.max_tokens", "budget.max_requests"), _END),
+    **dict.fromkeys(("budget.max_cost", "budget.max_tokens", "budget.max_requests", "budget.per"), _END),
     "failures.max_queries": _END,
     **{
         f"gate.{key}": _END

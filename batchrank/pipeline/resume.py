@@ -18,7 +18,7 @@ from batchrank.write.folder import digest
 from batchrank.write.reports import partial
 from batchrank.write.switch import LETTERS
 
-_ITSELF = "batchrank itself"
+_ITSELF, _INPUT = "batchrank itself", "the input"
 _Item = TypeVar("_Item")
 
 
@@ -129,7 +129,8 @@ class Resume:
         """Find out where to start, and note that the run has begun.
 
         Published parts stay if the run before was cut short and neither job nor input has changed since. Other
-        settings or another input make a new run, with a cap of its own; another version of batchrank does not.
+        settings or another input make a new run, with a cap of its own. Another version of batchrank does not, nor do
+        files that only have another time, as when a workflow writes its input again at each try.
 
         Args:
             fresh: this is a new run, whatever was before.
@@ -137,7 +138,9 @@ class Resume:
         """
         before = await self._ledger.load(f"run/{self._scope}")
         changed = _differences(before, self._identity, self._inputs)
-        same = all(what == _ITSELF for what in changed)
+        same = set(changed) <= {_ITSELF, _INPUT} and _sizes(before["inputs"] if before else None) == _sizes(
+            self._inputs
+        )
         continued = before is not None and not before["complete"] and same and not fresh
         if continued:
             self._number = before["number"]
@@ -195,7 +198,11 @@ def _differences(before: Any, now: dict[str, Any], files: list[list[Any]] | None
         changed = [_ITSELF]
     else:
         changed = [_said(key) for key in now if known.get(key) != now[key]]
-    return changed + (["the input"] if before["inputs"] != files else [])
+    return changed + ([_INPUT] if before["inputs"] != files else [])
+
+
+def _sizes(files: list[list[Any]] | None) -> list[list[Any]] | None:
+    return None if files is None else [file[:2] for file in files]
 
 
 def _said(key: str) -> str:

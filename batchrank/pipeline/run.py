@@ -15,7 +15,7 @@ from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.engine import Engine, engine, sharder
 from batchrank.pipeline.evidence import refuse_empty_ledger, refuse_lost_ledger, refuse_unfinished
 from batchrank.pipeline.flow import Flow, Outcome, Reader
-from batchrank.pipeline.forecast import Done, rest_of
+from batchrank.pipeline.forecast import Done, next_step, rest_of
 from batchrank.pipeline.only import OnlyFailed, refuse_unasked
 from batchrank.pipeline.outputs import Outputs
 from batchrank.pipeline.preconditions import refuse_own_input
@@ -262,7 +262,7 @@ class Run:
             per_item=flow.admitted_documents / max(1, flow.admitted) if flow else 0.0,
             cost=parts.spend.cost,
         )
-        return f"{rest_of(done, self.job.price)}; raise the cap that was reached and run the job again"
+        return f"{rest_of(done, self.job.price)}; {next_step(done, self.job.price, self.job.budget)}"
 
     def _tell(self, start: Start) -> None:
         if start.notice is not None:
@@ -303,6 +303,8 @@ class Run:
             latency_sum=counts.timeline.latency_sum,
             possible_tokens=parts.spend.possible_tokens,
             possible_cost=parts.spend.possible_cost,
+            counted_tokens=parts.spend.counted_tokens,
+            counted_cost=parts.spend.counted_cost,
             trouble=parts.sender.trouble(),
         )
 

@@ -165,7 +165,7 @@ class Kept:
         """Whether a file begins with it."""
         try:
             with path.open("rb") as file:
-                return _hash(file, self.bytes).hexdigest() == self.sha256
+                return bool(_hash(file, self.bytes).hexdigest() == self.sha256)
         except OSError:
             return False
 
