@@ -125,6 +125,18 @@ async def test_whatever_a_killed_run_left_tells_of_its_ledger(
         assert (await w.run(job, fresh=True)).exit_code == 0
 
 
+@pytest.mark.parametrize("status", [True, False])
+async def test_a_run_killed_before_its_first_answer_goes_on(tmp_path: Path, status: bool) -> None:
+    """It left dead letters and a status, and its ledger, which knows of the run, has nothing in it yet."""
+    async with world(tmp_path, script={1: "400-arrearage"}) as w:
+        job, out = w.job(), tmp_path / "out"
+        assert (await w.run(job)).exit_code == 1
+        assert (out / "failed.partial.jsonl").exists()
+        (out / "status.json").write_text('{"progress": {"tokens": 12}}')
+        kill(out, status=status)
+        assert (await w.run(job)).exit_code == 0
+
+
 async def test_two_processes_never_write_to_one_folder(tmp_path: Path) -> None:
     """With ledgers of their own, too: the second one is told who has it."""
     async with world(tmp_path, queries=12, latency=1) as w:
@@ -206,7 +218,7 @@ def test_check_finds_what_a_run_would_refuse(tmp_path: Path) -> None:
         done = batchrank(command, "job.yaml", "--set", "input.path=out", cwd=tmp_path)
         assert done.returncode == 2 and b"set output.path" in done.stdout + done.stderr
     write_jsonl(tmp_path / "in.jsonl", [b"{broken"])
-    (tmp_path / "out" / "summary.json").unlink()
+    shutil.rmtree(tmp_path / "out")
     for command in ("check", "run"):
         assert batchrank(command, "job.yaml", cwd=tmp_path).returncode == 4
 

@@ -36,15 +36,14 @@ def refuse_lost_ledger(job: Job) -> None:
 
 
 async def refuse_empty_ledger(job: Job, ledger: Ledger) -> None:
-    """Refuse likewise where a ledger without an answer has taken its place.
+    """Refuse likewise where a ledger that knows of no run has taken its place.
 
     Raises:
         LedgerError: it holds nothing, although there was a run that paid.
     """
     if ledger.path is None or (found := _evidence(job)) is None:
         return
-    anything = "SELECT 1 FROM answers UNION ALL SELECT 1 FROM attempts UNION ALL SELECT 1 FROM sent LIMIT 1"
-    if await ledger.perform(lambda db: db.execute(anything).fetchone()) is None:
+    if await ledger.load("runs") is None:  # noted before a run writes or sends anything
         raise _lost(found, f"{ledger.path}: the ledger holds nothing")
 
 
