@@ -55,7 +55,9 @@ async def flips(folder: Path, *, count: int, seed: int) -> Counter[str]:
             try:
                 report = await w.run(job, part_rows=60)
             except BatchrankError as error:
-                assert isinstance(error, LedgerError | OutputError) and w.emulator.counts.tokens == before, path.name
+                assert isinstance(error, LedgerError | OutputError) and w.emulator.counts.tokens == before, (
+                    path.name
+                )
                 found["stopped"] += 1
             else:
                 assert report.exit_code == 0 and outputs(job) == expected, path.name
