@@ -187,7 +187,9 @@ def _cells(bench: Bench, base: Path) -> Iterator[Cell]:
         data["output"] = data.get("output", {}) | {"path": "out"}
         if data.get("ledger"):
             data["ledger"] = _at(base, data["ledger"])
-        elif not (folder / "out" / _LEDGER).exists():  # a cell of an older batchrank has paid answers of its own
+        elif not (
+            folder / "out" / _LEDGER
+        ).exists():  # a cell of an older batchrank has paid answers of its own
             data["ledger"] = str(Path(root) / _LEDGER)
         if text is not None:
             data["instruct"] = text

@@ -144,10 +144,13 @@ def ledger(
     job: JobFile,
     overrides: Set = None,
     compact: Annotated[bool, typer.Option(help="Drop what the job's last complete run did not use.")] = False,
+    backup: Annotated[
+        Path | None, typer.Option(help="Write a consistent copy of it to FILE first.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Show what a job's ledger holds: answers, tokens, cost, size."""
     log_to_stderr(verbose=False, quiet=False)
-    show_ledger(load_job(job, overrides=overrides or ()), compact=compact)
+    show_ledger(load_job(job, overrides=overrides or ()), compact=compact, backup=backup)
 
 
 for _command in (init, check, schema, status, report, bench, emulate):

@@ -121,6 +121,8 @@ def _require_ours(path: Path, *, salvage: bool) -> None:
     """
     log = path.with_name(path.name + "-wal")
     size = path.stat().st_size if path.is_file() else 0
+    if path.is_symlink():
+        return  # refused when it is claimed
     if size == 0:
         if not salvage and log.is_file() and log.stat().st_size > 0:
             raise LedgerError(

@@ -4,6 +4,7 @@ What tells it: a summary of a run that paid, parts or dead letters of a run that
 one that spent. A complete output that was made with another ledger tells nothing: it is replaced as a whole.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,12 @@ def _traces(job: Job, folder: Path) -> Iterator[str]:
     ours = record is None or _used(record.get("ledger"), str(job.ledger_path))
     for place in (folder, folder / switch.NEXT):
         try:
-            summary = orjson.loads((place / switch.SUMMARY).read_bytes())
+            summary = orjson.loads(_read(place / switch.SUMMARY))
             told = _paid(summary, job)
-        except FileNotFoundError:
+        except OSError:
             if ours and (found := _unfinished(place)):
                 yield f"{', '.join(found)} in {place} tell of a run that was under way"
-        except (OSError, orjson.JSONDecodeError, KeyError, TypeError) as error:
+        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
             yield f"{switch.SUMMARY} in {place}, which can't be read ({error}), tells of a run"
         else:
             if told is not None:
@@ -98,9 +99,17 @@ def _traces(job: Job, folder: Path) -> Iterator[str]:
         yield f"{_STATUS} beside the output tells of a run that spent {spent:,} tokens"
 
 
+def _read(path: Path) -> bytes:
+    """A file that a run wrote: never a link, which writing will refuse."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(fd, "rb") as file:
+        return file.read()
+
+
 def _unfinished(place: Path) -> list[str]:
     """A few names of files that only a run that is not complete leaves."""
-    names = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+    found = place.iterdir() if place.is_dir() else ()
+    names = sorted(path.name for path in found if not path.is_symlink())
     letters = partial(Path(switch.LETTERS)).name
     return [name for name in names if name == letters or (is_part(name) and name[0] != ".")][:3]
 
@@ -127,7 +136,7 @@ def _used(before: str | None, now: str | None) -> bool:
 
 def _spent(folder: Path) -> int:
     try:
-        return int(orjson.loads((folder / _STATUS).read_bytes())["progress"]["tokens"])
+        return int(orjson.loads(_read(folder / _STATUS))["progress"]["tokens"])
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
         return 0
 
