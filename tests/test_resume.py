@@ -37,7 +37,7 @@ async def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(
 @pytest.mark.slow
 async def test_a_chain_of_stops_changes_nothing(tmp_path: Path) -> None:
     """Stopped every few requests, on and on: still the same bytes, each request paid once."""
-    async with world(tmp_path, queries=12, script=dict.fromkeys(range(5, 400, 7), "403")) as w:
+    async with world(tmp_path, queries=12, script=dict.fromkeys(range(5, 400, 7), "400-arrearage")) as w:
         job = w.job()
         codes = []
         while (code := (await w.run(job, part_rows=60)).exit_code) != 0:

@@ -234,8 +234,7 @@ class Budget(Section):
     """What may be spent: a cost in the price's currency, a number of tokens, a number of requests.
 
     Attributes:
-        per: what the caps hold for: a run (one input and one set of settings, in however many processes), a calendar
-            day in UTC, or all that the ledger ever paid.
+        per: what the caps hold for: one input and its settings, a calendar day in UTC, or all that the ledger paid.
     """
 
     max_cost: Annotated[float, Field(gt=0)] | None = None

@@ -19,6 +19,7 @@ from batchrank.pipeline.forecast import Done, next_step, rest_of
 from batchrank.pipeline.only import OnlyFailed, refuse_unasked
 from batchrank.pipeline.outputs import Outputs
 from batchrank.pipeline.preconditions import refuse_own_input
+from batchrank.pipeline.progress import snapshot
 from batchrank.pipeline.report import Report, report
 from batchrank.pipeline.resume import Checkpoint, Resume, Start, passed_over
 from batchrank.pipeline.room import ROOM_BYTES, Room
@@ -275,38 +276,9 @@ class Run:
         parts, flow = self._engine, self._flow
         if parts is None or flow is None:
             return None
-        counts, limiter = parts.sender.counts, parts.limiter.stats()
-        card, elapsed = self.job.card, time.monotonic() - self._started
         done = self.totals.queries + self.totals.failed
         share = self._gauge.share * done / max(1, self._reader.read if self._reader else 0)
-        return Progress(
-            queries=self.totals.queries,
-            failed=self.totals.failed,
-            unfinished=flow.unfinished,
-            documents=counts.documents,
-            requests=counts.requests,
-            in_flight=parts.places.busy,
-            retries=sum(counts.retries.values()),
-            reused=counts.reused_requests,
-            tokens=parts.spend.tokens,
-            billed_tokens=counts.tokens,
-            cost=parts.spend.cost,
-            currency=self.job.price.currency if self.job.price else "",
-            rpm=card.rpm,
-            tpm=card.tpm,
-            quota_used=max(limiter.requests_used, limiter.tokens_used),
-            elapsed=elapsed,
-            share=share,
-            eta=elapsed * (1 - share) / share if share > 0.001 else None,
-            throttled=counts.timeline.throttled,
-            latency=tuple(counts.timeline.latency),
-            latency_sum=counts.timeline.latency_sum,
-            possible_tokens=parts.spend.possible_tokens,
-            possible_cost=parts.spend.possible_cost,
-            counted_tokens=parts.spend.counted_tokens,
-            counted_cost=parts.spend.counted_cost,
-            trouble=parts.sender.trouble(),
-        )
+        return snapshot(parts, self.totals, flow.unfinished, share, time.monotonic() - self._started)
 
 
 async def run(job: Job, options: Options | None = None) -> Report:
