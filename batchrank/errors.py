@@ -85,7 +85,14 @@ class StoppedError(BatchrankError):
 
 
 class BudgetReachedError(StoppedError):
-    """Raised when the next request could make the run cost more than its cap."""
+    """Raised when the next request could pass a cap.
+
+    A day's cap is another one tomorrow (exit code 75, as ``later``); any other one has to be raised by a person (1).
+    """
+
+    def __init__(self, message: str, *, later: bool = False) -> None:
+        super().__init__(message)
+        self.exit_code = 75 if later else 1
 
 
 class QuotaError(StoppedError):

@@ -101,10 +101,39 @@ def test_a_failed_cell_does_not_stop_the_others(tmp_path: Path) -> None:
     lines = list(csv.DictReader(io.StringIO((tmp_path / "bench" / "table.csv").read_text())))
     assert [line["state"] for line in lines] == ["failed", "done", "failed", "done"]
     ledgers = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("ledger.sqlite")}
-    assert len(ledgers) == 2
+    assert list(ledgers) == [tmp_path / "bench" / "ledger.sqlite"]
     again = batchrank("bench", path.name, "--quiet", cwd=tmp_path)
     assert again.returncode == 3 and table(tmp_path) == found
     assert {p: p.stat().st_mtime_ns for p in ledgers} == ledgers
+
+
+def test_what_several_cells_ask_is_paid_once(tmp_path: Path) -> None:
+    """Merge methods share their first pass, and data sets their queries: one ledger for all, each cell with its cap."""
+    found = rows(4, 23)
+    (tmp_path / "data").mkdir()
+    for name in ("one", "two"):
+        write_jsonl(tmp_path / "data" / f"{name}.jsonl", found)
+    datasets = {name: {"path": f"data/{name}.jsonl"} for name in ("one", "two")}
+    path = write_bench(tmp_path, methods=["hub", "rrf"], datasets=datasets)
+    done = batchrank("bench", path.name, "--quiet", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summaries = [json.loads((cell.output / "summary.json").read_text()) for cell in load_bench(path)[1]]
+    assert [summary["process"]["requests"] > 0 for summary in summaries] == [True, False, False, False]
+    assert [summary["spend"]["tokens"] > 0 for summary in summaries] == [True, False, False, False]
+    assert len({summary["totals"]["tokens"] for summary in summaries}) == 2  # one for each method
+
+
+def test_a_ledger_of_an_older_bench_is_still_found(tmp_path: Path) -> None:
+    """A cell that has one of its own keeps it; what it paid is not paid again. One that the file names is taken."""
+    path = write_bench(tmp_path)
+    _, (first, second) = load_bench(path)
+    first.output.mkdir(parents=True)
+    (first.output / "ledger.sqlite").touch()
+    _, (first, second) = load_bench(path)
+    assert first.job().ledger_path == first.output / "ledger.sqlite"
+    assert second.job().ledger_path == tmp_path / "bench" / "ledger.sqlite"
+    path = write_bench(tmp_path, job=SHARED | {"ledger": "mine.sqlite"})
+    assert {cell.job().ledger_path for cell in load_bench(path)[1]} == {tmp_path / "mine.sqlite"}
 
 
 @pytest.mark.slow

@@ -128,3 +128,18 @@ def test_the_command_line_keeps_no_burst_in_memory() -> None:
     code = "import batchrank.cli, pyarrow; print(pyarrow.default_memory_pool().backend_name)"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout.strip() == "system"
+
+
+def test_a_ledger_can_be_backed_up_and_put_back(tmp_path: Path) -> None:
+    """One file holds all of it: put back in place of the ledger, a run pays nothing again."""
+    write_jsonl(tmp_path / "in.jsonl", rows(2, 25))
+    job_file(tmp_path)
+    assert batchrank("run", "job.yaml", "--quiet", cwd=tmp_path).returncode == 0
+    for expected in (0, 1):
+        done = batchrank("ledger", "job.yaml", "--backup", "copy.sqlite", cwd=tmp_path)
+        assert done.returncode == expected, done.stderr
+    assert b"copy.sqlite: the ledger can't be copied: File exists" in done.stderr
+    (tmp_path / "copy.sqlite").replace(tmp_path / "out" / "ledger.sqlite")
+    assert batchrank("run", "job.yaml", "--quiet", cwd=tmp_path).returncode == 0
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert summary["process"]["requests"] == 0

@@ -114,7 +114,9 @@ async def test_two_runs_of_one_job_do_not_meet(tmp_path: Path) -> None:
             while w.emulator.requests < 3:  # noqa: ASYNC110 nothing tells
                 await anyio.sleep(0.01)
             for _ in range(2):
-                with pytest.raises(LedgerError, match="another batchrank process is using this ledger"):
+                with pytest.raises(
+                    OutputError, match=r"another batchrank process .* is writing to this folder"
+                ):
                     await w.run(job)
         await w.run(w.job("other"))
         assert same(job, w.job("other"))
@@ -150,10 +152,8 @@ async def test_a_flipped_bit_in_an_answer_never_becomes_a_ranking(tmp_path: Path
     at = data.index(values.astype("<f8").tobytes())
     data[at + 5] ^= 1
     path.write_bytes(data)
-    ledger = Ledger(path)
     with pytest.raises(LedgerError, match=r"damaged.*checksum"):
-        await ledger.get(b"key")
-    ledger.close()
+        Ledger(path)
 
 
 @ANYIO

@@ -1,5 +1,6 @@
 """The ledger: what was acknowledged is there, for one process at a time."""
 
+import random
 import sqlite3
 import stat
 import subprocess
@@ -7,7 +8,9 @@ import sys
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import numpy as np
@@ -17,6 +20,7 @@ from hypothesis import strategies as st
 
 from batchrank.errors import LedgerError
 from batchrank.ledger import Known, Ledger, Searches, Spent, pack, unpack
+from batchrank.ledger.wal import lost_commits
 from batchrank.pipeline.tasks import beside
 from batchrank.records import Answer, Rejection
 
@@ -252,3 +256,204 @@ async def test_after_a_fault_nothing_is_acknowledged(tmp_path: Path) -> None:
             await ledger.perform(lambda db: db.execute("INSERT INTO nowhere VALUES (1)"))
         with pytest.raises(LedgerError):
             await ledger.put(b"k", ANSWER, 1)
+
+
+SECOND = (
+    FIRST.replace("digest INTEGER NOT NULL\n", "digest INTEGER NOT NULL, searches INTEGER\n")
+    .replace("run INTEGER NOT NULL\n);", "run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0\n);")
+    .replace("run INTEGER NOT NULL) W", "run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0) W")
+    .replace("version = 1", "version = 2")
+)
+
+
+async def test_a_ledger_of_the_second_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """Rows that had no checksum get one; the day of what was spent is unknown, so it counts for its run and in all."""
+    path = tmp_path / "ledger.sqlite"
+    db = sqlite3.connect(path)
+    db.executescript(SECOND)
+    scores = pack(ANSWER.values)
+    digest = zlib.crc32(b"79", zlib.crc32(scores, zlib.crc32(b"k")))
+    db.execute("INSERT INTO answers VALUES (?,?,79,80,'request-1',1,1,?,NULL)", (b"k", scores, digest))
+    db.execute("INSERT INTO rejections VALUES (?,400,'refused','no','',1,1)", (b"r",))
+    db.execute("INSERT INTO attempts VALUES (?,'ambiguous',NULL,'timeout','','',100,1,3)", (b"a",))
+    db.execute("INSERT INTO sent VALUES (?,50,1,2)", (b"s",))
+    db.execute("INSERT INTO state VALUES ('run/x','{\"number\":1}')")
+    db.commit()
+    db.close()
+    for _ in range(2):
+        async with opened(path) as ledger:
+            spent = await ledger.begin(1)
+            assert (spent.tokens, spent.lost) == (79, {(100, 3): 1, (50, 2): 1})
+            assert (await ledger.spent("total")) == spent
+            assert (await ledger.spent("day")).requests == 0
+            assert (await ledger.find([b"k", b"r"])).keys() == {b"k", b"r"}
+            assert await ledger.load("run/x") == {"number": 1}
+
+
+async def test_spending_is_known_by_run_day_and_in_all(tmp_path: Path) -> None:
+    """What was in flight at a kill counts for the day on which it was sent."""
+    path = tmp_path / "ledger.sqlite"
+    for run, tokens in ((1, 10), (2, 30)):
+        ledger = Ledger(path, today=partial(int, 19_999 + run))
+        async with beside(ledger.serve):
+            await ledger.begin(run)
+            await ledger.put(bytes([run]), Answer(np.array([1.0]), tokens), 5)
+            await ledger.sent(b"in flight" + bytes([run]), 100, 1)
+        ledger.close()
+    ledger = Ledger(path, today=lambda: 20_001)
+    async with beside(ledger.serve):
+        found = [await ledger.begin(2), await ledger.spent("day"), await ledger.spent("total")]
+    ledger.close()
+    assert [(one.tokens, sum(one.lost.values())) for one in found] == [(30, 1), (30, 1), (40, 2)]
+
+
+async def kept(path: Path, entries: int = 60) -> None:
+    """A ledger with rows in every table, cut off as by a kill: its log beside it."""
+    ledger = Ledger(path.with_name("source.sqlite"))
+    async with beside(ledger.serve):
+        await ledger.begin(1)
+        for number in range(entries):
+            await ledger.sent(number.to_bytes(16, "big"), 9, 3)
+            await ledger.put(number.to_bytes(16, "big"), ANSWER, 9)
+        await ledger.put(b"r", Rejection(400, "refused", "no"), 9)
+        await ledger.put_attempt(b"a", "ambiguous", Rejection(None, "timeout", ""), 9, 3)
+        await ledger.sent(b"s", 9, 3)
+        await ledger.save("run/x", {"number": 1})
+        for suffix in ("", "-wal"):
+            path.with_name(path.name + suffix).write_bytes(
+                path.with_name("source.sqlite" + suffix).read_bytes()
+            )
+    ledger.close()
+
+
+async def content(path: Path) -> Any:
+    """All that is read from a ledger to decide anything."""
+    async with opened(path) as ledger:
+        spent = await ledger.begin(1)
+        found = await ledger.find([number.to_bytes(16, "big") for number in range(60)] + [b"r"])
+        known = {
+            key: one.outcome.values.tolist() if isinstance(one.outcome, Answer) else one.outcome
+            for key, one in found.items()
+        }
+        return spent, known, await ledger.load("run/x")
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal"])
+async def test_a_flipped_bit_is_a_clear_stop_or_changes_nothing(tmp_path: Path, suffix: str) -> None:
+    """In the file or in its log, anywhere: never another answer, a forgotten bill, or a traceback."""
+    whole = tmp_path / "whole" / "ledger.sqlite"
+    whole.parent.mkdir()
+    await kept(whole)
+    names = [whole.name, whole.name + "-wal"]
+    if not suffix:  # all of it in the main file
+        Ledger(whole).close()
+        names = names[:1]
+    data = {name: (whole.parent / name).read_bytes() for name in names}
+    path = tmp_path / "ledger.sqlite"
+
+    async def flipped(place: int) -> Any:
+        for name, known in data.items():
+            changed = bytearray(known)
+            if name.endswith(suffix or whole.name):
+                changed[place // 8 % len(changed)] ^= 1 << place % 8
+            (tmp_path / name).write_bytes(changed)
+        return await content(path)
+
+    for name, known in data.items():
+        (tmp_path / name).write_bytes(known)
+    expected = await content(path)
+    rng = random.Random(5)
+    stops = 0
+    for place in [rng.randrange(8 * 10**9) for _ in range(150)] + list(range(8 * 36)):
+        for left in ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"):
+            (tmp_path / left).unlink(missing_ok=True)
+        try:
+            assert await flipped(place) == expected
+        except LedgerError as error:
+            stops += 1
+            assert any(word in str(error) for word in ("estore", "wait for it", "batchrank that wrote it"))
+    assert stops > 50
+
+
+async def test_damaged_commits_can_be_given_up(tmp_path: Path) -> None:
+    """Only when asked for: then what can be read before them is taken."""
+    path = tmp_path / "ledger.sqlite"
+    await kept(path)
+    log = path.with_name(path.name + "-wal")
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 1
+    log.write_bytes(data)
+    for _ in range(2):
+        with pytest.raises(LedgerError, match=r"latest commits are damaged, so nothing is sent.*--fresh"):
+            Ledger(path)
+    assert log.read_bytes() == data
+    ledger = Ledger(path, salvage=True)
+    async with beside(ledger.serve):
+        assert 0 < (await ledger.spent("total")).answers < 60
+    ledger.close()
+
+
+@pytest.mark.parametrize("lost", ["emptied", "removed"])
+async def test_a_log_without_its_ledger_is_a_stop(tmp_path: Path, lost: str) -> None:
+    """SQLite would drop the log and begin anew."""
+    path = tmp_path / "ledger.sqlite"
+    await kept(path)
+    path.unlink() if lost == "removed" else path.write_bytes(b"")
+    with pytest.raises(LedgerError, match=r"gone, or empty, and ledger.sqlite-wal .* --fresh"):
+        Ledger(path)
+    assert path.with_name("ledger.sqlite-wal").stat().st_size > 0
+
+
+async def test_a_commit_that_was_being_written_is_no_damage(tmp_path: Path) -> None:
+    """A killed process leaves the beginning of one, at any byte: what was acknowledged before it is there."""
+    path = tmp_path / "ledger.sqlite"
+    await kept(path)
+    log = path.with_name(path.name + "-wal")
+    data = log.read_bytes()
+    for lacking in (1, 2_000, 4_096, 4_100, 4_119):
+        log.write_bytes(data[:-lacking])
+        assert not lost_commits(log), lacking
+
+
+@pytest.mark.parametrize("journal", ["WAL", "DELETE"])
+def test_a_file_of_another_program_is_left_alone(tmp_path: Path, journal: str) -> None:
+    """Not a bit of it is changed, its log included."""
+    path = tmp_path / "theirs.sqlite"
+    db = sqlite3.connect(path)
+    db.execute(f"PRAGMA journal_mode = {journal}")
+    db.execute("CREATE TABLE precious (x)")
+    db.execute("PRAGMA application_id = 77") if journal == "WAL" else None
+    db.execute("INSERT INTO precious VALUES (1)")
+    db.commit()
+    if journal == "WAL":
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    db.close()
+    before = {one.name: (one.read_bytes(), one.stat().st_mode) for one in tmp_path.iterdir()}
+    with pytest.raises(LedgerError, match=r"not a ledger of batchrank; it is left alone"):
+        Ledger(path)
+    assert {one.name: (one.read_bytes(), one.stat().st_mode) for one in tmp_path.iterdir()} == before
+
+
+async def test_the_main_file_alone_lacks_seconds_at_most(tmp_path: Path) -> None:
+    """Commits are brought to it every few seconds, also when nothing follows them."""
+    async with opened(tmp_path / "ledger.sqlite") as ledger:
+        await ledger.begin(1)
+        for number in range(10):
+            await ledger.put(bytes([number]), ANSWER, 1)
+        await anyio.sleep(5)
+        (tmp_path / "copy.sqlite").write_bytes((tmp_path / "ledger.sqlite").read_bytes())
+    async with opened(tmp_path / "copy.sqlite") as ledger:
+        assert (await ledger.begin(1)).answers == 10
+
+
+async def test_a_copy_holds_all_and_replaces_nothing(tmp_path: Path) -> None:
+    """One file, readable by the owner alone; a file that is there stays."""
+    await kept(tmp_path / "ledger.sqlite")
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.copy(tmp_path / "copy.sqlite")
+    with pytest.raises(LedgerError, match=r"copy.sqlite: the ledger can't be copied: File exists"):
+        ledger.copy(tmp_path / "copy.sqlite")
+    ledger.close()
+    assert stat.S_IMODE((tmp_path / "copy.sqlite").stat().st_mode) == 0o600
+    assert not (tmp_path / "copy.sqlite-wal").exists()
+    assert await content(tmp_path / "copy.sqlite") == await content(tmp_path / "ledger.sqlite")

@@ -65,10 +65,10 @@ async def test_a_night_that_is_cut_short_takes_nothing_away(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("sections", "code"),
     [
-        ({"budget": {"max_tokens": 3_000}}, 75),
+        ({"budget": {"max_tokens": 3_000}}, 1),
         ({"failures": {"max_queries": 1}}, 1),
         ({"endpoint": {"url": "http://127.0.0.1:9/rerank"}, "retry": {"outage": 30}}, 75),
-        ({"output": {"format": "trec"}, "budget": {"max_tokens": 3_000}}, 75),
+        ({"output": {"format": "trec"}, "budget": {"max_tokens": 3_000}}, 1),
     ],
     ids=["budget", "failures", "outage", "other-format"],
 )

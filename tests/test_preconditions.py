@@ -1,16 +1,19 @@
 """What a run refuses to start on, because it would overwrite its input or pay again for what was paid."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from against import world
 from jobs import make_job, outputs, rows, run, write_jsonl
 from test_cli import batchrank, job_file
 
-from batchrank.errors import JobError, LedgerError
+from batchrank.errors import JobError, LedgerError, OutputError
 from batchrank.job import Job
+from batchrank.write import Claim
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +92,97 @@ async def test_an_empty_ledger_in_its_place_is_a_stop(tmp_path: Path) -> None:
         assert w.emulator.requests == asked
 
 
+def kill(folder: Path, *, status: bool = False) -> None:
+    """What a run that was killed has not written, or removed before."""
+    for name in ("summary.json", *(() if status else ("status.json",))):
+        (folder / name).unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+@pytest.mark.parametrize("left", ["parts", "letters", "status"])
+async def test_whatever_a_killed_run_left_tells_of_its_ledger(
+    tmp_path: Path, left: str, replaced: bool
+) -> None:
+    """Parts, dead letters, or the status of one that spent: without the ledger the cap would be forgotten."""
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
+        job, out = w.job(), tmp_path / "out"
+        await w.run(job, part_rows=60)
+        if left == "status":
+            (out / "status.json").write_text('{"progress": {"tokens": 1234}}')
+        kill(out, status=left == "status")
+        for path in out.iterdir():
+            if {"ranking-": "parts", "failed.p": "letters"}.get(path.name[:8], left) != left:
+                path.unlink()
+        (out / "ledger.sqlite").unlink()
+        if replaced:
+            (out / "ledger.sqlite").write_bytes(b"")
+        asked = w.emulator.requests
+        with pytest.raises(
+            LedgerError, match=r"the ledger (is gone|holds nothing), but .* tells? of a run .*--fresh"
+        ):
+            await w.run(job)
+        assert w.emulator.requests == asked
+        assert (await w.run(job, fresh=True)).exit_code == 0
+
+
+@pytest.mark.parametrize("status", [True, False])
+async def test_a_run_killed_before_its_first_answer_goes_on(tmp_path: Path, status: bool) -> None:
+    """It left dead letters and a status, and its ledger, which knows of the run, has nothing in it yet."""
+    async with world(tmp_path, script={1: "400-arrearage"}) as w:
+        job, out = w.job(), tmp_path / "out"
+        assert (await w.run(job)).exit_code == 1
+        assert (out / "failed.partial.jsonl").exists()
+        (out / "status.json").write_text('{"progress": {"tokens": 12}}')
+        kill(out, status=status)
+        assert (await w.run(job)).exit_code == 0
+
+
+async def test_two_processes_never_write_to_one_folder(tmp_path: Path) -> None:
+    """With ledgers of their own, too: the second one is told who has it."""
+    async with world(tmp_path, queries=12, latency=1) as w:
+        one, two = w.job(ledger=str(tmp_path / "one.sqlite")), w.job(ledger=str(tmp_path / "two.sqlite"))
+
+        async def second() -> None:
+            await anyio.sleep(2)
+            with pytest.raises(
+                OutputError, match=r"another batchrank process \(out, process \d+\) is writing"
+            ):
+                await w.run(two)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(second)
+            assert (await w.run(one)).exit_code == 0
+        report = await w.run(two)
+        assert report.exit_code == 0
+        assert any("is another job's (out); this one replaces it" in n for n in report.data["notices"])
+
+
+async def test_another_jobs_unfinished_output_is_left_alone(tmp_path: Path) -> None:
+    """Its parts would be mixed with, or taken down by, a job that keeps its answers elsewhere."""
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
+        one, two = (w.job(ledger=str(tmp_path / f"{name}.sqlite")) for name in ("one", "two"))
+        await w.run(one, part_rows=60)
+        before = outputs(one)
+        assert (await w.run(w.job("other", ledger=str(tmp_path / "two.sqlite")))).exit_code == 0
+        with pytest.raises(OutputError, match=r"belong to another job, out, which .*one\.sqlite.*--fresh"):
+            await w.run(two, part_rows=60)
+        assert outputs(one) == before
+        assert (await w.run(one, part_rows=60)).exit_code == 0
+
+
+async def test_the_folders_lock_is_released_by_a_kill(tmp_path: Path) -> None:
+    """A process that is gone locks nobody out."""
+    code = "import sys, os, signal; from pathlib import Path; from batchrank.write import Claim\n"
+    code += "Claim(Path(sys.argv[1])).note({'job': 'killed'}); os.kill(os.getpid(), signal.SIGKILL)"
+    await anyio.run_process([sys.executable, "-c", code, str(tmp_path)], check=False)
+    claim = Claim(tmp_path)
+    assert claim.record == {"job": "killed"}
+    with pytest.raises(OutputError, match="another batchrank process"):
+        Claim(tmp_path)
+    claim.close()
+    Claim(tmp_path).close()
+
+
 async def test_another_ledger_or_a_moved_folder_is_no_loss(tmp_path: Path) -> None:
     """A job that names a new ledger means it; a folder that was moved has its ledger with it."""
     async with world(tmp_path) as w:
@@ -124,7 +218,7 @@ def test_check_finds_what_a_run_would_refuse(tmp_path: Path) -> None:
         done = batchrank(command, "job.yaml", "--set", "input.path=out", cwd=tmp_path)
         assert done.returncode == 2 and b"set output.path" in done.stdout + done.stderr
     write_jsonl(tmp_path / "in.jsonl", [b"{broken"])
-    (tmp_path / "out" / "summary.json").unlink()
+    shutil.rmtree(tmp_path / "out")
     for command in ("check", "run"):
         assert batchrank(command, "job.yaml", cwd=tmp_path).returncode == 4
 
@@ -140,7 +234,8 @@ async def test_a_run_takes_a_job(job: Any) -> None:
 
 def test_the_check_of_an_unnamed_output_is_none() -> None:
     """A job without an output folder has nothing to overwrite."""
-    from batchrank.pipeline.preconditions import refuse_lost_ledger, refuse_own_input
+    from batchrank.pipeline.evidence import refuse_lost_ledger
+    from batchrank.pipeline.preconditions import refuse_own_input
 
     job = Job.model_validate({"model": "qwen3-rerank", "input": {"path": "x"}, "output": {"path": "-"}})
     refuse_own_input(job, [["x", 1, 1]])

@@ -11,6 +11,7 @@ from jobs import outputs, rankings, rows, write_jsonl
 from batchrank.errors import JobError
 from batchrank.ledger import Ledger
 from batchrank.pipeline import compact_ledger
+from batchrank.pipeline.resume import scope
 
 pytestmark = pytest.mark.anyio
 
@@ -36,7 +37,7 @@ async def test_a_run_that_was_cut_off_goes_on_to_the_same_bytes(
 @pytest.mark.slow
 async def test_a_chain_of_stops_changes_nothing(tmp_path: Path) -> None:
     """Stopped every few requests, on and on: still the same bytes, each request paid once."""
-    async with world(tmp_path, queries=12, script=dict.fromkeys(range(5, 400, 7), "403")) as w:
+    async with world(tmp_path, queries=12, script=dict.fromkeys(range(5, 400, 7), "400-arrearage")) as w:
         job = w.job()
         codes = []
         while (code := (await w.run(job, part_rows=60)).exit_code) != 0:
@@ -74,6 +75,56 @@ async def test_a_part_that_was_lost_or_changed_is_made_anew(tmp_path: Path) -> N
         assert same(job, other)
 
 
+@pytest.mark.parametrize("damage", ["zeroed", "flipped"])
+@pytest.mark.parametrize("name", ["ranking-00001.jsonl", "failed.partial.jsonl"])
+async def test_a_file_that_was_damaged_is_made_anew_and_told(tmp_path: Path, name: str, damage: str) -> None:
+    """Its size is right and its content isn't: nothing of it is kept, nothing is paid again."""
+    data: list[Any] = rows(14, 34)
+    data[0] = {**data[0], "query": ""}
+    async with world(tmp_path, data=data, script={90: "400-arrearage"}) as w:
+        job, other = w.job(), w.job("other", ledger=str(tmp_path / "out" / "ledger.sqlite"))
+        await w.run(job, part_rows=60)
+        path = tmp_path / "out" / name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 4
+        path.write_bytes(content if damage == "flipped" else bytes(len(content)))
+        report = await w.run(job, part_rows=60)
+        assert any(f"{name}: lost or changed since" in notice for notice in report.data["notices"])
+        assert w.paid_twice == 0
+        await w.run(other, part_rows=60)
+        assert same(job, other) and w.letters(job) == w.letters(other)
+
+
+async def test_a_stop_leaves_no_part_that_only_looks_complete(tmp_path: Path) -> None:
+    """What it had of the next part is in the ledger, and told; an output never changes under its final name."""
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
+        job, other = w.job(), w.job("other")
+        report = await w.run(job, part_rows=150)
+        before = outputs(job)
+        assert before and report.data["parts"].keys() == before.keys()
+        assert any(
+            "rankings since the last complete part are in the ledger" in n for n in report.data["notices"]
+        )
+        await w.run(job, part_rows=150)
+        await w.run(other, part_rows=150)
+        assert same(job, other) and before.items() <= outputs(other).items()
+
+
+async def test_dead_letters_are_on_disk_and_not_in_the_ledger(tmp_path: Path) -> None:
+    """Thousands of them cost neither memory nor room in the run's state: a checkpoint tells how many bytes stand."""
+    data: list[Any] = rows(12, 34)
+    data = [{**row, "query": "", "query_id": f"bad{i}"} for i, row in enumerate(rows(3_000, 1))] + data
+    async with world(tmp_path, data=data, script={70: "400-arrearage"}) as w:
+        job = w.job()
+        await w.run(job, part_rows=60)
+        ledger = Ledger(tmp_path / "out" / "ledger.sqlite")
+        part = await ledger.load(f"part/{scope(job)}/0")
+        ledger.close()
+        assert part["letters"][0] > 100_000 and len(orjson.dumps(part)) < 5_000
+        report = await w.run(job, part_rows=60)
+        assert report.exit_code == 3 and len(w.letters(job)) == report.data["totals"]["failed"] == 3_000
+
+
 @pytest.mark.slow
 async def test_a_changed_job_is_said_and_nothing_is_mixed(tmp_path: Path) -> None:
     """Other parts would be another job's: all are made anew, and the summary says what changed."""
@@ -83,11 +134,25 @@ async def test_a_changed_job_is_said_and_nothing_is_mixed(tmp_path: Path) -> Non
         job, other = w.job(output={"top_n": 3}), w.job("other", output={"top_n": 3})
         report = await w.run(job, part_rows=60)
         assert any(
-            n.startswith("changed since the last run: the job (output)") for n in report.data["notices"]
+            n.startswith("changed since the last run: the job (output.top_n)") for n in report.data["notices"]
         )
         await w.run(other, part_rows=60)
         assert same(job, other)
         assert report.data["process"]["reused_requests"] > 0
+
+
+async def test_a_setting_that_was_changed_after_a_kill_is_in_all_of_the_output(tmp_path: Path) -> None:
+    """Parts made with the old value don't stay beside those made with the new one."""
+    split = {"item_tokens": 12, "long_documents": "split", "passage_overlap": 2}
+    qwen: dict[str, Any] = {"tokenizer": "qwen", "sections": {"tokenizer": "qwen"}}
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}, **qwen) as w:
+        await w.run(w.job(limits={"item_tokens": 12}), part_rows=60)
+        assert (tmp_path / "out" / "ranking-00000.jsonl").exists()
+        job, other = w.job(limits=split), w.job("other", limits=split)
+        report = await w.run(job, part_rows=60)
+        assert any("the job (limits.long_documents), the job (" in n for n in report.data["notices"])
+        await w.run(other, part_rows=60)
+        assert same(job, other)
 
 
 async def test_a_changed_input_is_said_and_what_did_not_change_is_reused(tmp_path: Path) -> None:

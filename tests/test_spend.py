@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from batchrank.errors import BudgetReachedError, JobError
 from batchrank.models import Price
 from batchrank.send import Budget, Spend
-from batchrank.send.spend import Reservation
+from batchrank.send.account import Reservation
 
 ANYIO = pytest.mark.anyio
 BILLS: list[dict[str, Any]] = [
@@ -32,7 +32,7 @@ async def test_bills_never_pass_the_cap(tmp_path: Path, cap: int, bill: dict[str
     async with world(tmp_path, queries=10, latency=0.3, **bill) as w:
         job = w.job(budget={"max_tokens": cap}, instruct="Rank by relevance to the task at hand.")
         report = await w.run(job)
-        assert report.exit_code == 75 and isinstance(report.reason, BudgetReachedError)
+        assert report.exit_code == 1 and isinstance(report.reason, BudgetReachedError)
         assert w.emulator.counts.tokens <= cap
         assert w.emulator.counts.tokens <= report.data["spend"]["tokens"] <= cap
         if not bill and cap > 10_000:
@@ -45,18 +45,18 @@ async def test_a_resumed_run_keeps_counting(tmp_path: Path) -> None:
     async with world(tmp_path, queries=10, latency=0.3, overhead_tokens=30) as w:
         job = w.job(budget={"max_tokens": 25_000})
         for _ in range(4):
-            assert (await w.run(job)).exit_code == 75
+            assert (await w.run(job)).exit_code == 1
         assert w.emulator.counts.tokens <= 25_000
 
 
 @ANYIO
 async def test_at_the_cap_what_is_complete_is_published_and_the_rest_is_priced(tmp_path: Path) -> None:
-    """Exit 75; rankings so far are in place; raising the cap would cost about what it then does."""
+    """Rankings so far are in place; raising the cap would cost about what it then does."""
     async with world(tmp_path, queries=16) as w:
-        full = await w.run(w.job("other"))
+        full = await w.run(w.job("other"), part_rows=60)
         job = w.job(budget={"max_cost": full.data["spend"]["cost"] / 2})
-        report = await w.run(job)
-        assert report.exit_code == 75
+        report = await w.run(job, part_rows=60)
+        assert report.exit_code == 1
         assert 2 < report.data["totals"]["queries"] < 14
         assert (tmp_path / "out" / "ranking-00000.jsonl").exists()
         (notice,) = [n for n in report.data["notices"] if "the rest of the input would take" in n]
@@ -64,7 +64,7 @@ async def test_at_the_cap_what_is_complete_is_published_and_the_rest_is_priced(t
         assert match is not None, notice
         assert int(match[1].replace(",", "")) == pytest.approx(full.data["spend"]["tokens"], rel=0.25)
         raised = w.job(budget={"max_cost": 1.0})
-        assert (await w.run(raised)).exit_code == 0
+        assert (await w.run(raised, part_rows=60)).exit_code == 0
         assert same(raised, w.job("other"))
 
 
@@ -125,7 +125,7 @@ async def test_spending_survives_a_kill_in_flight(tmp_path: Path) -> None:
         await ledger.sent(b"in flight", 20_000, 10)
         ledger.close()
         report = await w.run(job)
-        assert report.exit_code == 75
+        assert report.exit_code == 1
         assert w.emulator.counts.tokens <= 10_000
         assert orjson.loads((tmp_path / "out" / "summary.json").read_bytes())["spend"]["tokens"] <= 30_000
 

@@ -16,7 +16,7 @@ from batchrank.errors import JobError
 from batchrank.job import Job
 from batchrank.models import Template, card
 from batchrank.pipeline.engine import endpoint, sharder
-from batchrank.pipeline.resume import identity
+from batchrank.pipeline.identity import identity
 from batchrank.records import Request
 from batchrank.shard import Cutter, Limits, Sharder
 from batchrank.wire import CODECS, tailored

@@ -16,6 +16,7 @@ from batchrank.job import Job, load_job
 _NAME = r"^[^/\x00]+$"
 _Name = Annotated[str, Field(pattern=_NAME)]
 _PATHS = ("path", "corpus", "queries")
+_LEDGER = "ledger.sqlite"
 
 
 class _Section(BaseModel):
@@ -42,7 +43,7 @@ class Model(_Section):
 
 
 class Bench(_Section):
-    """A benchmark.
+    """A benchmark. Its cells share a ledger, so that what several of them ask is paid once.
 
     Attributes:
         output: the folder for tables and jobs.
@@ -104,7 +105,7 @@ class Cell:
         model: its name.
         instruct: its name.
         method: the merge method.
-        folder: its own folder: job file, output, ledger.
+        folder: its own folder: job file and output.
         data: its job file's content.
         qrels: judgements of the dataset.
     """
@@ -184,6 +185,12 @@ def _cells(bench: Bench, base: Path) -> Iterator[Cell]:
         data = _merged(data, {"merge": {"method": method}, "model": model.model})
         data["input"] = data.get("input", {}) | _anchored(source.input, base)
         data["output"] = data.get("output", {}) | {"path": "out"}
+        if data.get("ledger"):
+            data["ledger"] = _at(base, data["ledger"])
+        elif not (
+            folder / "out" / _LEDGER
+        ).exists():  # a cell of an older batchrank has paid answers of its own
+            data["ledger"] = str(Path(root) / _LEDGER)
         if text is not None:
             data["instruct"] = text
         if key := data.get("endpoint", {}).get("api_key_file"):

@@ -64,7 +64,8 @@ def run(
     """Run a job, or continue it where it stopped.
 
     Exit codes: 0 complete; 1 failed; 2 usage or job file; 3 complete but some queries failed; 4 input unusable;
-    5 complete but past a threshold of gate; 75 stopped, run it again to continue; 129/130/143 interrupted, likewise.
+    5 complete but past a threshold of gate; 75 stopped, run it again later to continue; 129/130/143 interrupted,
+    likewise.
     """
     if forget and not fresh:
         raise typer.BadParameter("--forget drops paid answers; say --fresh too if you mean it")
@@ -147,10 +148,13 @@ def ledger(
     job: JobFile,
     overrides: Set = None,
     compact: Annotated[bool, typer.Option(help="Drop what the job's last complete run did not use.")] = False,
+    backup: Annotated[
+        Path | None, typer.Option(help="Write a consistent copy of it to FILE first.", metavar="FILE")
+    ] = None,
 ) -> None:
     """Show what a job's ledger holds: answers, tokens, cost, size."""
     log_to_stderr(verbose=False, quiet=False)
-    show_ledger(load(job, overrides), compact=compact)
+    show_ledger(load(job, overrides), compact=compact, backup=backup)
 
 
 for _command in (init, check, schema, status, report, bench, emulate):

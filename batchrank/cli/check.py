@@ -21,7 +21,8 @@ from batchrank.gate import accepted
 from batchrank.job import Job
 from batchrank.ledger import Ledger
 from batchrank.pipeline.engine import endpoint, places, sharder
-from batchrank.pipeline.preconditions import refuse_lost_ledger, refuse_own_input
+from batchrank.pipeline.evidence import refuse_lost_ledger
+from batchrank.pipeline.preconditions import refuse_own_input
 from batchrank.read import facts
 from batchrank.records import Answer, Rejection, Request
 from batchrank.retry import Action, advice, classify, slows
@@ -103,16 +104,17 @@ def _rate(job: Job) -> Finding:
 
 def _budget(job: Job) -> Finding:
     budget, price = job.budget, job.price
+    span = {"run": " a run", "day": " a day (UTC)", "total": " in all"}[budget.per]
     if budget.max_cost is not None:
         if price is None:
             raise JobError(
                 f"no price is known for {job.card.name}: set model.price, or budget.max_tokens instead"
             )
-        return Finding("budget", "ok", f"at most {budget.max_cost:g} {price.currency}")
+        return Finding("budget", "ok", f"at most {budget.max_cost:g} {price.currency}{span}")
     if budget.max_tokens is not None:
-        return Finding("budget", "ok", f"at most {budget.max_tokens:,} tokens")
+        return Finding("budget", "ok", f"at most {budget.max_tokens:,} tokens{span}")
     if budget.max_requests is not None:
-        return Finding("budget", "ok", f"at most {budget.max_requests:,} requests")
+        return Finding("budget", "ok", f"at most {budget.max_requests:,} requests{span}")
     if job.emulated:
         return Finding("budget", "ok", "none is needed on the emulator")
     return Finding("budget", "note", "there is no cap; set budget.max_cost, or look at: batchrank plan")

@@ -1,27 +1,37 @@
-"""Shows and compacts a ledger."""
+"""Shows, compacts and copies a ledger."""
+
+from pathlib import Path
 
 import anyio
 from rich.table import Table
 
-from batchrank.cli.said import console
+from batchrank.cli.said import console, say
 from batchrank.errors import JobError
 from batchrank.job import Job
 from batchrank.ledger import Ledger
 from batchrank.pipeline import Inventory, compact_ledger, inventory
 
 
-def show_ledger(job: Job, *, compact: bool) -> None:
-    """Print what the ledger holds; with ``compact``, drop what the last complete run did not use first.
+def show_ledger(job: Job, *, compact: bool, backup: Path | None = None) -> None:
+    """Print what the ledger holds; before that, with ``compact``, drop what the last complete run did not use.
+
+    Args:
+        job: the job.
+        compact: whether to drop something.
+        backup: where a copy goes before anything is dropped; None for none.
 
     Raises:
         JobError: there is no ledger.
-        LedgerError: it can't be read, or a run is using it.
+        LedgerError: it can't be read, a run is using it, or the copy can't be written.
     """
     path = job.ledger_path
     if path is None or not path.exists():
         raise JobError(f"{path}: there is no ledger yet: run the job first")
     ledger = Ledger(path)
     try:
+        if backup is not None:
+            ledger.copy(backup)
+            say(f"copied to {backup}", error=True)
         if compact:
             dropped = anyio.run(compact_ledger, ledger, job)
             console(error=True).print(f"dropped {dropped:,} entries that the last complete run did not use")

@@ -80,13 +80,25 @@ def _progress(found: Status, progress: dict[str, Any]) -> Iterator[tuple[str, st
         f"{progress['throttled']:,} throttled (429), {progress['reused']:,} from the ledger",
     )
     yield "quota", f"{progress['quota_used']:.0%} used in the last minute"
-    cap = "" if found.max_tokens is None else f" of {found.max_tokens:,} allowed"
     possible = progress.get("possible_tokens")
     possibly = f", {possible:,} of them possibly billed without a result" if possible else ""
+    cap = f" of {found.max_tokens:,} allowed" if found.max_tokens is not None and found.per == "run" else ""
     yield "tokens", f"{progress['tokens']:,}{cap}{possibly}"
     if progress["cost"] is not None:
-        cap = "" if found.max_cost is None else f" of {found.max_cost:g} allowed"
+        cap = f" of {found.max_cost:g} allowed" if found.max_cost is not None and found.per == "run" else ""
         yield "cost", f"{progress['cost']:,.4f} {progress['currency']}{cap}"
+    if found.per != "run":
+        yield "cap", _counted(found, progress)
     left = progress["eta"]
     running = found.state == "running" and left is not None
     yield "time", duration(seconds) + (f", about {duration(left)} to go" if running else "")
+
+
+def _counted(found: Status, progress: dict[str, Any]) -> str:
+    """What counts against caps that hold for more or less than the run."""
+    told = []
+    if found.max_tokens is not None:
+        told.append(f"{progress['counted_tokens']:,} of {found.max_tokens:,} tokens")
+    if found.max_cost is not None and progress["counted_cost"] is not None:
+        told.append(f"{progress['counted_cost']:,.4f} of {found.max_cost:g} {progress['currency']}")
+    return ", ".join(told or ["none"]) + {"day": " a day (UTC)", "total": " in all"}.get(found.per, "")

@@ -146,12 +146,6 @@ class Job(Section):
         return self.instruct or (self.card.instruct if needed else None)
 
     @property
-    def own_request(self) -> list[Any]:
-        """What this job makes of every request that neither the card nor another key tells."""
-        template = self.endpoint.template
-        return [self.endpoint.body, template and template.model_dump(), self.limits.item_characters]
-
-    @property
     def ledger_path(self) -> Path | None:
         """Where the ledger is; None when there is neither a ledger nor an output folder."""
         if self.ledger:

@@ -233,11 +233,16 @@ class Retry(Section):
 
 
 class Budget(Section):
-    """What the run may spend: a cost in the price's currency, a number of tokens, a number of requests."""
+    """What may be spent: a cost in the price's currency, a number of tokens, a number of requests.
+
+    Attributes:
+        per: what the caps hold for: one input and its settings, a calendar day in UTC, or all that the ledger paid.
+    """
 
     max_cost: Annotated[float, Field(gt=0)] | None = None
     max_tokens: Positive | None = None
     max_requests: Positive | None = None
+    per: Literal["run", "day", "total"] = "run"
 
 
 class Failures(Section):

@@ -2,6 +2,6 @@
 
 from batchrank.ledger.entries import DOCUMENTS, Kind, Known, Searches, Spent, pack, unpack
 from batchrank.ledger.group import Work
-from batchrank.ledger.ledger import Ledger
+from batchrank.ledger.ledger import Ledger, Per
 
-__all__ = ["DOCUMENTS", "Kind", "Known", "Ledger", "Searches", "Spent", "Work", "pack", "unpack"]
+__all__ = ["DOCUMENTS", "Kind", "Known", "Ledger", "Per", "Searches", "Spent", "Work", "pack", "unpack"]

@@ -5,30 +5,39 @@ import os
 import sqlite3
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from batchrank.errors import LedgerError
+from batchrank.ledger.checks import ROWS, check, checksum
+from batchrank.ledger.wal import lost_commits
 
-_SCHEMA = 2
+_SCHEMA = 3
 """The schema of this version; what older ones lacked is added, as ``_ADDED`` says."""
+_APPLICATION = 0x62726B31
+"""What tells a ledger from other SQLite files, in their header's field for it; ledgers before schema 3 had none."""
+_OLD_TABLES = {"answers", "rejections", "attempts", "sent", "state"}
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
     key BLOB PRIMARY KEY, scores BLOB NOT NULL, tokens INTEGER, predicted INTEGER NOT NULL, request_id TEXT NOT NULL,
-    run INTEGER NOT NULL, used INTEGER NOT NULL, digest INTEGER NOT NULL, searches INTEGER
+    run INTEGER NOT NULL, used INTEGER NOT NULL, digest INTEGER NOT NULL, searches INTEGER,
+    day INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS rejections (
     key BLOB PRIMARY KEY, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL, request_id TEXT NOT NULL,
-    run INTEGER NOT NULL, used INTEGER NOT NULL
+    run INTEGER NOT NULL, used INTEGER NOT NULL, digest INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS attempts (
     key BLOB NOT NULL, kind TEXT NOT NULL, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL,
-    request_id TEXT NOT NULL, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0
+    request_id TEXT NOT NULL, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0,
+    day INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE IF NOT EXISTS sent (
-    key BLOB PRIMARY KEY, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0
+    key BLOB PRIMARY KEY, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0,
+    day INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB NOT NULL, digest INTEGER NOT NULL DEFAULT 0)
+WITHOUT ROWID;
 """
 
 _ADDED = {
@@ -37,37 +46,134 @@ _ADDED = {
         "ALTER TABLE attempts ADD COLUMN documents INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE sent ADD COLUMN documents INTEGER NOT NULL DEFAULT 0",
     ),
+    2: (
+        "ALTER TABLE answers ADD COLUMN day INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE attempts ADD COLUMN day INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE sent ADD COLUMN day INTEGER NOT NULL DEFAULT 0",
+        *(f"ALTER TABLE {table} ADD COLUMN digest INTEGER NOT NULL DEFAULT 0" for table in ROWS),
+        *(f"UPDATE {table} SET digest = checksum({columns})" for table, columns in ROWS.items()),  # noqa: S608 our own words
+    ),
 }
-"""What takes each older schema to the next one."""
+"""What takes each older schema to the next one. Day 0 is unknown: such spending counts for a run and in total."""
 
 
-def connect(path: Path | None) -> sqlite3.Connection:
-    """Open or create a ledger and lock it; None keeps it in memory."""
+def connect(path: Path | None, *, salvage: bool = False) -> sqlite3.Connection:
+    """Open or create a ledger, lock it, and see that it is whole; None keeps it in memory.
+
+    Args:
+        path: the file.
+        salvage: take what can be read of a damaged ``-wal``.
+
+    Raises:
+        sqlite3.Error: it is in use, damaged, of a newer version, or no ledger.
+        OSError: the system refuses.
+        LedgerError: it is lost, or another program's.
+    """
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _require_ours(path, salvage=salvage)
         _claim(path)
     db = sqlite3.connect(
         ":memory:" if path is None else path, isolation_level=None, check_same_thread=False, timeout=0.2
     )
     try:
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        if (
+            _identify(db, path) == 0
+        ):  # before the journal's mode, so that it is in the file itself from the start
+            db.execute(f"PRAGMA application_id = {_APPLICATION}")
         db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA journal_size_limit = 0")
         db.execute("PRAGMA synchronous = FULL")
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > _SCHEMA:
-            raise sqlite3.DatabaseError(f"its schema is version {version}, this batchrank reads {_SCHEMA}")
-        db.execute("BEGIN IMMEDIATE")
-        for older in range(version or _SCHEMA, _SCHEMA):
-            for statement in _ADDED[older]:
-                db.execute(statement)
-        for statement in _TABLES.split(";"):
-            db.execute(statement)
-        db.execute(f"PRAGMA user_version = {_SCHEMA}")
-        db.execute("COMMIT")
+        _bring_up_to_date(db)
+        if path is not None:
+            check(db)
     except BaseException:
         db.close()
         raise
     return db
+
+
+def _bring_up_to_date(db: sqlite3.Connection) -> None:
+    version = db.execute("PRAGMA user_version").fetchone()[0]
+    if version > _SCHEMA:
+        raise sqlite3.DatabaseError(
+            f"its schema is version {version}, this batchrank reads {_SCHEMA}; use the batchrank that wrote it"
+        )
+    if version == _SCHEMA:
+        return
+    db.create_function("checksum", -1, checksum, deterministic=True)
+    db.execute("BEGIN IMMEDIATE")
+    for older in range(version or _SCHEMA, _SCHEMA):
+        for statement in _ADDED[older]:
+            db.execute(statement)
+    for statement in _TABLES.split(";"):
+        db.execute(statement)
+    db.execute(f"PRAGMA user_version = {_SCHEMA}")
+    db.execute("COMMIT")
+
+
+def _require_ours(path: Path, *, salvage: bool) -> None:
+    """Refuse a file that opening would harm: another program's, or one whose log holds what would be lost.
+
+    A file that is there is looked at by SQLite, with nothing locked or written, and never opened here: closing it would
+    end this process's locks on it, those of another Ledger on the same file included.
+    """
+    log = path.with_name(path.name + "-wal")
+    size = path.stat().st_size if path.is_file() else 0
+    if path.is_symlink():
+        return  # refused when it is claimed
+    if size == 0:
+        if not salvage and log.is_file() and log.stat().st_size > 0:
+            raise LedgerError(
+                f"{path}: the ledger is gone, or empty, and {log.name} beside it, which held its latest answers, is of "
+                "no use without it: put both back. To start without them all the same, paying again for what they "
+                "held, run with --fresh"
+            )
+        return
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as db:
+        _identify(db, path)
+    if not salvage and lost_commits(log):
+        _require_unused(path)
+        raise LedgerError(
+            f"{log}: the ledger's latest commits are damaged, so nothing is sent. Restore {path.name} and {log.name} "
+            "from a backup. To go on with what can be read, paying again for what can't, run with --fresh"
+        )
+
+
+def _identify(db: sqlite3.Connection, path: Path | None) -> int:
+    """The file's application id: that of a ledger, or 0 where it is an old one or empty."""
+    application: int = db.execute("PRAGMA application_id").fetchone()[0]
+    tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if application not in (0, _APPLICATION) or (application == 0 and tables and not tables >= _OLD_TABLES):
+        raise LedgerError(
+            f"{path}: this SQLite file is not a ledger of batchrank; it is left alone. Name another file as ledger:, "
+            "or restore the ledger if this is a damaged one"
+        )
+    return application
+
+
+def _require_unused(path: Path) -> None:
+    """A log that another process is writing to is not damaged."""
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=0.2)) as db:
+        db.execute("SELECT 1 FROM sqlite_master").fetchone()
+
+
+def copy(db: sqlite3.Connection, to: Path) -> None:
+    """Write a consistent copy of a ledger to a file that is not there yet, durably.
+
+    Raises:
+        FileExistsError: there is such a file.
+        sqlite3.Error: it can't be written.
+    """
+    fd = os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        with closing(sqlite3.connect(to)) as target:
+            db.backup(target)
+            target.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _claim(path: Path) -> None:
@@ -87,24 +193,41 @@ def _claim(path: Path) -> None:
         path.chmod(0o600)
 
 
+_DAMAGE = (
+    "malformed",
+    "not a database",
+    "corrupt",
+    "no such table",
+    "no such column",
+    "duplicate column",
+    "decode",
+)
+"""Words of SQLite and of ours that tell a damaged file."""
+
+
 @contextmanager
 def translated(path: Path | None, what: str) -> Iterator[None]:
     """Raise a ``LedgerError`` that says what to do where SQLite or the system refuses."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except LedgerError:
+        raise
+    except (sqlite3.Error, OSError, UnicodeDecodeError, OverflowError) as error:
         raise LedgerError(_explain(path, what, error)) from error
 
 
 def _explain(path: Path | None, what: str, error: Exception) -> str:
-    text = str(error.strerror if isinstance(error, OSError) else error)
+    text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
     if "locked" in text or "busy" in text:
         return f"{path}: another batchrank process is using this ledger; wait for it to end, or stop it"
-    if "malformed" in text or "not a database" in text or "corrupt" in text:
+    if any(word in text for word in _DAMAGE) or not isinstance(error, sqlite3.Error | OSError):
         return (
             f"{path}: the ledger is damaged ({text}), so nothing more is sent. Restore it from a backup, or recover "
             f"what can be read with: sqlite3 {path} .recover | sqlite3 recovered.sqlite"
         )
     if "full" in text or "I/O error" in text:
         return f"{path}: the ledger can't be {what}, the disk may be full ({text}); make room and run the job again"
-    return f"{path}: the ledger can't be {what}: {text}"
+    return (
+        f"{path}: the ledger can't be {what}: {text}. See that the file and its folder can be written; if they can, "
+        "restore the ledger from a backup"
+    )

@@ -1,13 +1,14 @@
 """What the ledger holds, and how its rows are read and written; every function runs inside a transaction."""
 
 import sqlite3
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import orjson
 
+from batchrank.ledger.checks import ROWS, answer_checksum, checksum
 from batchrank.models import SEARCH_DOCUMENTS
 from batchrank.records import Answer, Floats, Rejection
 
@@ -21,13 +22,13 @@ DOCUMENTS = "(LENGTH(scores) - 1) / CASE SUBSTR(scores, 1, 1) WHEN x'34' THEN 4 
 _BILLED = f"""
 SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(CASE WHEN tokens IS NULL THEN predicted END), 0),
 COALESCE(SUM(CASE WHEN tokens IS NULL THEN {DOCUMENTS} END), 0), MAX(CAST(tokens AS REAL) / MAX(predicted, 1)),
-MAX(CAST(tokens - predicted AS REAL) / ({DOCUMENTS})) FROM answers WHERE run = ?
+MAX(CAST(tokens - predicted AS REAL) / ({DOCUMENTS})) FROM answers
 """  # noqa: S608 our own words
 _EXPECTED = f"(({DOCUMENTS} + {SEARCH_DOCUMENTS - 1}) / {SEARCH_DOCUMENTS})"
 _SEARCHES = f"""
 SELECT COALESCE(SUM(searches), 0), COALESCE(SUM(CASE WHEN searches IS NULL THEN {_EXPECTED} END), 0),
 COALESCE(SUM(CASE WHEN searches IS NULL THEN {DOCUMENTS} END), 0), MAX(CAST(searches AS REAL) / {_EXPECTED}),
-MAX(CAST(searches - {_EXPECTED} AS REAL) / ({DOCUMENTS})) FROM answers WHERE run = ?
+MAX(CAST(searches - {_EXPECTED} AS REAL) / ({DOCUMENTS})) FROM answers
 """  # noqa: S608 our own words
 
 
@@ -63,7 +64,7 @@ class Searches:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one run has taken from the account so far.
+    """What one run, one day or all runs have taken from the account so far.
 
     Attributes:
         answers: answers received.
@@ -103,11 +104,12 @@ def find(db: sqlite3.Connection, keys: Sequence[bytes], run: int) -> dict[bytes,
 
 
 def _answers(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known]) -> None:
-    columns = "key, scores, tokens, request_id, used, run, digest, searches"
+    columns = "key, scores, tokens, predicted, request_id, used, run, day, digest, searches"
     wanted = f"SELECT {columns} FROM answers WHERE key IN {_marks(len(keys))}"  # noqa: S608 question marks
     stale = []
-    for key, scores, tokens, request_id, used, asked, digest, searches in db.execute(wanted, keys).fetchall():
-        if digest != _digest(key, scores, tokens, searches):
+    for row in db.execute(wanted, keys).fetchall():
+        key, scores, tokens, predicted, request_id, used, asked, day, digest, searches = row
+        if digest != answer_checksum(key, scores, tokens, predicted, request_id, asked, day, searches):
             raise sqlite3.DatabaseError("an answer is corrupt: it doesn't match its checksum")
         if used != run:
             stale.append(key)
@@ -116,10 +118,13 @@ def _answers(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dic
 
 
 def _rejections(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known]) -> None:
-    columns = "key, status, code, message, request_id, used, run"
+    columns = "key, status, code, message, request_id, run, used, digest"
     wanted = f"SELECT {columns} FROM rejections WHERE key IN {_marks(len(keys))}"  # noqa: S608 question marks
     stale = []
-    for key, status, code, message, request_id, used, asked in db.execute(wanted, keys).fetchall():
+    for row in db.execute(wanted, keys).fetchall():
+        key, status, code, message, request_id, asked, used, digest = row
+        if digest != checksum(*row[:-2]):
+            raise sqlite3.DatabaseError("a rejection is corrupt: it doesn't match its checksum")
         if used != run:
             stale.append(key)
         found[key] = Known(Rejection(status, code, message, None, request_id), asked != run)
@@ -131,40 +136,32 @@ def _use(db: sqlite3.Connection, table: str, keys: Sequence[bytes], run: int) ->
         db.execute(f"UPDATE {table} SET used = ? WHERE key IN {_marks(len(keys))}", (run, *keys))  # noqa: S608 our words
 
 
-def store(db: sqlite3.Connection, answers: Sequence[tuple[bytes, Answer, int]], run: int) -> None:
+def store(db: sqlite3.Connection, answers: Sequence[tuple[bytes, Answer, int]], run: int, day: int) -> None:
     """Keep answers, each with its request's key and the tokens predicted for it."""
     for some in _pieces(answers):
         row: list[Any] = []
         for key, answer, predicted in some:
             scores = pack(answer.values)
-            digest = _digest(key, scores, answer.tokens, answer.searches)
-            row += (
-                key,
-                scores,
-                answer.tokens,
-                predicted,
-                answer.request_id,
-                run,
-                run,
-                digest,
-                answer.searches,
-            )
-        db.execute(f"INSERT OR REPLACE INTO answers VALUES {','.join([_marks(9)] * len(some))}", row)  # noqa: S608 question marks
+            facts = (key, scores, answer.tokens, predicted, answer.request_id, run)
+            digest = answer_checksum(*facts, day, answer.searches)
+            row += (*facts, run, digest, answer.searches, day)
+        db.execute(f"INSERT OR REPLACE INTO answers VALUES {','.join([_marks(10)] * len(some))}", row)  # noqa: S608 question marks
         unsend(db, [key for key, _, _ in some])
 
 
 def reject(db: sqlite3.Connection, key: bytes, rejection: Rejection, run: int) -> None:
     """Keep a rejection that decides something."""
-    facts = (key, rejection.status, rejection.code, rejection.message, rejection.request_id, run, run)
-    db.execute("INSERT OR REPLACE INTO rejections VALUES (?,?,?,?,?,?,?)", facts)
+    facts = (key, rejection.status, rejection.code, rejection.message, rejection.request_id, run)
+    db.execute("INSERT OR REPLACE INTO rejections VALUES (?,?,?,?,?,?,?,?)", (*facts, run, checksum(*facts)))
     unsend(db, [key])
 
 
-def send(db: sqlite3.Connection, requests: Sequence[tuple[bytes, int, int]], run: int) -> None:
+def send(db: sqlite3.Connection, requests: Sequence[tuple[bytes, int, int]], run: int, day: int) -> None:
     """Requests are about to be sent: their keys, their predicted tokens, and how many documents they hold."""
     for some in _pieces(requests):
-        row = [value for key, tokens, documents in some for value in (key, tokens, run, documents)]
-        db.execute(f"INSERT OR REPLACE INTO sent VALUES {','.join([_marks(4)] * len(some))}", row)  # noqa: S608 question marks
+        rows = [(key, tokens, run, documents, day) for key, tokens, documents in some]
+        values = [value for row in rows for value in (*row, checksum(*row))]
+        db.execute(f"INSERT OR REPLACE INTO sent VALUES {','.join([_marks(6)] * len(some))}", values)  # noqa: S608 question marks
 
 
 def unsend(db: sqlite3.Connection, keys: Sequence[bytes]) -> None:
@@ -183,39 +180,63 @@ def _marks(count: int) -> str:
     return f"({','.join('?' * count)})"
 
 
-def attempt(db: sqlite3.Connection, row: tuple[Any, ...]) -> None:
+def attempt(db: sqlite3.Connection, row: tuple[Any, ...], day: int) -> None:
     """Keep an attempt that gave nothing."""
-    db.execute("INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?)", row)
+    db.execute("INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?)", (*row, day, checksum(*row, day)))
     unsend(db, [row[0]])
 
 
-def begin(db: sqlite3.Connection, run: int) -> Spent:
-    """What a run has spent so far; what was in flight when its processes ended becomes ambiguous."""
-    db.execute(
-        "INSERT INTO attempts SELECT key, 'ambiguous', NULL, 'killed', 'in flight when the process ended', '', "
-        "predicted, run, documents FROM sent"
-    )
-    db.execute("DELETE FROM sent")
+def begin(db: sqlite3.Connection) -> None:
+    """What was in flight when the processes before ended becomes ambiguous, on the day that it was sent."""
+    for key, predicted, run, documents, day in db.execute(f"SELECT {ROWS['sent']} FROM sent").fetchall():  # noqa: S608 our own words
+        killed = (key, "ambiguous", None, "killed", "in flight when the process ended", "")
+        attempt(db, (*killed, predicted, run, documents), day)
+
+
+def spent(db: sqlite3.Connection, where: str = "TRUE", value: int | None = None) -> Spent:
+    """What was spent in all, or where a column has a value: ``run = ?``, ``day = ?``."""
+    given = () if value is None else (value,)
     alike = (
-        "SELECT predicted, documents, COUNT(*) FROM attempts WHERE run = ? AND kind != 'probe' GROUP BY 1, 2"
+        f"SELECT predicted, documents, COUNT(*) FROM attempts WHERE {where} AND kind != 'probe' GROUP BY 1, 2"  # noqa: S608 our own words
     )
-    lost = {(predicted, documents): count for predicted, documents, count in db.execute(alike, (run,))}
+    lost = {(predicted, documents): count for predicted, documents, count in db.execute(alike, given)}
     begun = f"(documents + {SEARCH_DOCUMENTS - 1}) / {SEARCH_DOCUMENTS}"
     sums = f"COUNT(*), COALESCE(SUM(predicted), 0), COALESCE(SUM({begun}), 0)"
-    probed = f"SELECT {sums} FROM attempts WHERE run = ? AND kind = 'probe'"  # noqa: S608 our own words
-    probes, probe_tokens, probe_searches = db.execute(probed, (run,)).fetchone()
-    answers, tokens, predicted, documents, ratio, hidden = db.execute(_BILLED, (run,)).fetchone()
-    billed, expected, unnamed, most, more = db.execute(_SEARCHES, (run,)).fetchone()
-    searches = Searches(billed + probe_searches, (expected, unnamed), most, more)
+    probed = f"SELECT {sums} FROM attempts WHERE {where} AND kind = 'probe'"  # noqa: S608 our own words
+    probes, probe_tokens, probe_searches = db.execute(probed, given).fetchone()
+    billed = db.execute(f"{_BILLED} WHERE {where}", given).fetchone()
+    answers, tokens, predicted, documents, ratio, hidden = billed
+    named, expected, unnamed, most, more = db.execute(f"{_SEARCHES} WHERE {where}", given).fetchone()
+    searches = Searches(named + probe_searches, (expected, unnamed), most, more)
     return Spent(
         answers, tokens + probe_tokens, (predicted, documents), lost, probes, ratio, hidden, searches
     )
 
 
+def load(db: sqlite3.Connection, name: str) -> Any:
+    """A piece of the run's state, None if absent."""
+    row = db.execute("SELECT value, digest FROM state WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        return None
+    if checksum(name, row[0]) != row[1]:
+        raise sqlite3.DatabaseError(f"the run's state ({name}) is corrupt: it doesn't match its checksum")
+    return orjson.loads(row[0])
+
+
+def save(db: sqlite3.Connection, name: str, value: Any) -> None:
+    """Keep a piece of the run's state; None drops it."""
+    if value is None:
+        db.execute("DELETE FROM state WHERE name = ?", (name,))
+        return
+    data = orjson.dumps(value)
+    db.execute("INSERT OR REPLACE INTO state VALUES (?,?,?)", (name, data, checksum(name, data)))
+
+
 def forget(db: sqlite3.Connection) -> None:
-    """Drop everything."""
-    for table in ("answers", "rejections", "attempts", "sent", "state"):
+    """Drop everything but what tells the ledger from others."""
+    for table in ("answers", "rejections", "attempts", "sent"):
         db.execute(f"DELETE FROM {table}")  # noqa: S608 our own words
+    db.execute("DELETE FROM state WHERE name != 'id'")
 
 
 def pack(values: Floats) -> bytes:
@@ -230,9 +251,3 @@ def pack(values: Floats) -> bytes:
 def unpack(data: bytes) -> Floats:
     """The scores that ``pack`` stored, to the last bit."""
     return np.frombuffer(data, dtype="<f4" if data[:1] == b"4" else "<f8", offset=1).astype(np.float64)
-
-
-def _digest(key: bytes, scores: bytes, tokens: int | None, searches: int | None) -> int:
-    """A checksum, because SQLite has none: a flipped bit must not become a ranking."""
-    known = zlib.crc32(b"%d" % (-1 if tokens is None else tokens), zlib.crc32(scores, zlib.crc32(key)))
-    return known if searches is None else zlib.crc32(b"%d" % searches, known)

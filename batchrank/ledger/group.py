@@ -49,13 +49,13 @@ class Group:
     def __bool__(self) -> bool:
         return bool(self.awaited or self.unsent)
 
-    def apply(self, db: sqlite3.Connection, run: int) -> None:
+    def apply(self, db: sqlite3.Connection, run: int, day: int) -> None:
         """Do it all, within a transaction; lookups last, so that they see the rest."""
         for work, box in self.works:
             box.append(work(db))
         entries.unsend(db, self.unsent)
-        entries.send(db, self.sent, run)
-        entries.store(db, self.answers, run)
+        entries.send(db, self.sent, run, day)
+        entries.store(db, self.answers, run, day)
         for key, rejection in self.rejections:
             entries.reject(db, key, rejection, run)
         self.found = entries.find(db, self.wanted, run)

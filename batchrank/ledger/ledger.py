@@ -5,34 +5,55 @@ committed forms the next one, so the number of syncs adapts to the load by itsel
 """
 
 import asyncio
+import math
 import sqlite3
-from collections.abc import Coroutine, Sequence
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
-import orjson
 
 from batchrank.errors import LedgerError
 from batchrank.ledger import entries
-from batchrank.ledger.database import connect, translated
+from batchrank.ledger.database import connect, copy, translated
 from batchrank.ledger.entries import Kind, Known, Spent
 from batchrank.ledger.group import Group, Work
 from batchrank.records import Answer, Rejection
+
+Per = Literal["run", "day", "total"]
+"""What spending is summed up over: one run, one day, or all that the ledger ever paid."""
+_CHECKPOINT = 2.0
+"""Seconds after which commits are in the main file too, so that a copy of it alone lacks no more than that."""
+_DAY = 86_400
+
+
+def utc_day() -> int:
+    """The number of the day in UTC, counted from 1970."""
+    return int(time.time() // _DAY)
 
 
 class Ledger:
     """Answers by request key. Open it, run ``serve`` in a task group, and ``close`` it last.
 
+    Args:
+        path: the file, made where it is missing; None keeps it in memory (library use without an output folder).
+        salvage: go on with what can be read where the latest commits are damaged, or their file is lost.
+        today: the number of the day, so that spending can be counted by the day; default: days since 1970, UTC.
+
     Raises:
         LedgerError: from every method, when the file can't be opened, read or written.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        """Open or create the ledger; None keeps it in memory (library use without an output folder)."""
+    def __init__(
+        self, path: Path | None, *, salvage: bool = False, today: Callable[[], int] = utc_day
+    ) -> None:
         self.path = path
+        self._today = today
+        self._dirty = False
         self.run = 0
         self._pending = Group()
         self._wake = asyncio.Event()
@@ -40,7 +61,7 @@ class Ledger:
         self._served = False
         self._fault: LedgerError | None = None
         with translated(path, "opened"):
-            self._db = connect(path)
+            self._db = connect(path, salvage=salvage)
 
     async def get(self, key: bytes) -> Known | None:
         """What is known about a request; it counts as used by this run from now on."""
@@ -78,7 +99,7 @@ class Ledger:
         facts = (rejection.status, rejection.code, rejection.message, rejection.request_id)
         row = (key, kind, *facts, tokens, self.run, documents)
         group = self._open()
-        group.works.append((lambda db: entries.attempt(db, row), []))
+        group.works.append((lambda db: entries.attempt(db, row, self._today()), []))
         return self._committed(group)
 
     async def sent(self, key: bytes, tokens: int, documents: int) -> None:
@@ -98,29 +119,36 @@ class Ledger:
     async def begin(self, run: int) -> Spent:
         """Start or continue run number ``run``; what its earlier processes left in flight becomes ambiguous."""
         self.run = run
-        result: Spent = await self.perform(lambda db: entries.begin(db, run))
+        await self.perform(entries.begin)
+        return await self.spent("run")
+
+    async def spent(self, per: Per) -> Spent:
+        """What this run, this day (UTC) or everything so far has taken from the account."""
+        wanted: dict[Per, tuple[Any, ...]] = {
+            "run": ("run = ?", self.run), "day": ("day = ?", self._today()), "total": (),
+        }  # fmt: skip
+        result: Spent = await self.perform(lambda db: entries.spent(db, *wanted[per]))
         return result
 
+    async def identity(self) -> str:
+        """What tells this ledger, and copies of it, from all others."""
+        known = await self.load("id")
+        if known is None:
+            known = uuid.uuid4().hex
+            await self.save("id", known)
+        return str(known)
+
     async def forget(self) -> None:
-        """Drop every answer and all state."""
+        """Drop every answer and all state but the ledger's identity."""
         await self.perform(entries.forget)
 
     async def load(self, name: str) -> Any:
         """A stored piece of the run's state, None if absent."""
-        row = await self.perform(
-            lambda db: db.execute("SELECT value FROM state WHERE name = ?", (name,)).fetchone()
-        )
-        return None if row is None else orjson.loads(row[0])
+        return await self.perform(lambda db: entries.load(db, name))
 
     async def save(self, name: str, value: Any) -> None:
         """Commit a piece of the run's state: anything JSON can hold; None deletes it."""
-        if value is None:
-            await self.perform(lambda db: db.execute("DELETE FROM state WHERE name = ?", (name,)))
-        else:
-            data = orjson.dumps(value)
-            await self.perform(
-                lambda db: db.execute("INSERT OR REPLACE INTO state VALUES (?,?)", (name, data))
-            )
+        await self.perform(lambda db: entries.save(db, name, value))
 
     async def perform(self, work: Work) -> Any:
         """Run some other work on the database, in its turn and committed with its group."""
@@ -134,14 +162,35 @@ class Ledger:
         """Commit groups until cancelled; what is pending then is still committed."""
         self._served = True
         try:
+            checkpoint = asyncio.get_running_loop().time() + _CHECKPOINT
             while True:
-                await self._wake.wait()
+                with anyio.CancelScope(deadline=checkpoint if self._dirty else math.inf):
+                    await self._wake.wait()
                 await asyncio.sleep(0)  # what else this turn of the loop brings belongs to the same group
                 await self._commit()
+                if self._dirty and (now := asyncio.get_running_loop().time()) >= checkpoint:
+                    checkpoint = now + _CHECKPOINT
+                    await self._to_main_file()
         finally:
             self._served = False
             with suppress(LedgerError):
                 await self._commit()
+
+    async def _to_main_file(self) -> None:
+        """Bring commits from the log to the main file. Where that fails they are in the log all the same."""
+        async with self._turn:
+            self._dirty = False
+            with suppress(sqlite3.Error):
+                await anyio.to_thread.run_sync(self._db.execute, "PRAGMA wal_checkpoint(PASSIVE)")
+
+    def copy(self, to: Path) -> None:
+        """Write a consistent copy to a file that is not there yet; nothing else may be under way.
+
+        Raises:
+            LedgerError: it can't be written, or there is such a file.
+        """
+        with translated(to, "copied"):
+            copy(self._db, to)
 
     def vacuum(self) -> None:
         """Give the room of dropped entries back to the disk; nothing else may be under way."""
@@ -206,8 +255,9 @@ class Ledger:
         with translated(self.path, "written"):
             self._db.execute("BEGIN IMMEDIATE")
             try:
-                group.apply(self._db, self.run)
+                group.apply(self._db, self.run, self._today())
                 self._db.execute("COMMIT")
+                self._dirty = self.path is not None
             except BaseException:
                 with suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")

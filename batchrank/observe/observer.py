@@ -13,7 +13,7 @@ import anyio.to_thread
 import orjson
 from prometheus_client import start_http_server
 
-from batchrank.errors import BatchrankError, JobError
+from batchrank.errors import BatchrankError, JobError, StoppedError
 from batchrank.job.secrets import secrets_of
 from batchrank.observe import metrics, status
 from batchrank.pipeline import Report, Run
@@ -21,8 +21,6 @@ from batchrank.pipeline import Report, Run
 log = logging.getLogger(__name__)
 _EVERY = 1.0
 _METRICS_EVERY = 5
-_STOPPED = 75
-_INTERRUPTED = range(129, 160)
 
 
 class Observer:
@@ -45,7 +43,7 @@ class Observer:
         self._collector = metrics.JobCollector(run.job.name or "job")
         self._status = status.Status(
             "running", run.job.name or "job", os.getpid(), socket.gethostname(), status.now(), status.now(),
-            max_cost=run.job.budget.max_cost, max_tokens=run.job.budget.max_tokens,
+            max_cost=run.job.budget.max_cost, max_tokens=run.job.budget.max_tokens, per=run.job.budget.per,
         )  # fmt: skip
         self._secrets = secrets_of(run.job)
         self._told = False
@@ -92,7 +90,7 @@ class Observer:
         reason = report.reason if report else error
         self._collector.exit_code = code
         self._update(
-            state=_state(code),
+            state="stopped" if isinstance(reason, StoppedError) else _state(code),
             exit_code=code,
             reason=None if reason is None else self._secrets.hide(str(reason)),
             notices=self._secrets.hide_all(report.data["notices"] if report else self._run.notices),
@@ -131,7 +129,7 @@ class Observer:
 def _state(code: int) -> status.State:
     if code in (0, 3, 5):
         return "complete"
-    return "stopped" if code == _STOPPED or code in _INTERRUPTED else "failed"
+    return "failed"
 
 
 def _replace(path: Path, data: bytes) -> None:

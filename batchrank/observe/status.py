@@ -31,6 +31,7 @@ class Status:
         progress: the fields of ``Progress``; None before the first request could be sent.
         max_cost: the cap in the currency of the price, None without one.
         max_tokens: the cap in tokens.
+        per: what the caps hold for: ``run``, ``day`` or ``total``.
     """
 
     state: State
@@ -44,6 +45,7 @@ class Status:
     progress: dict[str, Any] | None = None
     max_cost: float | None = None
     max_tokens: int | None = None
+    per: str = "run"
     notices: list[str] = field(default_factory=list)
 
     @property

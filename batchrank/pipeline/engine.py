@@ -143,7 +143,8 @@ async def engine(
         limiter = Limiter(rpm=card.rpm, tpm=card.tpm, share=job.rate.part)
         room = places(job)
         dispatcher = Dispatcher(limiter, room)
-        spend = _spend(job, spent)
+        per = job.budget.per
+        spend = _spend(job, spent, None if per == "run" else await ledger.spent(per))
         sender = Sender(
             http=http,
             encoder=Encoder(
@@ -182,29 +183,41 @@ async def engine(
         yield Engine(job, shards, sender, dispatcher, limiter, room, spend, verdicts, driver, ledger, http)
 
 
-def _spend(job: Job, spent: Spent) -> Spend:
+def _spend(job: Job, spent: Spent, counted: Spent | None) -> Spend:
     if job.budget.max_cost is not None and job.price is None:
         raise JobError(
             f"budget.max_cost: no price is known for {job.card.name}; set model.price or budget.max_tokens"
         )
+    own = job.budget
     return Spend(
         job.price.dearest if job.price else None,  # a cap must hold whatever the requests hold
-        Budget(job.budget.max_cost, job.budget.max_tokens, job.budget.max_requests),
-        Before(
-            tokens=Taken(spent.tokens, spent.unbilled, spent.lost, spent.ratio, spent.hidden),
-            searches=_searches(spent),
-            requests=spent.requests,
-        ),
+        Budget(own.max_cost, own.max_tokens, own.max_requests, own.per),
+        _before(spent),
+        None if counted is None else _before(counted, spent),
     )
 
 
-def _searches(spent: Spent) -> Taken:
+def _before(spent: Spent, known: Spent | None = None) -> Before:
+    """What was taken earlier; the worst bill is that of ``known`` too, as a day begins without any."""
+    ratios = [one.ratio for one in (spent, known or spent) if one.ratio is not None]
+    hidden = [one.hidden for one in (spent, known or spent) if one.hidden is not None]
+    worst = max(ratios, default=None), max(hidden, default=None)
+    return Before(
+        tokens=Taken(spent.tokens, spent.unbilled, spent.lost, *worst),
+        searches=_searches(spent, known or spent),
+        requests=spent.requests,
+    )
+
+
+def _searches(spent: Spent, known: Spent) -> Taken:
     """What was taken in searches: a request is expected to be billed as one for each hundred documents begun."""
     lost = Counter[tuple[int, int]]()
     for (_, documents), count in spent.lost.items():
         lost[searches(documents), documents] += count
-    known = spent.searches
-    return Taken(known.billed, known.unbilled, dict(lost), known.ratio, known.hidden)
+    both = spent.searches, known.searches
+    ratio = max((one.ratio for one in both if one.ratio is not None), default=None)
+    hidden = max((one.hidden for one in both if one.hidden is not None), default=None)
+    return Taken(spent.searches.billed, spent.searches.unbilled, dict(lost), ratio, hidden)
 
 
 async def _emulated(job: Job, stack: AsyncExitStack) -> str:

@@ -1,7 +1,9 @@
 """What the rest of a run would take, from the part that is done."""
 
+import math
 from dataclasses import dataclass
 
+from batchrank.job import Budget
 from batchrank.models import Price
 
 
@@ -50,6 +52,23 @@ class Done:
         return round(max(0.0, each * (total - self.items) - ahead) * paid)
 
 
+_TOMORROW = "run the job again after midnight UTC, and it goes on"
+
+
+def next_step(done: Done, price: Price | None, budget: Budget, cap: str) -> str:
+    """What to do at a cap, for the user; a job with a cap for each day is told how many days it still takes."""
+    if budget.per != "day":
+        return f"raise {cap}, and run the job again: it goes on where it stopped"
+    rest = done.rest
+    if not rest:
+        return _TOMORROW
+    days = [0.0 if budget.max_tokens is None else rest / budget.max_tokens]
+    if budget.max_cost is not None and price is not None:
+        days.append(_more(done, price, rest) / budget.max_cost)
+    left = math.ceil(max(days))
+    return f"{_TOMORROW}; at this cap it takes about {left:,} more day{'s' * (left > 1)}"
+
+
 def rest_of(done: Done, price: Price | None) -> str:
     """What going on would take, for the user."""
     rest = done.rest
@@ -58,9 +77,17 @@ def rest_of(done: Done, price: Price | None) -> str:
     total = done.spent + done.possible + rest
     if price is None or done.cost is None:
         return f"the rest of the input would take about {rest:,} tokens more: about {total:,} tokens in all"
-    # Where searches are billed, the rest will cost as much for each token as what is done did.
-    more = price.cost(rest) if price.search is None else done.cost * rest / max(done.spent + done.possible, 1)
+    more = _more(done, price, rest)
     return (
         f"the rest of the input would take about {more:,.4f} {price.currency} more ({rest:,} tokens): "
         f"about {done.cost + more:,.4f} {price.currency} ({total:,} tokens) in all"
+    )
+
+
+def _more(done: Done, price: Price, rest: int) -> float:
+    """What the rest will cost; where searches are billed, as much for each token as what is done did."""
+    return (
+        price.cost(rest)
+        if price.search is None
+        else (done.cost or 0.0) * rest / max(done.spent + done.possible, 1)
     )

@@ -1,7 +1,9 @@
 """Where a run's output goes: under its own names, or aside until it can replace an earlier complete one as a whole."""
 
+import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from batchrank.errors import BatchrankError, InputError, TooManyFailuresError
 from batchrank.job import Job, Output
@@ -9,7 +11,7 @@ from batchrank.pipeline.gated import gated
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.sink import FailureLines
 from batchrank.records import Failure
-from batchrank.write import FailureLog, Part, StreamWriter, Writer, switch, write_summary
+from batchrank.write import Claim, FailureLog, Kept, Part, StreamWriter, Writer, switch, write_summary
 
 
 class Outputs:
@@ -27,6 +29,7 @@ class Outputs:
         self._part_rows = part_rows
         self.folder = folder_of(job)
         self.written = self.folder
+        self._claim: Claim | None = None
 
     @property
     def aside(self) -> bool:
@@ -37,6 +40,35 @@ class Outputs:
     def letters(self) -> str:
         """Where the dead letters are while the run is not complete, for messages."""
         return "the log" if self.written is None else str(self.written / "failed.partial.jsonl")
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What the last job that had the folder noted; None when there is nothing."""
+        return None if self._claim is None else self._claim.record
+
+    def claim(self) -> None:
+        """Lock the folder until ``release``.
+
+        Raises:
+            OutputError: another process has it.
+        """
+        if self.folder is not None:
+            self._claim = Claim(self.folder)
+
+    def note(self, ledger_id: str) -> None:
+        """Note whose output is being written from now on.
+
+        Raises:
+            OutputError: the system refuses.
+        """
+        if self._claim is not None:
+            name, ledger = self._job.name or "job", self._job.ledger_path
+            self._claim.note({"job": name, "ledger": str(ledger), "ledger_id": ledger_id, "pid": os.getpid()})
+
+    def release(self) -> None:
+        """Let other processes have the folder."""
+        if self._claim is not None:
+            self._claim.close()
 
     def settle(self) -> bool:
         """Finish a switch that was cut short, then see where this run writes; whether there was one.
@@ -52,9 +84,14 @@ class Outputs:
         return finished
 
     def open(
-        self, first_part: int, published: list[Part]
+        self, first_part: int, published: list[Part], letters: Kept | None = None
     ) -> tuple[Writer | StreamWriter, FailureLog | FailureLines]:
         """What rankings and dead letters are written with.
+
+        Args:
+            first_part: the first part that is to be written.
+            published: takes each part that was published.
+            letters: what stays of the dead letters of an earlier process.
 
         Raises:
             OutputError: the folder can't be used.
@@ -68,7 +105,7 @@ class Outputs:
             on_published=published.append,
             dataset=(self._job.input.subset, self._job.input.split) if self._job.input else (None, None),
         )
-        return writer, FailureLog(self.written / switch.LETTERS)
+        return writer, FailureLog(self.written / switch.LETTERS, letters)
 
     def clear(self, writer: Writer | StreamWriter) -> None:
         """Take down what an older run that was not complete left, so that nobody takes a mixture for one output."""
@@ -97,11 +134,20 @@ class Outputs:
             return InputError(f"input.path: no query in it can be ranked; {text}")
         return TooManyFailuresError(f"every query failed; {text}") if self.aside else None
 
-    def notices(self, reason: BatchrankError | None) -> list[str]:
-        """Where things are after a run that stopped."""
-        if reason is None or not self.aside:
+    def notices(self, reason: BatchrankError | None, held: int) -> list[str]:
+        """Where things are after a run that stopped, with so many rankings since its last complete part."""
+        if reason is None or self.written is None:
             return []
-        return [f"the last complete output is still in {self.folder}; what this run has is in {self.written}"]
+        told = []
+        if held:
+            told.append(
+                f"{held:,} rankings since the last complete part are in the ledger; the run that goes on writes them"
+            )
+        if self.aside:
+            told.append(
+                f"the last complete output is still in {self.folder}; what this run has is in {self.written}"
+            )
+        return told
 
     def sum_up(self, result: Report) -> Report:
         """Write the summary, a complete run's with the gate's judgement; then only ``take_over`` is left to do.

@@ -9,7 +9,8 @@ from batchrank.errors import BatchrankError
 from batchrank.job import Job
 from batchrank.job.secrets import secrets_of
 from batchrank.pipeline.engine import Engine
-from batchrank.pipeline.resume import Checkpoint, fingerprint, identity
+from batchrank.pipeline.identity import fingerprint, identity
+from batchrank.pipeline.resume import Checkpoint
 from batchrank.pipeline.summary import Totals
 from batchrank.version import __version__
 
@@ -87,6 +88,9 @@ def _spend(parts: Engine) -> dict[str, Any]:
         "possibly_billed_cost": spend.possible_cost,
         "requests": spend.requests,
         "searches": spend.searches,
+        "per": spend.budget.per,
+        "counted_tokens": spend.counted_tokens,
+        "counted_cost": spend.counted_cost,
         "saved_tokens": counts.saved_tokens,
         "saved_cost": price.cost(counts.saved_tokens, searches=counts.saved_searches) if price else None,
         "predicted_tokens": spend.predicted_tokens,

@@ -1,21 +1,25 @@
 """What an earlier process of the same run left: which parts are published, and how the run stood after each."""
 
-import dataclasses
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import orjson
+import anyio.to_thread
 
-from batchrank.errors import Place
 from batchrank.job import Job
 from batchrank.ledger import Ledger, Spent
-from batchrank.records import Failure, Query
-from batchrank.version import __version__
+from batchrank.pipeline.identity import PROGRAM, identity
+from batchrank.write import Kept
+from batchrank.write.folder import digest
+from batchrank.write.reports import partial
+from batchrank.write.switch import LETTERS
+
+_ITSELF, _INPUT = "batchrank itself", "the input"
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,7 @@ class Checkpoint:
         ordinal: queries of more than one chunk among them.
         totals: the sums so far.
         verdicts: the run-wide verdict's state.
-        failures: dead letters since the part before, as ``letter`` makes them; those of the reader are left out, as
-            it finds them again.
+        letters: bytes and SHA-256 of the dead letters so far; None where there is no file of them.
         digests: SHA-256 of the part's files.
     """
 
@@ -40,36 +43,19 @@ class Checkpoint:
     ordinal: int
     totals: dict[str, Any]
     verdicts: dict[str, Any]
-    failures: list[dict[str, Any]]
+    letters: list[Any] | None
     digests: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def kept(self) -> Kept | None:
+        """What stays of the file of dead letters."""
+        return None if self.letters is None else Kept(*self.letters)
 
-def letter(position: int, failure: Failure) -> dict[str, Any]:
-    """A dead letter as plain data, with the position in the input it belongs to."""
-    return dataclasses.asdict(failure) | {"position": position}
 
-
-def passed_over(
-    items: Iterator[Query | Failure],
-    checkpoints: Sequence[Checkpoint],
-    write: Callable[[Failure], None],
-) -> Iterator[Query | Failure]:
-    """The input after the last checkpoint; dead letters of what was before are written again, in order."""
-    letters = deque(_letters(checkpoints))
-    for position, item in enumerate(islice(items, checkpoints[-1].position if checkpoints else 0)):
-        while letters and letters[0][0] < position:
-            write(letters.popleft()[1])
-        if isinstance(item, Failure):
-            write(item)
-    for _, failure in letters:
-        write(failure)
+def passed_over(items: Iterator[_Item], checkpoints: Sequence[Checkpoint]) -> Iterator[_Item]:
+    """The input after the last checkpoint: what came before it is written, its dead letters included."""
+    deque(islice(items, checkpoints[-1].position if checkpoints else 0), maxlen=0)
     yield from items
-
-
-def _letters(checkpoints: Iterable[Checkpoint]) -> Iterator[tuple[int, Failure]]:
-    for data in (data for checkpoint in checkpoints for data in checkpoint.failures):
-        fields = data | {"place": Place(**data["place"])}
-        yield fields.pop("position"), Failure(**fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +67,23 @@ class Start:
         changed: what differs from the run before, for the user.
         spent: what earlier processes of this run have spent.
         continued: whether this continues a run that was cut short.
+        damaged: files that are no longer what was written.
     """
 
     checkpoints: Sequence[Checkpoint]
     changed: Sequence[str]
     spent: Spent
     continued: bool
+    damaged: Sequence[str] = ()
 
     @property
     def notice(self) -> str | None:
         """What the user should know about where the run starts."""
+        if self.damaged:
+            return (
+                f"{', '.join(self.damaged)}: lost or changed since an earlier process of this run wrote it; the parts "
+                "from there on are made anew from the ledger"
+            )
         if self.checkpoints:
             return (
                 f"continues an earlier run: {len(self.checkpoints)} published parts, "
@@ -135,24 +128,30 @@ class Resume:
     async def begin(self, *, fresh: bool, replay: bool = False) -> Start:
         """Find out where to start, and note that the run has begun.
 
-        Published parts stay if the run before was cut short and neither job nor input has changed since.
+        Published parts stay if the run before was cut short and neither job nor input has changed since. Other
+        settings or another input make a new run, with a cap of its own. Another version of batchrank does not, nor do
+        files that only have another time, as when a workflow writes its input again at each try.
 
         Args:
             fresh: this is a new run, whatever was before.
             replay: make all parts anew even if this continues a run.
         """
         before = await self._ledger.load(f"run/{self._scope}")
-        continued = before is not None and not before["complete"] and not fresh
+        changed = _differences(before, self._identity, self._inputs)
+        same = set(changed) <= {_ITSELF, _INPUT} and _sizes(before["inputs"] if before else None) == _sizes(
+            self._inputs
+        )
+        continued = before is not None and not before["complete"] and same and not fresh
         if continued:
             self._number = before["number"]
         else:
             self._number = 1 + (await self._ledger.load("runs") or 0)
             await self._ledger.save("runs", self._number)
-        changed = _differences(before, self._identity, self._inputs)
         checkpoints: list[Checkpoint] = []
+        damaged: list[str] = []
         same_place = before is not None and before["folder"] == str(self._folder)
         if continued and same_place and not changed and not replay and self._inputs is not None:
-            checkpoints = await self._checkpoints()
+            checkpoints, damaged = await self._checkpoints()
         state = {
             "number": self._number,
             "complete": False,
@@ -163,16 +162,14 @@ class Resume:
         await self._ledger.save(f"run/{self._scope}", state)
         await self._ledger.save(f"part/{self._scope}/{len(checkpoints)}", None)
         spent = await self._ledger.begin(self._number)
-        return Start(checkpoints, changed, spent, continued)
+        return Start(checkpoints, changed, spent, continued, damaged)
 
-    async def _checkpoints(self) -> list[Checkpoint]:
-        found: list[Checkpoint] = []
-        while data := await self._ledger.load(f"part/{self._scope}/{len(found)}"):
-            checkpoint = Checkpoint(**data)
-            if not all(_size(self._folder / name) == size for name, size in checkpoint.files.items()):
-                break
-            found.append(checkpoint)
-        return found
+    async def _checkpoints(self) -> tuple[list[Checkpoint], list[str]]:
+        """The checkpoints whose parts and dead letters are what was written, and the files that no longer are."""
+        known: list[Checkpoint] = []
+        while data := await self._ledger.load(f"part/{self._scope}/{len(known)}"):
+            known.append(Checkpoint(**data))
+        return await anyio.to_thread.run_sync(_standing, self._folder, known)
 
     async def published(self, checkpoint: Checkpoint) -> None:
         """Commit that a part stands; what an older run knew of later parts is void."""
@@ -193,53 +190,35 @@ def scope(job: Job) -> str:
     return hashlib.sha256(out.encode()).hexdigest()[:16]
 
 
-def identity(job: Job, tokenizer: str) -> dict[str, Any]:
-    """All that the rankings of a job depend on besides the input's content."""
-    card, output = job.card, job.output
-    source = None if job.input is None else job.input.model_dump(mode="json", exclude={"path"})
-    return {
-        "batchrank": __version__,
-        "input": source,
-        "model": card.model_dump(mode="json", exclude={"rpm", "tpm", "source", "prices"}),
-        "price": None if job.price is None else job.price.model_dump(mode="json"),
-        "endpoint": [_address(job.url), job.wire],
-        "request": fingerprint(own) if any(own := job.own_request) else None,  # its fields may hold a secret
-        "instruct": job.instruct,
-        "merge": job.merge.model_dump(mode="json"),
-        "limits": [job.limits.overhead_tokens, job.limits.headroom],
-        "tokenizer": tokenizer,
-        "output": None if output is None else [output.format, output.top_n],
-    }
-
-
-def _address(url: str) -> str:
-    """An address that tells changes without telling a secret that may be in its query."""
-    base, mark, query = url.partition("?")
-    return base + mark + (fingerprint(query)[:16] if query else "")
-
-
-def fingerprint(data: Any) -> str:
-    """SHA-256 of plain data."""
-    return hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def inputs(files: Sequence[Path] | None) -> list[list[Any]] | None:
-    """Names, sizes and times of the input files, to tell whether they changed."""
-    if files is None:
-        return None
-    facts = [(path, path.stat()) for path in files]
-    return [[str(path.absolute()), stat.st_size, stat.st_mtime_ns] for path, stat in facts]
-
-
 def _differences(before: Any, now: dict[str, Any], files: list[list[Any]] | None) -> list[str]:
     if before is None:
         return []
-    changed = [f"the job ({key})" for key in now if before["identity"].get(key) != now[key]]
-    return changed + (["the input"] if before["inputs"] != files else [])
+    known = before["identity"]
+    if "limits.documents" not in known:  # noted by a batchrank that compared less
+        changed = [_ITSELF]
+    else:
+        changed = [_said(key) for key in now if known.get(key) != now[key]]
+    return changed + ([_INPUT] if before["inputs"] != files else [])
 
 
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+def _sizes(files: list[list[Any]] | None) -> list[list[Any]] | None:
+    return None if files is None else [file[:2] for file in files]
+
+
+def _said(key: str) -> str:
+    return _ITSELF if key == PROGRAM else f"the job ({key})"
+
+
+def _standing(folder: Path, known: list[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
+    found: list[Checkpoint] = []
+    damaged: list[str] = []
+    for checkpoint in known:
+        damaged = [name for name, told in checkpoint.digests.items() if digest(folder / name) != told]
+        if damaged:
+            break
+        found.append(checkpoint)
+    letters = partial(folder / LETTERS)
+    while found and (kept := found[-1].kept) is not None and not kept.stands(letters):
+        damaged = [letters.name]
+        found.pop()
+    return found, damaged

@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import anyio
@@ -14,20 +13,22 @@ from batchrank.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
 from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.engine import Engine, engine, sharder
+from batchrank.pipeline.evidence import refuse_empty_ledger, refuse_lost_ledger, refuse_unfinished
 from batchrank.pipeline.flow import Flow, Outcome, Reader
-from batchrank.pipeline.forecast import Done, rest_of
+from batchrank.pipeline.forecast import Done, next_step, rest_of
 from batchrank.pipeline.only import OnlyFailed, refuse_unasked
 from batchrank.pipeline.outputs import Outputs
-from batchrank.pipeline.preconditions import refuse, refuse_empty_ledger
+from batchrank.pipeline.preconditions import refuse_own_input
+from batchrank.pipeline.progress import snapshot
 from batchrank.pipeline.report import Report, report
 from batchrank.pipeline.resume import Checkpoint, Resume, Start, passed_over
 from batchrank.pipeline.room import ROOM_BYTES, Room
-from batchrank.pipeline.sink import FailureLines, Sink
+from batchrank.pipeline.sink import Sink
 from batchrank.pipeline.summary import Progress, Totals
 from batchrank.pipeline.tasks import bare, beside
 from batchrank.read import Gauge, facts, notes, read
 from batchrank.shard import Sharder
-from batchrank.write import FailureLog, Part
+from batchrank.write import Part
 
 _FINISHED_PER_PLACE = 4
 
@@ -109,13 +110,22 @@ class Run:
         only = OnlyFailed.of(self.job) if self.options.only_failed else None
         files = await anyio.to_thread.run_sync(facts, self._input)
         self.notices += await anyio.to_thread.run_sync(notes, self._input)
-        await anyio.to_thread.run_sync(partial(refuse, self.job, files, fresh=self.options.fresh))
-        ledger = await anyio.to_thread.run_sync(Ledger, self.job.ledger_path)
+        await anyio.to_thread.run_sync(refuse_own_input, self.job, files)
+        await anyio.to_thread.run_sync(self.outputs.claim)
         try:
-            with bare():
-                return await self._execute(ledger, shards, only, files)
+            ledger = await anyio.to_thread.run_sync(self._open_ledger)
+            try:
+                with bare():
+                    return await self._execute(ledger, shards, only, files)
+            finally:
+                ledger.close()
         finally:
-            ledger.close()
+            self.outputs.release()
+
+    def _open_ledger(self) -> Ledger:
+        if not self.options.fresh:
+            refuse_lost_ledger(self.job)
+        return Ledger(self.job.ledger_path, salvage=self.options.fresh)
 
     async def _execute(
         self, ledger: Ledger, shards: Sharder, only: OnlyFailed | None, facts: list[list[Any]] | None
@@ -123,7 +133,7 @@ class Run:
         async with beside(ledger.serve):
             if not self.options.fresh:
                 await refuse_empty_ledger(self.job, ledger)
-            finished = await anyio.to_thread.run_sync(self.outputs.settle)
+            finished = await self._take_folder(ledger)
             resume = Resume(ledger, self.job, facts, shards.counter.name, self.outputs.written)
             if finished:
                 await resume.complete()
@@ -139,6 +149,23 @@ class Run:
                 self._engine = parts
                 return await self._run(parts, resume, start, facts)
 
+    async def _take_folder(self, ledger: Ledger) -> bool:
+        """See that the output folder is this job's to write to; whether a switch was finished."""
+        outputs = self.outputs
+        record = outputs.record
+        finished = await anyio.to_thread.run_sync(outputs.settle)
+        if outputs.written is None:
+            return finished
+        identity = await ledger.identity()
+        if not self.options.fresh:
+            await anyio.to_thread.run_sync(refuse_unfinished, outputs.written, record, identity)
+        if record is not None and record.get("ledger_id") != identity and outputs.aside:
+            self.notices.append(
+                f"the complete output in {outputs.folder} is another job's ({record.get('job')}); this one replaces it"
+            )
+        await anyio.to_thread.run_sync(outputs.note, identity)
+        return finished
+
     async def _run(
         self, parts: Engine, resume: Resume, start: Start, facts: list[list[Any]] | None
     ) -> Report:
@@ -147,14 +174,16 @@ class Run:
         self.totals = Totals(**last.totals) if last else Totals()
         published: list[Part] = []
         outputs = self.outputs
-        writer, failures = await anyio.to_thread.run_sync(outputs.open, len(checkpoints), published)
+        writer, failures = await anyio.to_thread.run_sync(
+            outputs.open, len(checkpoints), published, last.kept if last else None
+        )
         try:
             sink = Sink(
                 writer, failures, self.totals,
                 top_k=self.job.merge.top_k, verdicts=parts.verdicts, ordinal=last.ordinal if last else 0,
                 published=published, clear=lambda: outputs.clear(writer),
             )  # fmt: skip
-            reason = await self._flow_through(parts, resume, sink, failures, checkpoints)
+            reason = await self._flow_through(parts, resume, sink, checkpoints)
             if reason is None and not self.totals.queries and sink.first_failure is not None:
                 usable = self._flow is not None and self._flow.admitted_documents > 0
                 reason = outputs.nothing_ranked(sink.first_failure, self.totals.failed, usable=usable)
@@ -167,7 +196,7 @@ class Run:
             failures.abort()
         rest = [self._rest(parts, reason)] if isinstance(reason, BudgetReachedError) else []
         rest += [parts.http.notice] if parts.http.notice else []
-        rest += outputs.notices(reason)
+        rest += outputs.notices(reason, sink.held)
         result = report(
             self.job, parts, self.totals,
             reason=reason, elapsed=time.monotonic() - self._started, notices=[*self.notices, *rest],
@@ -184,7 +213,6 @@ class Run:
         parts: Engine,
         resume: Resume,
         sink: Sink,
-        failures: FailureLog | FailureLines,
         checkpoints: list[Checkpoint],
     ) -> BatchrankError | None:
         last = checkpoints[-1] if checkpoints else None
@@ -201,7 +229,7 @@ class Run:
         if self._reason is not None:
             flow.stop(self._reason)
         position = last.position if last else 0
-        items = passed_over(read(self._input, self._gauge), checkpoints[:], failures.write)
+        items = passed_over(read(self._input, self._gauge), checkpoints[:])
         self._reader = reader = Reader(
             items,
             Preparer(self.job, parts.sharder),
@@ -237,7 +265,7 @@ class Run:
             cost=parts.spend.cost,
         )
         cap = str(reason).partition(":")[0]
-        return f"{rest_of(done, self.job.price)}; raise {cap} and run the job again"
+        return f"{rest_of(done, self.job.price)}; {next_step(done, self.job.price, self.job.budget, cap)}"
 
     def _tell(self, start: Start) -> None:
         if start.notice is not None:
@@ -250,36 +278,9 @@ class Run:
         parts, flow = self._engine, self._flow
         if parts is None or flow is None:
             return None
-        counts, limiter = parts.sender.counts, parts.limiter.stats()
-        card, elapsed = self.job.card, time.monotonic() - self._started
         done = self.totals.queries + self.totals.failed
         share = self._gauge.share * done / max(1, self._reader.read if self._reader else 0)
-        return Progress(
-            queries=self.totals.queries,
-            failed=self.totals.failed,
-            unfinished=flow.unfinished,
-            documents=counts.documents,
-            requests=counts.requests,
-            in_flight=parts.places.busy,
-            retries=sum(counts.retries.values()),
-            reused=counts.reused_requests,
-            tokens=parts.spend.tokens,
-            billed_tokens=counts.tokens,
-            cost=parts.spend.cost,
-            currency=self.job.price.currency if self.job.price else "",
-            rpm=card.rpm,
-            tpm=card.tpm,
-            quota_used=max(limiter.requests_used, limiter.tokens_used),
-            elapsed=elapsed,
-            share=share,
-            eta=elapsed * (1 - share) / share if share > 0.001 else None,
-            throttled=counts.timeline.throttled,
-            latency=tuple(counts.timeline.latency),
-            latency_sum=counts.timeline.latency_sum,
-            possible_tokens=parts.spend.possible_tokens,
-            possible_cost=parts.spend.possible_cost,
-            trouble=parts.sender.trouble(),
-        )
+        return snapshot(parts, self.totals, flow.unfinished, share, time.monotonic() - self._started)
 
 
 async def run(job: Job, options: Options | None = None) -> Report:

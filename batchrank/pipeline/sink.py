@@ -10,7 +10,7 @@ from batchrank.escape import escaped
 from batchrank.merge.verdict import SPAN, Verdicts
 from batchrank.pipeline.drive import Ranked
 from batchrank.pipeline.flow import Outcome
-from batchrank.pipeline.resume import Checkpoint, letter
+from batchrank.pipeline.resume import Checkpoint
 from batchrank.pipeline.summary import Totals
 from batchrank.records import Failure
 from batchrank.write import FailureLog, Part, StreamWriter, Writer
@@ -26,6 +26,9 @@ class FailureLines:
         where, name = escaped(str(failure.place)), failure.query_id
         log.warning("%s: query %r: %s: %s", where, name, failure.cause, escaped(failure.message))
 
+    def mark(self) -> None:
+        """Nothing is kept."""
+
     def close(self) -> None:
         """Nothing is held back."""
 
@@ -34,7 +37,11 @@ class FailureLines:
 
 
 class Sink:
-    """Takes outcomes in input order and writes them. ``first_failure`` is the first that could not be ranked.
+    """Takes outcomes in input order and writes them.
+
+    Attributes:
+        first_failure: the first query or record that could not be ranked.
+        held: rankings since the last part that was published.
 
     Args:
         writer: writes rankings, in parts.
@@ -69,16 +76,22 @@ class Sink:
         self._ordinal = ordinal
         self._position = 0
         self.first_failure: Failure | None = None
-        self._recent: list[dict[str, Any]] = []
+        self.held = 0
 
     async def write(self, outcomes: list[Outcome]) -> list[Checkpoint]:
         """Write some outcomes; the checkpoints of parts that this published."""
         return await anyio.to_thread.run_sync(self._write, outcomes)
 
     async def close(self, *, complete: bool) -> list[Checkpoint]:
-        """Publish the last part, full or not; its checkpoint. ``complete``: the run has come to its end."""
-        if complete:
-            await anyio.to_thread.run_sync(self._clear_once)
+        """Publish the last part, if the run has come to its end; its checkpoint.
+
+        A part that a stop cut short is given up: under its final name it would look like a complete one. The ledger
+        has its answers, and the run that goes on writes it anew.
+        """
+        if not complete:
+            await anyio.to_thread.run_sync(self._writer.abort)
+            return []
+        await anyio.to_thread.run_sync(self._clear_once)
         await anyio.to_thread.run_sync(self._writer.close)
         return self._checkpoints(self._position)
 
@@ -88,25 +101,23 @@ class Sink:
             if outcome.ordinal is not None:
                 self._ordinal = outcome.ordinal + 1
             if isinstance(outcome.result, Failure):
-                self._fail(outcome.result, None if outcome.unreadable else outcome.position)
+                self._fail(outcome.result)
             else:
-                self._rank(outcome.result, outcome.position)
+                self._rank(outcome.result)
             self._position = outcome.position + 1
             checkpoints += self._checkpoints(self._position)
         return checkpoints
 
-    def _fail(self, failure: Failure, position: int | None) -> None:
+    def _fail(self, failure: Failure) -> None:
         self._failures.write(failure)
         self.first_failure = self.first_failure or failure
         self._totals.fail(failure.cause)
-        if position is not None:
-            self._recent.append(letter(position, failure))
 
-    def _rank(self, ranked: Ranked, position: int) -> None:
+    def _rank(self, ranked: Ranked) -> None:
         for failure in ranked.refused:
             self._failures.write(failure)
-            self._recent.append(letter(position, failure))
         self._clear_once()
+        self.held += 1
         self._totals.add(ranked, self._top_k)
         self._writer.write(ranked.ranking)
 
@@ -125,6 +136,7 @@ class Sink:
     def _checkpoints(self, position: int) -> list[Checkpoint]:
         parts, self._published[:] = list(self._published), []
         made = []
+        letters = self._failures.mark() if parts else None
         for part in parts:
             checkpoint = Checkpoint(
                 part=part.index,
@@ -134,8 +146,8 @@ class Sink:
                 ordinal=self._ordinal,
                 totals=self._totals.state(),
                 verdicts=self._evidence(),
-                failures=self._recent,
+                letters=None if letters is None else [letters.bytes, letters.sha256],
             )
             made.append(checkpoint)
-            self._recent = []
+            self.held = 0
         return made

@@ -120,6 +120,8 @@ class Progress:
         tokens: tokens spent by the run; ``possible_tokens`` of them may have been billed without a result.
         billed_tokens: tokens billed to this process.
         cost: the run's cost, what was possibly billed included; None without a price; ``currency`` names its unit.
+        counted_tokens: tokens that count against the caps, which may hold for a day or for all that was ever paid.
+        counted_cost: what they cost.
         possible_cost: the part of it that may have been billed without a result.
         rpm: requests a minute allowed.
         tpm: tokens a minute allowed.
@@ -156,4 +158,6 @@ class Progress:
     latency_sum: float
     possible_tokens: int = 0
     possible_cost: float | None = None
+    counted_tokens: int = 0
+    counted_cost: float | None = None
     trouble: str | None = None

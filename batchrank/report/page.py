@@ -98,7 +98,7 @@ def _asked(summary: dict[str, Any]) -> Iterator[Row]:
     yield "scores across requests", f"declared {scores}" + (f"; found: {found} (queries)" if found else "")
     budget = job["budget"]
     caps = [f"{budget[name]:g} ({name})" for name in ("max_cost", "max_tokens") if budget[name] is not None]
-    yield "budget", ", ".join(caps) or "no cap"
+    yield "budget", f"{', '.join(caps)} per {budget.get('per', 'run')}" if caps else "no cap"
     yield "output", f"{job['output']['path']} ({job['output']['format']})"
     yield "batchrank", summary["versions"]["batchrank"]
 

@@ -5,6 +5,7 @@ What one request passes through, from the outside in: ``sender`` (ledger, halvin
 a bad request.
 """
 
+from batchrank.send.account import Before, Budget
 from batchrank.send.counts import Counts, Encoded, Errand, Meter
 from batchrank.send.dispatch import Dispatcher
 from batchrank.send.encoder import Encoder
@@ -12,7 +13,7 @@ from batchrank.send.http import Http
 from batchrank.send.places import Places
 from batchrank.send.quantity import Taken
 from batchrank.send.sender import Sender
-from batchrank.send.spend import Before, Budget, Spend
+from batchrank.send.spend import Spend
 from batchrank.send.together import together
 
 __all__ = [

@@ -12,11 +12,12 @@ from batchrank.ledger import Ledger
 from batchrank.limiter import Kind
 from batchrank.records import Answer, Rejection
 from batchrank.retry import classify, possibly_billed, slows
+from batchrank.send.account import Reservation
 from batchrank.send.counts import Counts
 from batchrank.send.dispatch import Dispatcher, Priority
 from batchrank.send.http import Http
 from batchrank.send.outage import OutageDetector
-from batchrank.send.spend import Reservation, Spend
+from batchrank.send.spend import Spend
 
 _TRIALS = 5
 """Chunks that are tried before the endpoint has taken any request."""

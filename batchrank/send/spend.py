@@ -1,51 +1,12 @@
 """Tells what the run may still spend: reserved before a request is sent, settled by what was billed. Pure."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from batchrank.errors import BudgetReachedError
-from batchrank.models import Price, searches
-from batchrank.send.quantity import Quantity, Taken
+from batchrank.models import Price
+from batchrank.send.account import Account, Before, Budget, Reservation
 
-_FIRST_RATIO = 1.25
-"""How far a bill may exceed the prediction before any bill was seen."""
-_FIRST_HIDDEN = 80.0
-"""Tokens a document may be billed beyond the prediction before any bill was seen: more than a prompt's template."""
-_FIRST_HIDDEN_SEARCHES = 0.09
-"""Searches a document may take beyond its own hundredth before any bill was seen: as a document of 4,096 tokens counts
-once for each 500 of them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """The run's caps: a cost in the price's currency, tokens, requests; None for none."""
-
-    cost: float | None = None
-    tokens: int | None = None
-    requests: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """What the run has taken in earlier processes, in tokens, searches and requests that may have been billed."""
-
-    tokens: Taken = field(default_factory=Taken)
-    searches: Taken = field(default_factory=Taken)
-    requests: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Reservation:
-    """What one request in flight may cost, at most as far as is known: ``tokens``."""
-
-    predicted: int
-    documents: int
-    tokens: int
-
-    @property
-    def searches(self) -> int:
-        """Searches that the request is expected to be billed as, where those are billed."""
-        return searches(self.documents)
+_NO_CAP, _NOTHING = Budget(), Before()
 
 
 class Spend:
@@ -58,45 +19,62 @@ class Spend:
         price: the price, None when unknown.
         budget: the caps.
         before: what earlier processes of the run have taken.
+        counted: what counts against the caps already, where they are not the run's.
     """
 
-    def __init__(self, price: Price | None, budget: Budget = Budget(), before: Before = Before()) -> None:
+    def __init__(
+        self,
+        price: Price | None,
+        budget: Budget = _NO_CAP,
+        before: Before = _NOTHING,
+        counted: Before | None = None,
+    ) -> None:
         self.price = price
         self.budget = budget
-        self._tokens = Quantity(before.tokens, ratio=_FIRST_RATIO, hidden=_FIRST_HIDDEN)
-        self._searches = Quantity(before.searches, ratio=1.0, hidden=_FIRST_HIDDEN_SEARCHES)
-        self._requests = before.requests
+        self._run = Account(before)
+        self._cap = self._run if counted is None else Account(counted)
+        self._accounts = [self._run] if counted is None else [self._run, self._cap]
         self.predicted_tokens = 0
         self.billed_tokens = 0
         self.billed_documents = 0
         self._reserved = 0
         self._open: set[Reservation] = set()
-        self._answered = self._tokens.seen
+        self._answered = self._cap.tokens.seen
 
     @property
     def tokens(self) -> int:
         """Tokens spent: billed, or possibly billed; answers without usage count as predicted, or by others' bills."""
-        return self._tokens.spent
+        return self._run.tokens.spent
 
     @property
     def bound(self) -> int:
         """The most tokens that can have been billed so far, as far as bills tell: what a cap is held against."""
-        return self._tokens.bound
+        return self._cap.tokens.bound
+
+    @property
+    def counted_tokens(self) -> int:
+        """Tokens spent of all that the caps hold for; the run's own where they hold for it."""
+        return self._cap.tokens.spent
+
+    @property
+    def counted_cost(self) -> float | None:
+        """What all of that has cost; None without a price."""
+        return self._cost(self.counted_tokens, self._cap.searches.spent if self._per_search else 0)
 
     @property
     def possible_tokens(self) -> int:
         """Those of them that may have been billed without a result."""
-        return self._tokens.possible
+        return self._run.tokens.possible
 
     @property
     def searches(self) -> int:
         """Searches spent, where the price is per search."""
-        return self._searches.spent if self._per_search else 0
+        return self._run.searches.spent if self._per_search else 0
 
     @property
     def requests(self) -> int:
         """Requests that were answered, or may have been billed."""
-        return self._requests
+        return self._run.requests
 
     @property
     def capped(self) -> bool:
@@ -121,7 +99,7 @@ class Spend:
     @property
     def possible_cost(self) -> float | None:
         """The part of it that may have been billed without a result."""
-        return self._cost(self.possible_tokens, self._searches.possible if self._per_search else 0)
+        return self._cost(self.possible_tokens, self._run.searches.possible if self._per_search else 0)
 
     def fits(self, predicted: int, documents: int) -> bool:
         """Whether a request may be sent now without risk of passing a cap."""
@@ -135,7 +113,8 @@ class Spend:
         """
         reservation = self._reservation(predicted, documents)
         if problem := self._problem(reservation):
-            raise BudgetReachedError(problem)
+            begun = self._cap.requests > 0 or bool(self._open)  # else no day will do
+            raise BudgetReachedError(problem, later=self.budget.per == "day" and begun)
         self._open.add(reservation)
         self._reserved += reservation.tokens
         return reservation
@@ -154,9 +133,8 @@ class Spend:
         self.release(reservation)
         predicted, documents = reservation.predicted, reservation.documents
         self._answered = True
-        self._requests += 1
-        self._searches.bill(reservation.searches, documents, searches)
-        if self._tokens.bill(predicted, documents, billed):
+        worse = [account.bill(reservation, billed, searches) for account in self._accounts]
+        if any(worse):
             self._reserve_anew()
         if exact and billed is not None:
             self.compare(predicted, billed, documents)
@@ -164,9 +142,8 @@ class Spend:
     def settle_probe(self, reservation: Reservation, billed: int) -> None:
         """Replace a probe's reservation by its bill, which tells nothing of other requests: it was hardly predicted."""
         self.release(reservation)
-        self._requests += 1
-        self._tokens.billed += billed
-        self._searches.billed += reservation.searches
+        for account in self._accounts:
+            account.bill_probe(reservation, billed)
 
     def compare(self, predicted: int, billed: int, documents: int) -> None:
         """Learn how a bill differs from an exact count of the same request."""
@@ -177,9 +154,8 @@ class Spend:
     def lose(self, reservation: Reservation) -> None:
         """Count a reservation as spent: the request may have been billed, and gave nothing."""
         self.release(reservation)
-        self._requests += 1
-        self._tokens.lose(reservation.predicted, reservation.documents)
-        self._searches.lose(reservation.searches, reservation.documents)
+        for account in self._accounts:
+            account.lose(reservation)
 
     def release(self, reservation: Reservation) -> None:
         """Give a reservation back: the request was rejected."""
@@ -206,51 +182,54 @@ class Spend:
         return self.budget.cost is not None or self.budget.tokens is not None
 
     def _reservation(self, predicted: int, documents: int) -> Reservation:
-        return Reservation(predicted, documents, self._tokens.worst(predicted, documents))
+        return Reservation(predicted, documents, self._cap.tokens.worst(predicted, documents))
 
     def _reserve_anew(self) -> None:
         """A bill was worse than all before it: so may those be that are in flight."""
         for other in self._open:
-            other.tokens = self._tokens.worst(other.predicted, other.documents)
+            other.tokens = self._cap.tokens.worst(other.predicted, other.documents)
         self._reserved = sum(other.tokens for other in self._open)
 
     def _cost(self, tokens: int, searches: int) -> float | None:
         return None if self.price is None else self.price.cost(tokens, searches=searches)
 
     def _reserved_searches(self, *more: Reservation) -> int:
-        return sum(self._searches.worst(one.searches, one.documents) for one in [*self._open, *more])
+        return sum(self._cap.searches.worst(one.searches, one.documents) for one in [*self._open, *more])
 
     def _problem(self, more: Reservation) -> str | None:
         return next(self._problems(more), None)
 
     def _problems(self, more: Reservation) -> Iterator[str]:
         most, spent, reserved = self.budget, self.bound, self._reserved
-        if most.requests is not None and self._requests + len(self._open) >= most.requests:
+        if most.requests is not None and self._cap.requests + len(self._open) >= most.requests:
             yield (
-                f"budget.max_requests: {most.requests:,} could be passed: {self._requests:,} requests were answered or "
-                f"possibly billed, {len(self._open):,} are in flight"
+                f"budget.max_requests: {most.requests:,}{most.span} could be passed: {self._cap.requests:,} requests "
+                f"were answered or possibly billed, {len(self._open):,} are in flight"
             )
         if most.tokens is not None and spent + reserved + more.tokens > most.tokens:
             flight = f", {reserved:,} may be in flight" if reserved else ""
             yield (
-                f"budget.max_tokens: {most.tokens:,} could be passed: {spent:,} tokens are spent{flight}, "
+                f"budget.max_tokens: {most.tokens:,}{most.span} could be passed: {spent:,} tokens are spent{flight}, "
                 f"the next request may take {more.tokens:,}"
             )
         if most.cost is not None and self.price is not None:
             yield from self._too_dear(self.price, most.cost, more)
 
     def _too_dear(self, price: Price, most: float, more: Reservation) -> Iterator[str]:
-        searches = self._searches.bound if self._per_search else 0
+        searches = self._cap.searches.bound if self._per_search else 0
         flight = self._reserved_searches() if self._per_search else 0
         after = self._reserved_searches(more) if self._per_search else 0
-        if price.cost(self._tokens.bound + self._reserved + more.tokens, searches=searches + after) <= most:
+        if (
+            price.cost(self._cap.tokens.bound + self._reserved + more.tokens, searches=searches + after)
+            <= most
+        ):
             return
         spent, reserved = (
-            price.cost(self._tokens.bound, searches=searches),
+            price.cost(self._cap.tokens.bound, searches=searches),
             price.cost(self._reserved, searches=flight),
         )
         yield (
-            f"budget.max_cost: {most:g} {price.currency} could be passed: {spent:.4f} is spent"
+            f"budget.max_cost: {most:g} {price.currency}{self.budget.span} could be passed: {spent:.4f} is spent"
             f"{f', {reserved:.4f} may be in flight' if reserved else ''}, the next request may cost "
             f"{price.cost(more.tokens, searches=after - flight):.4f}"
         )

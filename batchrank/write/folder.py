@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -53,6 +54,20 @@ class Folder:
             self.remove(temporary)
             fd = os.open(temporary, _NEW, 0o666, dir_fd=self._fd)
         return PendingFile(self, name, temporary, fd)
+
+    def reopen(self, name: str, temporary: str, kept: "Kept") -> "PendingFile":
+        """Go on with a file under its temporary name, after the beginning that is to stay.
+
+        Raises:
+            OutputError: its beginning is another one, or it is gone; or the system refuses.
+        """
+        with translated(str(self.path / temporary), "written"):
+            fd = os.open(temporary, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._fd)
+        file = PendingFile(self, name, temporary, fd)
+        if not file.keep(fd, kept):
+            file.leave()
+            raise OutputError(f"{self.path / temporary} was changed while it was read; run the job again")
+        return file
 
     def publish(self, name: str, temporary: str) -> None:
         """Give a file its final name. ``sync`` makes the name durable."""
@@ -139,6 +154,40 @@ class Folder:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The beginning of a file that stays: so many bytes, with this SHA-256."""
+
+    bytes: int
+    sha256: str
+
+    def stands(self, path: Path) -> bool:
+        """Whether a file begins with it."""
+        try:
+            with path.open("rb") as file:
+                return bool(_hash(file, self.bytes).hexdigest() == self.sha256)
+        except OSError:
+            return False
+
+
+def digest(path: Path) -> str | None:
+    """The SHA-256 of a file; None where it can't be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def _hash(file: BinaryIO, count: int) -> Any:
+    """The hash of the next so many bytes, or of what there is."""
+    known = hashlib.sha256()
+    while count > 0 and (data := file.read(min(count, _BUFFER))):
+        known.update(data)
+        count -= len(data)
+    return known
+
+
 class PendingFile(io.RawIOBase):
     """A file under its temporary name; counts and hashes what is written.
 
@@ -177,6 +226,25 @@ class PendingFile(io.RawIOBase):
         if self._file is not None:
             with self._translated():
                 self._file.flush()
+
+    def keep(self, fd: int, kept: Kept) -> bool:
+        """Begin after what stays of an earlier file; whether it is there."""
+        with self._translated(), os.fdopen(os.dup(fd), "rb") as file:
+            self._hash = _hash(file, kept.bytes)
+            if self.sha256 != kept.sha256:
+                return False
+            os.ftruncate(fd, kept.bytes)
+            os.lseek(fd, kept.bytes, os.SEEK_SET)
+        self.bytes = kept.bytes
+        return True
+
+    def mark(self) -> Kept:
+        """Make durable what was written so far, and tell it."""
+        assert self._file is not None
+        with self._translated():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        return Kept(self.bytes, self.sha256)
 
     def publish(self) -> None:
         """Make the contents durable and give the file its final name; the folder is still to be synced."""

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from batchrank.records import Failure
-from batchrank.write.folder import Folder
+from batchrank.write.folder import Folder, Kept
 
 _OPTIONS = (
     orjson.OPT_INDENT_2
@@ -26,14 +26,19 @@ class FailureLog:
     system at once, so that a killed run shows what failed so far; ``close`` makes them durable and gives the file
     its name. So a file of that name is always a complete one, empty when nothing failed.
 
+    Args:
+        path: the file's name in the end.
+        kept: the beginning of an earlier process's partial file, which stays.
+
     Raises:
         OutputError: here and from every method: the file can't be written.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, kept: Kept | None = None) -> None:
         path = Path(path)
         self._folder = Folder(path.parent)
-        self._file = self._folder.create(path.name, f"{path.stem}.partial{path.suffix}")
+        names = path.name, partial(path).name
+        self._file = self._folder.reopen(*names, kept) if kept else self._folder.create(*names)
         self.count = 0
 
     def write(self, failure: Failure) -> None:
@@ -52,6 +57,10 @@ class FailureLog:
         self._file.push()
         self.count += 1
 
+    def mark(self) -> Kept:
+        """What stands in the file so far; durable from now on."""
+        return self._file.mark()
+
     def close(self) -> None:
         """Put the file in place."""
         self._file.publish()
@@ -62,6 +71,11 @@ class FailureLog:
         """Leave the partial file as it is. After ``close`` it does nothing."""
         self._file.leave()
         self._folder.close()
+
+
+def partial(path: Path) -> Path:
+    """Where dead letters are while the run goes on."""
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
 
 
 def write_summary(path: str | Path, data: Mapping[str, Any]) -> None:
