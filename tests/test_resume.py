@@ -1,5 +1,7 @@
 """A job cut off anywhere and started again: the same bytes, nothing asked twice, nothing mixed."""
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,11 @@ import pytest
 from against import same, world
 from jobs import outputs, rankings, rows, write_jsonl
 
-from batchrank.errors import JobError
+from batchrank.errors import JobError, LedgerError
 from batchrank.ledger import Ledger
 from batchrank.pipeline import compact_ledger
-from batchrank.pipeline.resume import scope
+from batchrank.pipeline.resume import Resume, scope
+from batchrank.read import facts
 
 pytestmark = pytest.mark.anyio
 
@@ -153,6 +156,53 @@ async def test_a_setting_that_was_changed_after_a_kill_is_in_all_of_the_output(t
         assert any("the job (limits.long_documents), the job (" in n for n in report.data["notices"])
         await w.run(other, part_rows=60)
         assert same(job, other)
+
+
+async def test_a_kill_at_the_start_of_other_settings_leaves_no_parts_to_mix(tmp_path: Path) -> None:
+    """Whatever was committed by then: the parts of the old settings don't stay."""
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
+        await w.run(w.job(), part_rows=60)
+        job, other = w.job(output={"top_n": 3}), w.job("other", output={"top_n": 3})
+        saved = tmp_path / "saved"
+        shutil.copytree(tmp_path / "out", saved)
+        for commits in range(1, 8):
+            shutil.rmtree(tmp_path / "out")
+            shutil.copytree(saved, tmp_path / "out")
+            ledger = Ledger(tmp_path / "out" / "ledger.sqlite")
+            assert job.input is not None
+            resume = Resume(ledger, job, facts(job.input), "bytes", tmp_path / "out")
+            left, save = commits, ledger.save
+
+            async def killed(name: str, value: Any) -> None:
+                nonlocal left
+                left -= 1
+                if left < 0:
+                    raise KeyboardInterrupt
+                await save(name, value)  # noqa: B023 called within this turn of the loop
+
+            ledger.save = killed  # type: ignore[method-assign]
+            with suppress(KeyboardInterrupt):
+                await resume.begin(fresh=False)
+            ledger.close()
+            await w.run(job, part_rows=60)
+            await w.run(other, part_rows=60)
+            assert same(job, other), commits
+
+
+async def test_state_of_another_kind_is_a_clear_stop(tmp_path: Path) -> None:
+    """Its checksum is right, and this version can't read it: nothing is sent."""
+    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
+        job = w.job()
+        await w.run(job, part_rows=60)
+        asked = w.emulator.requests
+        for name, value in ((f"part/{scope(job)}/0", {"part": 0}), (f"run/{scope(job)}", {"number": 1})):
+            ledger = Ledger(tmp_path / "out" / "ledger.sqlite")
+            await ledger.save(name, value)
+            ledger.close()
+            with pytest.raises(LedgerError, match=r"can't be used .*--fresh"):
+                await w.run(job, part_rows=60)
+        assert w.emulator.requests == asked
+        assert (await w.run(job, part_rows=60, fresh=True)).exit_code == 0
 
 
 async def test_a_changed_input_is_said_and_what_did_not_change_is_reused(tmp_path: Path) -> None:

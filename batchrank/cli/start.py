@@ -189,6 +189,7 @@ input:
   top_k: {depth}                  # the depth that must be exact
 # budget:
 #   max_cost: 5               # {currency}; the run stops before it would pass it, and can be continued
+#   per: run                  # run | day | total
 output:
   path: {_scalar(f"out/{name}")}
   format: parquet             # parquet | jsonl | trec

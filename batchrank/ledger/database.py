@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import orjson
+
 from batchrank.errors import LedgerError
 from batchrank.ledger.checks import ROWS, check, checksum
 from batchrank.ledger.wal import lost_commits
@@ -212,7 +214,7 @@ def translated(path: Path | None, what: str) -> Iterator[None]:
         yield
     except LedgerError:
         raise
-    except (sqlite3.Error, OSError, UnicodeDecodeError, OverflowError) as error:
+    except (sqlite3.Error, OSError, UnicodeDecodeError, orjson.JSONDecodeError, OverflowError) as error:
         raise LedgerError(_explain(path, what, error)) from error
 
 
@@ -220,7 +222,7 @@ def _explain(path: Path | None, what: str, error: Exception) -> str:
     text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
     if "locked" in text or "busy" in text:
         return f"{path}: another batchrank process is using this ledger; wait for it to end, or stop it"
-    if any(word in text for word in _DAMAGE) or not isinstance(error, sqlite3.Error | OSError):
+    if any(word in text for word in _DAMAGE) or isinstance(error, ValueError):
         return (
             f"{path}: the ledger is damaged ({text}), so nothing more is sent. Restore it from a backup, or recover "
             f"what can be read with: sqlite3 {path} .recover | sqlite3 recovered.sqlite"

@@ -10,9 +10,12 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 
+from batchrank.errors import LedgerError
 from batchrank.job import Job
 from batchrank.ledger import Ledger, Spent
+from batchrank.merge.verdict import Declared, Verdicts
 from batchrank.pipeline.identity import PROGRAM, identity
+from batchrank.pipeline.summary import Totals
 from batchrank.write import Kept
 from batchrank.write.folder import digest
 from batchrank.write.reports import partial
@@ -77,6 +80,15 @@ class Start:
     damaged: Sequence[str] = ()
 
     @property
+    def totals(self) -> Totals:
+        """The sums so far."""
+        return Totals(**self.checkpoints[-1].totals) if self.checkpoints else Totals()
+
+    def verdicts(self, declared: Declared) -> Verdicts:
+        """The run-wide verdict so far, of a model whose scores are declared to be of a kind."""
+        return Verdicts.restore(self.checkpoints[-1].verdicts) if self.checkpoints else Verdicts(declared)
+
+    @property
     def notice(self) -> str | None:
         """What the user should know about where the run starts."""
         if self.damaged:
@@ -135,14 +147,23 @@ class Resume:
         Args:
             fresh: this is a new run, whatever was before.
             replay: make all parts anew even if this continues a run.
+
+        Raises:
+            LedgerError: the state there is of another kind than this version writes.
         """
-        before = await self._ledger.load(f"run/{self._scope}")
+        try:
+            return await self._begin(fresh=fresh, replay=replay)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise LedgerError(
+                f"{self._ledger.path}: what it tells of the last run can't be used ({error!r}), so nothing is sent; "
+                "restore the ledger from a backup, use the batchrank that wrote it, or start anew with --fresh"
+            ) from error
+
+    async def _begin(self, *, fresh: bool, replay: bool) -> Start:
+        before = None if fresh else await self._ledger.load(f"run/{self._scope}")
         changed = _differences(before, self._identity, self._inputs)
-        same = set(changed) <= {_ITSELF, _INPUT} and _sizes(before["inputs"] if before else None) == _sizes(
-            self._inputs
-        )
-        continued = before is not None and not before["complete"] and same and not fresh
-        if continued:
+        continued = before is not None and not before["complete"] and self._same(before["inputs"], changed)
+        if before is not None and continued:
             self._number = before["number"]
         else:
             self._number = 1 + (await self._ledger.load("runs") or 0)
@@ -159,10 +180,17 @@ class Resume:
             "inputs": self._inputs,
             "folder": str(self._folder),
         }
-        await self._ledger.save(f"run/{self._scope}", state)
+        # In this order: a run of these settings that is killed in between must not find parts of other ones.
         await self._ledger.save(f"part/{self._scope}/{len(checkpoints)}", None)
+        await self._ledger.save(f"run/{self._scope}", state)
         spent = await self._ledger.begin(self._number)
-        return Start(checkpoints, changed, spent, continued, damaged)
+        start = Start(checkpoints, changed, spent, continued, damaged)
+        start.totals, start.verdicts("relative")  # whether they can be made of what is there
+        return start
+
+    def _same(self, inputs: list[list[Any]] | None, changed: Sequence[str]) -> bool:
+        """Whether the run before was of this input and these settings, so that its caps go on."""
+        return set(changed) <= {_ITSELF, _INPUT} and _sizes(inputs) == _sizes(self._inputs)
 
     async def _checkpoints(self) -> tuple[list[Checkpoint], list[str]]:
         """The checkpoints whose parts and dead letters are what was written, and the files that no longer are."""

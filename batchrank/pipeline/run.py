@@ -10,7 +10,6 @@ import anyio.to_thread
 from batchrank.errors import BatchrankError, BudgetReachedError, JobError, OutputError, TooManyFailuresError
 from batchrank.job import Job
 from batchrank.ledger import Ledger
-from batchrank.merge.verdict import Verdicts
 from batchrank.pipeline.content import Preparer
 from batchrank.pipeline.engine import Engine, engine, sharder
 from batchrank.pipeline.evidence import refuse_empty_ledger, refuse_lost_ledger, refuse_unfinished
@@ -141,9 +140,7 @@ class Run:
                 await ledger.forget()
             start = await resume.begin(fresh=self.options.fresh, replay=only is not None)
             self._tell(start)
-            verdicts = Verdicts(self.job.card.scores)
-            if start.checkpoints:
-                verdicts = Verdicts.restore(start.checkpoints[-1].verdicts)
+            verdicts = start.verdicts(self.job.card.scores)
             async with engine(self.job, shards, ledger, start.spent, verdicts) as parts:
                 parts.sender.recall.allow, parts.sender.recall.anew = only, self.options.fresh
                 self._engine = parts
@@ -171,7 +168,7 @@ class Run:
     ) -> Report:
         checkpoints = list(start.checkpoints)
         last = checkpoints[-1] if checkpoints else None
-        self.totals = Totals(**last.totals) if last else Totals()
+        self.totals = start.totals
         published: list[Part] = []
         outputs = self.outputs
         writer, failures = await anyio.to_thread.run_sync(
