@@ -130,10 +130,10 @@ def hudi(folder: Path) -> Path:
 def test_a_table_is_refused_with_the_way_to_read_it(
     tmp_path: Path, make: Any, name: str, remedy: str
 ) -> None:
-    """Its files hold rows that are gone; by the folder's name or by a pattern; one file alone is told."""
+    """Its files hold rows that are gone; by its name, a partition's or a pattern; one file alone is told."""
     folder = make(tmp_path / "table")
     (file, *_) = sorted(folder.glob("**/part-0.parquet"))
-    for path in (folder, file.parent / "*.parquet", folder / "**/*.parquet", tmp_path / "*"):
+    for path in (folder, file.parent, file.parent / "*.parquet", folder / "**/*.parquet", tmp_path / "*"):
         with pytest.raises(InputError, match=f"{folder} is a table of {name}: .*{remedy}"):
             ids(path)
     assert ids(file) == ["q0", "q1"]

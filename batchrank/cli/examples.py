@@ -26,7 +26,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank report out/nightly --qrels qrels.txt --output report.html",
     ),
     "bench": ("batchrank bench models.yaml", "batchrank bench models.yaml --table"),
-    "eval": ("batchrank eval out/nightly qrels.txt", "batchrank eval out/nightly qrels.txt --json"),
+    "eval": (
+        "batchrank eval out/nightly --qrels qrels.txt",
+        "batchrank eval out/nightly --qrels qrels.txt --json",
+    ),
 }
 
 

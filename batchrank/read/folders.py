@@ -76,9 +76,11 @@ def search(folder: str, format: str, found: Found) -> None:
     """Look for a folder's data files.
 
     Raises:
-        InputError: it is a table of Delta, Iceberg or Hudi.
+        InputError: it is a table of Delta, Iceberg or Hudi, or a part of one.
     """
     refuse_table(folder)
+    if _is_part(name_of(folder.rstrip("/"))) and (table := table_around(folder.rstrip("/"))) is not None:
+        refuse_table(table)
     candidates: list[str] = []
     for path in _walk(folder, found):
         name = name_of(path)
@@ -170,14 +172,18 @@ def _is_table(folder: str, table: Table) -> bool:
     return any(name.endswith((".metadata.json", ".avro")) or name == "version-hint.text" for name in names)
 
 
+def _is_part(name: str) -> bool:
+    """Whether a folder of this name may be a part of the table around it: a partition, or where Iceberg keeps data."""
+    return "=" in name or name == "data"
+
+
 def table_around(path: str) -> str | None:
-    """The folder of the table that a file is a part of, if it is."""
+    """The folder of the table that a file, or a partition, is a part of, if it is."""
     folder = storage.parent(path)
     while folder:
         if table_at(folder) is not None:
             return folder
-        name = name_of(folder.rstrip("/"))
-        if "=" not in name and name != "data":
+        if not _is_part(name_of(folder.rstrip("/"))):
             return None
         folder = storage.parent(folder)
     return None
