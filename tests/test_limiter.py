@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limiter_traffic import MANY, Admission, fullest, now, saturate, virtually
 
+from batchrank.limiter import Admission as Charge
 from batchrank.limiter import Limiter
 
 pytestmark = pytest.mark.anyio
@@ -62,14 +63,14 @@ def test_the_promise_holds_for_departures(rps: int, requests: list[tuple[float, 
     async def run() -> list[Admission]:
         limiter, departures = Limiter(rpm=rps * 60, tpm=MANY), []
 
-        def depart(admitted: float) -> None:
-            limiter.departed(admitted, 1)
+        def depart(admission: Charge) -> None:
+            limiter.departed(admission)
             departures.append((now(), 1))
 
         for silence, held_up in requests:
             await asyncio.sleep(silence)
-            admitted = await limiter.acquire(1)
-            asyncio.get_running_loop().call_later(held_up, depart, admitted)
+            admission = await limiter.acquire(1)
+            asyncio.get_running_loop().call_later(held_up, depart, admission)
         await asyncio.sleep(1.1)
         return departures
 
@@ -211,9 +212,11 @@ async def test_billed_tokens_correct_the_account() -> None:
     async def wait(billed: int) -> float:
         limiter = Limiter(rpm=60_000, tpm=60_000)
         await asyncio.sleep(100)
-        await limiter.acquire(3000)
+        limiter.settle(await limiter.acquire(10), 10)
+        await asyncio.sleep(100)
+        admission = await limiter.acquire(3000)
         began = now()
-        asyncio.get_running_loop().call_later(1.5, limiter.settle, 3000, billed)
+        asyncio.get_running_loop().call_later(1.5, limiter.settle, admission, billed)
         await limiter.acquire(10)
         return now() - began
 

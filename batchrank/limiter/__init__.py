@@ -23,6 +23,11 @@ Nor can it charge two accounts at one time, correct an account or change its rat
 A request may be held up between its admission and its departure; it is counted anew when it departs, and the promise
 holds for departures as long as none is held up for more than a second.
 
+**Bills.** The quota of tokens holds for what is billed. Before the first answer a request is charged ten times its
+prediction, a second's tokens at most; from then on what bills have been of their predictions, and what a second's sum
+may scatter by. A bill corrects what its request was charged. Bills that change at once pass the quota for as long as
+their answers take. A usage that no request can have is not believed, and told.
+
 **429s.** A few requests refused, for requests or for tokens, may be bad luck on the way to a server that counts
 strictly: that account slows to 97%, and all pause for a moment. Where three or more are refused within two seconds,
 which are also 10% of a second's requests and were not sent in a bunch (within a quarter of a second), the quota is
@@ -31,6 +36,6 @@ second; near the speed that was refused only by 0.4%, if it was refused in the 2
 refused: back to the slow start of requests that every run begins with, from lower and for longer.
 """
 
-from batchrank.limiter.limiter import Kind, Limiter, Stats
+from batchrank.limiter.limiter import Admission, Kind, Limiter, Stats
 
-__all__ = ["Kind", "Limiter", "Stats"]
+__all__ = ["Admission", "Kind", "Limiter", "Stats"]

@@ -16,6 +16,8 @@ _MANY, _SHARE, _SPAN = 3, 0.1, 0.25
 _HOLD = 2.0
 _MOMENT = 0.1
 _FAST, _CAREFUL, _NEAR = 0.03, 0.004, 0.9
+_LONGEST_DEBT = 60.0
+"""Seconds that bills beyond their predictions delay at most: what a minute holds is all that a quota counts."""
 _AGAIN = 20.0
 """Seconds after an incident in which another one shows where the quota ends, and so how carefully to come near it."""
 
@@ -59,12 +61,12 @@ class Account:
         self._second.add(now, amount)
         self._minute.add(now, amount)
 
-    def correct(self, now: float, more: int) -> None:
-        """Charge so much more; less than nothing only speeds up what comes."""
-        self._due = (max(self._due, now) if more > 0 else self._due) + more / self._rate
-        if more > 0:
-            self._second.add(now, more)
-            self._minute.add(now, more)
+    def correct(self, then: float, now: float, more: int) -> None:
+        """Have what was charged at ``then`` be so much more, or less if negative: it slows, or hastens, what comes."""
+        due = (max(self._due, now) if more > 0 else self._due) + more / self._rate
+        self._due = max(self._due, min(due, now + _LONGEST_DEBT)) if more > 0 else due
+        self._second.amend(then, more)
+        self._minute.amend(then, more)
 
     def recent(self, now: float) -> float:
         """What was charged in the last second."""
@@ -149,12 +151,16 @@ class _Window:
 
     def move(self, then: float, now: float, amount: int) -> None:
         """Have what was added at ``then`` count from now on."""
+        self.amend(then, -amount)
+        self.add(now, amount)
+
+    def amend(self, then: float, more: int) -> None:
+        """Have what was added at ``then`` be so much more, if it still counts."""
         for cell in reversed(self._cells):
             if cell[0] <= then <= cell[1]:
-                cell[2] -= amount
-                self._total -= amount
-                break
-        self.add(now, amount)
+                cell[2] += more
+                self._total += more
+                return
 
     def add(self, now: float, amount: int) -> None:
         if self._cells and now - self._cells[-1][0] < self._grain:

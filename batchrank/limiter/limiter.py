@@ -1,4 +1,4 @@
-"""Who may send when."""
+"""Decides when a request may be sent, because requests and tokens of one account have to be charged together."""
 
 import asyncio
 import math
@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Literal
 
 from batchrank.limiter.account import PACE, PAUSE, SECOND, TOLERANCE, Account
+from batchrank.limiter.bills import Bills
 from batchrank.limiter.ramp import Ramp
 
 Kind = Literal["requests", "tokens", "growth"]
@@ -41,6 +42,21 @@ class Stats:
     speed: float
 
 
+@dataclass(slots=True, eq=False)
+class Admission:
+    """What one request was charged.
+
+    Attributes:
+        at: when it counts from, seconds by the event loop's clock.
+        predicted: tokens that it was expected to take.
+        charged: tokens that it counts as.
+    """
+
+    at: float
+    predicted: int
+    charged: int
+
+
 class Limiter:
     """Admits requests one after another, in the order of the calls; the module tells what it promises.
 
@@ -57,6 +73,7 @@ class Limiter:
         pair = 0.0 if spaced else 60 / (rpm * PACE)
         self._requests = Account(rpm, math.ceil(rpm / 60) if spaced else whole, max(pair, TOLERANCE))
         self._tokens = Account(tpm, math.floor(tpm / 60), TOLERANCE)
+        self._bills = Bills(math.floor(tpm / 60), math.floor(tpm))
         self._ramp = Ramp(min(1.0, max(_START, _START_REQUESTS / (rpm / 60))))
         self._paused_until = -math.inf
         self._admitted = [0, 0]
@@ -65,44 +82,59 @@ class Limiter:
         self._order = asyncio.Lock()
         self._waiter: asyncio.Future[None] | None = None
 
-    async def acquire(self, tokens: int) -> float:
-        """Return when a request of so many tokens may be sent: the time. Cancelled while waiting, it takes nothing."""
+    async def acquire(self, tokens: int) -> Admission:
+        """Wait until a request may be sent; cancelled while waiting, it takes nothing.
+
+        Args:
+            tokens: what it is expected to take; it is charged what bills of such requests have been.
+        """
         loop = asyncio.get_running_loop()
         async with self._order:
             now = began = loop.time()
-            while (delay := self._delay(now, tokens)) > 0:
+            while (delay := self._delay(now, self._bills.expected(tokens))) > 0:
                 await self._sleep(loop, max(delay, _LEAST_SLEEP))
                 now = loop.time()
+            charged = self._bills.expected(tokens)
             self._waited += now - began
             self._ramp.touch(now)
             self._requests.charge(now, 1, self._ramp.speed(now))
-            self._tokens.charge(now, tokens)
+            self._tokens.charge(now, charged)
             self._admitted[0] += 1
             self._admitted[1] += tokens
-            return now
+            return Admission(now, tokens, charged)
 
-    def departed(self, admitted: float, tokens: int) -> None:
-        """Tell that a request is sent only now, so that it counts from now on.
+    def departed(self, admission: Admission) -> None:
+        """Tell that a request is sent only now, so that it counts from now on."""
+        now = asyncio.get_running_loop().time()
+        if now > admission.at:
+            self._requests.postpone(admission.at, now, 1)
+            self._tokens.postpone(admission.at, now, admission.charged)
+            admission.at = now
 
-        Args:
-            admitted: what ``acquire`` returned.
-            tokens: what it was asked for.
+    def settle(self, admission: Admission, billed: int | None) -> None:
+        """Correct the token account: the answer says what the request really took, or nothing about it (None).
+
+        It counts from when the request was sent, as the API counted it. What was billed beyond the charge also delays
+        what comes next; what was billed below it hastens that.
         """
         now = asyncio.get_running_loop().time()
-        if now > admitted:
-            self._requests.postpone(admitted, now, 1)
-            self._tokens.postpone(admitted, now, tokens)
-
-    def settle(self, predicted: int, billed: int) -> None:
-        """Correct the token account: the answer says what the request really took.
-
-        Tokens billed beyond the prediction count from now on. Those billed below it speed up the next requests,
-        but are not taken out of the second in which they were admitted.
-        """
-        now = asyncio.get_running_loop().time()
-        self._tokens.correct(now, billed - predicted)
-        if billed < predicted:
+        believed = self._bills.learn(admission.predicted, billed)
+        more, admission.charged = believed - admission.charged, believed
+        if more:
+            self._tokens.correct(admission.at, now, more)
+        if more < 0:
             self._wake()
+
+    @property
+    def notice(self) -> str | None:
+        """What the user should know about bills; None for nothing."""
+        if self._bills.absurd is None:
+            return None
+        billed, predicted = self._bills.absurd
+        return (
+            f"an answer named {billed:,} tokens for a request of about {predicted:,}, which is not believed where "
+            "rate.tpm is kept; the server's usage is wrong at times"
+        )
 
     def throttled(self, kind: Kind, retry_after: float | None = None, *, sent: float | None = None) -> None:
         """Slow down because the API refused a request.
@@ -125,7 +157,7 @@ class Limiter:
 
     def pace(self, tokens: int) -> float:
         """Requests a second that may be sent at most if each takes so many tokens, slowed down as they are now."""
-        return min(self._requests.pace, self._tokens.pace / max(tokens, 1))
+        return min(self._requests.pace, self._tokens.pace / max(self._bills.expected(tokens), 1))
 
     def stats(self) -> Stats:
         """What happened so far."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from batchrank.errors import BatchrankError
-from batchrank.limiter import Limiter
+from batchrank.limiter import Admission, Limiter
 from batchrank.send.places import Places
 
 Priority = tuple[int, int, int]
@@ -23,7 +23,7 @@ class _Waiter:
     granted: asyncio.Event = field(compare=False)
     left: bool = field(default=False, compare=False)
     held: bool = field(default=False, compare=False)
-    admitted: float = field(default=0.0, compare=False)
+    admission: Admission | None = field(default=None, compare=False)
 
 
 class Turn:
@@ -35,13 +35,27 @@ class Turn:
 
     def depart(self) -> None:
         """Tell that the request is sent now: it may have been held up since its turn came."""
-        self._dispatcher.limiter.departed(self._waiter.admitted, self._waiter.tokens)
+        self._dispatcher.limiter.departed(self._admission)
+
+    def settle(self, billed: int | None) -> None:
+        """Tell what the answer says was billed, None where it says nothing."""
+        self._dispatcher.limiter.settle(self._admission, billed)
+
+    @property
+    def charged(self) -> int:
+        """Tokens that the request counts as."""
+        return self._admission.charged
 
     def leave(self) -> None:
         """Free the place for another request."""
         if self._waiter.held:
             self._waiter.held = False
             self._dispatcher.leave()
+
+    @property
+    def _admission(self) -> Admission:
+        assert self._waiter.admission is not None
+        return self._waiter.admission
 
 
 class Dispatcher:
@@ -109,7 +123,7 @@ class Dispatcher:
             self.places.busy += 1
             self._next = waiter
             try:
-                waiter.admitted = await self.limiter.acquire(waiter.tokens)
+                waiter.admission = await self.limiter.acquire(waiter.tokens)
             except BaseException:
                 self.leave()
                 raise

@@ -13,7 +13,7 @@ from batchrank.limiter import Kind
 from batchrank.records import Answer, Rejection
 from batchrank.retry import classify, possibly_billed, slows
 from batchrank.send.counts import Counts
-from batchrank.send.dispatch import Dispatcher, Priority
+from batchrank.send.dispatch import Dispatcher, Priority, Turn
 from batchrank.send.http import Http
 from batchrank.send.outage import OutageDetector
 from batchrank.send.spend import Reservation, Spend
@@ -148,7 +148,7 @@ class Exchange:
                 raise
             self._measure(request, started, outcome)
             try:
-                durable = self._settle(request, outcome, reservation, started)
+                durable = self._settle(request, outcome, reservation, turn, started)
             finally:
                 self._notify()
             # The next request in this place is noted as sent after this one's outcome, so no more of them than there
@@ -196,7 +196,12 @@ class Exchange:
         self._notify()
 
     def _settle(
-        self, request: Outgoing, outcome: Answer | Rejection, reservation: Reservation, sent: float
+        self,
+        request: Outgoing,
+        outcome: Answer | Rejection,
+        reservation: Reservation,
+        turn: Turn,
+        sent: float,
     ) -> Coroutine[Any, Any, None] | None:
         """Enter what came back into the ledger, and let everybody learn from it; what to wait for, if anything.
 
@@ -205,6 +210,7 @@ class Exchange:
         3. Any other rejection: not billed.
         """
         if isinstance(outcome, Answer):
+            turn.settle(outcome.tokens)
             return self._answered(request, outcome, reservation)
         if possibly_billed(outcome):
             self._spend.lose(reservation)
@@ -232,7 +238,6 @@ class Exchange:
     ) -> Coroutine[Any, Any, None]:
         predicted = request.predicted
         tokens = predicted if answer.tokens is None else answer.tokens
-        self._dispatcher.limiter.settle(predicted, tokens)
         self._outage.succeeded(anyio.current_time())
         if request.purpose == "probe":
             self._spend.settle_probe(reservation, tokens)
