@@ -1,4 +1,4 @@
-"""What the limiter makes of bills that differ from predictions: they are learnt, and the quota holds for what is billed."""
+"""What the limiter makes of bills that differ from predictions: it learns them, and the quota holds for bills."""
 
 import asyncio
 import random
@@ -95,7 +95,7 @@ async def test_answers_without_usage_count_as_predicted() -> None:
 
 
 async def test_bills_that_rise_are_followed() -> None:
-    """Bills that are suddenly five times as high are over quota for as long as it takes to learn of it, and no longer."""
+    """Bills that are suddenly five times as high are over quota until that is learnt, and no longer."""
     limiter = Limiter(rpm=6000, tpm=TPS * 60)
     await billed(limiter, 30, 0.2, 1.0, size=100)
     began = now()

@@ -87,8 +87,8 @@ class Bills:
 
     def _upper(self, bills: list[tuple[int, int]]) -> float:
         """The ratio that a second's requests hardly exceed in sum."""
-        predicted, billed = (sum(column) for column in zip(*bills, strict=True))
-        ratio = billed / predicted
+        billed = sum(bill for _, bill in bills)
+        ratio = billed / sum(prediction for prediction, _ in bills)
         deviation = math.sqrt(sum((bill - ratio * one) ** 2 for one, bill in bills) / len(bills))
         mean = billed / len(bills)
         at_once = max(1.0, self._per_second / mean)

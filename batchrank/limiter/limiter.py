@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
@@ -64,9 +65,18 @@ class Limiter:
         rpm: requests a minute that the account may send.
         tpm: tokens a minute that the account may send.
         share: the part of both that this process may use.
+        before: what an earlier process of the same account sent in the last minute: how many seconds ago, and the
+            tokens of each; then the limiter has to be made where an event loop runs.
     """
 
-    def __init__(self, *, rpm: float, tpm: float, share: Fraction | float = 1) -> None:
+    def __init__(
+        self,
+        *,
+        rpm: float,
+        tpm: float,
+        share: Fraction | float = 1,
+        before: Sequence[tuple[float, int]] = (),
+    ) -> None:
         rpm, tpm = (min(float(quota * share), _UNLIMITED) for quota in (rpm, tpm))
         whole = math.floor(rpm / 60)
         spaced = whole / SECOND < (_WASTE if share == 1 else _SHARED_WASTE) * rpm / 60
@@ -81,6 +91,10 @@ class Limiter:
         self._throttled: dict[Kind, int] = {"requests": 0, "tokens": 0, "growth": 0}
         self._order = asyncio.Lock()
         self._waiter: asyncio.Future[None] | None = None
+        for ago, tokens in sorted(before, reverse=True):
+            at = asyncio.get_running_loop().time() - ago
+            self._requests.charge(at, 1)
+            self._tokens.charge(at, tokens)
 
     async def acquire(self, tokens: int) -> Admission:
         """Wait until a request may be sent; cancelled while waiting, it takes nothing.

@@ -2,7 +2,7 @@
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
@@ -33,6 +33,11 @@ class Turn:
         self._dispatcher = dispatcher
         self._waiter = waiter
 
+    def announce(self) -> None:
+        """Tell that the request is about to be sent, which is noted for the processes after this one."""
+        if self._dispatcher.note is not None:
+            self._dispatcher.note(self._admission.charged)
+
     def depart(self) -> None:
         """Tell that the request is sent now: it may have been held up since its turn came."""
         self._dispatcher.limiter.departed(self._admission)
@@ -40,11 +45,6 @@ class Turn:
     def settle(self, billed: int | None) -> None:
         """Tell what the answer says was billed, None where it says nothing."""
         self._dispatcher.limiter.settle(self._admission, billed)
-
-    @property
-    def charged(self) -> int:
-        """Tokens that the request counts as."""
-        return self._admission.charged
 
     def leave(self) -> None:
         """Free the place for another request."""
@@ -59,10 +59,19 @@ class Turn:
 
 
 class Dispatcher:
-    """Gives turns to requests; ``serve`` runs in the run's task group."""
+    """Gives turns to requests; ``serve`` runs in the run's task group.
 
-    def __init__(self, limiter: Limiter, places: Places) -> None:
+    Args:
+        limiter: decides when.
+        places: decides how many at a time.
+        note: told of each request that is about to be sent, and the tokens that it counts as.
+    """
+
+    def __init__(
+        self, limiter: Limiter, places: Places, *, note: Callable[[int], None] | None = None
+    ) -> None:
         self.limiter = limiter
+        self.note = note
         self.places = places
         self._waiting: list[_Waiter] = []
         self._next: _Waiter | None = None

@@ -139,6 +139,7 @@ class Exchange:
             reservation = await self._reserve(request)
             posted = False
             try:
+                turn.announce()
                 await self._ledger.sent(request.key, request.predicted, request.documents)
                 turn.depart()
                 posted, started = True, anyio.current_time()
