@@ -31,7 +31,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In virtual time the wall clock goes with the event loop's, so that a job that is run again knows what time it is."""
+    """In virtual time the wall clock goes with the event loop's, so that a job that is run again knows the time."""
 
     def wall() -> float:
         loop = asyncio.get_running_loop()

@@ -226,13 +226,42 @@ async def test_billed_tokens_correct_the_account() -> None:
     assert more == pytest.approx(6.09, abs=0.1)
 
 
-async def test_shares_add_up_to_the_quota() -> None:
-    """Four processes with a quarter each send no more than the quota in any second, and 90% of it at least."""
-    limiters = [Limiter(rpm=5400, tpm=MANY, share=Fraction(1, 4)) for _ in range(4)]
-    runs = await asyncio.gather(*(saturate(limiter, 1, 40) for limiter in limiters))
+@pytest.mark.parametrize(
+    "rps, shares, least",
+    [
+        (90, 4, 0.9),
+        (10, 4, 0.78),
+        (10, 3, 0.88),
+        (7, 4, 0.55),
+        (100, 7, 0.9),
+        (9.5, 2, 0.82),
+        (10.5, 10, 0.9),
+    ],
+)
+async def test_shares_add_up_to_the_quota(rps: float, shares: int, least: float) -> None:
+    """Processes with a share each send no more than the quota in any second and minute, and what whole requests use."""
+    limiters = [Limiter(rpm=rps * 60, tpm=MANY, share=Fraction(1, shares)) for _ in range(shares)]
+    runs = await asyncio.gather(*(saturate(limiter, 1, 130) for limiter in limiters))
     admitted = sorted(itertools.chain(*runs))
-    assert fullest(admitted, 1)[0] <= 90
-    assert len(admitted) >= 0.9 * 40 * 90 - 90
+    assert fullest(admitted, 1)[0] <= rps
+    assert fullest(admitted, 60)[0] <= rps * 60
+    assert len([time for time, _ in admitted if time >= admitted[0][0] + 10]) >= least * 120 * rps
+
+
+def test_what_a_share_loses_is_told() -> None:
+    """A share of no whole requests loses what is left over, or can't keep the second: both are told, in numbers."""
+
+    def notice(rpm: float, share: Fraction) -> str | None:
+        return "".join(Limiter(rpm=rpm, tpm=MANY, share=share).notices) or None
+
+    assert notice(600, Fraction(1, 4)) == (
+        "rate.share: 1/4 of 600 requests a minute is 2.5 a second, of which only 2 are sent, as the shares together "
+        "must not pass a second's quota: 20% are lost; fewer processes with larger shares lose less"
+    )
+    slow = notice(60, Fraction(1, 4))
+    assert slow is not None and "less than one request a second" in slow
+    for rpm, share in [(5400, Fraction(1, 4)), (600, Fraction(1, 2)), (100, Fraction(1)), (6, Fraction(1))]:
+        assert notice(rpm, share) is None
 
 
 async def test_stats_tell_what_happened() -> None:

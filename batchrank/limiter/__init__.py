@@ -6,11 +6,15 @@ Where that can't be kept:
 
 1. A request of more tokens than tpm/60: it has the second before and after it to itself. One of more than tpm: the
    minute likewise.
-2. rpm/60 is no whole number and its whole part wastes too much of it (2.5%; 10% where the quota is shared, as other
-   processes round too): requests are evenly spaced, and a second holds the next whole number. The minute holds.
+2. rpm/60 is no whole number and its whole part wastes too much of it (2.5%): requests are evenly spaced, and a second
+   holds the next whole number. The minute holds. Not so where the quota is shared: if each process rounded up, all
+   together would pass it. There the whole part is sent and the rest is lost, which a notice tells; an account that
+   processes ask for each request would lose nothing.
+3. A share of less than one request a second: a second holds one all the same. The minute holds.
 
-**Use.** A caller that always has a request ready gets 98% of the quota; at the least 97% of the requests (90%
-of a share) where rpm/60 is no whole number, and 97% of the tokens where a request takes a fiftieth of tpm/60.
+**Use.** A caller that always has a request ready gets 98% of the quota; at the least 97% of the requests where
+rpm/60 is no whole number (of the whole ones of a share), and 97% of the tokens where a request takes a fiftieth of
+tpm/60.
 Larger ones use what whole requests fill of a second: two of 0.4 x tpm/60 are all that one second can hold.
 
 **How.** An admission must satisfy, for requests and for tokens: a pace (one request's worth of time after another,

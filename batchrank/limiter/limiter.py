@@ -15,7 +15,9 @@ Kind = Literal["requests", "tokens", "growth"]
 
 _UNLIMITED = 1e15  # a minute: an account without a quota still has numbers to count with
 _LEAST_SLEEP = 0.001
-_WASTE, _SHARED_WASTE = 0.975, 0.9
+_WASTE = 0.975
+_LOST = 0.03
+"""The part of a share that rounding may lose before it is told."""
 _LONGEST_PAUSE = 60.0
 _START, _START_REQUESTS = 0.25, 10.0
 
@@ -77,9 +79,11 @@ class Limiter:
         share: Fraction | float = 1,
         before: Sequence[tuple[float, int]] = (),
     ) -> None:
+        self._share_lost = _lost(rpm, share)
         rpm, tpm = (min(float(quota * share), _UNLIMITED) for quota in (rpm, tpm))
         whole = math.floor(rpm / 60)
-        spaced = whole / SECOND < (_WASTE if share == 1 else _SHARED_WASTE) * rpm / 60
+        # Of a share whole requests only, as long as there are any: each process that rounds up passes the quota by one.
+        spaced = not whole if share != 1 else whole / SECOND < _WASTE * rpm / 60
         pair = 0.0 if spaced else 60 / (rpm * PACE)
         self._requests = Account(rpm, math.ceil(rpm / 60) if spaced else whole, max(pair, TOLERANCE))
         self._tokens = Account(tpm, math.floor(tpm / 60), TOLERANCE)
@@ -140,15 +144,16 @@ class Limiter:
             self._wake()
 
     @property
-    def notice(self) -> str | None:
-        """What the user should know about bills; None for nothing."""
-        if self._bills.absurd is None:
-            return None
-        billed, predicted = self._bills.absurd
-        return (
-            f"an answer named {billed:,} tokens for a request of about {predicted:,}, which is not believed where "
-            "rate.tpm is kept; the server's usage is wrong at times"
-        )
+    def notices(self) -> list[str]:
+        """What the user should know about the share, and about bills."""
+        found = [] if self._share_lost is None else [self._share_lost]
+        if self._bills.absurd is not None:
+            billed, predicted = self._bills.absurd
+            found.append(
+                f"an answer named {billed:,} tokens for a request of about {predicted:,}, which is not believed where "
+                "rate.tpm is kept: the server's usage is wrong at times"
+            )
+        return found
 
     def throttled(self, kind: Kind, retry_after: float | None = None, *, sent: float | None = None) -> None:
         """Slow down because the API refused a request.
@@ -202,3 +207,23 @@ class Limiter:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _lost(rpm: float, share: Fraction | float) -> str | None:
+    """What rounding makes of a share of the requests, in words; None where that is little."""
+    part = float(rpm * share) / 60
+    if share == 1 or not part < _UNLIMITED / 60:
+        return None
+    what = f"rate.share: {share} of {rpm:,g} requests a minute is {part:.3g} a second"
+    if part < 1:
+        return (
+            f"{what}; of less than one request a second nothing can be left out, so processes that send at the same "
+            "time may pass a second's quota together, though not the minute's; share it among fewer processes"
+        )
+    whole = math.floor(part)
+    if 1 - whole / part <= _LOST:
+        return None
+    return (
+        f"{what}, of which only {whole} are sent, as the shares together must not pass a second's quota: "
+        f"{1 - whole / part:.0%} are lost; fewer processes with larger shares lose less"
+    )

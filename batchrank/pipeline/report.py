@@ -50,7 +50,7 @@ def report(
 ) -> Report:
     """Sum up a run."""
     code = reason.exit_code if reason else (FAILED_QUERIES if totals.failed or totals.lost else 0)
-    said = [parts.sender.notice, parts.limiter.notice, None if reason is None else parts.sender.trouble()]
+    said = [parts.sender.notice, *parts.limiter.notices, None if reason is None else parts.sender.trouble()]
     notices = [*notices, *filter(None, said), *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
     data = {
         "name": job.name,
