@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from batchrank.limiter.account import PACE, PAUSE, SECOND, TOLERANCE, Account
+from batchrank.limiter.account import LEAST_RATE, PACE, PAUSE, SECOND, SLOWEST, TOLERANCE, Account
 from batchrank.limiter.bills import Bills
 from batchrank.limiter.ramp import Ramp
 
@@ -16,6 +16,8 @@ Kind = Literal["requests", "tokens", "growth"]
 _UNLIMITED = 1e15  # a minute: an account without a quota still has numbers to count with
 _LEAST_SLEEP = 0.001
 _WASTE = 0.975
+_SLOWEST_TOKENS = 1 / 16
+"""The lowest speed of tokens, of which one request may take a second's."""
 _LOST = 0.03
 """The part of a share that rounding may lose before it is told."""
 _LONGEST_PAUSE = 60.0
@@ -84,9 +86,10 @@ class Limiter:
         whole = math.floor(rpm / 60)
         # Of a share whole requests only, as long as there are any: each process that rounds up passes the quota by one.
         spaced = not whole if share != 1 else whole / SECOND < _WASTE * rpm / 60
+        slowest = min(1.0, max(SLOWEST, LEAST_RATE / (rpm / 60)))
         pair = 0.0 if spaced else 60 / (rpm * PACE)
-        self._requests = Account(rpm, math.ceil(rpm / 60) if spaced else whole, max(pair, TOLERANCE))
-        self._tokens = Account(tpm, math.floor(tpm / 60), TOLERANCE)
+        self._requests = Account(rpm, math.ceil(rpm / 60) if spaced else whole, max(pair, TOLERANCE), slowest)
+        self._tokens = Account(tpm, math.floor(tpm / 60), TOLERANCE, _SLOWEST_TOKENS)
         self._bills = Bills(math.floor(tpm / 60), math.floor(tpm))
         self._ramp = Ramp(min(1.0, max(_START, _START_REQUESTS / (rpm / 60))))
         self._paused_until = -math.inf
@@ -136,6 +139,8 @@ class Limiter:
         what comes next; what was billed below it hastens that.
         """
         now = asyncio.get_running_loop().time()
+        for one in (self._requests, self._tokens, self._ramp):
+            one.accepted(now, admission.at)
         believed = self._bills.learn(admission.predicted, billed)
         more, admission.charged = believed - admission.charged, believed
         if more:

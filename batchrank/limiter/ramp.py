@@ -1,4 +1,4 @@
-"""Slow start."""
+"""Starts slowly, because an API may refuse requests whose rate rises too quickly."""
 
 import math
 
@@ -13,6 +13,7 @@ class Ramp:
     def __init__(self, start: float) -> None:
         self.first = math.inf
         self._start, self._seconds = start, _RAMP
+        self._accepted = True
         self._began = self._last = self._refused_at = -math.inf
 
     def touch(self, now: float) -> None:
@@ -27,11 +28,21 @@ class Ramp:
         done = (now - self._began) / self._seconds
         return 1.0 if done >= 1 else self._start + (1 - self._start) * max(done, 0.0)
 
+    def accepted(self, now: float, sent: float) -> None:
+        """Learn that a request was accepted, which was sent at a time."""
+        self._accepted = self._accepted or sent > self._began
+
     def again(self, now: float) -> bool:
-        """Start over, from lower and for longer; whether this is news."""
+        """Start over, from lower and for longer; whether this is news.
+
+        Where nothing was accepted since the last time it was no growth that was refused: that teaches nothing.
+        """
         if now - self._refused_at < INCIDENT:
             return False
         self._refused_at = self._began = now
+        if not self._accepted:
+            return True
+        self._accepted = False
         self._start = max(self._start / 2, SLOWEST)
         self._seconds = min(self._seconds * 2, _LONGEST_RAMP)
         return True
