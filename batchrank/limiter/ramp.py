@@ -6,6 +6,9 @@ from batchrank.limiter.account import INCIDENT, SLOWEST
 
 _RAMP, _LONGEST_RAMP, _IDLE = 3.0, 60.0, 30.0
 
+_CLOSED = 1 / 32
+"""The part of the quota that is asked for while nothing is accepted."""
+
 
 class Ramp:
     """Slow start: from a part of the quota to all of it within seconds, again after a rest."""
@@ -13,7 +16,7 @@ class Ramp:
     def __init__(self, start: float) -> None:
         self.first = math.inf
         self._start, self._seconds = start, _RAMP
-        self._accepted = True
+        self._accepted, self._closed = True, False
         self._began = self._last = self._refused_at = -math.inf
 
     def touch(self, now: float) -> None:
@@ -25,12 +28,17 @@ class Ramp:
 
     def speed(self, now: float) -> float:
         """The part of the quota that is asked for now."""
+        if self._closed:
+            return min(_CLOSED, self._start)
         done = (now - self._began) / self._seconds
         return 1.0 if done >= 1 else self._start + (1 - self._start) * max(done, 0.0)
 
     def accepted(self, now: float, sent: float) -> None:
         """Learn that a request was accepted, which was sent at a time."""
-        self._accepted = self._accepted or sent > self._began
+        if not self._accepted and sent > self._began:
+            self._accepted = True
+            self._began = now if self._closed else self._began
+            self._closed = False
 
     def again(self, now: float) -> bool:
         """Start over, from lower and for longer; whether this is news.
@@ -40,7 +48,8 @@ class Ramp:
         if now - self._refused_at < INCIDENT:
             return False
         self._refused_at = self._began = now
-        if not self._accepted:
+        self._closed = not self._accepted
+        if self._closed:
             return True
         self._accepted = False
         self._start = max(self._start / 2, SLOWEST)

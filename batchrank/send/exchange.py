@@ -218,7 +218,9 @@ class Exchange:
             malformed = outcome.code == "malformed"
             self._counts.malformed += malformed
             self._counts.ambiguous += not malformed
-            if outcome.status in (None, 504):
+            if (
+                outcome.status in (None, 504) and request.purpose != "probe"
+            ):  # which tells only that it is down
                 self._dispatcher.places.struggled(anyio.current_time())
             return self._ledger.put_attempt(
                 request.key,

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import anyio
 
-from batchrank.errors import QuotaError, RunStoppedError
+from batchrank.errors import BatchrankError, QuotaError, RunStoppedError
 from batchrank.records import Answer, Rejection
 from batchrank.retry import Action, advice, classify, resets
 from batchrank.send.exchange import Exchange, Outgoing
@@ -19,6 +19,9 @@ from batchrank.send.outage import OutageDetector
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
 """Seconds between two probes: few at first, as most outages are over in a moment; never many, as all wait for them."""
+_HANGING = 5.0
+"""Seconds after which another probe is sent beside those that hang: an endpoint that is well again answers it at once,
+while what it swallowed before is never answered."""
 _REFUSALS, _FIRST_REFUSALS, _FIRST_DENIALS = 4, 2, 1
 """Probes refused in a row before the run is called off: over some seven seconds, so that a rolling deploy doesn't look
 like a revoked key; fewer where the endpoint has never taken a request, as then something is plainly wrong, and a single
@@ -102,7 +105,7 @@ class Prober:
                 await self._exchange.settled()
 
     async def _probe(self, why: Rejection, where: Callable[[], str]) -> None:
-        outcome = await self._ask()
+        outcome = await self._first_outcome()
         now = anyio.current_time()
         if isinstance(outcome, Answer):
             self._pause, self._refusals = _FIRST_PAUSE, 0
@@ -113,6 +116,25 @@ class Prober:
         self._postpone(outcome)
         self._judge(outcome, why, where)
         self._outage.failed(now, outcome)
+
+    async def _first_outcome(self) -> Answer | Rejection:
+        """Ask, and again every few seconds while nothing comes back; what comes first decides."""
+        ended: list[Answer | Rejection | BatchrankError] = []
+
+        async def ask(scope: anyio.CancelScope) -> None:
+            try:
+                ended.append(await self._ask())
+            except BatchrankError as error:
+                ended.append(error)
+            scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            while True:
+                group.start_soon(ask, group.cancel_scope)
+                await anyio.sleep(_HANGING)
+        if isinstance(ended[0], BatchrankError):
+            raise ended[0]
+        return ended[0]
 
     async def _ask(self) -> Answer | Rejection:
         if self._harmless_works is not False:
