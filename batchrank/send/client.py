@@ -116,9 +116,12 @@ class Client:
                 failures += outcome.code != UNREACHABLE
                 costly += possibly_billed(outcome)
                 enough = action in _FOR_GOOD or failures >= self._limit(outcome, action, part)
-                if enough or not self._outage.works(first - _RECENT):
+                now = anyio.current_time()
+                hung = now - started > _RECENT  # what succeeded before it was sent tells nothing of now
+                recent = now - _RECENT if hung else first
+                if enough or not self._outage.works(recent if hung else first - _RECENT):
                     # Whether it is the request's own fault must be sure before that decides anything.
-                    own = await self._prober.verify(started if enough else first, outcome, where)
+                    own = await self._prober.verify(started if enough else recent, outcome, where)
                     if own and enough:
                         return await self._decided(request, outcome, action, where)
                     if not own:

@@ -1,7 +1,8 @@
 """Sends one request once: its turn, its reservation, HTTP, and the entry in the ledger of what came of it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -135,7 +136,7 @@ class Exchange:
                 await self.settled()
 
     async def _send(self, request: Outgoing) -> Answer | Rejection:
-        async with self._dispatcher.turn(request.priority, request.predicted) as turn:
+        async with self._turn(request) as turn:
             reservation = await self._reserve(request)
             posted = False
             try:
@@ -159,6 +160,17 @@ class Exchange:
                 with anyio.CancelScope(shield=True):
                     await durable
         return outcome
+
+    @asynccontextmanager
+    async def _turn(self, request: Outgoing) -> AsyncIterator[Turn]:
+        """A turn to send something; while the endpoint is down only probes have one."""
+        while True:
+            async with self._dispatcher.turn(request.priority, request.predicted) as turn:
+                if not self._outage.down or request.purpose == "probe":
+                    yield turn
+                    return
+            while self._outage.down:
+                await self.settled()
 
     def _measure(self, request: Outgoing, started: float, outcome: Answer | Rejection) -> None:
         now = anyio.current_time()
