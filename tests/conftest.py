@@ -1,10 +1,14 @@
 """Every async test runs in virtual time, unless it is marked ``real_clock``."""
 
+import asyncio
 import os
+import time
 from typing import Any
 
 import pytest
 from virtual_time import VirtualTimeLoop
+
+from batchrank.ledger import departures
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,6 +27,17 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     Module-scoped, as hypothesis refuses less; yet each test gets a new loop, so the same time.
     """
     return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@pytest.fixture(autouse=True)
+def _one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In virtual time the wall clock goes with the event loop's, so that a job that is run again knows the time."""
+
+    def wall() -> float:
+        loop = asyncio.get_running_loop()
+        return loop.time() if isinstance(loop, VirtualTimeLoop) else time.time()
+
+    monkeypatch.setattr(departures, "wall", wall)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -25,10 +25,10 @@ def now() -> float:
 
 
 async def saturate(limiter: Limiter, tokens: int, seconds: float) -> list[Admission]:
-    """Always have a request ready, for so long; what was admitted and when."""
+    """Always have a request ready, for so long, billed at once as predicted; what was admitted and when."""
     end, admitted = now() + seconds, []
     while now() < end:
-        await limiter.acquire(tokens)
+        limiter.settle(await limiter.acquire(tokens), tokens)
         admitted.append((now(), tokens))
     return admitted
 

@@ -40,8 +40,9 @@ async def saturate(server: Server, places: Places, *, rpm: float, seconds: float
 
     async def worker() -> None:
         while True:
-            async with dispatcher.turn((next(numbers), 0, 0), TOKENS):
+            async with dispatcher.turn((next(numbers), 0, 0), TOKENS) as turn:
                 dispatcher.answered(await server.ask(), TOKENS)
+                turn.settle(TOKENS)
 
     with anyio.move_on_after(seconds):
         async with anyio.create_task_group() as group:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limiter_traffic import MANY, Admission, fullest, now, saturate, virtually
 
+from batchrank.limiter import Admission as Charge
 from batchrank.limiter import Limiter
 
 pytestmark = pytest.mark.anyio
@@ -62,14 +63,14 @@ def test_the_promise_holds_for_departures(rps: int, requests: list[tuple[float, 
     async def run() -> list[Admission]:
         limiter, departures = Limiter(rpm=rps * 60, tpm=MANY), []
 
-        def depart(admitted: float) -> None:
-            limiter.departed(admitted, 1)
+        def depart(admission: Charge) -> None:
+            limiter.departed(admission)
             departures.append((now(), 1))
 
         for silence, held_up in requests:
             await asyncio.sleep(silence)
-            admitted = await limiter.acquire(1)
-            asyncio.get_running_loop().call_later(held_up, depart, admitted)
+            admission = await limiter.acquire(1)
+            asyncio.get_running_loop().call_later(held_up, depart, admission)
         await asyncio.sleep(1.1)
         return departures
 
@@ -211,9 +212,11 @@ async def test_billed_tokens_correct_the_account() -> None:
     async def wait(billed: int) -> float:
         limiter = Limiter(rpm=60_000, tpm=60_000)
         await asyncio.sleep(100)
-        await limiter.acquire(3000)
+        limiter.settle(await limiter.acquire(10), 10)
+        await asyncio.sleep(100)
+        admission = await limiter.acquire(3000)
         began = now()
-        asyncio.get_running_loop().call_later(1.5, limiter.settle, 3000, billed)
+        asyncio.get_running_loop().call_later(1.5, limiter.settle, admission, billed)
         await limiter.acquire(10)
         return now() - began
 
@@ -223,13 +226,42 @@ async def test_billed_tokens_correct_the_account() -> None:
     assert more == pytest.approx(6.09, abs=0.1)
 
 
-async def test_shares_add_up_to_the_quota() -> None:
-    """Four processes with a quarter each send no more than the quota in any second, and 90% of it at least."""
-    limiters = [Limiter(rpm=5400, tpm=MANY, share=Fraction(1, 4)) for _ in range(4)]
-    runs = await asyncio.gather(*(saturate(limiter, 1, 40) for limiter in limiters))
+@pytest.mark.parametrize(
+    "rps, shares, least",
+    [
+        (90, 4, 0.9),
+        (10, 4, 0.78),
+        (10, 3, 0.88),
+        (7, 4, 0.55),
+        (100, 7, 0.9),
+        (9.5, 2, 0.82),
+        (10.5, 10, 0.9),
+    ],
+)
+async def test_shares_add_up_to_the_quota(rps: float, shares: int, least: float) -> None:
+    """Processes with a share each send no more than the quota in any second and minute, and what whole requests use."""
+    limiters = [Limiter(rpm=rps * 60, tpm=MANY, share=Fraction(1, shares)) for _ in range(shares)]
+    runs = await asyncio.gather(*(saturate(limiter, 1, 130) for limiter in limiters))
     admitted = sorted(itertools.chain(*runs))
-    assert fullest(admitted, 1)[0] <= 90
-    assert len(admitted) >= 0.9 * 40 * 90 - 90
+    assert fullest(admitted, 1)[0] <= rps
+    assert fullest(admitted, 60)[0] <= rps * 60
+    assert len([time for time, _ in admitted if time >= admitted[0][0] + 10]) >= least * 120 * rps
+
+
+def test_what_a_share_loses_is_told() -> None:
+    """A share of no whole requests loses what is left over, or can't keep the second: both are told, in numbers."""
+
+    def notice(rpm: float, share: Fraction) -> str | None:
+        return "".join(Limiter(rpm=rpm, tpm=MANY, share=share).notices) or None
+
+    assert notice(600, Fraction(1, 4)) == (
+        "rate.share: 1/4 of 600 requests a minute is 2.5 a second, of which only 2 are sent, as the shares together "
+        "must not pass a second's quota: 20% are lost; fewer processes with larger shares lose less"
+    )
+    slow = notice(60, Fraction(1, 4))
+    assert slow is not None and "less than one request a second" in slow
+    for rpm, share in [(5400, Fraction(1, 4)), (600, Fraction(1, 2)), (100, Fraction(1)), (6, Fraction(1))]:
+        assert notice(rpm, share) is None
 
 
 async def test_stats_tell_what_happened() -> None:

@@ -158,6 +158,10 @@ class Ledger:
         await self._committed(group)
         return box[0]
 
+    def note(self, work: Work) -> None:
+        """Have some work done on the database with the group that is open now; not waited for."""
+        self._open().works.append((work, []))
+
     async def serve(self) -> None:
         """Commit groups until cancelled; what is pending then is still committed."""
         self._served = True

@@ -6,11 +6,15 @@ Where that can't be kept:
 
 1. A request of more tokens than tpm/60: it has the second before and after it to itself. One of more than tpm: the
    minute likewise.
-2. rpm/60 is no whole number and its whole part wastes too much of it (2.5%; 10% where the quota is shared, as other
-   processes round too): requests are evenly spaced, and a second holds the next whole number. The minute holds.
+2. rpm/60 is no whole number and its whole part wastes too much of it (2.5%): requests are evenly spaced, and a second
+   holds the next whole number. The minute holds. Not so where the quota is shared: if each process rounded up, all
+   together would pass it. There the whole part is sent and the rest is lost, which a notice tells; an account that
+   processes ask for each request would lose nothing.
+3. A share of less than one request a second: a second holds one all the same. The minute holds.
 
-**Use.** A caller that always has a request ready gets 98% of the quota; at the least 97% of the requests (90%
-of a share) where rpm/60 is no whole number, and 97% of the tokens where a request takes a fiftieth of tpm/60.
+**Use.** A caller that always has a request ready gets 98% of the quota; at the least 97% of the requests where
+rpm/60 is no whole number (of the whole ones of a share), and 97% of the tokens where a request takes a fiftieth of
+tpm/60.
 Larger ones use what whole requests fill of a second: two of 0.4 x tpm/60 are all that one second can hold.
 
 **How.** An admission must satisfy, for requests and for tokens: a pace (one request's worth of time after another,
@@ -23,6 +27,11 @@ Nor can it charge two accounts at one time, correct an account or change its rat
 A request may be held up between its admission and its departure; it is counted anew when it departs, and the promise
 holds for departures as long as none is held up for more than a second.
 
+**Bills.** The quota of tokens holds for what is billed. Before the first answer a request is charged ten times its
+prediction, a second's tokens at most; from then on what bills have been of their predictions, and what a second's sum
+may scatter by. A bill corrects what its request was charged. Bills that change at once pass the quota for as long as
+their answers take. A usage that no request can have is not believed, and told.
+
 **429s.** A few requests refused, for requests or for tokens, may be bad luck on the way to a server that counts
 strictly: that account slows to 97%, and all pause for a moment. Where three or more are refused within two seconds,
 which are also 10% of a second's requests and were not sent in a bunch (within a quarter of a second), the quota is
@@ -31,6 +40,6 @@ second; near the speed that was refused only by 0.4%, if it was refused in the 2
 refused: back to the slow start of requests that every run begins with, from lower and for longer.
 """
 
-from batchrank.limiter.limiter import Kind, Limiter, Stats
+from batchrank.limiter.limiter import Admission, Kind, Limiter, Stats
 
-__all__ = ["Kind", "Limiter", "Stats"]
+__all__ = ["Admission", "Kind", "Limiter", "Stats"]

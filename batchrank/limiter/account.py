@@ -6,16 +6,25 @@ from collections import deque
 PACE = 0.985
 SECOND = 1.015
 TOLERANCE = 0.01
+SLOWEST = 1 / 64
+"""The lowest speed: of a quota that is no smaller than that."""
 PAUSE = 1.0
 """Seconds to pause when the quota is smaller than told."""
 INCIDENT = 2.0
 """Seconds within which refusals are one incident."""
 _MINUTE = 60.05
-_SLIGHTLY, _SLOWER, SLOWEST = 0.97, 0.7, 1 / 64
+_SLIGHTLY, _SLOWER = 0.97, 0.7
 _MANY, _SHARE, _SPAN = 3, 0.1, 0.25
 _HOLD = 2.0
 _MOMENT = 0.1
 _FAST, _CAREFUL, _NEAR = 0.03, 0.004, 0.9
+_LONGEST_DEBT = 60.0
+"""Seconds that bills beyond their predictions delay at most: what a minute holds is all that a quota counts."""
+LEAST_RATE = 0.2
+"""Requests a second that are asked for at least, as one of them has to find out that the API takes requests again."""
+_REOPENED = 1.0
+"""Seconds in which the speed doubles once an API that refused everything takes requests again: it is known what it took
+before."""
 _AGAIN = 20.0
 """Seconds after an incident in which another one shows where the quota ends, and so how carefully to come near it."""
 
@@ -23,8 +32,9 @@ _AGAIN = 20.0
 class Account:
     """The requests, or the tokens, of one quota; ``speed`` is the part of it that the API last tolerated."""
 
-    def __init__(self, per_minute: float, per_second: int, tolerance: float) -> None:
+    def __init__(self, per_minute: float, per_second: int, tolerance: float, slowest: float) -> None:
         self.speed = 1.0
+        self._slowest = slowest
         self._rate = per_minute / 60 * PACE
         self._per_minute = per_minute
         self._tolerance = tolerance
@@ -36,6 +46,8 @@ class Account:
         self._refusals = 0
         self._sent = 0.0, 0.0
         self._cut = self._again = False
+        self._accepted, self._closed = True, False
+        self._before = self._known = 1.0
         self._recovered_at = 0.0
 
     @property
@@ -59,12 +71,12 @@ class Account:
         self._second.add(now, amount)
         self._minute.add(now, amount)
 
-    def correct(self, now: float, more: int) -> None:
-        """Charge so much more; less than nothing only speeds up what comes."""
-        self._due = (max(self._due, now) if more > 0 else self._due) + more / self._rate
-        if more > 0:
-            self._second.add(now, more)
-            self._minute.add(now, more)
+    def correct(self, then: float, now: float, more: int) -> None:
+        """Have what was charged at ``then`` be so much more, or less if negative: it slows, or hastens, what comes."""
+        due = (max(self._due, now) if more > 0 else self._due) + more / self._rate
+        self._due = max(self._due, min(due, now + _LONGEST_DEBT)) if more > 0 else due
+        self._second.amend(then, more)
+        self._minute.amend(then, more)
 
     def recent(self, now: float) -> float:
         """What was charged in the last second."""
@@ -93,6 +105,9 @@ class Account:
             return 0.0
         if not known and (self._cut or now - self._slowed_at >= INCIDENT):
             self._again = now - self._slowed_at < _AGAIN
+            self._closed = not self._accepted
+            self._before = self.speed if self._accepted else self._before
+            self._accepted = False
             self._refused_speed, self._refusals, self._sent, self._cut = self.speed, 0, (sent, sent), False
         self._refusals += 1
         self._sent = min(self._sent[0], sent), max(self._sent[1], sent)
@@ -104,8 +119,22 @@ class Account:
         self._cut = True
         return self._slow(now, _SLOWER, PAUSE)
 
+    def accepted(self, now: float, sent: float) -> None:
+        """Learn that a request was accepted, which was sent at a time.
+
+        Where nothing was that was sent since the account was slowed down, the API took nothing at all, so its quota
+        is no smaller than before: then the speed of before is soon asked for again.
+        """
+        if self._accepted or sent <= self._slowed_at:
+            return
+        self._accepted = True
+        if self._closed:
+            self._closed = self._again = self._cut = False
+            self._known, self._recovered_at = self._before * _SLIGHTLY, now
+
     def _slow(self, now: float, factor: float, pause: float) -> float:
-        self.speed, self._slowed_at = max(self._refused_speed * factor, SLOWEST), now
+        self.speed, self._slowed_at = max(self._refused_speed * factor, self._slowest), now
+        self._known = self.speed
         return pause
 
     def used(self, now: float, elapsed: float) -> float:
@@ -113,11 +142,14 @@ class Account:
         return self._minute.total(now) / (self._per_minute * elapsed / 60)
 
     def _recover(self, now: float) -> None:
-        if now > self._recovered_at:
-            near = self._again and self.speed >= _NEAR * self._refused_speed
-            pace = _CAREFUL if near else _FAST
-            self.speed = min(1.0, self.speed + pace * (now - self._recovered_at))
-            self._recovered_at = now
+        if now <= self._recovered_at:
+            return
+        seconds, self._recovered_at = now - self._recovered_at, now
+        if self.speed < self._known:
+            self.speed = min(self._known, self.speed * 2 ** min(seconds / _REOPENED, 10.0))
+            return
+        near = self._again and self.speed >= _NEAR * self._refused_speed
+        self.speed = min(1.0, self.speed + (_CAREFUL if near else _FAST) * seconds)
 
 
 class _Window:
@@ -149,12 +181,16 @@ class _Window:
 
     def move(self, then: float, now: float, amount: int) -> None:
         """Have what was added at ``then`` count from now on."""
+        self.amend(then, -amount)
+        self.add(now, amount)
+
+    def amend(self, then: float, more: int) -> None:
+        """Have what was added at ``then`` be so much more, if it still counts."""
         for cell in reversed(self._cells):
             if cell[0] <= then <= cell[1]:
-                cell[2] -= amount
-                self._total -= amount
-                break
-        self.add(now, amount)
+                cell[2] += more
+                self._total += more
+                return
 
     def add(self, now: float, amount: int) -> None:
         if self._cells and now - self._cells[-1][0] < self._grain:

@@ -1,19 +1,25 @@
-"""Who may send when."""
+"""Decides when a request may be sent, because requests and tokens of one account have to be charged together."""
 
 import asyncio
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from batchrank.limiter.account import PACE, PAUSE, SECOND, TOLERANCE, Account
+from batchrank.limiter.account import LEAST_RATE, PACE, PAUSE, SECOND, SLOWEST, TOLERANCE, Account
+from batchrank.limiter.bills import Bills
 from batchrank.limiter.ramp import Ramp
 
 Kind = Literal["requests", "tokens", "growth"]
 
 _UNLIMITED = 1e15  # a minute: an account without a quota still has numbers to count with
 _LEAST_SLEEP = 0.001
-_WASTE, _SHARED_WASTE = 0.975, 0.9
+_WASTE = 0.975
+_SLOWEST_TOKENS = 1 / 16
+"""The lowest speed of tokens, of which one request may take a second's."""
+_LOST = 0.03
+"""The part of a share that rounding may lose before it is told."""
 _LONGEST_PAUSE = 60.0
 _START, _START_REQUESTS = 0.25, 10.0
 
@@ -41,6 +47,21 @@ class Stats:
     speed: float
 
 
+@dataclass(slots=True, eq=False)
+class Admission:
+    """What one request was charged.
+
+    Attributes:
+        at: when it counts from, seconds by the event loop's clock.
+        predicted: tokens that it was expected to take.
+        charged: tokens that it counts as.
+    """
+
+    at: float
+    predicted: int
+    charged: int
+
+
 class Limiter:
     """Admits requests one after another, in the order of the calls; the module tells what it promises.
 
@@ -48,15 +69,28 @@ class Limiter:
         rpm: requests a minute that the account may send.
         tpm: tokens a minute that the account may send.
         share: the part of both that this process may use.
+        before: what an earlier process of the same account sent in the last minute: how many seconds ago, and the
+            tokens of each; then the limiter has to be made where an event loop runs.
     """
 
-    def __init__(self, *, rpm: float, tpm: float, share: Fraction | float = 1) -> None:
+    def __init__(
+        self,
+        *,
+        rpm: float,
+        tpm: float,
+        share: Fraction | float = 1,
+        before: Sequence[tuple[float, int]] = (),
+    ) -> None:
+        self._share_lost = _lost(rpm, share)
         rpm, tpm = (min(float(quota * share), _UNLIMITED) for quota in (rpm, tpm))
         whole = math.floor(rpm / 60)
-        spaced = whole / SECOND < (_WASTE if share == 1 else _SHARED_WASTE) * rpm / 60
+        # Of a share whole requests only, as long as there are any: each process that rounds up passes the quota by one.
+        spaced = not whole if share != 1 else whole / SECOND < _WASTE * rpm / 60
+        slowest = min(1.0, max(SLOWEST, LEAST_RATE / (rpm / 60)))
         pair = 0.0 if spaced else 60 / (rpm * PACE)
-        self._requests = Account(rpm, math.ceil(rpm / 60) if spaced else whole, max(pair, TOLERANCE))
-        self._tokens = Account(tpm, math.floor(tpm / 60), TOLERANCE)
+        self._requests = Account(rpm, math.ceil(rpm / 60) if spaced else whole, max(pair, TOLERANCE), slowest)
+        self._tokens = Account(tpm, math.floor(tpm / 60), TOLERANCE, _SLOWEST_TOKENS)
+        self._bills = Bills(math.floor(tpm / 60), math.floor(tpm))
         self._ramp = Ramp(min(1.0, max(_START, _START_REQUESTS / (rpm / 60))))
         self._paused_until = -math.inf
         self._admitted = [0, 0]
@@ -64,45 +98,67 @@ class Limiter:
         self._throttled: dict[Kind, int] = {"requests": 0, "tokens": 0, "growth": 0}
         self._order = asyncio.Lock()
         self._waiter: asyncio.Future[None] | None = None
+        for ago, tokens in sorted(before, reverse=True):
+            at = asyncio.get_running_loop().time() - ago
+            self._requests.charge(at, 1)
+            self._tokens.charge(at, tokens)
 
-    async def acquire(self, tokens: int) -> float:
-        """Return when a request of so many tokens may be sent: the time. Cancelled while waiting, it takes nothing."""
+    async def acquire(self, tokens: int) -> Admission:
+        """Wait until a request may be sent; cancelled while waiting, it takes nothing.
+
+        Args:
+            tokens: what it is expected to take; it is charged what bills of such requests have been.
+        """
         loop = asyncio.get_running_loop()
         async with self._order:
             now = began = loop.time()
-            while (delay := self._delay(now, tokens)) > 0:
+            while (delay := self._delay(now, self._bills.expected(tokens))) > 0:
                 await self._sleep(loop, max(delay, _LEAST_SLEEP))
                 now = loop.time()
+            charged = self._bills.expected(tokens)
             self._waited += now - began
             self._ramp.touch(now)
             self._requests.charge(now, 1, self._ramp.speed(now))
-            self._tokens.charge(now, tokens)
+            self._tokens.charge(now, charged)
             self._admitted[0] += 1
             self._admitted[1] += tokens
-            return now
+            return Admission(now, tokens, charged)
 
-    def departed(self, admitted: float, tokens: int) -> None:
-        """Tell that a request is sent only now, so that it counts from now on.
+    def departed(self, admission: Admission) -> None:
+        """Tell that a request is sent only now, so that it counts from now on."""
+        now = asyncio.get_running_loop().time()
+        if now > admission.at:
+            self._requests.postpone(admission.at, now, 1)
+            self._tokens.postpone(admission.at, now, admission.charged)
+            admission.at = now
 
-        Args:
-            admitted: what ``acquire`` returned.
-            tokens: what it was asked for.
+    def settle(self, admission: Admission, billed: int | None) -> None:
+        """Correct the token account: the answer says what the request really took, or nothing about it (None).
+
+        It counts from when the request was sent, as the API counted it. What was billed beyond the charge also delays
+        what comes next; what was billed below it hastens that.
         """
         now = asyncio.get_running_loop().time()
-        if now > admitted:
-            self._requests.postpone(admitted, now, 1)
-            self._tokens.postpone(admitted, now, tokens)
-
-    def settle(self, predicted: int, billed: int) -> None:
-        """Correct the token account: the answer says what the request really took.
-
-        Tokens billed beyond the prediction count from now on. Those billed below it speed up the next requests,
-        but are not taken out of the second in which they were admitted.
-        """
-        now = asyncio.get_running_loop().time()
-        self._tokens.correct(now, billed - predicted)
-        if billed < predicted:
+        for one in (self._requests, self._tokens, self._ramp):
+            one.accepted(now, admission.at)
+        believed = self._bills.learn(admission.predicted, billed)
+        more, admission.charged = believed - admission.charged, believed
+        if more:
+            self._tokens.correct(admission.at, now, more)
+        if more < 0:
             self._wake()
+
+    @property
+    def notices(self) -> list[str]:
+        """What the user should know about the share, and about bills."""
+        found = [] if self._share_lost is None else [self._share_lost]
+        if self._bills.absurd is not None:
+            billed, predicted = self._bills.absurd
+            found.append(
+                f"an answer named {billed:,} tokens for a request of about {predicted:,}, which is not believed where "
+                "rate.tpm is kept: the server's usage is wrong at times"
+            )
+        return found
 
     def throttled(self, kind: Kind, retry_after: float | None = None, *, sent: float | None = None) -> None:
         """Slow down because the API refused a request.
@@ -125,7 +181,7 @@ class Limiter:
 
     def pace(self, tokens: int) -> float:
         """Requests a second that may be sent at most if each takes so many tokens, slowed down as they are now."""
-        return min(self._requests.pace, self._tokens.pace / max(tokens, 1))
+        return min(self._requests.pace, self._tokens.pace / max(self._bills.expected(tokens), 1))
 
     def stats(self) -> Stats:
         """What happened so far."""
@@ -156,3 +212,23 @@ class Limiter:
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
+
+
+def _lost(rpm: float, share: Fraction | float) -> str | None:
+    """What rounding makes of a share of the requests, in words; None where that is little."""
+    part = float(rpm * share) / 60
+    if share == 1 or not part < _UNLIMITED / 60:
+        return None
+    what = f"rate.share: {share} of {rpm:,g} requests a minute is {part:.3g} a second"
+    if part < 1:
+        return (
+            f"{what}; of less than one request a second nothing can be left out, so processes that send at the same "
+            "time may pass a second's quota together, though not the minute's; share it among fewer processes"
+        )
+    whole = math.floor(part)
+    if 1 - whole / part <= _LOST:
+        return None
+    return (
+        f"{what}, of which only {whole} are sent, as the shares together must not pass a second's quota: "
+        f"{1 - whole / part:.0%} are lost; fewer processes with larger shares lose less"
+    )

@@ -13,7 +13,7 @@ from batchrank.errors import JobError
 from batchrank.formats import OUTPUTS
 from batchrank.job import Job
 from batchrank.job.secrets import secrets_of
-from batchrank.ledger import Ledger, Spent
+from batchrank.ledger import Departures, Ledger, Spent
 from batchrank.limiter import Limiter
 from batchrank.media import Shares
 from batchrank.merge.verdict import Verdicts
@@ -140,9 +140,10 @@ async def engine(
         url = await _emulated(job, stack) if job.emulated else job.url
         session, codec = endpoint(job, url, "emulator" if job.emulated else key)
         http = await stack.enter_async_context(session)
-        limiter = Limiter(rpm=card.rpm, tpm=card.tpm, share=job.rate.part)
+        departures = Departures(ledger)
+        limiter = Limiter(rpm=card.rpm, tpm=card.tpm, share=job.rate.part, before=await departures.load())
         room = places(job)
-        dispatcher = Dispatcher(limiter, room)
+        dispatcher = Dispatcher(limiter, room, note=departures.note)
         per = job.budget.per
         spend = _spend(job, spent, None if per == "run" else await ledger.spent(per))
         sender = Sender(

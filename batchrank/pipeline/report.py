@@ -52,7 +52,7 @@ def report(
 ) -> Report:
     """Sum up a run."""
     code = reason.exit_code if reason else (FAILED_QUERIES if totals.failed or totals.lost else 0)
-    said = [*parts.sender.notices, None if reason is None else parts.sender.trouble()]
+    said = [*parts.sender.notices, *parts.limiter.notices, None if reason is None else parts.sender.trouble()]
     notices = [*notices, *filter(None, said), *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
     secrets = secrets_of(job)
     data = {

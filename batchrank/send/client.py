@@ -116,18 +116,21 @@ class Client:
                 self._exchange.understood()
             if action in (Action.SPLIT, Action.REFUSE):
                 return await self._decided(request, outcome, action, where)
-            self._outage.failed(anyio.current_time(), outcome)
+            now = anyio.current_time()
+            self._outage.failed(now, outcome)
             enough = tries.failed(outcome, action, costly=possibly_billed(outcome, self._wire))
-            if enough or not (slows(action) or self._outage.works(first - _RECENT)):
+            hung = now - started > _RECENT  # what succeeded before it was sent tells nothing of now
+            if enough or not (slows(action) or self._outage.works((now if hung else first) - _RECENT)):
                 # Whether it is the request's own fault must be sure before that decides anything.
-                own = await self._prober.verify(started if enough else first, outcome, where)
+                since = started if enough else now - _RECENT if hung else first
+                own = await self._prober.verify(since, outcome, where)
                 if own and enough:
                     return await self._decided(request, outcome, action, where)
                 if not own:
                     tries, first = _Tries(self._attempts, part_of), anyio.current_time()
             self._counts.retries[outcome.code or str(outcome.status)] += 1
             await self._exchange.pause(
-                delay(max(1, tries.count), outcome.retry_after, self._max_delay, self._rng)
+                delay(max(1, tries.failures), outcome.retry_after, self._max_delay, self._rng)
             )
 
     def _stop_if_hopeless(self, outcome: Rejection, action: Action, where: Callable[[], str]) -> None:
@@ -158,37 +161,35 @@ class _Tries:
     Attributes:
         attempts: failures that a request is given in general.
         part_of: how the request failed that this is a part of; None for a whole one.
-        count: tries that failed, or were throttled.
+        failures: tries that failed; the limiter sees to those that were throttled.
         costly: those that may have been billed.
         last: what came back last.
     """
 
     attempts: int
     part_of: Rejection | None
-    count: int = 0
+    failures: int = 0
     costly: int = 0
     last: Rejection | None = None
-    _failures: int = 0
     _alike: int = 0
     _throttled: int = 0
 
     def failed(self, why: Rejection, action: Action, *, costly: bool) -> bool:
         """Count a failure; whether it was one too many, if it was the request's own."""
         self.last = why
-        self.count += 1
         self.costly += costly
         if slows(action):
             self._throttled += 1
             return self._throttled >= _THROTTLED_ATTEMPTS
         if why.code == UNREACHABLE:
             return False
-        self._failures += 1
+        self.failures += 1
         self._alike += self.part_of is not None and _alike(why, self.part_of)
         timed_out = why.code == "timeout"
         return (
             action in _FOR_GOOD
             or self._alike >= (1 if timed_out else _PART_ATTEMPTS)
-            or self._failures >= min(self.attempts, _most(why, action))
+            or self.failures >= min(self.attempts, _most(why, action))
         )
 
 

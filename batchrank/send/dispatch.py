@@ -2,13 +2,13 @@
 
 import asyncio
 import heapq
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
 from batchrank.errors import BatchrankError
-from batchrank.limiter import Limiter
+from batchrank.limiter import Admission, Limiter
 from batchrank.send.places import Places
 
 Priority = tuple[int, int, int]
@@ -23,7 +23,7 @@ class _Waiter:
     granted: asyncio.Event = field(compare=False)
     left: bool = field(default=False, compare=False)
     held: bool = field(default=False, compare=False)
-    admitted: float = field(default=0.0, compare=False)
+    admission: Admission | None = field(default=None, compare=False)
 
 
 class Turn:
@@ -33,9 +33,18 @@ class Turn:
         self._dispatcher = dispatcher
         self._waiter = waiter
 
+    def announce(self) -> None:
+        """Tell that the request is about to be sent, which is noted for the processes after this one."""
+        if self._dispatcher.note is not None:
+            self._dispatcher.note(self._admission.charged)
+
     def depart(self) -> None:
         """Tell that the request is sent now: it may have been held up since its turn came."""
-        self._dispatcher.limiter.departed(self._waiter.admitted, self._waiter.tokens)
+        self._dispatcher.limiter.departed(self._admission)
+
+    def settle(self, billed: int | None) -> None:
+        """Tell what the answer says was billed, None where it says nothing."""
+        self._dispatcher.limiter.settle(self._admission, billed)
 
     def leave(self) -> None:
         """Free the place for another request."""
@@ -43,12 +52,26 @@ class Turn:
             self._waiter.held = False
             self._dispatcher.leave()
 
+    @property
+    def _admission(self) -> Admission:
+        assert self._waiter.admission is not None
+        return self._waiter.admission
+
 
 class Dispatcher:
-    """Gives turns to requests; ``serve`` runs in the run's task group."""
+    """Gives turns to requests; ``serve`` runs in the run's task group.
 
-    def __init__(self, limiter: Limiter, places: Places) -> None:
+    Args:
+        limiter: decides when.
+        places: decides how many at a time.
+        note: told of each request that is about to be sent, and the tokens that it counts as.
+    """
+
+    def __init__(
+        self, limiter: Limiter, places: Places, *, note: Callable[[int], None] | None = None
+    ) -> None:
         self.limiter = limiter
+        self.note = note
         self.places = places
         self._waiting: list[_Waiter] = []
         self._next: _Waiter | None = None
@@ -109,7 +132,7 @@ class Dispatcher:
             self.places.busy += 1
             self._next = waiter
             try:
-                waiter.admitted = await self.limiter.acquire(waiter.tokens)
+                waiter.admission = await self.limiter.acquire(waiter.tokens)
             except BaseException:
                 self.leave()
                 raise

@@ -1,7 +1,8 @@
 """Sends one request once: its turn, its reservation, HTTP, and the entry in the ledger of what came of it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -14,7 +15,7 @@ from batchrank.records import Answer, Rejection
 from batchrank.retry import classify, possibly_billed, slows
 from batchrank.send.account import Reservation
 from batchrank.send.counts import Counts
-from batchrank.send.dispatch import Dispatcher, Priority
+from batchrank.send.dispatch import Dispatcher, Priority, Turn
 from batchrank.send.http import Http
 from batchrank.send.outage import OutageDetector
 from batchrank.send.spend import Spend
@@ -136,10 +137,11 @@ class Exchange:
                 await self.settled()
 
     async def _send(self, request: Outgoing) -> Answer | Rejection:
-        async with self._dispatcher.turn(request.priority, request.predicted) as turn:
+        async with self._turn(request) as turn:
             reservation = await self._reserve(request)
             posted = False
             try:
+                turn.announce()
                 await self._ledger.sent(request.key, request.predicted, request.documents)
                 turn.depart()
                 posted, started = True, anyio.current_time()
@@ -149,7 +151,7 @@ class Exchange:
                 raise
             self._measure(request, started, outcome)
             try:
-                durable = self._settle(request, outcome, reservation, started)
+                durable = self._settle(request, outcome, reservation, turn, started)
             finally:
                 self._notify()
             # The next request in this place is noted as sent after this one's outcome, so no more of them than there
@@ -159,6 +161,17 @@ class Exchange:
                 with anyio.CancelScope(shield=True):
                     await durable
         return outcome
+
+    @asynccontextmanager
+    async def _turn(self, request: Outgoing) -> AsyncIterator[Turn]:
+        """A turn to send something; while the endpoint is down only probes have one."""
+        while True:
+            async with self._dispatcher.turn(request.priority, request.predicted) as turn:
+                if not self._outage.down or request.purpose == "probe":
+                    yield turn
+                    return
+            while self._outage.down:
+                await self.settled()
 
     def _measure(self, request: Outgoing, started: float, outcome: Answer | Rejection) -> None:
         now = anyio.current_time()
@@ -197,7 +210,12 @@ class Exchange:
         self._notify()
 
     def _settle(
-        self, request: Outgoing, outcome: Answer | Rejection, reservation: Reservation, sent: float
+        self,
+        request: Outgoing,
+        outcome: Answer | Rejection,
+        reservation: Reservation,
+        turn: Turn,
+        sent: float,
     ) -> Coroutine[Any, Any, None] | None:
         """Enter what came back into the ledger, and let everybody learn from it; what to wait for, if anything.
 
@@ -206,13 +224,16 @@ class Exchange:
         3. Any other rejection: not billed.
         """
         if isinstance(outcome, Answer):
+            turn.settle(outcome.tokens)
             return self._answered(request, outcome, reservation)
         if possibly_billed(outcome, self._wire):
             self._spend.lose(reservation)
             malformed = outcome.code == "malformed"
             self._counts.malformed += malformed
             self._counts.ambiguous += not malformed
-            if outcome.status in (None, 504):
+            if (
+                outcome.status in (None, 504) and request.purpose != "probe"
+            ):  # which tells only that it is down
                 self._dispatcher.places.struggled(anyio.current_time())
             return self._ledger.put_attempt(
                 request.key,
@@ -233,7 +254,6 @@ class Exchange:
     ) -> Coroutine[Any, Any, None]:
         predicted = request.predicted
         tokens = predicted if answer.tokens is None else answer.tokens
-        self._dispatcher.limiter.settle(predicted, tokens)
         self._outage.succeeded(anyio.current_time())
         if request.purpose == "probe":
             self._spend.settle_probe(reservation, tokens)

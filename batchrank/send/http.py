@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 import ssl
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from batchrank.job.secrets import Secrets, in_address
 from batchrank.records import Answer, Rejection
 from batchrank.retry import retry_after
 from batchrank.send.bounds import FREE, Bound, Room
+from batchrank.send.deadline import deadline
 from batchrank.send.descriptors import out_of_files
 from batchrank.send.outage import UNREACHABLE
 from batchrank.send.routes import Route, Routes
@@ -96,7 +98,9 @@ class Http:
         self._tls = tls
         values = [key or "", *(headers or {}).values(), *in_address(proxy or ""), *in_address(url)]
         self._secrets = Secrets(values) | (secrets or Secrets())
-        self._timeout = aiohttp.ClientTimeout(total=timeout)
+        self._seconds = timeout
+        # Only connecting is left to aiohttp: a request that waits for a connection can't have arrived.
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout, ceil_threshold=math.inf)
         self._answer_bytes = answer_bytes
         self._room = Room()
         self._session: aiohttp.ClientSession | None = None
@@ -153,14 +157,15 @@ class Http:
             tunnel = route.url.startswith(
                 "https:"
             )  # the proxy is asked to connect, and sees nothing of the request
-            async with self._session.post(
+            posting = self._session.post(
                 route.url,
                 data=payload,
                 headers=self._key_header(route.key) | ({} if tunnel else self._proxy_headers),
                 proxy=self._proxy,
                 proxy_headers=dict(self._proxy_headers) if tunnel else None,
                 allow_redirects=False,
-            ) as response:
+            )
+            async with deadline(self._seconds), posting as response:
                 if response.status == 407 and self._proxy:
                     return Rejection(407, "", _PROXY_AUTH)
                 async with AsyncExitStack() as held:
@@ -179,7 +184,7 @@ class Http:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as fault:
             return self._lost(UNREACHABLE, out_of_files(fault) or _named(fault))
         except TimeoutError:
-            return self._lost("timeout", f"no complete answer within {self._timeout.total:g} s")
+            return self._lost("timeout", f"no complete answer within {self._seconds:g} s")
         except (aiohttp.ClientError, OSError) as fault:
             return self._broken(fault)
 

@@ -12,6 +12,9 @@ UNREACHABLE = "unreachable"
 """The rejection code of a request that can't have arrived."""
 _QUIET = 5.0
 """Seconds without any success after which people want to know why."""
+_MANY = 32
+"""Failures of the server's in a row, without any success, after which it is taken to be down: each further request may
+be billed and give nothing, and one probe tells as much."""
 _FIRST_BUDGET, _MOST_BUDGET, _EARNED = 100.0, 1000.0, 0.5
 """Retries that may be billed and that no bad document explains: so many at first, and at most, and half a one earned by
 each success, so that a server that loses two answers in five ends the run instead of doubling its bill."""
@@ -32,17 +35,24 @@ class OutageDetector:
         self._since: float | None = None
         self._why: Rejection | None = None
         self._budget = _FIRST_BUDGET
+        self._in_a_row = 0
 
     def succeeded(self, now: float) -> None:
         """Learn that a request was answered."""
         self.accepted = True
         self._succeeded = now
         self._since = self._why = None
+        self._in_a_row = 0
         self._budget = min(self._budget + _EARNED, _MOST_BUDGET)
 
     def works(self, since: float) -> bool:
-        """Whether anything has succeeded since a moment."""
-        return self._succeeded >= since
+        """Whether anything has succeeded since a moment, and the endpoint is not down since."""
+        return self._succeeded >= since and not self.down
+
+    @property
+    def down(self) -> bool:
+        """Whether so much failed in a row that nothing but probes should be sent."""
+        return self._in_a_row >= _MANY
 
     def failed(self, now: float, why: Rejection) -> None:
         """Learn that a request failed, or was told to come back later.
@@ -53,6 +63,7 @@ class OutageDetector:
         if self._since is None:
             self._since = now
         self._why = why
+        self._in_a_row += why.status is None or why.status >= 500
         if now - self._since > self._outage:
             raise OutageError(
                 f"no request has succeeded for {now - self._since:.0f} s (retry.outage: {self._outage:g}); the last "

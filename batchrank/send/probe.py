@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import anyio
 
-from batchrank.errors import QuotaError, RunStoppedError
+from batchrank.errors import BatchrankError, QuotaError, RunStoppedError
 from batchrank.records import Answer, Rejection
 from batchrank.retry import Action, advice, classify, resets
 from batchrank.send.exchange import Exchange, Outgoing
@@ -19,10 +19,15 @@ from batchrank.send.outage import OutageDetector
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
 """Seconds between two probes: few at first, as most outages are over in a moment; never many, as all wait for them."""
+_HANGING = 5.0
+"""Seconds after which another probe is sent beside those that hang: an endpoint that is well again answers it at once,
+while what it swallowed before is never answered."""
 _REFUSALS, _FIRST_REFUSALS, _FIRST_DENIALS = 4, 2, 1
 """Probes refused in a row before the run is called off: over some seven seconds, so that a rolling deploy doesn't look
 like a revoked key; fewer where the endpoint has never taken a request, as then something is plainly wrong, and a single
 one where it lets nobody in."""
+_DOUBTS = 3
+"""Times in a row that the harmless document fails before it is doubted, and something is paid for again to see."""
 _IN_VAIN = 3
 """Times that the harmless document fails while something else is answered before it is no longer asked."""
 _REJECTED = (Action.REJECT, Action.REFUSE, Action.SPLIT, Action.ACCESS)
@@ -57,7 +62,7 @@ class Prober:
         self._outage = outage
         self._harmless = harmless
         self._harmless_works: bool | None = None
-        self._in_vain = 0
+        self._in_vain = self._doubts = 0
         self._answered: tuple[bytes, int, int] | None = None
         self._wire = wire
         self._max_delay = max_delay
@@ -105,7 +110,7 @@ class Prober:
                 await self._exchange.settled()
 
     async def _probe(self, why: Rejection, where: Callable[[], str]) -> None:
-        outcome = await self._ask()
+        outcome = await self._first_outcome()
         now = anyio.current_time()
         if isinstance(outcome, Answer):
             self._pause, self._refusals = _FIRST_PAUSE, 0
@@ -117,13 +122,33 @@ class Prober:
         self._judge(outcome, why, where)
         self._outage.failed(now, outcome)
 
+    async def _first_outcome(self) -> Answer | Rejection:
+        """Ask, and again every few seconds while nothing comes back; what comes first decides."""
+        ended: list[Answer | Rejection | BatchrankError] = []
+
+        async def ask(scope: anyio.CancelScope) -> None:
+            try:
+                ended.append(await self._ask())
+            except BatchrankError as error:
+                ended.append(error)
+            scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            while True:
+                group.start_soon(ask, group.cancel_scope)
+                await anyio.sleep(_HANGING)
+        if isinstance(ended[0], BatchrankError):
+            raise ended[0]
+        return ended[0]
+
     async def _ask(self) -> Answer | Rejection:
         if self._harmless_works is not False:
             # A token is a byte at least.
             outcome = await self._send(self._harmless, 1, len(self._harmless))
+            self._doubts = 0 if isinstance(outcome, Answer) else self._doubts + 1
             if isinstance(outcome, Answer):
                 self._harmless_works = True
-            if self._harmless_works or self._answered is None:
+            if self._harmless_works or self._answered is None or self._doubts < _DOUBTS:
                 return outcome
         assert self._answered is not None
         outcome = await self._send(*self._answered)
