@@ -173,15 +173,17 @@ async def test_requests_are_admitted_in_order() -> None:
 async def test_a_cancelled_wait_takes_nothing() -> None:
     """A caller cancelled while it waits leaves the quota and the order as they were."""
     limiter = Limiter(rpm=60_000, tpm=60_000)
-    await limiter.acquire(1000)
+    limiter.settle(await limiter.acquire(1000), 1000)
+    await asyncio.sleep(100)
+    limiter.settle(await limiter.acquire(1000), 1000)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.5):
             await limiter.acquire(1000)
     began = now()
     await limiter.acquire(10)
-    assert limiter.stats().requests == 2 and limiter.stats().tokens == 1010
+    assert limiter.stats().requests == 3 and limiter.stats().tokens == 2010
     assert now() - began < 0.6
-    assert limiter.stats().waited == pytest.approx(now() - began)
+    assert limiter.stats().waited < 0.6
 
 
 async def test_a_short_job_is_hardly_slowed_by_the_slow_start() -> None:

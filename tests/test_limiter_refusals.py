@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from limiter_traffic import MANY, now, rate, saturate
 
-from batchrank.limiter import Limiter
+from batchrank.limiter import Admission, Limiter
 
 pytestmark = pytest.mark.anyio
 
@@ -72,15 +72,17 @@ class Server:
         self.accepted: deque[float] = deque()
         self.refused: list[float] = []
 
-    def send(self, limiter: Limiter) -> None:
+    def send(self, limiter: Limiter, admission: Admission) -> None:
+        loop = asyncio.get_running_loop()
         while self.accepted and now() - self.accepted[0] >= 1:
             self.accepted.popleft()
         if len(self.accepted) < self.quota:
             self.accepted.append(now())
+            loop.call_later(self.latency, limiter.settle, admission, 1)
             return
         self.refused.append(now())
         tell = partial(limiter.throttled, "requests", sent=now())
-        asyncio.get_running_loop().call_later(self.latency, tell)
+        loop.call_later(self.latency, tell)
 
 
 @pytest.mark.parametrize("latency", [0.02, 0.5, 2.0])
@@ -89,8 +91,7 @@ async def test_a_constant_quota_is_never_refused(latency: float) -> None:
     limiter, server = Limiter(rpm=5400, tpm=MANY), Server(90, latency)
     end = now() + 60
     while now() < end:
-        await limiter.acquire(1)
-        server.send(limiter)
+        server.send(limiter, await limiter.acquire(1))
     assert not server.refused and limiter.stats().requests_used > 0.95
 
 
@@ -101,9 +102,26 @@ async def test_a_quota_cut_in_half_is_followed(latency: float) -> None:
     began, sent = now(), 0
     while now() < began + 130:
         server.quota = 90 if now() < began + 20 else 45
-        await limiter.acquire(1)
+        admission = await limiter.acquire(1)
         sent += now() >= began + 30
-        server.send(limiter)
+        server.send(limiter, admission)
     late = sum(time >= began + 30 for time in server.refused)
     assert late < 0.01 * sent
     assert sent - late > 0.75 * 45 * 100
+
+
+@pytest.mark.parametrize("latency", [0.02, 0.5, 2.0])
+@pytest.mark.parametrize("seconds", [10, 60, 300])
+async def test_a_server_that_took_nothing_is_soon_asked_as_before(latency: float, seconds: float) -> None:
+    """Twelve seconds after it takes requests again it is asked for most of the quota, and not before for much."""
+    limiter, server = Limiter(rpm=5400, tpm=MANY), Server(90, latency)
+    began = now()
+    sent: list[float] = []
+    while now() < began + 20 + seconds + 22:
+        server.quota = 0 if began + 20 <= now() < began + 20 + seconds else 90
+        admission = await limiter.acquire(1)
+        sent.append(now())
+        server.send(limiter, admission)
+    storm = [time for time in sent if began + 30 <= time < began + 20 + seconds]
+    assert len(storm) <= 5 * max(0, seconds - 10)
+    assert len([time for time in sent if time >= began + 20 + seconds + 12]) >= 0.8 * 90 * 10

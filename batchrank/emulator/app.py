@@ -179,6 +179,7 @@ class Emulator:
         self.counts.billed[content] += 1
         self.counts.documents += len(work.documents)
         self.counts.tokens += work.tokens
+        self.counts.bills.append((asyncio.get_running_loop().time(), work.tokens))
 
     async def _wait(self, content: bytes) -> None:
         seconds = self.settings.latency

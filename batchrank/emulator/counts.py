@@ -28,6 +28,7 @@ class Counts:
         tokens: tokens billed.
         billed: how often each body was billed, by the digest of path and body.
         arrivals: when each request came, in seconds by the loop's clock.
+        bills: when each billed request came, and its tokens.
         open: requests being answered right now.
         most_open: the most that ever were at a time.
     """
@@ -39,6 +40,7 @@ class Counts:
     tokens: int = 0
     billed: Counter[bytes] = field(default_factory=Counter)
     arrivals: "array[float]" = field(default_factory=lambda: array("d"))
+    bills: list[tuple[float, int]] = field(default_factory=list)
     open: int = 0
     most_open: int = 0
 
@@ -54,4 +56,15 @@ class Counts:
             while self.arrivals[start] <= at - seconds:
                 start += 1
             most = max(most, end - start + 1)
+        return most
+
+    def most_tokens_in(self, seconds: float) -> int:
+        """The most tokens of requests that came within any such span."""
+        most = start = total = 0
+        for at, tokens in self.bills:
+            total += tokens
+            while self.bills[start][0] <= at - seconds:
+                total -= self.bills[start][1]
+                start += 1
+            most = max(most, total)
         return most

@@ -28,7 +28,7 @@ A request may be held up between its admission and its departure; it is counted 
 holds for departures as long as none is held up for more than a second.
 
 **Bills.** The quota of tokens holds for what is billed. Before the first answer a request is charged ten times its
-prediction, a second's tokens at most; from then on what bills have been of their predictions, and what a second's sum
+prediction; from then on what bills have been of their predictions, and what a second's sum
 may scatter by. A bill corrects what its request was charged. Bills that change at once pass the quota for as long as
 their answers take. A usage that no request can have is not believed, and told.
 

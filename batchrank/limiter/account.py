@@ -22,6 +22,9 @@ _LONGEST_DEBT = 60.0
 """Seconds that bills beyond their predictions delay at most: what a minute holds is all that a quota counts."""
 LEAST_RATE = 0.2
 """Requests a second that are asked for at least, as one of them has to find out that the API takes requests again."""
+_CLOSED = 2
+"""Slow-downs in a row without any acceptance after which the API takes nothing at all: with one, the first acceptance
+may still be on its way."""
 _REOPENED = 1.0
 """Seconds in which the speed doubles once an API that refused everything takes requests again: it is known what it took
 before."""
@@ -46,7 +49,7 @@ class Account:
         self._refusals = 0
         self._sent = 0.0, 0.0
         self._cut = self._again = False
-        self._accepted, self._closed = True, False
+        self._accepted, self._in_vain = True, 0
         self._before = self._known = 1.0
         self._recovered_at = 0.0
 
@@ -105,7 +108,7 @@ class Account:
             return 0.0
         if not known and (self._cut or now - self._slowed_at >= INCIDENT):
             self._again = now - self._slowed_at < _AGAIN
-            self._closed = not self._accepted
+            self._in_vain = 0 if self._accepted else self._in_vain + 1
             self._before = self.speed if self._accepted else self._before
             self._accepted = False
             self._refused_speed, self._refusals, self._sent, self._cut = self.speed, 0, (sent, sent), False
@@ -122,14 +125,14 @@ class Account:
     def accepted(self, now: float, sent: float) -> None:
         """Learn that a request was accepted, which was sent at a time.
 
-        Where nothing was that was sent since the account was slowed down, the API took nothing at all, so its quota
-        is no smaller than before: then the speed of before is soon asked for again.
+        Where nothing was through several slow-downs, the API took nothing at all, so its quota is no smaller than
+        before: then the speed of before is soon asked for again.
         """
         if self._accepted or sent <= self._slowed_at:
             return
         self._accepted = True
-        if self._closed:
-            self._closed = self._again = self._cut = False
+        if self._in_vain >= _CLOSED:
+            self._again = self._cut = False
             self._known, self._recovered_at = self._before * _SLIGHTLY, now
 
     def _slow(self, now: float, factor: float, pause: float) -> float:

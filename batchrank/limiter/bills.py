@@ -9,8 +9,7 @@ import math
 from collections import deque
 
 _FIRST_RATIO = 10.0
-"""How far a bill may exceed the prediction before any was seen; a second's tokens at most, so it costs one answer's
-time and hardly more."""
+"""How far a bill may exceed the prediction before any was seen; the first answer gives back what was too much."""
 _MEMORY = 64
 """Bills that are remembered: enough to average over, few enough to follow a change within seconds."""
 _FEW = 8
@@ -45,11 +44,8 @@ class Bills:
 
     def expected(self, predicted: int) -> int:
         """Tokens that a request is charged."""
-        if self._ratio is None:
-            return min(math.ceil(predicted * _FIRST_RATIO), max(predicted, self._per_second))
-        if self._ratio == 1.0:
-            return predicted
-        return min(math.ceil(predicted * self._ratio), max(predicted, self._per_minute))
+        ratio = _FIRST_RATIO if self._ratio is None else self._ratio
+        return min(math.ceil(predicted * ratio), max(predicted, self._per_minute))
 
     def learn(self, predicted: int, billed: int | None) -> int:
         """Learn from an answer, whose API may name no usage; the tokens that it is taken to have cost."""

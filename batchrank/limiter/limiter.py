@@ -148,6 +148,17 @@ class Limiter:
         if more < 0:
             self._wake()
 
+    def unbilled(self, admission: Admission) -> None:
+        """Tell that a request was rejected and cost nothing: what it was charged beyond its prediction is given back.
+
+        The rest stays, as an API may count what it rejects.
+        """
+        more = min(0, admission.predicted - admission.charged)
+        if more:
+            admission.charged += more
+            self._tokens.correct(admission.at, asyncio.get_running_loop().time(), more)
+            self._wake()
+
     @property
     def notices(self) -> list[str]:
         """What the user should know about the share, and about bills."""

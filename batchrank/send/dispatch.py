@@ -46,6 +46,10 @@ class Turn:
         """Tell what the answer says was billed, None where it says nothing."""
         self._dispatcher.limiter.settle(self._admission, billed)
 
+    def unbilled(self) -> None:
+        """Tell that the request was rejected, and cost nothing."""
+        self._dispatcher.limiter.unbilled(self._admission)
+
     def leave(self) -> None:
         """Free the place for another request."""
         if self._waiter.held:

@@ -242,6 +242,7 @@ class Exchange:
                 request.predicted,
                 request.documents,
             )
+        turn.unbilled()
         self._spend.release(reservation)
         self._ledger.unsent(request.key)
         action = classify(outcome, self._wire)
