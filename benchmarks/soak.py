@@ -1,6 +1,6 @@
 """Hours of traffic with storms, restarts, refusals and bills that nobody predicted: ``python benchmarks/soak.py``.
 
-In virtual time, against the limiter; ``tests/soak.py`` tells what happens. Fails where a second or a minute is over
+In virtual time, against the limiter; ``tests/limiter_soak.py`` tells what happens. Fails where a second or a minute is over
 quota by more than one request.
 """
 
@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import common
+from limiter_soak import Soak
 from limiter_traffic import virtually
-from soak import Soak
 
 RATIOS = (0.1, 0.3, 1.0, 3.0, 10.0)
 

@@ -1,8 +1,8 @@
 """Hours of everything at once: the quota holds, and it is used."""
 
 import pytest
+from limiter_soak import Soak
 from limiter_traffic import virtually
-from soak import Soak
 
 HOUR = 3600.0
 REQUESTS = [
