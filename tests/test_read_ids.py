@@ -194,12 +194,12 @@ def test_a_corpus_record_without_an_id_is_named(tmp_path: Path, make: Make) -> N
     assert failures == [(None, "no-id", 2), (None, "no-id", 3)]
 
 
-def test_text_columns_with_an_empty_id_are_bad_lines(tmp_path: Path) -> None:
+def test_text_columns_with_an_empty_id_are_told_as_in_other_formats(tmp_path: Path) -> None:
     """Tabs with nothing between them are no id: in MS MARCO's top1000, and in a collection."""
     (tmp_path / "top1000.tsv").write_text("a\td0\tx\tt\n\td1\tx\tt\nb\t\tx\tt\nb\td2\tx\tt\n")
     queries, failures = got(path=str(tmp_path / "top1000.tsv"))
-    assert queries == {"a": [("d0", "t")], "b": [("d2", "t")]}
-    assert failures == [(None, "broken-line", 2), (None, "broken-line", 3)]
+    assert queries == {"a": [("d0", "t")]}
+    assert failures == [(None, "no-query-id", 2), ("b", "no-document-id", 3)]
     (tmp_path / "corpus.tsv").write_text("d0\tt\n\tu\n")
     rows = write_jsonl(tmp_path / "run.jsonl", [{"query_id": "a", "query": "x", "candidate_ids": ["d0"]}])
     queries, failures = got(path=str(rows), corpus=str(tmp_path / "corpus.tsv"))

@@ -127,6 +127,24 @@ async def test_nothing_is_sent_or_published_for_unsorted_pairs(tmp_path: Path) -
 
 
 @pytest.mark.anyio
+async def test_what_was_ranked_of_unsorted_pairs_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where pairs stand apart further on than is looked, a query was ranked without some of its documents."""
+    monkeypatch.setattr(order, "ROWS", 50)
+    pairs = [
+        {"query_id": f"q{q}", "query": "copy a tree", "doc_id": f"d{d}", "text": f"copy {d}"}
+        for q in range(2000)
+        for d in range(2)
+    ]
+    _jsonl(tmp_path / "x.jsonl", [*pairs, pairs[0] | {"doc_id": "late"}])
+    report = await run(make_job(tmp_path, tmp_path / "x.jsonl"))
+    assert report.exit_code == 4
+    assert report.data["totals"]["queries"] > 0
+    assert not list((tmp_path / "out").glob("ranking-*"))
+
+
+@pytest.mark.anyio
 async def test_sorted_pairs_are_ranked_as_lists_are(tmp_path: Path) -> None:
     """A job with ``input.sort`` ranks what a job of one record a query ranks."""
     _csv(tmp_path / "x.csv", MIXED)

@@ -18,7 +18,7 @@ from batchrank.formats.tsv import (
     whole,
     width,
 )
-from batchrank.formats.values import unidentified
+from batchrank.formats.values import query_identifier, unidentified
 from batchrank.job.sections import Columns
 
 _LABELS = ("relevance", "rel", "label")
@@ -171,12 +171,11 @@ def entries_of(plan: Plan, columns: Columns) -> tuple[bool, Callable[[Fields], E
 
 
 def _identified(make: Callable[[Fields], Entry]) -> Callable[[Fields], Entry]:
-    """The same, but for an entry whose query or document has no id."""
+    """The same, but for an entry whose query has no id; one whose document has none says so of its query."""
 
     def entry(fields: Fields) -> Entry:
         found = make(fields)
-        if not found.query_id or not found.doc_id:
-            raise ValueError(f"the {'document' if found.query_id else 'query'}'s id is empty")
+        query_identifier(found.query_id)
         return found
 
     return entry

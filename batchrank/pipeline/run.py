@@ -7,7 +7,14 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from batchrank.errors import BatchrankError, BudgetReachedError, JobError, OutputError, TooManyFailuresError
+from batchrank.errors import (
+    BatchrankError,
+    BudgetReachedError,
+    JobError,
+    OutputError,
+    TooManyFailuresError,
+    UnsortedError,
+)
 from batchrank.job import Job
 from batchrank.ledger import Ledger
 from batchrank.pipeline.content import Preparer
@@ -184,7 +191,8 @@ class Run:
             if reason is None and not self.totals.queries and sink.first_failure is not None:
                 usable = self._flow is not None and self._flow.admitted_documents > 0
                 reason = outputs.nothing_ranked(sink.first_failure, self.totals.failed, usable=usable)
-            if not isinstance(reason, OutputError):
+            # Of unsorted pairs the last rankings may lack documents: their part isn't published.
+            if not isinstance(reason, OutputError | UnsortedError):
                 checkpoints += await sink.close(complete=reason is None)
             if reason is None:
                 await anyio.to_thread.run_sync(failures.close)
