@@ -173,6 +173,10 @@ async def test_only_failed_after_the_input_changed_deletes_no_ranking(tmp_path: 
         report = await w.run(job, only_failed=True)
         assert (report.exit_code, output(job)) == (2, before)
         assert "'q6'" in str(report.reason) and "run the job without --only-failed" in str(report.reason)
+        write_jsonl(w.data, mended[:4])
+        report = await w.run(job, only_failed=True)
+        assert (report.exit_code, output(job)) == (2, before)
+        assert "4 queries are ranked now and 7 were before" in str(report.reason)
         write_jsonl(w.data, mended)
         assert (await w.run(job, only_failed=True)).exit_code == 0
         assert len(rankings(job)) == 8

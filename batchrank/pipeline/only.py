@@ -10,7 +10,7 @@ from batchrank.errors import JobError
 from batchrank.job import Job
 from batchrank.pipeline.outputs import folder_of
 from batchrank.records import Failure, Query
-from batchrank.write.switch import LETTERS, newest
+from batchrank.write.switch import LETTERS, SUMMARY, newest
 
 _UNITS = ("line", "row", "query")
 
@@ -21,11 +21,13 @@ class OnlyFailed:
     Args:
         ids: ids of queries that failed.
         places: places of records that could not be read, in case they were mended.
+        ranked: how many queries the run before ranked.
     """
 
-    def __init__(self, ids: frozenset[str], places: frozenset[str]) -> None:
+    def __init__(self, ids: frozenset[str], places: frozenset[str], ranked: int) -> None:
         self._ids = ids
         self._places = places
+        self._ranked = ranked
 
     @classmethod
     def of(cls, job: Job) -> Self:
@@ -42,11 +44,31 @@ class OnlyFailed:
         except (OSError, orjson.JSONDecodeError) as error:
             raise JobError(f"--only-failed: {path} can't be read: {error}") from None
         ids = frozenset(letter["query_id"] for letter in letters if letter["query_id"] is not None)
-        return cls(ids, frozenset(_place(letter) for letter in letters))
+        return cls(ids, frozenset(_place(letter) for letter in letters), _ranked(job))
 
     def __call__(self, query: Query) -> bool:
         """Whether requests may be sent for this query."""
         return query.id in self._ids or str(query.place) in self._places
+
+
+    def fewer(self, ranked: int) -> JobError | None:
+        """What to stop with where fewer queries are ranked than before; None where none would be missing."""
+        if ranked >= self._ranked:
+            return None
+        return JobError(
+            f"--only-failed: {ranked:,} queries are ranked now and {self._ranked:,} were before, because the input has "
+            "changed since; the others would be missing from the output, which stays as it is: run the job without "
+            "--only-failed"
+        )
+
+
+def _ranked(job: Job) -> int:
+    """How many queries the last complete run ranked; 0 where that can't be told."""
+    try:
+        summary = orjson.loads(newest(folder_of(job) or Path(), SUMMARY).read_bytes())
+        return int(summary["totals"]["queries"]) if summary["complete"] else 0
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
 
 
 def _place(letter: dict[str, Any]) -> str:

@@ -191,6 +191,8 @@ class Run:
             if reason is None and not self.totals.queries and sink.first_failure is not None:
                 usable = self._flow is not None and self._flow.admitted_documents > 0
                 reason = outputs.nothing_ranked(sink.first_failure, self.totals.failed, usable=usable)
+            if reason is None and isinstance(parts.sender.recall.allow, OnlyFailed):
+                reason = parts.sender.recall.allow.fewer(self.totals.queries)
             # Of unsorted pairs the last rankings may lack documents: their part isn't published.
             if not isinstance(reason, OutputError | UnsortedError):
                 checkpoints += await sink.close(complete=reason is None)
