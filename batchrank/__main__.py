@@ -1,5 +1,6 @@
 """The command ``batchrank``, and ``python -m batchrank``: imported first, so that Ctrl-C is clean from the start."""
 
+import atexit
 import os
 import signal
 from types import FrameType
@@ -15,6 +16,8 @@ def main() -> None:
     """Run the command line, whose imports take the most of a second."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _at_once)
+    # The interpreter's own end puts back the system's way, which is to die of the signal.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     from batchrank.cli import main as run
 
     run()
