@@ -214,7 +214,7 @@ def test_whatever_a_server_does_the_run_ends_and_loses_only_what_must_be(
 
 
 @pytest.mark.slow
-@whatever(60)
+@whatever(20)
 def test_many_servers_that_do_whatever_they_like(
     weights: dict[str, int], seed: int, most: int, characters: int, queries: int, documents: int
 ) -> None:
