@@ -193,8 +193,10 @@ class Run:
                 reason = outputs.nothing_ranked(sink.first_failure, self.totals.failed, usable=usable)
             if reason is None and isinstance(parts.sender.recall.allow, OnlyFailed):
                 reason = parts.sender.recall.allow.fewer(self.totals.queries)
-            # Of unsorted pairs the last rankings may lack documents: their part isn't published.
-            if not isinstance(reason, OutputError | UnsortedError):
+            if isinstance(reason, UnsortedError):  # a query found twice was ranked without some of its documents
+                await anyio.to_thread.run_sync(writer.withdraw)
+                checkpoints = []
+            elif not isinstance(reason, OutputError):
                 checkpoints += await sink.close(complete=reason is None)
             if reason is None:
                 await anyio.to_thread.run_sync(failures.close)

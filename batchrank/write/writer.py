@@ -142,6 +142,14 @@ class Writer:
         self._folder.sync()
         return tuple(removed)
 
+    def withdraw(self) -> None:
+        """Remove all parts that this run has published: they may be wrong, though none could know it then."""
+        part, self._open = self._open, None
+        for file in part.files if part else ():
+            file.discard()
+        self._next = 0
+        self.sweep()
+
     def _names(self, index: int) -> tuple[str, ...]:
         return tuple(f"{stem}-{index:05d}{suffix}" for stem, suffix in self._format.kinds)
 
@@ -198,6 +206,9 @@ class StreamWriter:
     def close(self) -> tuple[Part, ...]:
         """Nothing is held back, and there are no parts."""
         return ()
+
+    def withdraw(self) -> None:
+        """What was written to a stream can't be taken back; the exit code tells."""
 
     def abort(self) -> None:
         """Nothing is held back."""
