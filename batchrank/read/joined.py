@@ -13,10 +13,10 @@ What may be wrong, beside what may be wrong in any input:
    twice does no harm.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from batchrank.read import instructions
 from batchrank.read.join import Array, Asked, Join, numbered, numbering
 from batchrank.read.layout import Joined
 from batchrank.records import Failure, taken
+
+Read: TypeAlias = Callable[[int, int], str]
 
 _BROKEN = 1000
 """So many records that can't be read, and the files are wrong, not the records."""
@@ -58,7 +60,7 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
                 "their texts"
             )
         texts = _texts(files.corpus, columns, broken, queries=False) if files.corpus else None
-        documents = _by_query(join.documents(corpus.TEXTS, texts))
+        documents = _by_query(join.documents(texts), join.text)
         first = next(documents, None)
         if not files.corpus and first and first.missing.all():
             raise InputError(
@@ -110,8 +112,9 @@ class _Documents:
         bytes: what the texts take; past the bound they are kept no more.
     """
 
-    def __init__(self, ordinal: int) -> None:
+    def __init__(self, ordinal: int, text: Read) -> None:
         self.ordinal = ordinal
+        self._text = text
         self.conflict: str | None = None
         self.bytes = 0
         self.ids: list[str] = []
@@ -119,19 +122,25 @@ class _Documents:
         self._scores: list[Any] = []
         self._missing: list[Any] = []
         self._last = -1
+        self._before = ""
 
     def add(self, batch: Array) -> None:
         """Take more of them; rows of one entry follow one another, a row for each time that the corpus has it."""
         seq = batch.column("seq").to_numpy()
-        ids, texts = batch.column("doc_id").to_pylist(), batch.column("text").to_pylist()
+        ids = batch.column("doc_id").to_pylist()
         again = np.diff(seq, prepend=self._last) == 0
-        for row in np.flatnonzero(again).tolist():
-            if texts[row] != (texts[row - 1] if row else self.texts[-1]):
-                self.conflict = self.conflict or ids[row]
         keep = np.flatnonzero(~again)
+        sizes = batch.column("size")
+        self.bytes += int(sizes.to_numpy()[keep].sum())
+        texts: list[str] = [""] * len(ids)
+        if self.bytes <= ROW_BYTES:
+            texts = list(map(self._text, batch.column("place").to_pylist(), sizes.to_pylist()))
+        for row in np.flatnonzero(again).tolist():
+            if texts[row] != (texts[row - 1] if row else self._before):
+                self.conflict = self.conflict or ids[row]
+        self._before = texts[-1]
         self.ids += taken(ids, keep)
-        self.bytes += batch.column("text").nbytes
-        self.texts += taken(texts, keep) if self.bytes <= ROW_BYTES else [""] * len(keep)
+        self.texts += taken(texts, keep)
         self._scores.append(batch.column("score").to_numpy(zero_copy_only=False)[keep])
         self._missing.append(batch.column("missing").to_numpy(zero_copy_only=False)[keep])
         self._last = seq[-1]
@@ -145,7 +154,7 @@ class _Documents:
         return np.concatenate(self._missing).astype(bool)
 
 
-def _by_query(batches: Iterable[Array]) -> Iterator[_Documents]:
+def _by_query(batches: Iterable[Array], text: Read) -> Iterator[_Documents]:
     documents: _Documents | None = None
     for batch in batches:
         ordinals = batch.column("ordinal").to_numpy()
@@ -156,7 +165,7 @@ def _by_query(batches: Iterable[Array]) -> Iterator[_Documents]:
             if documents is None or ordinals[start] != documents.ordinal:
                 if documents is not None:
                     yield documents
-                documents = _Documents(int(ordinals[start]))
+                documents = _Documents(int(ordinals[start]), text)
             documents.add(batch.slice(start, end - start))
     if documents is not None:
         yield documents
