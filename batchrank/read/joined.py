@@ -2,7 +2,8 @@
 
 What may be wrong, beside what may be wrong in any input:
 
-1. a line or record of any of the files can't be read: a failure of its own; too many of them end the run;
+1. a line or record of any of the files can't be read: its query can't be ranked, where it says which that is, and else
+   it is a failure of its own; too many of them end the run;
 2. a query has no text: it can't be ranked, ``missing-query``;
 3. a query names no document, or one by an empty id: it can't be ranked, ``no-candidates``, ``no-document-id``;
 4. a document has no text: a failure of its own, ``missing-document``, and the document is ranked last without a score;
@@ -74,7 +75,9 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
         for asked in join.asked():
             gauge.at((asked.ordinal + 1) / count)
             own = found if found is not None and found.ordinal == asked.ordinal else None
-            if asked.query_id in uninstructed:
+            if (fault := broken.faults.pop(asked.query_id, None)) is not None:
+                yield _faulty(fault)
+            elif asked.query_id in uninstructed:
                 yield _uninstructed(asked, files)
             elif own is None:
                 yield _without_documents(asked, files)
@@ -86,18 +89,31 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
             raise AssertionError(
                 f"documents of query number {found.ordinal}, which is none that was asked for"
             )
+        yield from map(_faulty, broken.faults.values())
 
 
 class _Broken:
-    """Records that can't be read."""
+    """Records that can't be read.
+
+    Attributes:
+        failures: those whose query isn't known.
+        faults: of each query of the others the first.
+    """
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
+        self.faults: dict[str, Failure] = {}
+        self._first: Failure | None = None
+        self._count = 0
 
     def __call__(self, failure: Failure) -> None:
-        self.failures.append(failure)
-        if len(self.failures) >= _BROKEN:
-            first = self.failures[0]
+        if failure.query_id is None:
+            self.failures.append(failure)
+        else:
+            self.faults.setdefault(failure.query_id, failure)
+        first = self._first = self._first or failure
+        self._count += 1
+        if self._count >= _BROKEN:
             raise InputError(
                 f"{_BROKEN} records can't be read; the first, {first.place}: {first.message}; correct the file"
             )
@@ -169,6 +185,10 @@ def _by_query(batches: Iterable[Array], text: Read) -> Iterator[_Documents]:
             documents.add(batch.slice(start, end - start))
     if documents is not None:
         yield documents
+
+
+def _faulty(fault: Failure) -> Segment:
+    return Segment(fault.place, fault.query_id or "", "", [], None, None, whole=True, fault=fault)
 
 
 def _without_documents(asked: Asked, files: Joined) -> Item:
