@@ -282,15 +282,15 @@ class Join(AbstractContextManager["Join"]):
         except self._errors as error:
             if faults and isinstance(faults[0], BatchrankError):
                 raise faults[0] from error
-            # The database counts its spilled files as memory too.
-            if isinstance(error, self._exhausted) and "temp_directory" not in str(error):
+            what, remedy = str(error), "free some space, or set TMPDIR to a folder that has some"
+            # Where its spilled files are full, the database calls that out of memory too.
+            if isinstance(error, self._exhausted) and "temp_directory" not in what:
+                what = what.partition("\n")[0]  # the rest is advice on settings that no user has
                 remedy = (
                     f"more than the {_MEMORY} of memory set aside for it are needed; split the candidates into files "
                     "of fewer queries, and run each"
                 )
-            else:
-                remedy = "free some space, or set TMPDIR to a folder that has some"
-            raise InputError(f"{self.task}: {error}; {remedy}") from error
+            raise InputError(f"{self.task}: {what}; {remedy}") from error
 
 
 def _noting(batches: Batches, note: Callable[[BaseException], None]) -> Iterator[Array]:
