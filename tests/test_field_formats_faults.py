@@ -89,23 +89,45 @@ def test_a_document_that_the_corpus_holds_twice_is_refused(tmp_path: Path) -> No
 
 
 def test_a_broken_line_in_any_file_is_named(tmp_path: Path) -> None:
-    """The rest of the file is read; the failures stand before the first query."""
+    """The rest of the file is read; the failures stand before the first query, but that of a query in its place."""
     run_path = run_file(tmp_path / "run.trec")
     run_path.write_text(run_path.read_text() + "q4 Q0 d4-0\nq4 Q0 d4-1 1 inf x\n")
     texts = jsonl(tmp_path / "corpus.jsonl", corpus())
     texts.write_bytes(texts.read_bytes() + b'{"_id": \n{"_id": null, "text": "a"}\n[]\n')
     asked = lines(tmp_path / "queries.tsv", [*((q["_id"], q["text"]) for q in queries()), ("lonely",)])
     found = got(path=str(run_path), corpus=str(texts), queries=str(asked))
-    told = [(f.cause, f.place.file, f.place.number) for f in found[:6] if isinstance(f, Failure)]
+    told = [(f.cause, f.place.file, f.place.number) for f in found[:5] if isinstance(f, Failure)]
     assert told == [
         ("broken-line", str(run_path), 116),
-        ("broken-line", str(run_path), 117),
         ("broken-line", str(asked), 7),
         ("broken-json", str(texts), 166),
         ("no-id", str(texts), 167),
         ("wrong-type", str(texts), 168),
     ]
-    assert len(split(found)[0]) == 5
+    ranked, failures = split(found[5:])
+    assert len(ranked) == 4
+    assert [(f.query_id, f.cause, f.place.number) for f in failures] == [("q4", "broken-line", 117)]
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "lists.jsonl", "pairs.csv"])
+def test_a_query_is_not_ranked_without_a_document_whose_record_is_wrong(tmp_path: Path, name: str) -> None:
+    """A partial ranking would be paid for: the query fails by its id, as where records hold their texts."""
+    asked = [("q1", "d1", "2"), ("q1", "d2", "x"), ("q2", "d1", "1"), ("q3", "d2", "y"), ("q1", "d3", "z")]
+    asked += [("q4", "d3", "1")]
+    pairs = [{"query_id": q, "doc_id": d, "score": s if s.isalpha() else int(s)} for q, d, s in asked]
+    path = tmp_path / name
+    if name == "pairs.jsonl":
+        jsonl(path, pairs)
+    elif name == "lists.jsonl":
+        jsonl(path, [{"query_id": p.pop("query_id"), "candidates": [p]} for p in pairs])
+    else:
+        path.write_text("query_id,doc_id,score\n" + "".join(f"{q},{d},{s}\n" for q, d, s in asked))
+    texts = jsonl(tmp_path / "corpus.jsonl", [{"_id": f"d{i}", "text": f"t{i}"} for i in range(4)])
+    queries = jsonl(tmp_path / "queries.jsonl", [{"_id": f"q{i}", "text": f"t{i}"} for i in range(1, 5)])
+    ranked, failures = split(got(path=str(path), corpus=str(texts), queries=str(queries)))
+    assert [q.id for q in ranked] == ["q2", "q4"]
+    first = int(name == "pairs.csv")
+    assert [(f.query_id, f.place.number) for f in failures] == [("q1", 2 + first), ("q3", 4 + first)]
 
 
 def test_a_cut_corpus_ends_the_run(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ class _Shape:
             message = "the query id is null or empty; give the query an id"
             _report(wrong, place, "no-query-id", message, report)
             kept &= ~wrong
-        items, index, chosen = self._documents(rows, kept, place, report)
+        items, index, chosen = self._documents(rows, query_ids, kept, place, report)
         take = pa.array(index)
         nothing = pa.nulls(len(index), pa.string())
         columns = [
@@ -167,7 +167,7 @@ class _Shape:
         return pa.RecordBatch.from_arrays(columns, schema=ENTRIES)
 
     def _documents(
-        self, rows: Array, kept: NDArray[np.bool_], place: Place, report: Report
+        self, rows: Array, query_ids: Array, kept: NDArray[np.bool_], place: Place, report: Report
     ) -> tuple[Array, Positions, Array]:
         """All documents, and of each entry the row and which document it is: null where the row has none."""
         numbers = np.arange(len(rows))
@@ -177,7 +177,7 @@ class _Shape:
         if lengths is not None:
             unequal = (lengths != lengths[0]).any(axis=0) & kept
             message = "the documents are given as lists of different lengths; write lists of one length"
-            _report(unequal, place, "unequal-lists", message, report)
+            _report(unequal, place, "unequal-lists", message, report, query_ids)
             kept = kept & ~unequal
         counts = np.diff(offsets)
         spread = np.maximum(counts, 1)
@@ -187,9 +187,12 @@ class _Shape:
         return items, index[kept[index]], chosen.filter(pa.array(kept[index]))
 
 
-def _report(wrong: Any, place: Place, cause: str, message: str, report: Report) -> None:
+def _report(
+    wrong: Any, place: Place, cause: str, message: str, report: Report, query_ids: Array | None = None
+) -> None:
     for row in np.flatnonzero(wrong).tolist():
-        report(Failure(later(place, row), None, cause, message))
+        query_id = None if query_ids is None else query_ids[row].as_py()
+        report(Failure(later(place, row), query_id, cause, message))
 
 
 def _scores(items: Array, roles: ItemRoles) -> Array:

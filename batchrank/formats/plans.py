@@ -9,6 +9,7 @@ from batchrank.formats.delimited import Delimited, Fault, Fields
 from batchrank.formats.idroles import EntryRoles, TextRoles, entry_roles, text_roles
 from batchrank.formats.names import CANDIDATES, DOC_ID, IDS, IMAGE, QUERY, QUERY_ID, SCORE, TEXT, TITLE, VIDEO
 from batchrank.formats.tsv import (
+    QUERY_COLUMN,
     Entry,
     Plan,
     kind_of,
@@ -153,21 +154,24 @@ def holds_texts(plan: Plan, columns: Columns) -> bool:
     return True
 
 
-def entries_of(plan: Plan, columns: Columns) -> tuple[bool, Callable[[Fields], Entry]]:
-    """Whether a file's scores are judgements, and what makes an entry of a line; a ``ValueError`` tells its fault.
+def entries_of(plan: Plan, columns: Columns) -> tuple[bool, int, Callable[[Fields], Entry]]:
+    """Whether a file's scores are judgements, the column of the query's id, and what makes an entry of a line.
+
+    A ``ValueError`` of the last tells the line's fault.
 
     Raises:
         ColumnsError: the names tell neither queries nor documents.
     """
     if plan.kind is not None:
-        return plan.kind.judged, _identified(plan.kind.entry)
+        return plan.kind.judged, QUERY_COLUMN, _identified(plan.kind.entry)
     fields = dict.fromkeys(plan.names)
     label = next((name for name in _LABELS if name in fields), None)
     if label and not columns.score and "score" not in fields:
         columns = columns.model_copy(update={"score": label})
     roles = entry_roles(fields, columns)
     judged = set(fields) == _BEIR or roles.score == (label,)
-    return judged, _identified(_maker(plan, columns, roles))
+    query = list(plan.names).index(roles.query_id[0])
+    return judged, query, _identified(_maker(plan, columns, roles))
 
 
 def _identified(make: Callable[[Fields], Entry]) -> Callable[[Fields], Entry]:

@@ -116,14 +116,16 @@ def _from_jsonl(source: Source, columns: Columns, report: Report) -> Iterator[Ar
     known: dict[tuple[str, ...], EntryRoles] = {}
     rows: dict[bool, _Rows] = {judged: _Rows(judged=judged) for judged in (False, True)}
     for place, record in records(source, report):
+        query_id = None
         try:
             roles = known.get(tuple(record)) or known.setdefault(
                 tuple(record), entry_roles(_shape(record), columns)
             )
-            for entry in _entries(record, roles, columns):
+            query_id = query_identifier(value_at(record, roles.query_id))
+            for entry in _entries(query_id, record, roles, columns):
                 rows[roles.judged].add(place.number, entry)
         except QueryError as error:
-            report(Failure(place, None, error.cause, str(error)))
+            report(Failure(place, query_id, error.cause, str(error)))
         for batch in rows.values():
             if batch.full:
                 yield batch.take()
@@ -135,8 +137,7 @@ def _shape(record: dict[str, Any]) -> dict[str, tuple[str, ...] | None]:
     return {name: tuple(value) if type(value) is dict else None for name, value in record.items()}
 
 
-def _entries(record: dict[str, Any], roles: EntryRoles, columns: Columns) -> list[tsv.Entry]:
-    query_id = query_identifier(value_at(record, roles.query_id))
+def _entries(query_id: str, record: dict[str, Any], roles: EntryRoles, columns: Columns) -> list[tsv.Entry]:
     query = value_at(record, roles.query) if roles.query else None
     if roles.many is None:
         item = ItemRoles(roles.doc_id or (), roles.score)

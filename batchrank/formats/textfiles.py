@@ -99,9 +99,9 @@ def entries(
         plan = plan_of(file, columns)
         if not plan.columns:
             return
-        judged, entry = entries_of(plan, columns)
+        judged, query, entry = entries_of(plan, columns)
         what = plan.kind.name if plan.kind else "the columns that the header names"
-        for place, found in _made(file, plan, entry, what, report):
+        for place, found in _made(file, plan, entry, what, report, query):
             yield judged, place.number, found
 
 
@@ -130,7 +130,9 @@ def _made(
     make: Callable[[Fields], T],
     what: str,
     report: Callable[[Failure], None],
+    query: int | None = None,
 ) -> Iterator[tuple[Place, T]]:
+    """What is made of each line; what is wrong with one is reported with its query, where a column has the id."""
     for place, row in _rows(file, plan):
         if isinstance(row, Failure):
             report(row)
@@ -138,13 +140,17 @@ def _made(
         try:
             found = make(row)
         except QueryError as error:
-            report(Failure(place, None, error.cause, str(error)))
+            report(Failure(place, _known(row, query), error.cause, str(error)))
             continue
         except ValueError as error:
             why = f"the line is not one of {what}: {error}; correct the line"
-            report(Failure(place, None, "broken-line", why))
+            report(Failure(place, _known(row, query), "broken-line", why))
             continue
         yield place, found
+
+
+def _known(row: Fields, query: int | None) -> str | None:
+    return None if query is None else row[query] or None
 
 
 def names_in(source: Source) -> Sequence[str]:

@@ -70,6 +70,8 @@ class Kind:
     entry: Callable[[Fields], Entry]
 
 
+QUERY_COLUMN = 0
+"""Where the query's id stands in all of them."""
 RUN = Kind("a TREC run", 6, False, lambda f: Entry(f[0], f[2], score=finite(f[4])))
 QRELS = Kind("TREC qrels", 4, True, lambda f: Entry(f[0], f[2], score=whole(f[3])))
 BEIR_QRELS = Kind("BEIR qrels", 3, True, lambda f: Entry(f[0], f[1], score=whole(f[2])))

@@ -1,7 +1,7 @@
 """Candidates named by id -> their texts, by DuckDB: whatever its size, a corpus is streamed past and never held.
 
-Entries go into a table on disk; the corpus is scanned once against it; what was found is sorted by query, spilling to
-disk, and streamed back as Arrow batches.
+Entries go into a table on disk. The corpus is scanned once: texts of documents that are asked for go to a file, and
+only where they stand there goes to DuckDB, which sorts by query, spilling to disk; its memory doesn't grow with them.
 """
 
 import os
@@ -11,8 +11,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from batchrank.errors import BatchrankError, InputError, MissingExtraError
+from batchrank.read.kept import Kept
 from batchrank.read.scratch import Scratch
+from batchrank.records import Positions
 
 Array: TypeAlias = Any  # pyarrow has no type hints
 Batches: TypeAlias = Iterable[Array]
@@ -21,6 +26,12 @@ Faults: TypeAlias = Sequence[BaseException]
 _MEMORY = "400MB"
 _THREADS = 4
 _BATCH_ROWS = 2048
+_PLACED = ("place", "size")
+_STORED_ROWS = 1 << 16
+_SPARSE = 16
+"""So many slots for each document that is asked for: of the others about one in so many is kept in vain."""
+_SLOTS = 1 << 20, 1 << 27
+"""The least and the most slots, of a byte each."""
 
 # The optimizer would swap sides by guesses about streams whose size it can't know, and build a table of the corpus.
 # A progress bar would go to standard output, where rankings may go.
@@ -56,18 +67,15 @@ FROM asked a LEFT JOIN questions q USING (query_id) ORDER BY a.ordinal
 _WANTED = """
 CREATE TABLE wanted AS
 SELECT a.ordinal, CASE WHEN e.judged THEN md5(e.doc_id) END AS key, e.rank, e.seq, e.doc_id,
-    CASE WHEN NOT e.judged THEN e.score END AS score, e.text
+    CASE WHEN NOT e.judged THEN e.score END AS score, e.place, e.size
 FROM entries e JOIN asked a USING (query_id) WHERE e.doc_id <> '' AND a.nameless IS NULL
 """
+_FOUND = "CREATE TABLE found (id VARCHAR, place BIGINT, size BIGINT)"
+_HASHES = "SELECT hash(doc_id) AS hash FROM wanted"
 _DOCUMENTS = """
-SELECT w.ordinal, w.seq, w.doc_id, w.score, c.id IS NULL AND w.text IS NULL AS missing, coalesce(w.text, CASE
-    WHEN coalesce(c.title, '') = '' THEN c.text WHEN coalesce(c.text, '') = '' THEN c.title
-    ELSE c.title || chr(10) || c.text END, '') AS text
-FROM stream c RIGHT JOIN wanted w ON c.id = w.doc_id ORDER BY w.ordinal, w.key, w.rank, w.seq
-"""
-_OWN = """
-SELECT ordinal, seq, doc_id, score, text IS NULL AS missing, coalesce(text, '') AS text
-FROM wanted ORDER BY ordinal, key, rank, seq
+SELECT w.ordinal, w.seq, w.doc_id, w.score, w.place IS NULL AND f.id IS NULL AS missing,
+    coalesce(w.place, f.place, 0) AS place, coalesce(w.size, f.size, 0) AS size
+FROM wanted w LEFT JOIN found f ON f.id = w.doc_id ORDER BY w.ordinal, w.key, w.rank, w.seq
 """
 
 
@@ -113,7 +121,9 @@ class Join(AbstractContextManager["Join"]):
                 "pip install 'batchrank[corpus]'"
             ) from None
         self._errors = (duckdb.Error, pa.ArrowException, OSError)
+        self._exhausted = duckdb.OutOfMemoryException
         self._scratch = Scratch()
+        self._kept = Kept(self._scratch.path / "texts")
         config: dict[str, Any] = {
             "memory_limit": _MEMORY,
             "threads": min(_THREADS, os.cpu_count() or 1),
@@ -129,10 +139,12 @@ class Join(AbstractContextManager["Join"]):
     ) -> None:
         """Drop everything."""
         self._database.close()
+        self._kept.close()
         self._scratch.close()
 
     def entries(self, schema: Any, batches: Batches) -> int:
         """Take the candidates; return how many queries there are. ``file`` and ``seq`` are to be among the columns."""
+        schema, batches = _without_text(schema), map(self._without_text, batches)
         self._stream("CREATE TABLE entries AS SELECT * FROM stream", schema, batches)
         self._run(_ASKED)
         self._run("CREATE TABLE questions (query_id VARCHAR, text VARCHAR, conflict BOOLEAN)")
@@ -164,19 +176,82 @@ class Join(AbstractContextManager["Join"]):
                 nameless = [None if file is None else (file, row) for file, row in zip(*where, strict=True)]
                 yield from (Asked(*row) for row in zip(*columns, nameless, strict=True))
 
-    def documents(self, schema: Any, corpus: Batches | None) -> Iterator[Array]:
-        """Batches of ordinal, seq, doc_id, score, missing and text, by query, in first-stage order within each.
+    def documents(self, corpus: Batches | None) -> Iterator[Array]:
+        """Batches of ordinal, seq, doc_id, score, missing, place and size, by query, in first-stage order within each.
 
-        A query without a document has no row here: whoever pairs the two goes by the ordinal.
+        A query without a document has no row here: whoever pairs the two goes by the ordinal. ``text`` has the text.
 
         Without a corpus the texts are those of the entries.
         """
         self._run(_WANTED)
         self._run("DROP TABLE entries")
-        if corpus is None:
-            yield from self._read(self._database, _OWN)
-            return
-        yield from self._read(self._database, _DOCUMENTS, self._register(schema, corpus))
+        self._run(_FOUND)
+        if corpus is not None:
+            self._find(corpus)
+        with self._translated([]):
+            self._kept.flush()
+        yield from self._read(self._database, _DOCUMENTS)
+
+    def text(self, place: int, size: int) -> str:
+        """The text of a document."""
+        with self._translated([]):
+            return self._kept.read(place, size).decode()
+
+    def _find(self, corpus: Batches) -> None:
+        """Keep the texts of the documents that are asked for, and a few others."""
+        import pyarrow as pa
+
+        asked = self._slots()
+        held: list[Array] = []
+        rows = 0
+        for batch in corpus:
+            with self._translated([]):
+                batch = batch.take(pa.array(self._asked_in(batch, asked)))
+                places, sizes = self._kept.add(_titled(batch))
+                held.append(pa.table({"id": batch.column("id"), "place": places, "size": sizes}))
+                rows += len(places)
+                if rows >= _STORED_ROWS:
+                    self._store(held)
+                    rows = 0
+        with self._translated([]):
+            self._store(held)
+
+    def _slots(self) -> NDArray[np.bool_]:
+        """Marks the slots, by hash, of the documents that are asked for."""
+        least, most = _SLOTS
+        count = self._run("SELECT count(*) FROM wanted").fetchall()[0][0]
+        slots = np.zeros(min(max(1 << (count * _SPARSE).bit_length(), least), most), bool)
+        for batch in self._read(self._database, _HASHES):
+            slots[_slot(batch.column("hash").to_numpy(), slots)] = True
+        return slots
+
+    def _asked_in(self, batch: Array, slots: NDArray[np.bool_]) -> Positions:
+        import pyarrow as pa
+
+        rows = pa.table({"id": batch.column("id"), "row": np.arange(batch.num_rows)})
+        self._database.register("stream", rows)
+        found = self._database.execute("SELECT row, hash(id) AS hash FROM stream").fetchnumpy()
+        chosen: Positions = np.sort(found["row"][slots[_slot(found["hash"], slots)]])
+        return chosen
+
+    def _store(self, held: list[Array]) -> None:
+        import pyarrow as pa
+
+        if held:
+            self._database.register("stream", pa.concat_tables(held))
+            self._database.execute("INSERT INTO found SELECT * FROM stream")
+            held.clear()
+
+    def _without_text(self, batch: Array) -> Array:
+        """The entries with the place of each text instead of it."""
+        import pyarrow as pa
+
+        texts = batch.column("text")
+        nothing = texts.is_null().to_numpy(zero_copy_only=False)
+        places = [pa.array(place, pa.int64(), mask=nothing) for place in self._kept.add(texts)]
+        schema = _without_text(batch.schema)
+        columns = [batch.column(name) for name in schema.names if name not in _PLACED]
+        return pa.RecordBatch.from_arrays([*columns, *places], schema=schema)
 
     def _run(self, sql: str) -> Any:
         with self._translated([]):
@@ -207,9 +282,15 @@ class Join(AbstractContextManager["Join"]):
         except self._errors as error:
             if faults and isinstance(faults[0], BatchrankError):
                 raise faults[0] from error
-            raise InputError(
-                f"{self.task}: {error}; free some space, or set TMPDIR to a folder that has some"
-            ) from error
+            what, remedy = str(error), "free some space, or set TMPDIR to a folder that has some"
+            # Where its spilled files are full, the database calls that out of memory too.
+            if isinstance(error, self._exhausted) and "temp_directory" not in what:
+                what = what.partition("\n")[0]  # the rest is advice on settings that no user has
+                remedy = (
+                    f"more than the {_MEMORY} of memory set aside for it are needed; split the candidates into files "
+                    "of fewer queries, and run each"
+                )
+            raise InputError(f"{self.task}: {what}; {remedy}") from error
 
 
 def _noting(batches: Batches, note: Callable[[BaseException], None]) -> Iterator[Array]:
@@ -218,6 +299,31 @@ def _noting(batches: Batches, note: Callable[[BaseException], None]) -> Iterator
     except Exception as error:
         note(error)
         raise
+
+
+def _without_text(schema: Any) -> Any:
+    import pyarrow as pa
+
+    schema = schema.remove(schema.get_field_index("text"))
+    for name in _PLACED:
+        schema = schema.append(pa.field(name, pa.int64()))
+    return schema
+
+
+def _slot(hashes: NDArray[np.uint64], slots: NDArray[np.bool_]) -> Positions:
+    return (hashes & np.uint64(len(slots) - 1)).astype(np.int64)
+
+
+def _titled(batch: Array) -> Array:
+    """The text of each document, below its title where it has one."""
+    import pyarrow.compute as pc
+
+    title, text = (pc.fill_null(batch.column(name), "") for name in ("title", "text"))
+    untitled, blank = pc.equal(title, ""), pc.equal(text, "")
+    if pc.all(untitled).as_py():
+        return text
+    both = pc.binary_join_element_wise(title, text, "\n")
+    return pc.if_else(untitled, text, pc.if_else(blank, title, both))
 
 
 def numbered(schema: Any) -> Any:
@@ -229,7 +335,6 @@ def numbered(schema: Any) -> Any:
 
 def numbering(files: Sequence[Batches]) -> Iterator[Array]:
     """The batches of several files with the columns that ``numbered`` tells."""
-    import numpy as np
     import pyarrow as pa
 
     seq = 0

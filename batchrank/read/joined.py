@@ -2,7 +2,8 @@
 
 What may be wrong, beside what may be wrong in any input:
 
-1. a line or record of any of the files can't be read: a failure of its own; too many of them end the run;
+1. a line or record of any of the files can't be read: its query can't be ranked, where it says which that is, and else
+   it is a failure of its own; too many of them end the run;
 2. a query has no text: it can't be ranked, ``missing-query``;
 3. a query names no document, or one by an empty id: it can't be ranked, ``no-candidates``, ``no-document-id``;
 4. a document has no text: a failure of its own, ``missing-document``, and the document is ranked last without a score;
@@ -13,10 +14,10 @@ What may be wrong, beside what may be wrong in any input:
    twice does no harm.
 """
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -30,6 +31,8 @@ from batchrank.read import instructions
 from batchrank.read.join import Array, Asked, Join, numbered, numbering
 from batchrank.read.layout import Joined
 from batchrank.records import Failure, taken
+
+Read: TypeAlias = Callable[[int, int], str]
 
 _BROKEN = 1000
 """So many records that can't be read, and the files are wrong, not the records."""
@@ -58,7 +61,7 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
                 "their texts"
             )
         texts = _texts(files.corpus, columns, broken, queries=False) if files.corpus else None
-        documents = _by_query(join.documents(corpus.TEXTS, texts))
+        documents = _by_query(join.documents(texts), join.text)
         first = next(documents, None)
         if not files.corpus and first and first.missing.all():
             raise InputError(
@@ -72,7 +75,9 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
         for asked in join.asked():
             gauge.at((asked.ordinal + 1) / count)
             own = found if found is not None and found.ordinal == asked.ordinal else None
-            if asked.query_id in uninstructed:
+            if (fault := broken.faults.pop(asked.query_id, None)) is not None:
+                yield _faulty(fault)
+            elif asked.query_id in uninstructed:
                 yield _uninstructed(asked, files)
             elif own is None:
                 yield _without_documents(asked, files)
@@ -84,18 +89,31 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
             raise AssertionError(
                 f"documents of query number {found.ordinal}, which is none that was asked for"
             )
+        yield from map(_faulty, broken.faults.values())
 
 
 class _Broken:
-    """Records that can't be read."""
+    """Records that can't be read.
+
+    Attributes:
+        failures: those whose query isn't known.
+        faults: of each query of the others the first.
+    """
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
+        self.faults: dict[str, Failure] = {}
+        self._first: Failure | None = None
+        self._count = 0
 
     def __call__(self, failure: Failure) -> None:
-        self.failures.append(failure)
-        if len(self.failures) >= _BROKEN:
-            first = self.failures[0]
+        if failure.query_id is None:
+            self.failures.append(failure)
+        else:
+            self.faults.setdefault(failure.query_id, failure)
+        first = self._first = self._first or failure
+        self._count += 1
+        if self._count >= _BROKEN:
             raise InputError(
                 f"{_BROKEN} records can't be read; the first, {first.place}: {first.message}; correct the file"
             )
@@ -110,8 +128,9 @@ class _Documents:
         bytes: what the texts take; past the bound they are kept no more.
     """
 
-    def __init__(self, ordinal: int) -> None:
+    def __init__(self, ordinal: int, text: Read) -> None:
         self.ordinal = ordinal
+        self._text = text
         self.conflict: str | None = None
         self.bytes = 0
         self.ids: list[str] = []
@@ -119,19 +138,25 @@ class _Documents:
         self._scores: list[Any] = []
         self._missing: list[Any] = []
         self._last = -1
+        self._before = ""
 
     def add(self, batch: Array) -> None:
         """Take more of them; rows of one entry follow one another, a row for each time that the corpus has it."""
         seq = batch.column("seq").to_numpy()
-        ids, texts = batch.column("doc_id").to_pylist(), batch.column("text").to_pylist()
+        ids = batch.column("doc_id").to_pylist()
         again = np.diff(seq, prepend=self._last) == 0
-        for row in np.flatnonzero(again).tolist():
-            if texts[row] != (texts[row - 1] if row else self.texts[-1]):
-                self.conflict = self.conflict or ids[row]
         keep = np.flatnonzero(~again)
+        sizes = batch.column("size")
+        self.bytes += int(sizes.to_numpy()[keep].sum())
+        texts: list[str] = [""] * len(ids)
+        if self.bytes <= ROW_BYTES:
+            texts = list(map(self._text, batch.column("place").to_pylist(), sizes.to_pylist()))
+        for row in np.flatnonzero(again).tolist():
+            if texts[row] != (texts[row - 1] if row else self._before):
+                self.conflict = self.conflict or ids[row]
+        self._before = texts[-1]
         self.ids += taken(ids, keep)
-        self.bytes += batch.column("text").nbytes
-        self.texts += taken(texts, keep) if self.bytes <= ROW_BYTES else [""] * len(keep)
+        self.texts += taken(texts, keep)
         self._scores.append(batch.column("score").to_numpy(zero_copy_only=False)[keep])
         self._missing.append(batch.column("missing").to_numpy(zero_copy_only=False)[keep])
         self._last = seq[-1]
@@ -145,7 +170,7 @@ class _Documents:
         return np.concatenate(self._missing).astype(bool)
 
 
-def _by_query(batches: Iterable[Array]) -> Iterator[_Documents]:
+def _by_query(batches: Iterable[Array], text: Read) -> Iterator[_Documents]:
     documents: _Documents | None = None
     for batch in batches:
         ordinals = batch.column("ordinal").to_numpy()
@@ -156,10 +181,14 @@ def _by_query(batches: Iterable[Array]) -> Iterator[_Documents]:
             if documents is None or ordinals[start] != documents.ordinal:
                 if documents is not None:
                     yield documents
-                documents = _Documents(int(ordinals[start]))
+                documents = _Documents(int(ordinals[start]), text)
             documents.add(batch.slice(start, end - start))
     if documents is not None:
         yield documents
+
+
+def _faulty(fault: Failure) -> Segment:
+    return Segment(fault.place, fault.query_id or "", "", [], None, None, whole=True, fault=fault)
 
 
 def _without_documents(asked: Asked, files: Joined) -> Item:

@@ -13,12 +13,14 @@ from batchrank.read.groups import LOST
 from batchrank.read.join import Join
 from batchrank.records import Failure
 
-_ROWS, _BYTES = 1024, 8 << 20
-_FETCHED = 64
+_ROWS = 16_384
+_FETCHED = 2048
 
-_PAIRS = "CREATE TABLE pairs (query_id VARCHAR, seq BIGINT, payload BLOB)"
+_PAIRS = "CREATE TABLE pairs (query_id VARCHAR, seq BIGINT, place BIGINT, size BIGINT)"
 _FIRSTS = "CREATE TABLE firsts AS SELECT query_id, min(seq) AS first FROM pairs GROUP BY query_id"
-_GROUPED = "SELECT query_id, p.payload FROM pairs p JOIN firsts f USING (query_id) ORDER BY f.first, p.seq"
+_GROUPED = (
+    "SELECT query_id, p.place, p.size FROM pairs p JOIN firsts f USING (query_id) ORDER BY f.first, p.seq"
+)
 
 
 def grouped(items: Iterable[Item]) -> Generator[Item, None, None]:
@@ -48,8 +50,7 @@ class _Sorter(Join):
         super().__init__()
         self._run(_PAIRS)
         self._numbers = count()
-        self._held: list[tuple[str, int, bytes]] = []
-        self._bytes = 0
+        self._held: list[tuple[str, int, int, int]] = []
 
     def add(self, segment: Segment) -> None:
         """Take one segment."""
@@ -64,34 +65,37 @@ class _Sorter(Join):
             segment.whole,
             segment.fault,
         )
-        payload = pickle.dumps(parts, pickle.HIGHEST_PROTOCOL)
-        self._held.append((segment.query_id, next(self._numbers), payload))
-        self._bytes += len(payload)
-        if len(self._held) >= _ROWS or self._bytes >= _BYTES:
-            self._store()
+        at = self._kept.end
+        with self._translated([]):
+            # Not by way of a string of bytes, which would take as much memory again.
+            pickle.dump(parts, self._kept, pickle.HIGHEST_PROTOCOL)
+        self._held.append((segment.query_id, next(self._numbers), at, self._kept.end - at))
+        if len(self._held) >= _ROWS:
+            self._store_pairs()
 
     def segments(self) -> Iterator[Segment]:
         """All segments, those of one query one after the other."""
-        self._store()
+        self._store_pairs()
         self._run(_FIRSTS)
         with self._translated([]):
+            self._kept.flush()
             result = self._database.execute(_GROUPED)
             while rows := result.fetchmany(_FETCHED):
                 yield from self._restored(rows)
 
-    def _restored(self, rows: Sequence[tuple[str, bytes]]) -> Iterator[Segment]:
-        for query_id, payload in rows:
-            place, *parts = pickle.loads(payload)  # noqa: S301 we wrote it, to a folder of our own
+    def _restored(self, rows: Sequence[tuple[str, int, int]]) -> Iterator[Segment]:
+        for query_id, at, size in rows:
+            place, *parts = pickle.loads(self._kept.read(at, size))  # noqa: S301 we wrote it, to a folder of our own
             yield Segment(Place(*place), query_id, *parts)
 
-    def _store(self) -> None:
+    def _store_pairs(self) -> None:
         import pyarrow as pa
 
         if not self._held:
             return
         columns = [pa.array(column) for column in zip(*self._held, strict=True)]
-        table = pa.table(columns, names=["query_id", "seq", "payload"])
-        self._held, self._bytes = [], 0
+        table = pa.table(columns, names=["query_id", "seq", "place", "size"])
+        self._held = []
         with self._translated([]):
             self._database.register("held", table)
             self._database.execute("INSERT INTO pairs SELECT * FROM held")
