@@ -6,8 +6,8 @@ Half of the jobs are in an empty folder, half replace last night's output. What 
    run, or the run stops with exit code 1, a reason in one line and no traceback. A stop leaves each file under its
    final name as last night's or as tonight's, but for the one that was harmed. The bill stays within the cap;
 2. ``lost``, one of the files removed: the same output, or a stop whose reason names ``--fresh``;
-3. ``suspended``, SIGSTOP for longer than a request may take: the same output, no more paid twice than what the ledger
-   counts as ambiguous, and that is at most what was in flight.
+3. ``suspended``, SIGSTOP for longer than a request may take, with connections lost meanwhile: the same output, no more
+   paid without an answer than the ledger counts, and that is at most what was in flight then or met a fault.
 """
 
 import asyncio
@@ -33,6 +33,7 @@ JOB = "job"
 CAPS = (1.0, 1.15, 1.5)
 """Shares of what an uninterrupted run is billed: what was in flight at the kill fits in, just so, or not at all."""
 LATENCY, TIMEOUT = 0.05, 2.0
+LOST_CONNECTIONS = {"answer-dropped": 0.03, "reset-mid-body": 0.03, "stale-keep-alive": 0.05}
 _REASON = ("batchrank: ", "stopped: ")
 _KINDS = {
     "ledger.sqlite-wal": "the ledger's -wal",
@@ -72,9 +73,10 @@ class Harm:
     Attributes:
         cases: what was harmed or done, and what came of it: ``the same``, ``stopped``, ``at the cap``.
         reasons: the reasons of the stops, without what differs from one to the next.
-        again: requests that were billed again, of each job that ended.
+        again: requests that were billed and of no use, of each job that ended.
         bills: what each job was billed, as a share of its cap.
-        ambiguous: attempts counted as ambiguous, of each suspended job.
+        counted: attempts counted as possibly billed, of each suspended job.
+        faults: faults that each suspended job met.
         broken: promises that did not hold, with what tells the case.
     """
 
@@ -82,7 +84,8 @@ class Harm:
     reasons: Counter[str] = field(default_factory=Counter)
     again: list[int] = field(default_factory=list)
     bills: list[float] = field(default_factory=list)
-    ambiguous: list[int] = field(default_factory=list)
+    counted: list[int] = field(default_factory=list)
+    faults: list[int] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 
     @property
@@ -101,16 +104,16 @@ class Harm:
         return "\n".join([*lines, "", *self._facts()])
 
     def _facts(self) -> list[str]:
-        facts = []
-        if self.again:
-            facts.append(
-                f"- requests billed again: {statistics.mean(self.again):.1f} a job, {max(self.again)} at most"
-            )
-        if self.ambiguous:
-            facts.append(
-                f"- attempts counted as ambiguous: {statistics.mean(self.ambiguous):.1f} a job, "
-                f"{max(self.ambiguous)} at most"
-            )
+        numbers = {
+            "requests billed again": self.again,
+            "attempts counted as possibly billed": self.counted,
+            "faults": self.faults,
+        }
+        facts = [
+            f"- {name}: {statistics.mean(found):.1f} a job, {max(found)} at most"
+            for name, found in numbers.items()
+            if found
+        ]
         if self.bills:
             facts.append(f"- the largest bill: {max(self.bills):.1%} of its cap")
         facts += [f"- {count} x {reason}" for reason, count in self.reasons.most_common()]
@@ -145,7 +148,7 @@ class Harmed(Harness):
         super().__init__(folder, emulator, queries=queries, seed=seed)
         self.seed, self.harm = seed, Harm()
         self.out = folder / JOB
-        self._tokens = self._billed = 0
+        self._tokens = self._billed = self._faults = 0
 
     async def prepare(self) -> None:
         """Run both nights without a kill, and note what they write and are billed."""
@@ -175,7 +178,8 @@ class Harmed(Harness):
         if night.before is not None:
             shutil.copytree(night.before, self.out)
         self.input.write_bytes(night.data)
-        self._tokens, self._billed = self.emulator.counts.tokens, self.emulator.counts.billed.total()
+        counts = self.emulator.counts
+        self._tokens, self._billed, self._faults = counts.tokens, counts.billed.total(), counts.faults.total()
 
     async def series(self, count: int, case: Callable[[Night], Awaitable[None]]) -> Harm:
         """So many cases; what a broken promise tells is kept, and the next case begins."""
@@ -276,19 +280,25 @@ class Harmed(Harness):
         self.harm.cases[f"suspended {stops} x", "the same"] += 1
         found = _output(self.out)
         assert found == night.tonight, f"{_differing(found, night.tonight)} differ"
-        again = self.emulator.counts.billed.total() - self._billed - night.requests
-        ambiguous = _ambiguous(self.out / "ledger.sqlite")
+        counts, before = self.emulator.counts, night.before
+        answers, counted = _ledger(self.out)
+        if before is not None:
+            answers, counted = answers - _ledger(before)[0], counted - _ledger(before)[1]
+        again, faults = counts.billed.total() - self._billed - answers, counts.faults.total() - self._faults
         self.harm.again.append(again)
-        self.harm.ambiguous.append(ambiguous)
-        assert again <= ambiguous <= stops * CONCURRENCY, (
-            f"suspended {stops} times: {again} paid again, {ambiguous} counted as ambiguous"
+        self.harm.counted.append(counted)
+        self.harm.faults.append(faults)
+        assert 0 <= again <= counted <= stops * CONCURRENCY + faults, (
+            f"suspended {stops} times, {faults} faults: {again} paid again, {counted} counted as possibly billed"
         )
 
 
-def _ambiguous(ledger: Path) -> int:
-    with closing(sqlite3.connect(ledger)) as db:
-        found: int = db.execute("SELECT COUNT(*) FROM attempts WHERE kind = 'ambiguous'").fetchone()[0]
-    return found
+def _ledger(folder: Path) -> tuple[int, int]:
+    """How many answers a ledger holds, and how many attempts that may have been billed without one."""
+    with closing(sqlite3.connect(folder / "ledger.sqlite")) as db:
+        answers: int = db.execute("SELECT COUNT(*) FROM answers").fetchone()[0]
+        kinds = dict(db.execute("SELECT kind, COUNT(*) FROM attempts GROUP BY kind").fetchall())
+    return answers, kinds.get("ambiguous", 0) + kinds.get("malformed", 0)
 
 
 def _kind(path: Path) -> str:
@@ -310,8 +320,9 @@ def _differing(one: dict[str, bytes], other: dict[str, bytes]) -> str:
 async def harm(folder: Path, how: str, *, count: int, queries: int, seed: int = 0) -> Harm:
     """So many cases of one kind, ``damaged``, ``lost`` or ``suspended``, in an empty folder."""
     settings = Settings(
-        tokenizer="bytes", scores="relative", latency=LATENCY, rpm=float("inf"), tpm=float("inf")
-    )
+        tokenizer="bytes", scores="relative", latency=LATENCY, rpm=float("inf"), tpm=float("inf"),
+        faults=LOST_CONNECTIONS if how == "suspended" else {},
+    )  # fmt: skip
     async with Emulator(settings) as emulator:
         harmed = Harmed(folder, emulator, queries=queries, seed=seed)
         await harmed.prepare()
