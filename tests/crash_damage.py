@@ -5,6 +5,7 @@ Half of the jobs are in an empty folder, half replace last night's output. What 
 1. ``damaged``, a bit flipped in one of the files left, with a cap: the output is byte for byte that of an uninterrupted
    run, or the run stops with exit code 1, a reason in one line and no traceback. A stop leaves each file under its
    final name as last night's or as tonight's, but for the one that was harmed. The bill stays within the cap;
+   and with the cap raised, or ``--fresh`` where the reason names it, the output is the same;
 2. ``lost``, one of the files removed: the same output, or a stop whose reason names ``--fresh``;
 3. ``suspended``, SIGSTOP for longer than a request may take, with connections lost meanwhile: the same output, no more
    paid without an answer than the ledger counts, and that is at most what was in flight then or met a fault.
@@ -50,7 +51,7 @@ _COMMAND = """
 import functools, sys
 from batchrank.cli import main, running
 running.Options = functools.partial(running.Options, part_rows=60)
-sys.argv[:] = ["batchrank", "run", "--quiet", sys.argv[1]]
+sys.argv[:] = ["batchrank", "run", "--quiet", *sys.argv[1:]]
 main()
 """
 
@@ -77,6 +78,7 @@ class Harm:
         bills: what each job was billed, as a share of its cap.
         counted: attempts counted as possibly billed, of each suspended job.
         faults: faults that each suspended job met.
+        heeded: stops after which the cap was raised, or ``--fresh`` said, and the output was the same.
         broken: promises that did not hold, with what tells the case.
     """
 
@@ -86,6 +88,7 @@ class Harm:
     bills: list[float] = field(default_factory=list)
     counted: list[int] = field(default_factory=list)
     faults: list[int] = field(default_factory=list)
+    heeded: int = 0
     broken: list[str] = field(default_factory=list)
 
     @property
@@ -117,6 +120,10 @@ class Harm:
         if self.bills:
             facts.append(f"- the largest bill: {max(self.bills):.1%} of its cap")
         facts += [f"- {count} x {reason}" for reason, count in self.reasons.most_common()]
+        if self.heeded:
+            facts.append(
+                f"- stops heeded, by a higher cap or --fresh, with the same output then: {self.heeded}"
+            )
         return [*facts, f"- promises broken: {len(self.broken)}", *(f"  - {text}" for text in self.broken)]
 
 
@@ -220,10 +227,11 @@ class Harmed(Harness):
         path, kind = self._pick(files)
         at, bit = flip(path, self._rng)
         told = f"{told}; {path.relative_to(self.out)}, byte {at}, bit {bit}; cap {cap / night.tokens:.0%}"
-        await self._run_on(night, job, path, kind, told)
+        reason = await self._run_on(night, job, path, kind, told)
         billed = self.emulator.counts.tokens - self._tokens
         self.harm.bills.append(billed / cap)
         assert billed <= cap, f"{told}: {billed:,} tokens were billed, and the cap is {cap:,}"
+        await self._heed(night, reason, told)
 
     async def lost(self, night: Night) -> None:
         """Kill, remove a file, run on."""
@@ -234,6 +242,7 @@ class Harmed(Harness):
         told = f"{told}; {path.relative_to(self.out)}"
         reason = await self._run_on(night, job, path, kind, told)
         assert reason is None or "--fresh" in reason, f"{told}: the reason doesn't name --fresh: {reason}"
+        await self._heed(night, reason, told)
 
     async def _run_on(self, night: Night, job: Path, harmed: Path, kind: str, told: str) -> str | None:
         """Run a job whose file was harmed; the reason if it stops."""
@@ -250,12 +259,26 @@ class Harmed(Harness):
         assert reason.startswith(_REASON) and not any(line.startswith(_REASON) for line in before), (
             f"{told}: no reason in one line: {errors}"
         )
-        self.harm.cases[kind, "at the cap" if "budget." in reason else "stopped"] += 1
+        capped = "budget." in reason
+        self.harm.cases[kind, "at the cap" if capped else "stopped"] += 1
         self.harm.reasons[self._without_particulars(reason)] += 1
         for name, data in found.items():
             whole = data in (night.last.get(name), night.tonight.get(name))
             assert whole or self.out / name == harmed, f"{told}: {name} is neither last night's nor tonight's"
         return reason
+
+    async def _heed(self, night: Night, reason: str | None, told: str) -> None:
+        """Do what the reason of a stop says; the output is the same then."""
+        capped = reason is not None and "budget." in reason
+        if reason is None or not (capped or "--fresh" in reason):
+            return
+        code, errors = await self.ended(
+            await self.start(self.job(JOB), "", _COMMAND, *([] if capped else ["--fresh"]))
+        )
+        assert code == _FAILED_QUERIES, f"{told}; then, {reason}: exit code {code}: {errors}"
+        found = _output(self.out)
+        assert found == night.tonight, f"{told}; then, {reason}: {_differing(found, night.tonight)} differ"
+        self.harm.heeded += 1
 
     def _without_particulars(self, reason: str) -> str:
         return re.sub(r"[0-9][0-9,.]*", "N", reason.replace(f"{self.folder}/", ""))[:140]

@@ -162,13 +162,13 @@ class Harness:
         assert code in (0, -9), errors
         return code
 
-    async def start(self, job: Path, crash_at: str = "", runner: str = _RUNNER) -> Process:
+    async def start(self, job: Path, crash_at: str = "", runner: str = _RUNNER, *more: str) -> Process:
         """Start a job in a process of its own."""
         environ = {**os.environ, "PYTHONPATH": str(self.folder / "killer")}
         if crash_at:
             environ["CRASH_AT"] = crash_at
         return await asyncio.create_subprocess_exec(
-            sys.executable, "-c", runner, str(job), env=environ, stderr=asyncio.subprocess.PIPE
+            sys.executable, "-c", runner, str(job), *more, env=environ, stderr=asyncio.subprocess.PIPE
         )
 
     async def ended(self, process: Process, kill_after: int | None = None) -> tuple[int, str]:
