@@ -61,6 +61,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--queries", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--format", default="jsonl", help="what harmed jobs write; parquet has files of queries too"
+    )
     options = parser.parse_args()
     asked = {name: getattr(options, name) for name in MODES if getattr(options, name)}
     if kills := (200 if options.kills is None and not asked else options.kills):
@@ -70,16 +73,21 @@ def main() -> None:
                 crash(Path(folder), kills=kills, queries=options.queries, seed=options.seed)
             )
         print(table(figures, time.monotonic() - started))
-    broken = sum(print_harm(name, count, options.queries, options.seed) for name, count in asked.items())
+    broken = sum(print_harm(name, count, options) for name, count in asked.items())
     sys.exit(1 if broken else 0)
 
 
-def print_harm(name: str, count: int, queries: int, seed: int) -> int:
+def print_harm(name: str, count: int, options: argparse.Namespace) -> int:
     """Run one kind of harm and print its table; how many promises were broken."""
     how, text = MODES[name]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(harm(Path(folder), how, count=count, queries=queries, seed=seed))
+        found = asyncio.run(
+            harm(
+                Path(folder), how, count=count,
+                queries=options.queries, seed=options.seed, format=options.format,
+            )
+        )  # fmt: skip
     print(f"\n{count} {text}: {time.monotonic() - started:.0f} s\n\n{found.table()}", flush=True)
     return len(found.broken)
 

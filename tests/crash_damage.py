@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 from crash_harness import CONCURRENCY, Harness
@@ -151,11 +152,17 @@ class Night:
 class Harmed(Harness):
     """Jobs that are run by the command line, some queries of which can't be ranked."""
 
-    def __init__(self, folder: Path, emulator: Emulator, *, queries: int, seed: int) -> None:
+    def __init__(self, folder: Path, emulator: Emulator, *, queries: int, seed: int, format: str) -> None:
         super().__init__(folder, emulator, queries=queries, seed=seed)
+        self._format = format
         self.seed, self.harm = seed, Harm()
         self.out = folder / JOB
         self._tokens = self._billed = self._faults = 0
+
+    def job(self, name: str, **sections: dict[str, Any]) -> Path:
+        """Write a job file."""
+        output = {"path": name, "format": self._format}
+        return super().job(name, **{"output": output, **sections})
 
     async def prepare(self) -> None:
         """Run both nights without a kill, and note what they write and are billed."""
@@ -177,7 +184,7 @@ class Harmed(Harness):
         code, errors = await self.ended(await self.start(self.job(JOB), runner=_COMMAND))
         assert code == _FAILED_QUERIES, errors
         tonight = _output(self.out)
-        assert len(tonight) > 4 and tonight.keys() >= {"failed.jsonl"}
+        assert len(tonight) > 2 and tonight.keys() >= {"failed.jsonl"}
         return Night(before, data, last, tonight, counts.tokens - tokens, counts.billed.total() - requests)
 
     def _put_back(self, night: Night) -> None:
@@ -340,14 +347,16 @@ def _differing(one: dict[str, bytes], other: dict[str, bytes]) -> str:
     return ", ".join(sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)))
 
 
-async def harm(folder: Path, how: str, *, count: int, queries: int, seed: int = 0) -> Harm:
+async def harm(
+    folder: Path, how: str, *, count: int, queries: int, seed: int = 0, format: str = "jsonl"
+) -> Harm:
     """So many cases of one kind, ``damaged``, ``lost`` or ``suspended``, in an empty folder."""
     settings = Settings(
         tokenizer="bytes", scores="relative", latency=LATENCY, rpm=float("inf"), tpm=float("inf"),
         faults=LOST_CONNECTIONS if how == "suspended" else {},
     )  # fmt: skip
     async with Emulator(settings) as emulator:
-        harmed = Harmed(folder, emulator, queries=queries, seed=seed)
+        harmed = Harmed(folder, emulator, queries=queries, seed=seed, format=format)
         await harmed.prepare()
         cases = {"damaged": harmed.damaged, "lost": harmed.lost, "suspended": harmed.suspended}
         return await harmed.series(count, cases[how])
