@@ -1,6 +1,7 @@
-"""Kills jobs with SIGKILL, many times, and prints what it cost: ``python benchmarks/crash.py --kills 200``.
+"""Kills, harms and suspends jobs, many times, and prints what came of it.
 
-Fails where a promise is broken; ``tests/crash_harness.py`` lists them.
+``python benchmarks/crash.py --kills 200``; or, in any combination, ``--damage 150 --suspended 20 --lost 50``.
+Fails where a promise is broken; ``tests/crash_harness.py`` and ``tests/crash_damage.py`` list them.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+from crash_damage import harm
 from crash_harness import CONCURRENCY, FAULTS, Figures, crash
 
 
@@ -42,19 +44,52 @@ def table(figures: Figures, seconds: float) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
 
+MODES = {
+    "damage": ("damaged", "jobs killed, a bit flipped in one of the files left, run on under a cap"),
+    "suspended": ("suspended", "jobs suspended for longer than endpoint.timeout"),
+    "lost": ("lost", "jobs killed, one of the files left removed, run on"),
+}
+
+
 def main() -> None:
     """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=200)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, help="200 unless another kind is asked for")
+    for name, (_, text) in MODES.items():
+        parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--queries", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--format", default="jsonl", help="what harmed jobs write; parquet has files of queries too"
+    )
     options = parser.parse_args()
+    asked = {name: getattr(options, name) for name in MODES if getattr(options, name)}
+    if kills := (200 if options.kills is None and not asked else options.kills):
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            figures = asyncio.run(
+                crash(Path(folder), kills=kills, queries=options.queries, seed=options.seed)
+            )
+        print(table(figures, time.monotonic() - started))
+    broken = sum(print_harm(name, count, options) for name, count in asked.items())
+    sys.exit(1 if broken else 0)
+
+
+def print_harm(name: str, count: int, options: argparse.Namespace) -> int:
+    """Run one kind of harm and print its table; how many promises were broken."""
+    how, text = MODES[name]
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        figures = asyncio.run(
-            crash(Path(folder), kills=options.kills, queries=options.queries, seed=options.seed)
-        )
-    print(table(figures, time.monotonic() - started))
+        found = asyncio.run(
+            harm(
+                Path(folder), how, count=count,
+                queries=options.queries, seed=options.seed, format=options.format,
+            )
+        )  # fmt: skip
+    print(f"\n{count} {text}: {time.monotonic() - started:.0f} s\n\n{found.table()}", flush=True)
+    return len(found.broken)
 
 
 if __name__ == "__main__":

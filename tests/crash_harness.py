@@ -21,9 +21,11 @@ import shutil
 import sqlite3
 import sys
 import tempfile
+from asyncio.subprocess import Process
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -117,6 +119,7 @@ class Harness:
         self.figures = Figures()
         self._rng = random.Random(seed)
         self._url = emulator.url + PATH
+        self.input = folder / "in.jsonl"
         self._write_input(queries)
         (folder / "killer").mkdir()
         (folder / "killer" / "sitecustomize.py").write_text(_KILLER)
@@ -124,7 +127,7 @@ class Harness:
 
     def _write_input(self, queries: int) -> None:
         rng = random.Random(0)
-        with (self.folder / "in.jsonl").open("wb") as file:
+        with self.input.open("wb") as file:
             for q in range(queries):
                 candidates = [
                     {"id": f"d{q}-{d}", "text": " ".join(rng.choices(_WORDS, k=8)) + f" {q} {d}"}
@@ -134,9 +137,9 @@ class Harness:
                 file.write(orjson.dumps({"query_id": f"q{q}", "query": query, "candidates": candidates}))
                 file.write(b"\n")
 
-    def job(self, name: str) -> Path:
-        """Write a job file."""
-        job = {
+    def job(self, name: str, **sections: dict[str, Any]) -> Path:
+        """Write a job file; ``sections`` are added to those that all jobs share."""
+        job: dict[str, Any] = {
             "input": {"path": "in.jsonl"},
             "model": "qwen3-rerank",
             "endpoint": {"url": self._url, "api_key_file": "key", "timeout": 5},
@@ -147,30 +150,44 @@ class Harness:
             "retry": {"max_delay": 0.05},
             "output": {"path": name, "format": "jsonl"},
         }
+        for section, keys in sections.items():
+            job[section] = job.get(section, {}) | keys
         path = self.folder / f"{name}.yaml"
         path.write_bytes(orjson.dumps(job))
         return path
 
     async def run(self, job: Path, crash_at: str = "", kill_after: int | None = None) -> int:
         """Run a job once: to its end, to a chosen point, or for so many requests and a moment."""
+        code, errors = await self.ended(await self.start(job, crash_at), kill_after)
+        assert code in (0, -9), errors
+        return code
+
+    async def start(self, job: Path, crash_at: str = "", runner: str = _RUNNER, *more: str) -> Process:
+        """Start a job in a process of its own."""
         environ = {**os.environ, "PYTHONPATH": str(self.folder / "killer")}
         if crash_at:
             environ["CRASH_AT"] = crash_at
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _RUNNER, str(job), env=environ, stderr=asyncio.subprocess.PIPE
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-c", runner, str(job), *more, env=environ, stderr=asyncio.subprocess.PIPE
         )
+
+    async def ended(self, process: Process, kill_after: int | None = None) -> tuple[int, str]:
+        """Wait for the end of a process, or kill it after so many requests; its code, and what it said on stderr."""
         ended = asyncio.create_task(process.communicate())
         if kill_after is not None:
-            until = self.emulator.requests + kill_after
-            while not ended.done() and self.emulator.requests < until:  # noqa: ASYNC110 another process
-                await asyncio.sleep(0.001)
+            await self.asked(kill_after, ended)
             await asyncio.sleep(self._rng.uniform(0, 0.03))
             if not ended.done():
                 process.kill()
         _, errors = await ended
         assert process.returncode is not None
-        assert process.returncode in (0, -9), errors.decode()
-        return process.returncode
+        return process.returncode, errors.decode()
+
+    async def asked(self, requests: int, ended: asyncio.Task[Any]) -> None:
+        """Wait until so many more requests came in, or a process ended."""
+        until = self.emulator.requests + requests
+        while not ended.done() and self.emulator.requests < until:  # noqa: ASYNC110 another process
+            await asyncio.sleep(0.001)
 
     async def reference(self) -> dict[str, bytes]:
         """What an uninterrupted run writes."""

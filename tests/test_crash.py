@@ -4,6 +4,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from crash_damage import harm
 from crash_harness import crash
 from crash_nights import Nights, emulator
 
@@ -52,3 +53,11 @@ async def test_a_second_night_killed_at_every_step_of_its_end_is_finished(tmp_pa
                     break
                 steps += 1
         assert steps > 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how, count", [("damaged", 6), ("lost", 4), ("suspended", 2)])
+async def test_harmed_jobs_end_with_the_same_output_or_stop(tmp_path: Path, how: str, count: int) -> None:
+    """A bit flipped or a file lost after a kill, or a process suspended; the long version is benchmarks/crash.py."""
+    found = await harm(tmp_path, how, count=count, queries=12, seed=5)
+    assert found.total == count and not found.broken

@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 from against import World, world
+from crash_damage import flip
 from jobs import outputs
 
 from batchrank.errors import BatchrankError, LedgerError, OutputError
@@ -48,9 +49,7 @@ async def flips(folder: Path, *, count: int, seed: int) -> Counter[str]:
             shutil.rmtree(folder / "out")
             shutil.copytree(folder / "snapshot", folder / "out")
             path = folder / "out" / rng.choice(files)
-            data = bytearray(path.read_bytes())
-            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-            path.write_bytes(data)
+            flip(path, rng)
             before = w.emulator.counts.tokens
             try:
                 report = await w.run(job, part_rows=60)
