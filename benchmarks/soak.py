@@ -1,7 +1,7 @@
 """Hours of traffic with storms, restarts, refusals and bills that nobody predicted: ``python benchmarks/soak.py``.
 
-In virtual time, against the limiter; ``tests/limiter_soak.py`` tells what happens. Fails where a second or a minute is over
-quota by more than one request.
+In virtual time, against the limiter; ``tests/limiter_soak.py`` tells what happens. Fails where a second or a minute
+is over quota by more than one request.
 """
 
 import argparse

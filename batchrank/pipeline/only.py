@@ -50,7 +50,6 @@ class OnlyFailed:
         """Whether requests may be sent for this query."""
         return query.id in self._ids or str(query.place) in self._places
 
-
     def fewer(self, ranked: int) -> JobError | None:
         """What to stop with where fewer queries are ranked than before; None where none would be missing."""
         if ranked >= self._ranked:

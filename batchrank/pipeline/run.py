@@ -193,7 +193,9 @@ class Run:
                 reason = outputs.nothing_ranked(sink.first_failure, self.totals.failed, usable=usable)
             if reason is None and isinstance(parts.sender.recall.allow, OnlyFailed):
                 reason = parts.sender.recall.allow.fewer(self.totals.queries)
-            if isinstance(reason, UnsortedError):  # a query found twice was ranked without some of its documents
+            if isinstance(
+                reason, UnsortedError
+            ):  # a query found twice was ranked without some of its documents
                 await anyio.to_thread.run_sync(writer.withdraw)
                 checkpoints = []
             elif not isinstance(reason, OutputError):
