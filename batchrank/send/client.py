@@ -8,7 +8,7 @@ that a run that goes on decides alike.
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import anyio
 
@@ -172,6 +172,7 @@ class _Tries:
     costly: int = 0
     last: Rejection | None = None
     _alike: int = 0
+    _kinds: dict[str, int] = field(default_factory=dict)
     _throttled: int = 0
 
     def failed(self, why: Rejection, action: Action, *, costly: bool) -> bool:
@@ -189,8 +190,15 @@ class _Tries:
         return (
             action in _FOR_GOOD
             or self._alike >= (1 if timed_out else _PART_ATTEMPTS)
-            or self.failures >= min(self.attempts, _most(why, action))
+            or self.failures >= self.attempts
+            or self._count(why, action) >= _most(why, action)
         )
+
+    def _count(self, why: Rejection, action: Action) -> int:
+        """Failures of this kind so far, this one included."""
+        kind = "access" if action is Action.ACCESS else why.code
+        self._kinds[kind] = self._kinds.get(kind, 0) + 1
+        return self._kinds[kind]
 
 
 def _most(why: Rejection, action: Action) -> int:
