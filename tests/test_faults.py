@@ -332,12 +332,3 @@ async def test_errors_are_understood_in_every_shape(tmp_path: Path, shape: str) 
         report = await w.run(w.job())
         assert report.exit_code == 0
         assert w.paid_twice == 0
-
-
-async def test_failures_of_several_kinds_are_counted_each_for_itself(tmp_path: Path) -> None:
-    """Three failures of one kind and one of another don't add up to four of the other: nothing is halved."""
-    script = {1: "500", 2: "500", 3: "500", 4: "score-nan"}
-    async with world(tmp_path, queries=1, candidates=8, script=script) as w:
-        report = await w.run(w.job())
-        assert (report.exit_code, report.data["process"]["splits"]) == (0, 0)
-        assert report.data["totals"]["requests"] == 1

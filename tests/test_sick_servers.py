@@ -399,3 +399,17 @@ async def test_raw_over_a_halved_list_is_told(tmp_path: Path) -> None:
         assert any("WRONG" in notice or "comparable" in notice for notice in report.data["notices"]), (
             report.data["notices"]
         )
+
+
+async def test_failures_of_several_kinds_are_counted_each_for_itself(tmp_path: Path) -> None:
+    """Three failures of one kind and one of another don't add up to four of the other: nothing is halved."""
+
+    def fate(query: str, documents: list[str], times: int) -> Any:
+        if query == PROBE or times > 4:
+            return None
+        return reply(200, {"results": []}) if times == 4 else reply(500, {"message": "oh"})
+
+    async with serving(Api(fate)) as api:
+        report = await run(job_for(tmp_path, rows(1, 8), api, **ALL))
+        assert (report.exit_code, report.data["process"]["splits"]) == (0, 0)
+        assert report.data["totals"]["requests"] == 1
