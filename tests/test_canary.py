@@ -131,9 +131,9 @@ async def test_no_secret_leaves_a_trace(tmp_path: Path, reply: Any, monkeypatch:
     assert server.headers, said
     assert server.headers[0]["X-Tenant"] == CANARIES["header"]
     later = ["status out", "status out --json", "plan job.yaml", "ledger job.yaml"]
-    said += [await asyncio.to_thread(_invoke, command) for command in later]
+    said += [await asyncio.get_running_loop().run_in_executor(None, _invoke, command) for command in later]
     if (tmp_path / "out" / "summary.json").exists():
-        said.append(await asyncio.to_thread(_invoke, "report out"))
+        said.append(await asyncio.get_running_loop().run_in_executor(None, _invoke, "report out"))
         assert (tmp_path / "out" / "report.html").exists(), said[-1]
     assert not _traces(tmp_path, *said)
     assert not any("Traceback" in text for text in said), said

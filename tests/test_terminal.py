@@ -139,7 +139,7 @@ async def test_no_command_lets_anybody_steer_the_terminal(
         told.append(await _command(tmp_path, "check", "job.yaml", "--ask"))
     later = ["status out", "plan job.yaml", "ledger job.yaml", "init in.jsonl -o new.yaml", "report out"]
     told += [
-        await asyncio.to_thread(_invoke, command)
+        await asyncio.get_running_loop().run_in_executor(None, _invoke, command)
         for command in [*later, "eval out --qrels qrels.txt --per-query"]
     ]
     for code, out, errors in told:
@@ -147,7 +147,7 @@ async def test_no_command_lets_anybody_steer_the_terminal(
         assert "Traceback" not in errors
     assert "owned" in told[0][2]
     assert format == "text" or all(json.loads(line) for line in told[0][2].splitlines())
-    code, out, _ = await asyncio.to_thread(_invoke, "status out --json")
+    code, out, _ = await asyncio.get_running_loop().run_in_executor(None, _invoke, "status out --json")
     assert code == 0 and not RAW.search(out)
     if reply is _refuses:
         letters = [json.loads(line) for line in (tmp_path / "out" / "failed.jsonl").read_text().splitlines()]
@@ -173,7 +173,7 @@ async def test_the_live_display_stays_ours(tmp_path: Path) -> None:
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "TERM": "xterm", "COLUMNS": "400"},
         )  # fmt: skip
         os.close(theirs)
-        shown = await asyncio.to_thread(_all_of, ours)
+        shown = await asyncio.get_running_loop().run_in_executor(None, _all_of, ours)
         assert await process.wait() == 75
     assert "queries" in shown and "owned" in shown
     assert TITLE not in shown and CLEAR not in shown and TURNED not in shown and "Traceback" not in shown
