@@ -13,6 +13,18 @@ from jobs import rows
 
 QUERIES = rows(5, 23)
 """Records as in plain JSON lines: each with scored candidates."""
+PAIRS = [
+    {
+        "query_id": q["query_id"],
+        "query": q["query"],
+        "doc_id": c["id"],
+        "text": c["text"],
+        "score": c["score"],
+    }
+    for q in QUERIES
+    for c in q["candidates"]
+]
+"""The same, a row for each candidate."""
 RELEVANT = {row["query_id"]: row["candidates"][7]["id"] for row in QUERIES}
 
 

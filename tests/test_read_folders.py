@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from field_data import QUERIES, corpus, jsonl, lines, parquet, queries
+from field_data import PAIRS, QUERIES, corpus, jsonl, lines, parquet, queries
 from jobs import make_job, run
 from typer.testing import CliRunner
 
@@ -17,18 +17,6 @@ from batchrank.errors import InputError
 from batchrank.job import Input
 from batchrank.read import notes, read
 from batchrank.records import Failure, Query
-
-PAIRS = [
-    {
-        "query_id": q["query_id"],
-        "query": q["query"],
-        "doc_id": c["id"],
-        "text": c["text"],
-        "score": c["score"],
-    }
-    for q in QUERIES
-    for c in q["candidates"]
-]
 
 
 def ids(path: Path | str, **keys: Any) -> list[str]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
-from field_data import QUERIES
+from field_data import PAIRS, QUERIES
 from jobs import failed, make_job, rankings, run
 from typer.testing import CliRunner
 
@@ -21,17 +21,6 @@ from batchrank.job import Input, load_job
 from batchrank.read import order, read
 from batchrank.records import Failure, Query
 
-PAIRS = [
-    {
-        "query_id": q["query_id"],
-        "query": q["query"],
-        "doc_id": c["id"],
-        "text": c["text"],
-        "score": c["score"],
-    }
-    for q in QUERIES
-    for c in q["candidates"]
-]
 MIXED = random.Random(7).sample(PAIRS, len(PAIRS))
 ORDER = list(dict.fromkeys(str(row["query_id"]) for row in MIXED))
 
