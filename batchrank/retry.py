@@ -118,12 +118,12 @@ def possibly_billed(rejection: Rejection, wire: str = "") -> bool:
 
 
 def resets(rejection: Rejection) -> str | None:
-    """The server's words on when a used-up quota comes back, for ``Action.WAIT``; None when it tells no such time."""
+    """When a used-up quota comes back, in the server's words where it has some; None when it tells no such time."""
     match = _RESETS.search(rejection.message)
     if match is not None:
         return match.group().strip(" .,;")
     if rejection.retry_after is not None and _FAR < rejection.retry_after < _ABSURD:
-        return f"in {rejection.retry_after / 3600:.1f} hours"
+        return f"comes back in {rejection.retry_after / 3600:.1f} hours"
     match = _DAILY.search(rejection.message)
     return match.group().strip() if match else None
 
@@ -207,7 +207,7 @@ def advice(rejection: Rejection, wire: str = "") -> str:
     if code == "certificate":
         return f"Correct endpoint.url or the server's certificate, {again}"
     if action is Action.WAIT:
-        return f"Wait for the quota to come back ({resets(rejection)}), {again}"
+        return f"Wait for the quota ({resets(rejection)}), {again}"
     if action is Action.STOP or status == 429:
         return f"Settle the account's bill or quota with the vendor, {again}"
     if status == 407:

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from peak_memory import LINUX
 
 from batchrank.errors import InputError
 from batchrank.job import Input
@@ -77,7 +80,7 @@ def test_texts_of_any_length_are_grouped_in_little_memory(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+@LINUX
 @pytest.mark.parametrize(("make", "most"), [(joined, 1000), (mixed, 650)])
 @pytest.mark.parametrize(("count", "size"), [(50_000, 10_000), (25_000, 20_000), (20, 13_000_000)])
 def test_half_a_gigabyte_of_long_texts_is_grouped(
@@ -89,6 +92,44 @@ def test_half_a_gigabyte_of_long_texts_is_grouped(
     read_documents, resident = map(int, done.stdout.split())
     assert read_documents == count
     assert resident < most
+
+
+def pairs(folder: Path, documents: int, size: int) -> dict[str, object]:
+    """One row group of a few megabytes, whose dictionary decodes to a thousand times as much."""
+    table = pa.table(
+        {
+            "query_id": [f"q{i // _DEPTH}" for i in range(documents)],
+            "query": ["x"] * documents,
+            "doc_id": [f"d{i}" for i in range(documents)],
+            "text": pa.DictionaryArray.from_arrays(pa.array([0] * documents), [text(0, size)]),
+        }
+    )
+    pq.write_table(table, folder / "in.parquet", row_group_size=documents)
+    return {"path": str(folder / "in.parquet")}
+
+
+def lists(folder: Path, documents: int, size: int) -> dict[str, object]:
+    """The same, a query a row."""
+    entry = {"id": "d", "text": text(0, size)}
+    row = {"query_id": "q", "query": "x", "candidates": [entry | {"id": f"d{i}"} for i in range(_DEPTH)]}
+    table = pa.Table.from_pylist([row | {"query_id": f"q{i}"} for i in range(documents // _DEPTH)])
+    pq.write_table(table, folder / "in.parquet", dictionary_pagesize_limit=2**24)
+    return {"path": str(folder / "in.parquet")}
+
+
+@pytest.mark.slow
+@LINUX
+@pytest.mark.parametrize(("make", "size"), [(pairs, 2**20), (lists, 2**19)])
+def test_a_row_group_that_decodes_to_gigabytes_is_read_in_pieces(
+    tmp_path: Path, make: Make, size: int
+) -> None:
+    """Gigabytes from one row group, whose bytes on disk do not tell: read in a fraction of it."""
+    keys = orjson.dumps(make(tmp_path, 3000, size)).decode()
+    assert (tmp_path / "in.parquet").stat().st_size < 2**26
+    done = subprocess.run([sys.executable, "-c", _READ, keys], capture_output=True, check=True)
+    read_documents, resident = map(int, done.stdout.split())
+    assert read_documents == 3000
+    assert resident < 400
 
 
 def test_out_of_memory_and_a_full_disk_have_remedies_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,7 +242,7 @@ def test_every_row_of_the_table_counts(wire: str, kind: str, words: str) -> None
 def test_a_retry_after_of_hours_is_not_waited_for() -> None:
     """A quota that comes back after an hour stops the run, which can go on then; one of a minute slows it down."""
     hours, minute = Rejection(429, "", "slow down", 7200.0), Rejection(429, "", "slow down", 60.0)
-    assert classify(hours) is Action.WAIT and resets(hours) == "in 2.0 hours"
+    assert classify(hours) is Action.WAIT and resets(hours) == "comes back in 2.0 hours"
     assert classify(minute) is Action.SLOW_REQUESTS and resets(minute) is None
     assert classify(Rejection(429, "", "slow down", 86400.0)) is Action.SLOW_REQUESTS  # a year, cut: absurd
     dated = "Limit resets at: 2026-01-02 03:04:05 UTC"

@@ -186,6 +186,6 @@ class Prober:
                 f"{advice(outcome, self._wire)}"
             )
         elif action is Action.WAIT:
-            self._hopeless = QuotaError(f"the quota is used up until {resets(outcome) or 'later'}: {outcome}")
+            self._hopeless = QuotaError(f"the quota is used up ({resets(outcome)}): {outcome}")
         if self._hopeless is not None:
             raise self._hopeless
