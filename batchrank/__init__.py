@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from batchrank.data import Candidate, Query
     from batchrank.errors import (
         BatchrankError,
         InputError,
@@ -17,11 +18,16 @@ if TYPE_CHECKING:
         RunStoppedError,
         StoppedError,
     )
-    from batchrank.formats.memory import ArrowStream
-    from batchrank.job import Budget, Columns, Endpoint, Gate, Job, Limits, Merge, Rate, Retry, load_job
-    from batchrank.pipeline import Options, Report, rerank, rerank_sync, run
-    from batchrank.read import Queries, Record
-    from batchrank.records import Candidate, Failure, Query, Ranking
+    from batchrank.job.config import Job
+    from batchrank.job.load import load_job
+    from batchrank.job.sections import Budget, Columns, Endpoint, Gate, Limits, Merge, Rate, Retry
+    from batchrank.outcomes import Failure, Ranking
+    from batchrank.pipeline.report import Report
+    from batchrank.pipeline.rerank import rerank
+    from batchrank.pipeline.run import Options, run
+    from batchrank.pipeline.sync import rerank_sync
+    from batchrank.read.memory import ArrowStream
+    from batchrank.read.memory_ import Queries, Record
     from batchrank.version import __version__
 
 __all__ = [
@@ -62,7 +68,10 @@ __all__ = [
     "__version__",
 ]  # fmt: skip
 # Where they are, those first whose import brings little else.
-_HOMES = ("version", "errors", "records", "job", "formats.memory", "read", "pipeline")
+_HOMES = (
+    "version", "errors", "data", "outcomes", "job.sections", "job.config", "job.load", "read.memory", "read.memory_",
+    "pipeline.report", "pipeline.run", "pipeline.rerank", "pipeline.sync",
+)  # fmt: skip
 
 
 def __getattr__(name: str) -> object:

@@ -18,7 +18,7 @@ def main() -> None:
         signal.signal(signal.SIGINT, _at_once)
     # The interpreter's own end puts back the system's way, which is to die of the signal.
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    from batchrank.cli import main as run
+    from batchrank.cli.app import main as run
 
     run()
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from batchrank.content import Kind
 from batchrank.errors import JobError, UnknownModelError
-from batchrank.records import Kind
 
 Wire: TypeAlias = Literal[
     "dashscope", "dashscope-native", "cohere", "jina", "siliconflow", "vllm", "voyage", "tei", "nim"

@@ -14,9 +14,10 @@ from typing import Any
 import common
 import orjson
 
-from batchrank.emulator import Emulator, Settings
-from batchrank.job import load_job
-from batchrank.pipeline import run
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.settings import Settings
+from batchrank.job.load import load_job
+from batchrank.pipeline.run import run
 
 FAULTS = ["", "500", "score-null", "403", "413", "400-inspection"]
 

@@ -22,16 +22,20 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 
-from batchrank.job import Job, load_job
-from batchrank.ledger import Ledger
-from batchrank.merge import start
+from batchrank.data import Query
+from batchrank.job.config import Job
+from batchrank.job.load import load_job
+from batchrank.ledger.ledger import Ledger
+from batchrank.merge.methods import start
 from batchrank.merge.rounds import Round
-from batchrank.pipeline.content import Preparer, Ready
-from batchrank.pipeline.engine import sharder
-from batchrank.read import read
-from batchrank.records import Answer, Merged, Query, QueryCost, Ranking, Request, Scores
+from batchrank.merging import Merged, Scores
+from batchrank.outcomes import QueryCost, Ranking
+from batchrank.pipeline.assemble import sharder
+from batchrank.pipeline.prepare import Preparer, Ready
+from batchrank.read.reader_ import read
+from batchrank.requests import Answer, Request
 from batchrank.wire import CODECS
-from batchrank.write import Writer
+from batchrank.write.writer import Writer
 
 SHAPES = {"500 x 250 B": (500, 250), "100 x 1 kB": (100, 1000)}
 WARM = 50

@@ -10,9 +10,10 @@ from typing import Any
 import orjson
 from jobs import failed, make_job, outputs, rows, run, write_jsonl
 
-from batchrank.emulator import Emulator, Settings
-from batchrank.job import Job
-from batchrank.pipeline import Report
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.settings import Settings
+from batchrank.job.config import Job
+from batchrank.pipeline.report import Report
 
 KEY = "sk-canary-7f3a9b2e5d8c4160"
 PATH = "/compatible-api/v1/reranks"

@@ -29,7 +29,8 @@ from typing import Any
 import orjson
 from crash_harness import CONCURRENCY, Harness
 
-from batchrank.emulator import Emulator, Settings
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.settings import Settings
 
 JOB = "job"
 CAPS = (1.0, 1.15, 1.5)

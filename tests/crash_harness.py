@@ -29,7 +29,8 @@ from typing import Any
 
 import orjson
 
-from batchrank.emulator import Emulator, Settings
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.settings import Settings
 
 CONCURRENCY = 8
 PATH = "/compatible-api/v1/reranks"

@@ -15,7 +15,8 @@ from pathlib import Path
 import orjson
 from crash_harness import FAULTS, Harness
 
-from batchrank.emulator import Emulator, Settings
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.settings import Settings
 from batchrank.write import switch
 
 JOB = "nightly"

@@ -11,7 +11,8 @@ from aiohttp import ClientSession
 from multidict import CIMultiDictProxy
 from virtual_time import VirtualTimeLoop
 
-from batchrank.emulator import Emulator, Settings
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.settings import Settings
 
 FLAT = "/compatible-api/v1/reranks"
 NATIVE = "/api/v1/services/rerank/text-rerank/text-rerank"

@@ -7,8 +7,10 @@ from typing import Any
 
 import orjson
 
-from batchrank.job import Job, load_job
-from batchrank.pipeline import Options, Report, Run
+from batchrank.job.config import Job
+from batchrank.job.load import load_job
+from batchrank.pipeline.report import Report
+from batchrank.pipeline.run import Options, Run
 
 WORDS = """
 copy directory tree file random element list string regular expression socket thread lock queue event signal parse

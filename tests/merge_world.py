@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.merge import Consult, Method, Round
-from batchrank.records import Chunk, Floats, Merged, Overlap, Positions, Scores, Verdict
+from batchrank.arrays import Floats, Positions
+from batchrank.merge.rounds import Consult, Method, Round
+from batchrank.merging import Chunk, Merged, Overlap, Scores, Verdict
 
 
 def truth(n: int, seed: int) -> Floats:

@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 from jobs import make_job, rankings, write_jsonl
 
-from batchrank.job import load_job
+from batchrank.job.load import load_job
 
 PROBE = "copy a file"
 PATHS = {"dashscope": "/compatible-api/v1/reranks"}

@@ -14,7 +14,7 @@ import yaml
 from jobs import rows, write_jsonl
 from test_cli import batchrank
 
-from batchrank.bench import load_bench
+from batchrank.bench.matrix import load_bench
 from batchrank.errors import JobError
 
 SHARED = {"endpoint": {"url": "emulator"}, "tokenizer": "bytes", "limits": {"documents": 10}}

@@ -13,10 +13,13 @@ from against import world
 from aiohttp import web
 from jobs import make_job, rows, run, write_jsonl
 
-from batchrank.job import Job
+from batchrank.job.config import Job
 from batchrank.models import Price
-from batchrank.pipeline import Progress, Run
-from batchrank.send import Before, Budget, Spend, Taken
+from batchrank.pipeline.run import Run
+from batchrank.pipeline.summary import Progress
+from batchrank.send.account import Before, Budget
+from batchrank.send.budget import Taken
+from batchrank.send.spend import Spend
 
 ANYIO = pytest.mark.anyio
 

@@ -12,9 +12,9 @@ from aiohttp import web
 from peak_memory import LINUX, Peak
 from servers import scores
 
-from batchrank.records import Answer, Rejection
+from batchrank.requests import Answer, Rejection
 from batchrank.send.bounds import FREE, Bound, Room
-from batchrank.send.http import Http
+from batchrank.send.transport import Http
 from batchrank.wire import CODECS
 
 pytestmark = pytest.mark.anyio

@@ -9,10 +9,10 @@ import pytest
 from against import World, same, world
 from jobs import rows, write_jsonl
 
-from batchrank.cli.watching import status
+from batchrank.cli.status import status
 from batchrank.ledger.checks import answer_checksum, checksum
-from batchrank.observe import Observer
-from batchrank.pipeline import Run
+from batchrank.observe.observer import Observer
+from batchrank.pipeline.run import Run
 
 pytestmark = pytest.mark.anyio
 

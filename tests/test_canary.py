@@ -14,9 +14,10 @@ from jobs import rows, write_jsonl
 from servers import Proxy, Tls, proxying, scores, serving
 from typer.testing import CliRunner
 
-from batchrank.cli import app
+from batchrank.cli.app import app
 from batchrank.errors import BatchrankError, JobError
-from batchrank.job import Job, load_job
+from batchrank.job.config import Job
+from batchrank.job.load import load_job
 from batchrank.job.secrets import Secrets, secrets_of
 
 ANYIO = pytest.mark.anyio

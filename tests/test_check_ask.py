@@ -11,9 +11,9 @@ from emulator_client import serving
 from jobs import make_job, rows, write_jsonl
 from test_send_http import server
 
-from batchrank.cli.check import check_job
-from batchrank.cli.findings import Finding
-from batchrank.emulator import path
+from batchrank.emulator.endpoints import path
+from batchrank.planning.check import check_job
+from batchrank.planning.findings import Finding
 from batchrank.wire import CODECS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_clock]

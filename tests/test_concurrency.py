@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrank.limiter import Limiter
-from batchrank.send import Dispatcher, Places
+from batchrank.limiter.limiter import Limiter
+from batchrank.send.admission import Dispatcher
+from batchrank.send.places import Places
 
 ANYIO = pytest.mark.anyio
 FREE = 1e9

@@ -12,7 +12,7 @@ from crash_damage import flip
 from jobs import outputs
 
 from batchrank.errors import BatchrankError, LedgerError, OutputError
-from batchrank.job import Job
+from batchrank.job.config import Job
 
 pytestmark = pytest.mark.anyio
 

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from batchrank.demo import corpus, first_stage, questions, write_demo
-from batchrank.demo.corpus import MAX_CHARACTERS
+from batchrank.data_ import write_demo
+from batchrank.demo import MAX_CHARACTERS, corpus
 from batchrank.emulator.relevance import relevances
+from batchrank.first_stage import first_stage
+from batchrank.questions import questions
 
 
 def reciprocal_rank(names: list[str], answers: tuple[str, ...]) -> float:

@@ -8,7 +8,9 @@ import pytest
 from aiohttp import ClientSession
 from emulator_client import DOCUMENTS, FLAT, NATIVE, QUERY, Client, serving
 
-from batchrank.emulator import Emulator, Settings, described, relevance, run_forever
+from batchrank.emulator.app import Emulator, run_forever
+from batchrank.emulator.relevance import relevance
+from batchrank.emulator.settings import Settings, described
 from batchrank.errors import JobError
 
 pytestmark = pytest.mark.anyio

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 from emulator_client import DOCUMENTS, QUERY, Client, serving
 
-from batchrank.emulator import path, relevance
+from batchrank.emulator.endpoints import path
+from batchrank.emulator.relevance import relevance
 from batchrank.models import cards
-from batchrank.records import Rejection, Request
-from batchrank.retry import Action, classify
+from batchrank.requests import Rejection, Request
+from batchrank.send.retry import Action, classify
 from batchrank.wire import CODECS
 from batchrank.wire.rejections import error
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from aiohttp import ClientError, ClientPayloadError, ClientSession, ClientTimeout, ServerDisconnectedError
 
-from batchrank.emulator import FAULTS, Emulator, Settings
-from batchrank.emulator.delivery import DELIVERY_FAULTS, UNBILLED_DELIVERIES
+from batchrank.emulator.answers import DELIVERY_FAULTS, UNBILLED_DELIVERIES
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.faults import FAULTS
 from batchrank.emulator.rejections import REJECTIONS
+from batchrank.emulator.settings import Settings
 
 pytestmark = pytest.mark.anyio
 

@@ -12,9 +12,10 @@ from aiohttp import web
 from jobs import failed, make_job, outputs, rows, run, write_jsonl
 from servers import Tls, proxying, ranks, scores, serving
 
-from batchrank.cli.check import check_job
-from batchrank.cli.findings import Finding
-from batchrank.job import Job, Rate
+from batchrank.job.config import Job
+from batchrank.job.sections import Rate
+from batchrank.planning.check import check_job
+from batchrank.planning.findings import Finding
 
 ANYIO = pytest.mark.anyio
 API, MODE = "/compatible-api/v1/reranks", "/compatible-mode/v1/reranks"

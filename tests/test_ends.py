@@ -14,7 +14,8 @@ import pytest
 from jobs import rows, write_jsonl
 
 from batchrank.errors import JobError
-from batchrank.job import Job, load_job
+from batchrank.job.config import Job
+from batchrank.job.load import load_job
 
 ROOT = str(Path(__file__).parent.parent)
 REAL = [pytest.mark.anyio, pytest.mark.real_clock]

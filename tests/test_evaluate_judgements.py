@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrank.errors import InputError, JobError
-from batchrank.evaluate import evaluate
-from batchrank.evaluate.measures import Measures
-from batchrank.gate import judge
-from batchrank.job import Gate
+from batchrank.job.sections import Gate
+from batchrank.quality.compare import evaluate
+from batchrank.quality.gate import judge
+from batchrank.quality.measures import Measures
 
 OFFICIAL = {
     "nDCG@10": "ndcg_cut_10", "AP": "map", "R@100": "recall_100", "P@5": "P_5", "RR": "recip_rank",

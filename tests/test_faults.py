@@ -9,9 +9,9 @@ import pytest
 from against import World, same, world
 from jobs import outputs, rankings, rows
 
-from batchrank.emulator import FAULTS
+from batchrank.emulator.faults import FAULTS
 from batchrank.errors import RunStoppedError
-from batchrank.pipeline import Report
+from batchrank.pipeline.report import Report
 
 pytestmark = pytest.mark.anyio
 

@@ -18,10 +18,10 @@ from against import KEY, PATH, same, world
 from jobs import outputs, rows
 
 from batchrank.errors import LedgerError, OutputError
-from batchrank.ledger import Ledger
-from batchrank.pipeline import Run
+from batchrank.ledger.ledger import Ledger
+from batchrank.pipeline.run import Run
 from batchrank.pipeline.tasks import beside
-from batchrank.records import Answer
+from batchrank.requests import Answer
 
 ANYIO = pytest.mark.anyio
 REAL = pytest.mark.real_clock

@@ -9,10 +9,12 @@ import pytest
 from field_data import QUERIES, beir, corpus, entries, jsonl, lines, mteb, parquet, queries, run_file
 from jobs import failed, make_job, rankings, run
 
-from batchrank.cli.findings import check_input
-from batchrank.job import Input
-from batchrank.read import read, sources
-from batchrank.records import Failure, Query
+from batchrank.data import Query
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.planning.findings import check_input
+from batchrank.read.layout import sources
+from batchrank.read.reader_ import read
 
 pytestmark = pytest.mark.anyio
 Make = Callable[[Path], dict[str, Any]]

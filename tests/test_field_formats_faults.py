@@ -21,11 +21,13 @@ from field_data import (
 )
 from jobs import failed, make_job, rankings, run
 
+from batchrank.data import Query
 from batchrank.errors import InputError, MissingExtraError, Place
-from batchrank.job import Columns, Input
-from batchrank.read import facts, find, read, sources
+from batchrank.job.sections import Columns, Input
+from batchrank.outcomes import Failure
 from batchrank.read.join import Join
-from batchrank.records import Failure, Query
+from batchrank.read.layout import facts, find, sources
+from batchrank.read.reader_ import read
 
 
 def got(**keys: Any) -> list[Query | Failure]:
@@ -250,7 +252,7 @@ def test_all_files_of_an_input_are_known(tmp_path: Path) -> None:
 
 def test_limit_and_gauge_follow_the_queries(tmp_path: Path) -> None:
     """``input.limit`` stops early, and nothing is left in the temporary folder."""
-    from batchrank.read import Gauge
+    from batchrank.read.base import Gauge
 
     gauge, left = Gauge(), tmp_path / "tmp"
     left.mkdir()

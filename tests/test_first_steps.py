@@ -14,9 +14,10 @@ from jobs import rows, write_jsonl
 from test_cli import batchrank, job_file
 from typer.main import get_command
 
-from batchrank.cli import app
-from batchrank.cli.examples import EXAMPLES
-from batchrank.emulator import Emulator, Settings
+from batchrank.cli.app import app
+from batchrank.cli.options import EXAMPLES
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.settings import Settings
 from batchrank.errors import InputError, JobError
 
 COMMANDS = [

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from jobs import failed, make_job, outputs, rankings, rows, run, write_jsonl
 from virtual_time import VirtualTimeLoop
 
-from batchrank.job import Job
+from batchrank.job.config import Job
 
 FATES = ["ok", "500", "malformed", "refused", "blocked", "rejected"]
 PROBE, HARMLESS = "copy a file", frozenset(["Copy a file from one folder to another."])

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.formats import arrow, plain
-from batchrank.job import Input
-from batchrank.read import read
-from batchrank.records import Failure, Query
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.read import arrow, plain
+from batchrank.read.reader_ import read
 
 TEXTS = [
     pa.string(),

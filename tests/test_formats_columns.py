@@ -2,9 +2,9 @@
 
 import pytest
 
-from batchrank.formats.base import ColumnsError
-from batchrank.formats.columns import DocumentRoles, document_roles, record_roles
-from batchrank.job import Columns
+from batchrank.job.sections import Columns
+from batchrank.read.base import ColumnsError
+from batchrank.read.columns import DocumentRoles, document_roles, record_roles
 
 
 def fields(*names: str, **nested: tuple[str, ...]) -> dict[str, tuple[str, ...] | None]:

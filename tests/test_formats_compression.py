@@ -8,7 +8,7 @@ import lzma
 import pytest
 import zstandard
 
-from batchrank.formats.compression import decompressed
+from batchrank.io.lines import decompressed
 
 TEXT = b"".join(b'{"line": %d}\n' % i for i in range(50_000))
 

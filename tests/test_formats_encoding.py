@@ -11,11 +11,11 @@ from field_data import stream_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.formats.encoding import in_utf8
-from batchrank.job import Input
-from batchrank.read import read
-from batchrank.records import Query
+from batchrank.io.encoding import in_utf8
+from batchrank.job.sections import Input
+from batchrank.read.reader_ import read
 
 ENCODINGS = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig", "utf-8"]
 RECORD = {"query_id": "q1", "query": "Höhe 高さ 🗻", "candidates": [{"id": "d1", "text": "tall\nand wide"}]}

@@ -16,11 +16,12 @@ import pyarrow.parquet.encryption as pe
 import pytest
 from jobs import write_jsonl
 
+from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.formats import columnar
-from batchrank.job import Input
-from batchrank.read import read
-from batchrank.records import Failure, Query
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.read import columnar
+from batchrank.read.reader_ import read
 
 ROWS = [{"query_id": f"q{i}", "query": "x", "doc_id": f"d{i}", "text": f"text {i}"} for i in range(3)]
 TABLE = pa.Table.from_pylist(ROWS)

@@ -12,10 +12,12 @@ import pyarrow.feather
 import pytest
 from jobs import rows, write_jsonl
 
+from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.job import Input
-from batchrank.read import find, read
-from batchrank.records import Failure, Query
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.read.layout import find
+from batchrank.read.reader_ import read
 
 ROWS = rows(40, 6)
 TABLE = pa.Table.from_pylist(ROWS)

@@ -9,12 +9,13 @@ from field_data import stream_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.formats import jsonstream
-from batchrank.formats.jsonstream import Shape, shape_of, values
-from batchrank.job import Input
-from batchrank.read import read
-from batchrank.records import Failure, Query
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.read import jsonstream
+from batchrank.read.jsonstream import Shape, shape_of, values
+from batchrank.read.reader_ import read
 
 RECORDS = [
     {

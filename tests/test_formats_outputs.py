@@ -6,10 +6,13 @@ import numpy as np
 import orjson
 import pytest
 
+from batchrank.content import Image
+from batchrank.data import Query
 from batchrank.errors import OutputError
-from batchrank.job import Output
-from batchrank.records import Image, Merged, Query, QueryCost, Ranking
-from batchrank.write import Writer
+from batchrank.job.sections import Output
+from batchrank.merging import Merged
+from batchrank.outcomes import QueryCost, Ranking
+from batchrank.write.writer import Writer
 
 SCORES = np.array([2.5, 1.5, 1.5, 0.25])
 IDS = ["b", "z", "a", "c", "blank"]

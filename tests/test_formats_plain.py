@@ -11,10 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from jobs import write_jsonl
 
-from batchrank.formats import Source, parquet, pieces, plain
-from batchrank.job import Input
-from batchrank.read import read
-from batchrank.records import Failure, Query
+from batchrank.data import Query
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.read import parquet, pieces, plain
+from batchrank.read.base import Source
+from batchrank.read.reader_ import read
 
 TEXTS = ["a", "bb", None, "", "ü", "a" * 100, "a"]
 IDS = [uuid.UUID(int=i * 2**77 + 5) for i in range(4)]

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from field_data import QUERIES, corpus, jsonl, lines, queries, run_file
 
+from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.job import Input
-from batchrank.read import read
-from batchrank.records import Failure, Query
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.read.reader_ import read
 
 PAIRS = [
     (q["query_id"], q["query"], c["id"], c["text"], c["score"]) for q in QUERIES for c in q["candidates"]

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrank.data import Query
 from batchrank.errors import OutputError
-from batchrank.formats.trec import TrecWriter, decreasing
-from batchrank.records import Merged, Query, QueryCost, Ranking
+from batchrank.merging import Merged
+from batchrank.outcomes import QueryCost, Ranking
+from batchrank.write.formats import TrecWriter, decreasing
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 

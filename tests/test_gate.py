@@ -13,9 +13,11 @@ from scipy.stats import kendalltau  # type: ignore[import-untyped]
 from test_cli import batchrank, job_file
 
 from batchrank.errors import JobError
-from batchrank.evaluate.rankings import tops
-from batchrank.gate import Baseline, judge, keep, kendall_tau, rbo
-from batchrank.job import Gate
+from batchrank.job.sections import Gate
+from batchrank.quality.baseline import Baseline, keep
+from batchrank.quality.gate import judge
+from batchrank.quality.rankings import tops
+from batchrank.quality.similarity import kendall_tau, rbo
 
 ids = st.lists(st.sampled_from([f"d{i}" for i in range(14)]), unique=True, max_size=12)
 

@@ -14,13 +14,14 @@ from aiohttp import web
 from servers import Server, Tls, proxying, ranks, scores, serving
 
 from batchrank.errors import JobError
-from batchrank.job import Job
-from batchrank.pipeline.engine import endpoint
-from batchrank.records import Answer, Rejection
-from batchrank.retry import possibly_billed
-from batchrank.send import Http, Places
+from batchrank.job.config import Job
+from batchrank.pipeline.assemble import endpoint
+from batchrank.requests import Answer, Rejection
 from batchrank.send.descriptors import connections, open_files
+from batchrank.send.places import Places
+from batchrank.send.retry import possibly_billed
 from batchrank.send.tls import tls_context
+from batchrank.send.transport import Http
 from batchrank.wire import CODECS
 
 pytestmark = pytest.mark.anyio

@@ -5,8 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from batchrank.job import Job
-from batchrank.pipeline.identity import HARMLESS, identity, leaves
+from batchrank.job.config import Job
+from batchrank.pipeline.identity_ import HARMLESS, identity, leaves
 
 BASE: dict[str, Any] = {
     "model": "qwen3-rerank",

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from batchrank.errors import JobError, UnknownModelError
-from batchrank.job import Job, load_job
+from batchrank.job.config import Job
+from batchrank.job.load import load_job
 
 MINIMAL = "input: {path: data.jsonl}\nmodel: qwen3-rerank\noutput: {path: out}\n"
 

@@ -7,7 +7,8 @@ import pytest
 import yaml
 
 from batchrank.errors import JobError
-from batchrank.job import Job, load_job
+from batchrank.job.config import Job
+from batchrank.job.load import load_job
 from batchrank.job.proxies import proxy_for
 
 MINIMAL: dict[str, Any] = {

@@ -19,10 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrank.errors import LedgerError
-from batchrank.ledger import Known, Ledger, Searches, Spent, pack, unpack
-from batchrank.ledger.wal import lost_commits
+from batchrank.ledger.entries import Known, Searches, Spent, pack, unpack
+from batchrank.ledger.ledger import Ledger
+from batchrank.ledger.records import lost_commits
 from batchrank.pipeline.tasks import beside
-from batchrank.records import Answer, Rejection
+from batchrank.requests import Answer, Rejection
 
 pytestmark = pytest.mark.anyio
 FIRST = """

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from limiter_traffic import MANY, Admission, fullest, now, virtually
 
 from batchrank.errors import InterruptedRunError
-from batchrank.ledger import Departures, Ledger, departures
-from batchrank.limiter import Limiter
-from batchrank.pipeline import Run
+from batchrank.ledger import departures
+from batchrank.ledger.departures import Departures
+from batchrank.ledger.ledger import Ledger
+from batchrank.limiter.limiter import Limiter
+from batchrank.pipeline.run import Run
 
 pytestmark = pytest.mark.anyio
 

@@ -8,20 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrank.media import (
-    Content,
-    Image,
-    Shares,
-    Video,
-    counts,
-    image_tokens,
-    tokens,
-    value_of,
-    video_tokens,
-)
-from batchrank.media.sniff import image_format, pixels
+from batchrank.content import Content, Image, Kind, Video
+from batchrank.io.content import value_of
+from batchrank.io.mixed import Shares
+from batchrank.io.sniff import image_format, pixels
+from batchrank.io.tokens import counts, image_tokens, tokens, video_tokens
 from batchrank.models import card
-from batchrank.records import Kind
 from batchrank.tokens import BytesCounter
 
 CARD = card("qwen3-vl-rerank")

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from batchrank.content import Image, Video
 from batchrank.errors import JobError, QueryError
-from batchrank.media import Image, Sources, Video, beneath
+from batchrank.io import images as beneath
+from batchrank.io.media import Sources
 from batchrank.models import card
 
 CARD = card("qwen3-vl-rerank")

@@ -8,9 +8,9 @@ import pytest
 from merge_measures import kendall, ndcg
 from merge_world import Api, Outcome, Shards, contiguous, drive, stratified, truth, whole
 
-from batchrank.merge import start
+from batchrank.merge.methods import start
 from batchrank.merge.verdict import Verdicts
-from batchrank.records import Overlap, Verdict
+from batchrank.merging import Overlap, Verdict
 
 
 class Case:

@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merge_world import drive, stratified
 
-from batchrank.merge import METHODS, start
+from batchrank.arrays import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass
 from batchrank.merge.certificate import by_value, certify, contenders
-from batchrank.records import Chunk, Floats, Positions, Verdict
+from batchrank.merge.methods import METHODS, start
+from batchrank.merging import Chunk, Verdict
 
 Reply = list[tuple[Positions, Floats]]
 

@@ -7,10 +7,11 @@ import pytest
 from merge_measures import kendall
 from merge_world import Api, Outcome, Respond, Shards, drive, stratified, truth, whole
 
-from batchrank.merge import start
+from batchrank.arrays import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass, Pool
-from batchrank.merge.sample import heads, hubs, probe
-from batchrank.records import Chunk, Floats, Overlap, Positions, Verdict
+from batchrank.merge.hub import heads, hubs, probe
+from batchrank.merge.methods import start
+from batchrank.merging import Chunk, Overlap, Verdict
 
 
 def relative(overlap: Overlap | None) -> Verdict:

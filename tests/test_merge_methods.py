@@ -5,8 +5,8 @@ import pytest
 from merge_measures import kendall
 from merge_world import Api, Outcome, drive, stratified, truth, whole
 
-from batchrank.merge import METHODS, start
-from batchrank.records import Overlap, Verdict
+from batchrank.merge.methods import METHODS, start
+from batchrank.merging import Overlap, Verdict
 
 
 def run(

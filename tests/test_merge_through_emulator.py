@@ -8,8 +8,10 @@ import pytest
 from jobs import make_job, rankings, run, write_jsonl
 
 from batchrank.demo import corpus
-from batchrank.emulator import Emulator, Settings, relevance
-from batchrank.job import Job
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.relevance import relevance
+from batchrank.emulator.settings import Settings
+from batchrank.job.config import Job
 
 pytestmark = pytest.mark.anyio
 QUERY = "remove every file in a directory and its subdirectories"

@@ -10,12 +10,19 @@ from images import png
 
 import batchrank
 from batchrank import Candidate, Endpoint, Failure, Job, Query
-from batchrank.emulator import Emulator, Settings, path, relevance
+from batchrank.content import Content, Image, Kind, Video
+from batchrank.emulator.app import Emulator
 from batchrank.emulator.content import Medium, described
-from batchrank.media import Shares, kind_of
+from batchrank.emulator.endpoints import path
+from batchrank.emulator.relevance import relevance
+from batchrank.emulator.settings import Settings
+from batchrank.io.content import kind_of
+from batchrank.io.mixed import Shares
 from batchrank.models import card
-from batchrank.records import Content, Image, Kind, Ranking, Video
-from batchrank.shard import Limits, Media, Sharder
+from batchrank.outcomes import Ranking
+from batchrank.shard.chunks import Sharder
+from batchrank.shard.measure import Media
+from batchrank.shard.rules import Limits
 from batchrank.tokens import BytesCounter
 
 VL = card("qwen3-vl-rerank")

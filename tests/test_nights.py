@@ -8,11 +8,11 @@ import pytest
 from against import World, same, world
 from jobs import outputs, rankings, rows, write_jsonl
 
-from batchrank.bench import load_bench
-from batchrank.bench.results import result
-from batchrank.evaluate import evaluate
-from batchrank.job import Job
-from batchrank.report import gather
+from batchrank.bench.matrix import load_bench
+from batchrank.bench.table import result
+from batchrank.job.config import Job
+from batchrank.quality.compare import evaluate
+from batchrank.report.facts import gather
 from batchrank.write import switch
 
 pytestmark = pytest.mark.anyio

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrank.data import Candidate, Query
 from batchrank.errors import QueryError
-from batchrank.passages import Passages, Splitter, refuse_long, too_long
-from batchrank.records import Candidate, Merged, Query
+from batchrank.merging import Merged
+from batchrank.shard.passages import Passages, Splitter, refuse_long, too_long
 from batchrank.tokens import counter
 
 COUNTER = counter("qwen")

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from jobs import failed, make_job, outputs, rankings, rows, run, write_jsonl
 
-from batchrank.emulator import relevance
+from batchrank.emulator.relevance import relevance
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import pytest
 from jobs import make_job, rows, run, write_jsonl
 
 from batchrank.cli.plan import show_plan
-from batchrank.pipeline import plan
+from batchrank.planning.plan import plan
 
 pytestmark = pytest.mark.anyio
 

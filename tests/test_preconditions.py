@@ -12,8 +12,8 @@ from jobs import make_job, outputs, rows, run, write_jsonl
 from test_cli import batchrank, job_file
 
 from batchrank.errors import JobError, LedgerError, OutputError
-from batchrank.job import Job
-from batchrank.write import Claim
+from batchrank.job.config import Job
+from batchrank.write.claim import Claim
 
 pytestmark = pytest.mark.anyio
 
@@ -234,7 +234,7 @@ async def test_a_run_takes_a_job(job: Any) -> None:
 
 def test_the_check_of_an_unnamed_output_is_none() -> None:
     """A job without an output folder has nothing to overwrite."""
-    from batchrank.pipeline.evidence import refuse_lost_ledger
+    from batchrank.pipeline.identity import refuse_lost_ledger
     from batchrank.pipeline.preconditions import refuse_own_input
 
     job = Job.model_validate({"model": "qwen3-rerank", "input": {"path": "x"}, "output": {"path": "-"}})

@@ -17,10 +17,11 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchrank.data import Query
 from batchrank.errors import InputError, Place
-from batchrank.job import Columns, Input
-from batchrank.read import read
-from batchrank.records import Failure, Query
+from batchrank.job.sections import Columns, Input
+from batchrank.outcomes import Failure
+from batchrank.read.reader_ import read
 
 Record = dict[str, Any]
 RECORDS: list[Record] = [

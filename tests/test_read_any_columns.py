@@ -14,9 +14,10 @@ import zstandard
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from batchrank.job import Input
-from batchrank.read import read
-from batchrank.records import Failure, Query
+from batchrank.data import Query
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.read.reader_ import read
 
 _WORDS = st.text(st.sampled_from("ab \t\n\"',;|é高🗻\\"), max_size=8)
 _DOCUMENTS = st.lists(st.tuples(_WORDS, st.sampled_from(["", "1", "-2.5", "1e3"])), min_size=1, max_size=3)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import write_jsonl
 
+from batchrank.data import Query, is_blank
 from batchrank.errors import InputError
-from batchrank.job import Input
-from batchrank.read import read
-from batchrank.records import Query, is_blank
+from batchrank.job.sections import Input
+from batchrank.read.reader_ import read
 
 Record = dict[str, Any]
 

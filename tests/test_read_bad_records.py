@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from batchrank.data import Query
 from batchrank.errors import InputError, Place
-from batchrank.formats import lines
-from batchrank.job import Columns, Input
-from batchrank.read import read
-from batchrank.records import Failure, Query
+from batchrank.io import lines_ as lines
+from batchrank.job.sections import Columns, Input
+from batchrank.outcomes import Failure
+from batchrank.read.reader_ import read
 
 GOOD = {"query_id": "good", "query": "x", "candidates": [{"docid": "a", "text": "one"}]}
 LAST = {**GOOD, "query_id": "last"}

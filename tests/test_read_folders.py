@@ -12,11 +12,13 @@ from field_data import PAIRS, QUERIES, corpus, jsonl, lines, parquet, queries
 from jobs import make_job, run
 from typer.testing import CliRunner
 
-from batchrank.cli import app
+from batchrank.cli.app import app
+from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.job import Input
-from batchrank.read import notes, read
-from batchrank.records import Failure, Query
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.read.layout import notes
+from batchrank.read.reader_ import read
 
 
 def ids(path: Path | str, **keys: Any) -> list[str]:

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from jobs import failed, make_job, rankings, run, write_jsonl
 
+from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.job import Input
-from batchrank.read import read
-from batchrank.records import Failure, Query
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.read.reader_ import read
 
 TEXTS = {f"d{i}": f"text {i}" for i in range(12)}
 Make = Callable[[Path, list[dict[str, Any]], Any], Path]

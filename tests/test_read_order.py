@@ -15,11 +15,14 @@ from field_data import PAIRS, QUERIES
 from jobs import failed, make_job, rankings, run
 from typer.testing import CliRunner
 
-from batchrank.cli import app
+from batchrank.cli.app import app
+from batchrank.data import Query
 from batchrank.errors import InputError, MissingExtraError, UnsortedError
-from batchrank.job import Input, load_job
-from batchrank.read import order, read
-from batchrank.records import Failure, Query
+from batchrank.job.load import load_job
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.read import order
+from batchrank.read.reader_ import read
 
 MIXED = random.Random(7).sample(PAIRS, len(PAIRS))
 ORDER = list(dict.fromkeys(str(row["query_id"]) for row in MIXED))

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from field_data import QUERIES, beir, jsonl, mteb, parquet, run_file
 
+from batchrank.data import Query
 from batchrank.errors import InputError, MissingExtraError
-from batchrank.formats import storage
-from batchrank.job import Input, Output
-from batchrank.read import facts, find, read
-from batchrank.records import Failure, Query
+from batchrank.io import storage
+from batchrank.job.sections import Input, Output
+from batchrank.outcomes import Failure
+from batchrank.read.layout import facts, find
+from batchrank.read.reader_ import read
 
 BUCKET = "data"
 

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.job import Input
-from batchrank.read import read
-from batchrank.records import Failure, Query
+from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
+from batchrank.read.reader_ import read
 
 ROWS = 3000
 

@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from peak_memory import LINUX
 
+from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.job import Input
-from batchrank.read import join, read
+from batchrank.job.sections import Input
+from batchrank.read import join
 from batchrank.read.join import Join
-from batchrank.records import Query
+from batchrank.read.reader_ import read
 
 Make: TypeAlias = Callable[[Path, int, int], dict[str, object]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from batchrank.job import Job
+from batchrank.job.config import Job
 from batchrank.job.sections import Input, Output
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
@@ -62,7 +62,7 @@ def test_every_key_of_the_job_stands_in_the_table() -> None:
 
 def test_the_commands_are_those_of_the_command_line() -> None:
     """Every `batchrank X` that the README names is a command."""
-    from batchrank.cli import app
+    from batchrank.cli.app import app
 
     known = {
         command.name or command.callback.__name__ for command in app.registered_commands if command.callback

@@ -10,10 +10,12 @@ import pytest
 from jobs import make_job, rows, run, write_jsonl
 from test_cli import batchrank
 
-from batchrank.emulator import Emulator, Settings
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.settings import Settings
 from batchrank.errors import InputError
-from batchrank.job import Job
-from batchrank.report import gather, render
+from batchrank.job.config import Job
+from batchrank.report.facts import gather
+from batchrank.report.page import render
 
 pytestmark = pytest.mark.anyio
 

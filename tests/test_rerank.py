@@ -63,7 +63,8 @@ async def test_leaving_the_loop_early_ends_the_run() -> None:
 
 async def test_a_hopeless_run_raises(tmp_path: Path) -> None:
     """A refused address stops the run with the reason."""
-    from batchrank.emulator import Emulator, Settings
+    from batchrank.emulator.app import Emulator
+    from batchrank.emulator.settings import Settings
 
     async with Emulator(Settings(keys=("right",))) as emulator:
         (tmp_path / "key").write_text("wrong")
@@ -76,7 +77,8 @@ async def test_a_hopeless_run_raises(tmp_path: Path) -> None:
 
 async def test_a_ledger_makes_a_second_pass_free(tmp_path: Path) -> None:
     """With a ledger, what was answered once is not asked again."""
-    from batchrank.emulator import Emulator, Settings
+    from batchrank.emulator.app import Emulator
+    from batchrank.emulator.settings import Settings
 
     async with Emulator(Settings()) as emulator:
         url = f"{emulator.url}/compatible-api/v1/reranks"

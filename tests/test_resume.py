@@ -11,10 +11,10 @@ from against import same, world
 from jobs import outputs, rankings, rows, write_jsonl
 
 from batchrank.errors import JobError, LedgerError
-from batchrank.ledger import Ledger
-from batchrank.pipeline import compact_ledger
-from batchrank.pipeline.resume import Resume, scope
-from batchrank.read import facts
+from batchrank.ledger.ledger import Ledger
+from batchrank.pipeline.checkpoint import Resume, scope
+from batchrank.planning.inventory import compact_ledger
+from batchrank.read.layout import facts
 
 pytestmark = pytest.mark.anyio
 

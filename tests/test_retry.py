@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrank.records import Rejection
-from batchrank.retry import Action, advice, classify, delay, possibly_billed, resets, retry_after
+from batchrank.requests import Rejection
+from batchrank.send.retry import Action, advice, classify, delay, possibly_billed, resets, retry_after
 from batchrank.wire import CODECS
 from batchrank.wire.phrases import PHRASES
 

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from anyio.from_thread import start_blocking_portal
 
-from batchrank.emulator import Emulator, Settings, path
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.endpoints import path
+from batchrank.emulator.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the clients' own, none of which is ours to mend
 

@@ -19,13 +19,15 @@ from hypothesis import strategies as st
 from jobs import rows, write_jsonl
 from peak_memory import LINUX, Peak
 
-from batchrank.emulator import FAULTS, Emulator, Settings
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.faults import FAULTS
+from batchrank.emulator.settings import Settings
 from batchrank.errors import LedgerError, OutputError
-from batchrank.job import load_job
+from batchrank.job.load import load_job
 from batchrank.job.secrets import Secrets
-from batchrank.ledger import Ledger
-from batchrank.records import Answer, Rejection
-from batchrank.send.http import Http
+from batchrank.ledger.ledger import Ledger
+from batchrank.requests import Answer, Rejection
+from batchrank.send.transport import Http
 from batchrank.wire import CODECS
 
 ANYIO = pytest.mark.anyio

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from jobs import rows
 
 from batchrank.errors import OutageError, StoppedError
-from batchrank.limiter import Limiter
-from batchrank.records import Rejection
-from batchrank.send import Dispatcher, Places
-from batchrank.send.outage import UNREACHABLE, OutageDetector
+from batchrank.limiter.limiter import Limiter
+from batchrank.requests import Rejection
+from batchrank.send.admission import Dispatcher
+from batchrank.send.outage_ import UNREACHABLE, OutageDetector
+from batchrank.send.places import Places
 from batchrank.send.sizes import Size, Sizes
 
 ANYIO = pytest.mark.anyio

@@ -14,8 +14,8 @@ from aiohttp import web
 from servers import ranks, scores, serving
 from virtual_time import VirtualTimeLoop
 
-from batchrank.records import Answer, Rejection
-from batchrank.send import Http
+from batchrank.requests import Answer, Rejection
+from batchrank.send.transport import Http
 from batchrank.wire import CODECS
 
 pytestmark = pytest.mark.anyio

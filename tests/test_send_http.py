@@ -11,9 +11,9 @@ import pytest
 from against import world
 from aiohttp import web
 
-from batchrank.records import Answer, Rejection
-from batchrank.retry import Action, classify, possibly_billed
-from batchrank.send import Http
+from batchrank.requests import Answer, Rejection
+from batchrank.send.retry import Action, classify, possibly_billed
+from batchrank.send.transport import Http
 from batchrank.tokens import counter
 from batchrank.wire import CODECS
 

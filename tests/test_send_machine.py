@@ -14,15 +14,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from virtual_time import VirtualTimeLoop
 
-from batchrank.emulator import Emulator, Settings, relevance
+from batchrank.data import Candidate, Query
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.relevance import relevance
+from batchrank.emulator.settings import Settings
 from batchrank.errors import BatchrankError, QueryError, StoppedError
-from batchrank.job import Job
-from batchrank.ledger import Ledger
+from batchrank.job.config import Job
+from batchrank.ledger.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
-from batchrank.pipeline.engine import engine, sharder
+from batchrank.merging import Chunk, Scores
+from batchrank.pipeline.assemble import engine, sharder
 from batchrank.pipeline.tasks import beside
-from batchrank.records import Candidate, Chunk, Query, Scores
-from batchrank.send import Before, Errand, Meter, Spend, Taken
+from batchrank.send.account import Before
+from batchrank.send.budget import Taken
+from batchrank.send.counts import Errand, Meter
+from batchrank.send.spend import Spend
 
 PASSING = [
     "500", "503+html", "429-requests", "429-tokens", "429-growth", "429+after-absurd", "408", "500+in-200",
@@ -155,7 +161,7 @@ class Sending(RuleBasedStateMachine):
         """What the ledger holds from now on must never be asked again, nor lost."""
         import sqlite3
 
-        from batchrank.ledger import unpack
+        from batchrank.ledger.entries import unpack
 
         db = sqlite3.connect(self.folder / "ledger.sqlite")
         held = dict(db.execute("SELECT key, scores FROM answers"))

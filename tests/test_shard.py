@@ -8,10 +8,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sharding import CARD, Thirds, query
 
+from batchrank.data import Query
 from batchrank.errors import QueryError
-from batchrank.records import Query
-from batchrank.shard import Limits, QueryShards, Sharder
+from batchrank.shard.chunks import QueryShards, Sharder
 from batchrank.shard.pack import Sizes, pack
+from batchrank.shard.rules import Limits
 from batchrank.tokens import BytesCounter
 
 

@@ -7,7 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sharding import CARD, Thirds, lists, query
 
-from batchrank.shard import Limits, Sharder
+from batchrank.shard.chunks import Sharder
+from batchrank.shard.rules import Limits
 from batchrank.tokens import BytesCounter, counter
 
 

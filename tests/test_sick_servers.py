@@ -10,7 +10,7 @@ from jobs import failed, outputs, rankings, rows, run
 from sick_server import PROBE, Api, job_for, reply, serving, wrong
 
 from batchrank.errors import StoppedError
-from batchrank.pipeline import Options, Run
+from batchrank.pipeline.run import Options, Run
 
 pytestmark = pytest.mark.anyio
 ALL: dict[str, Any] = {"limits": {"documents": 500}}

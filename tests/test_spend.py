@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from batchrank.errors import BudgetReachedError, JobError
 from batchrank.models import Price
-from batchrank.send import Budget, Spend
-from batchrank.send.account import Reservation
+from batchrank.send.account import Budget, Reservation
+from batchrank.send.spend import Spend
 
 ANYIO = pytest.mark.anyio
 BILLS: list[dict[str, Any]] = [
@@ -113,8 +113,8 @@ async def test_a_drift_is_reported_with_what_would_explain_it(tmp_path: Path) ->
 @ANYIO
 async def test_spending_survives_a_kill_in_flight(tmp_path: Path) -> None:
     """A request noted as sent whose process died counts against the cap: its answer may have been billed."""
-    from batchrank.ledger import Ledger
-    from batchrank.pipeline.resume import scope
+    from batchrank.ledger.ledger import Ledger
+    from batchrank.pipeline.checkpoint import scope
 
     async with world(tmp_path, queries=10, script={5: "400-arrearage"}) as w:
         job = w.job(budget={"max_tokens": 30_000})

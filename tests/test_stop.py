@@ -13,9 +13,9 @@ import pytest
 from against import KEY, PATH, same, world
 from jobs import outputs, rows
 
-from batchrank.emulator import Emulator
+from batchrank.emulator.app import Emulator
 from batchrank.errors import InterruptedRunError, StoppedError
-from batchrank.pipeline import Options, Run
+from batchrank.pipeline.run import Options, Run
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,8 @@ import pytest
 from written import contents
 
 from batchrank.errors import OutputError
-from batchrank.write import switch, write_summary
+from batchrank.write import switch
+from batchrank.write.reports import write_summary
 
 OLD = {
     "ranking-00000.jsonl": b"old 0", "ranking-00001.jsonl": b"old 1", "ranking-00002.jsonl": b"old 2",

@@ -13,12 +13,14 @@ from servers import serving
 from sharding import Thirds, query
 
 from batchrank.errors import JobError
-from batchrank.job import Job
+from batchrank.job.config import Job
 from batchrank.models import Template, card
-from batchrank.pipeline.engine import endpoint, sharder
-from batchrank.pipeline.identity import identity
-from batchrank.records import Request
-from batchrank.shard import Cutter, Limits, Sharder
+from batchrank.pipeline.assemble import endpoint, sharder
+from batchrank.pipeline.identity_ import identity
+from batchrank.requests import Request
+from batchrank.shard.chunks import Sharder
+from batchrank.shard.cut import Cutter
+from batchrank.shard.rules import Limits
 from batchrank.wire import CODECS, tailored
 
 ANYIO = pytest.mark.anyio

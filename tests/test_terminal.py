@@ -21,7 +21,8 @@ from rich.table import Table
 from servers import scores, serving
 from typer.testing import CliRunner
 
-from batchrank.cli import app, said
+from batchrank.cli import terminal as said
+from batchrank.cli.app import app
 from batchrank.cli.logs import log_to_stderr
 from batchrank.errors import BatchrankError
 from batchrank.escape import escaped, escaped_json

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from batchrank.timeline import LATENCY_BOUNDS, MOST_BINS, Timeline
+from batchrank.send.stats import LATENCY_BOUNDS, MOST_BINS, Timeline
 
 attempts = st.lists(
     st.tuples(

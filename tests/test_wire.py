@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrank.errors import MalformedAnswerError
-from batchrank.records import Request
+from batchrank.requests import Request
 from batchrank.wire import CODECS
+from batchrank.wire.answers import values
 from batchrank.wire.rejections import error
-from batchrank.wire.results import values
 
 DOCUMENTS = [
     "Rerank models are widely used in search engines and recommendation systems. They sort candidate documents based "

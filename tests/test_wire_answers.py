@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrank.data import Query, is_blank
 from batchrank.errors import MalformedAnswerError
-from batchrank.records import Query, is_blank
 from batchrank.wire import CODECS
 from batchrank.wire.rejections import error, visible
 

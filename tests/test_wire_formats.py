@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batchrank.errors import JobError, MalformedAnswerError
-from batchrank.records import Request
+from batchrank.requests import Request
 from batchrank.wire import CODECS, DOCUMENT_BYTES, WRAPPER_BYTES
 
 QUERY = "What is a rerank model?"

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from written import FORMATS, contents, ranking, write
 
 from batchrank.errors import OutputError, Place
-from batchrank.formats import parquetwriter
-from batchrank.job import Output
-from batchrank.records import Failure, Merged, QueryCost, Ranking
-from batchrank.write import FailureLog, Part, StreamWriter, Writer, write_summary
+from batchrank.job.sections import Output
+from batchrank.merging import Merged
+from batchrank.outcomes import Failure, QueryCost, Ranking
+from batchrank.write import rows as parquetwriter
+from batchrank.write.reports import FailureLog, write_summary
+from batchrank.write.writer import Part, StreamWriter, Writer
 
 
 def test_parquet_rows_are_as_documented(tmp_path: Path) -> None:

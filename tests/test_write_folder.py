@@ -10,8 +10,8 @@ import pytest
 from written import FORMATS, ranking, write
 
 from batchrank.errors import OutputError
-from batchrank.job import Output
-from batchrank.write import Writer
+from batchrank.job.sections import Output
+from batchrank.write.writer import Writer
 
 
 def test_sweep_removes_only_what_a_former_run_left(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from writers import SHAPES, WRITERS, queries
 from writers_columnar import duckdb_parquet, pandas_categories, polars_parquet
 from writers_text import Write, jsonl
 
-from batchrank.job import Input
-from batchrank.read import read
-from batchrank.records import Query
+from batchrank.data import Query
+from batchrank.job.sections import Input
+from batchrank.read.reader_ import read
 
 CASES = [(name, shape) for name, writer in WRITERS.items() for shape in SHAPES if shape in writer.shapes]
 _expected: dict[tuple[bool, bool], dict[str, bytes]] = {}

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from batchrank.job import Output
-from batchrank.records import Merged, Query, QueryCost, Ranking
-from batchrank.write import Part, Writer
+from batchrank.data import Query
+from batchrank.job.sections import Output
+from batchrank.merging import Merged
+from batchrank.outcomes import QueryCost, Ranking
+from batchrank.write.writer import Part, Writer
 
 FORMATS = {
     "parquet": ["queries-{}.parquet", "ranking-{}.parquet"],

@@ -11,7 +11,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from batchrank.errors import JobError
-from batchrank.job import Job, load_job
+from batchrank.job.config import Job
+from batchrank.job.load import load_job
 
 _NAME = r"^[^/\x00]+$"
 _Name = Annotated[str, Field(pattern=_NAME)]

@@ -4,7 +4,3 @@ import os
 
 # Arrow's own allocators keep what one burst of documents took; which one it uses is settled when it is imported.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-
-from batchrank.cli.app import app, main
-
-__all__ = ["app", "main"]

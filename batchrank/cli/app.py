@@ -13,19 +13,19 @@ import typer
 from rich.table import Table
 
 from batchrank.cli.benchmarks import bench
-from batchrank.cli.emulate import emulate
-from batchrank.cli.evaluate import evaluate
-from batchrank.cli.examples import epilog
+from batchrank.cli.emulate_ import emulate
+from batchrank.cli.eval import evaluate
 from batchrank.cli.first_steps import check, init, schema
 from batchrank.cli.ledger import show_ledger
 from batchrank.cli.logs import LogFormat, as_json, log_to_stderr
-from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose
+from batchrank.cli.options import epilog
+from batchrank.cli.options_ import JobFile, LogFormatOption, Quiet, Set, Verbose
 from batchrank.cli.plan import show_plan
 from batchrank.cli.reporting import report
-from batchrank.cli.running import run_job
-from batchrank.cli.said import console, load, open_streams, say
+from batchrank.cli.run import run_job
 from batchrank.cli.signals import code_of, leave_on_interrupt, unwind_on_interrupt
-from batchrank.cli.watching import status
+from batchrank.cli.status import status
+from batchrank.cli.terminal import console, load, open_streams, say
 from batchrank.errors import BatchrankError
 from batchrank.models import Price, cards
 from batchrank.version import __version__
@@ -92,7 +92,7 @@ def demo(
 
     Writes candidates.jsonl, qrels.txt and job.yaml into FOLDER, runs that job, and shows what reranking changed.
     """
-    from batchrank.cli.demonstration import demonstrate
+    from batchrank.cli.emulate import demonstrate
 
     log_to_stderr(verbose=False, quiet=quiet)
     leave(demonstrate(folder, overrides or [], quiet=quiet))

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from batchrank.bench import Bench, Cell, Result, load_bench, result, write_tables
-from batchrank.bench.results import done, same_job
-from batchrank.bench.table import markdown
+from batchrank.bench.matrix import Bench, Cell, load_bench
+from batchrank.bench.table import Result, done, result, same_job
+from batchrank.bench.table_ import markdown, write_tables
 from batchrank.cli.logs import log_to_stderr
-from batchrank.cli.options import Quiet, Set
-from batchrank.cli.running import run_job
-from batchrank.cli.said import keep_secret, say
+from batchrank.cli.options_ import Quiet, Set
+from batchrank.cli.run import run_job
+from batchrank.cli.terminal import keep_secret, say
 from batchrank.errors import BatchrankError
 
 _FAILED_CELLS = 3

@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from batchrank.pipeline import Progress, Report, Run
+from batchrank.pipeline.report import Report
+from batchrank.pipeline.run import Run
+from batchrank.pipeline.summary import Progress
 from batchrank.tokens import counter
 
 _REFRESH = 0.25

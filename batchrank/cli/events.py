@@ -5,7 +5,8 @@ import logging
 
 import anyio
 
-from batchrank.pipeline import Report, Run
+from batchrank.pipeline.report import Report
+from batchrank.pipeline.run import Run
 
 log = logging.getLogger("batchrank.run")
 _EVERY = 10.0

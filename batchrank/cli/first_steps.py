@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from batchrank.cli.options import JobFile, Json, Set
-from batchrank.cli.said import load, say, say_json
-from batchrank.job import job_schema
+from batchrank.cli.options_ import JobFile, Json, Set
+from batchrank.cli.terminal import load, say, say_json
+from batchrank.job.editors import job_schema
 
 _SAMPLE = 1000
 
@@ -25,7 +25,7 @@ def init(
 
     Without the model's API key in the environment the job runs on the built-in emulator, at no cost.
     """
-    from batchrank.cli.start import facts, write_job
+    from batchrank.planning.init import facts, write_job
 
     found = write_job(data, job, model=model, force=force)
     for line in facts(found):
@@ -50,7 +50,7 @@ def check(
     Exit codes: 0 ready; otherwise the first fault's, as `batchrank run` would end: 2 job or key, 3 some queries would
     fail, 4 input unusable, 1 output or ledger unusable or the key refused, 75 the endpoint can't be reached.
     """
-    from batchrank.cli.check import check_job
+    from batchrank.planning.check import check_job
 
     code, findings = 0, []
     for finding in check_job(load(job, overrides), limit=None if everything else limit, ask=ask):

@@ -5,11 +5,11 @@ from pathlib import Path
 import anyio
 from rich.table import Table
 
-from batchrank.cli.said import console, say
+from batchrank.cli.terminal import console, say
 from batchrank.errors import JobError
-from batchrank.job import Job
-from batchrank.ledger import Ledger
-from batchrank.pipeline import Inventory, compact_ledger, inventory
+from batchrank.job.config import Job
+from batchrank.ledger.ledger import Ledger
+from batchrank.planning.inventory import Inventory, compact_ledger, inventory
 
 
 def show_ledger(job: Job, *, compact: bool, backup: Path | None = None) -> None:

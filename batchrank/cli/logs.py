@@ -5,7 +5,7 @@ import logging
 from enum import StrEnum
 from typing import Any
 
-from batchrank.cli.said import Handler, shown, shown_json
+from batchrank.cli.terminal import Handler, shown, shown_json
 
 
 class LogFormat(StrEnum):

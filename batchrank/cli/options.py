@@ -1,23 +1,39 @@
-"""Arguments and options that several commands share."""
+"""Examples for ``--help``, by command."""
 
-from pathlib import Path
-from typing import Annotated
-
-import typer
-
-from batchrank.cli.logs import LogFormat
-
-JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file, .yaml or .toml.")]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key of the job: --set rate.rpm=60. Repeatable."
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "run": (
+        "batchrank run nightly.yaml",
+        "batchrank run nightly.yaml --set rate.rpm=600 --set budget.max_cost=20",
+        "batchrank run nightly.yaml --only-failed",
     ),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every failed attempt.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-LogFormatOption = Annotated[
-    LogFormat,
-    typer.Option("--log-format", help="json: stderr carries one JSON object a line, and nothing else."),
-]
+    "demo": ("batchrank demo", "batchrank demo demo --set merge.method=raw"),
+    "init": (
+        "batchrank init candidates.jsonl",
+        "batchrank init 'export/*.parquet' --job nightly.yaml --model gte-rerank-v2",
+    ),
+    "check": ("batchrank check nightly.yaml", "batchrank check nightly.yaml --all --ask"),
+    "schema": ("batchrank schema > job.schema.json",),
+    "plan": ("batchrank plan nightly.yaml", "batchrank plan nightly.yaml --json"),
+    "models": ("batchrank models",),
+    "ledger": ("batchrank ledger nightly.yaml", "batchrank ledger nightly.yaml --compact"),
+    "emulate": (
+        "batchrank emulate --port 8080 --scores relative",
+        "batchrank emulate --faults 500=0.05",
+    ),
+    "status": ("batchrank status out/nightly", "batchrank status out/nightly --json"),
+    "report": (
+        "batchrank report out/nightly",
+        "batchrank report out/nightly --qrels qrels.txt --output report.html",
+    ),
+    "bench": ("batchrank bench models.yaml", "batchrank bench models.yaml --table"),
+    "eval": (
+        "batchrank eval out/nightly --qrels qrels.txt",
+        "batchrank eval out/nightly --qrels qrels.txt --json",
+    ),
+}
+
+
+def epilog(command: str) -> str | None:
+    """The examples of a command as the end of its help, each on a line of its own."""
+    lines = EXAMPLES.get(command)
+    return None if lines is None else "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)

@@ -3,9 +3,9 @@
 from rich.table import Table
 
 from batchrank.cli.display import duration
-from batchrank.cli.said import console, say_json
-from batchrank.job import Job
-from batchrank.pipeline import Plan, plan
+from batchrank.cli.terminal import console, say_json
+from batchrank.job.config import Job
+from batchrank.planning.plan import Plan, plan
 
 _WIDTH = 120
 _NOTES = {

@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from batchrank.cli.said import say
-from batchrank.cli.watching import output_folder
-from batchrank.write import write_text
+from batchrank.cli.status import output_folder
+from batchrank.cli.terminal import say
+from batchrank.write.text import write_text
 
 
 def report(
@@ -25,7 +25,8 @@ def report(
 
     It opens from disk, asks the network for nothing and runs no script. Needs batchrank[report].
     """
-    from batchrank.report import gather, render
+    from batchrank.report.facts import gather
+    from batchrank.report.page import render
 
     folder = output_folder(folder)
     path = output or folder / "report.html"

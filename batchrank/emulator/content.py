@@ -10,9 +10,9 @@ from hashlib import blake2b
 from typing import TypeAlias
 from urllib.parse import unquote, urlsplit
 
+from batchrank.content import Kind
 from batchrank.emulator.rejections import REJECTIONS, Rejection
 from batchrank.models import Card, Vision
-from batchrank.records import Kind
 
 _DATA = re.compile(r"data:image/([a-z0-9.+-]+);base64,", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\W_]+")

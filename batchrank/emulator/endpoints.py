@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchrank.emulator.answer import Answer
-from batchrank.emulator.asked import Asked, asked, invalid, parsed
 from batchrank.emulator.content import Medium
-from batchrank.emulator.dialects import DIALECTS, Dialect
+from batchrank.emulator.refusals import DIALECTS, Dialect
+from batchrank.emulator.requests import Asked, asked, invalid, parsed
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from hashlib import blake2b
 from typing import Protocol
 
 from batchrank.emulator.answer import BODY_FAULTS, RESULT_FAULTS
-from batchrank.emulator.delivery import DELIVERY_FAULTS, UNBILLED_DELIVERIES
+from batchrank.emulator.answers import DELIVERY_FAULTS, UNBILLED_DELIVERIES
 from batchrank.emulator.rejections import REJECTIONS, Rejection
 from batchrank.errors import JobError
 

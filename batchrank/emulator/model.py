@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from batchrank.arrays import Floats
+from batchrank.content import Kind
 from batchrank.emulator import content
 from batchrank.emulator.answer import Answer
-from batchrank.emulator.asked import Asked, invalid
 from batchrank.emulator.content import Content, kind_of, value_of
-from batchrank.emulator.dialects import Dialect
 from batchrank.emulator.faults import rng_for
+from batchrank.emulator.refusals import Dialect
 from batchrank.emulator.rejections import REJECTIONS, RejectedError
 from batchrank.emulator.relevance import relevances
+from batchrank.emulator.requests import Asked, invalid
 from batchrank.emulator.scores import absolute, jittered, noisy, relative
 from batchrank.emulator.settings import Settings
 from batchrank.models import Card
-from batchrank.records import Floats, Kind
 from batchrank.tokens import counter
 
 _EDGE = 1e-9

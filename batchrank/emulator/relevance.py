@@ -14,8 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from batchrank.arrays import Floats
 from batchrank.emulator.words import COMMON, STOP, analysed, parts, stem, words
-from batchrank.records import Floats
 
 _SATURATION = 1.2
 _LENGTH_SHARE = 0.5

@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from batchrank.records import Floats
+from batchrank.arrays import Floats
 
 Family = Literal["logistic", "minmax", "softmax", "ordinal", "warped"]
 _CENTRE, _SCALE = -2.0, 1.5

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from batchrank.job.keys import KEYS
-from batchrank.job.schema import Job
+from batchrank.job.config import Job
+from batchrank.job.schema import KEYS
 from batchrank.models import Card, cards
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"

@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from batchrank.errors import JobError
+from batchrank.job.config import Job
 from batchrank.job.document import read_document, value_of
-from batchrank.job.schema import Job
 
 PREFIX = "BATCHRANK_"
 _KEY = re.compile(r"[A-Za-z_-]+(\.[A-Za-z_-]+)*")

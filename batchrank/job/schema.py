@@ -1,239 +1,110 @@
-"""The job: what its keys mean together."""
+"""What each key of a job means, in one sentence: for editors, and for the job files that ``batchrank init`` writes."""
 
-import os
-from collections.abc import Mapping
-from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from collections.abc import Iterator
+from typing import Any, get_args
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel
 
-from batchrank.errors import JobError
-from batchrank.job.extras import REDACTED, check_body, redacted
-from batchrank.job.proxies import proxy_for
-from batchrank.job.sections import (
-    Budget,
-    Endpoint,
-    Failures,
-    Gate,
-    Input,
-    Limits,
-    Merge,
-    Output,
-    Rate,
-    Retry,
-    Section,
-    Workspace,
-)
-from batchrank.models import Card, Price, Template, card, vendor
+from batchrank.job.config import Job
+
+KEYS: dict[str, str] = {
+    "name": "The job's name; default: the file's stem.",
+    "input": "Where the queries and their candidates come from.",
+    "input.path": 'A file, a glob, a folder, a list of them, or "-" for standard input; relative to the job file.',
+    "input.format": "How the files are written; auto tells it from their names and first bytes.",
+    "input.corpus": "Where the texts of documents are, when path names them by id: files, or a dataset's folder.",
+    "input.queries": "Where the texts of queries are, when path names them by id.",
+    "input.split": "Which part of a dataset's folder; default: test.",
+    "input.subset": "Which language or subset of a dataset's folder that has several.",
+    "input.columns": "Which column or key holds what, where names don't tell; columns without names have numbers.",
+    "input.columns.query_id": "The query's id.",
+    "input.columns.query": "The query's text.",
+    "input.columns.candidates": "The list of candidates, in files with one record a query.",
+    "input.columns.doc_id": "The document's id.",
+    "input.columns.text": "The document's text; where it alone is named, images and videos are not looked for.",
+    "input.columns.score": "The first stage's score, higher is better.",
+    "input.columns.image": "The document's image: an address, a data URI, a path below image_root, or bytes.",
+    "input.columns.video": "The document's video: an address.",
+    "input.sort": "Pairs that don't come grouped by query: group them on disk first.",
+    "input.limit": "Read the first N queries only.",
+    "model": "A model that `batchrank models` lists, or a mapping that changes one: {base, name, price, ...}.",
+    "endpoint": "Where requests are sent, and with which key.",
+    "endpoint.url": 'The full address; "emulator" starts the API inside the process; default: the model\'s own.',
+    "endpoint.wire": "The format of requests and answers; default: the model's own.",
+    "endpoint.region": "beijing, singapore, hongkong, or {workspace, region}: picks the vendor's host.",
+    "endpoint.api_key_env": "The NAME of the environment variable that holds the key; never the key itself.",
+    "endpoint.api_key_file": "A file that holds the key; it is read again when the server refuses the key.",
+    "endpoint.auth": "How the key is sent: bearer, a header's name such as api-key, or none.",
+    "endpoint.headers": "Extra headers; their values are kept out of logs and reports.",
+    "endpoint.body": "Fields added to the body of every request, such as {max_tokens_per_doc: 512}.",
+    "endpoint.template": "The model's own prompt around queries and documents; default: the model's.",
+    "endpoint.template.query": "The prompt around a query: {query}, and {instruct} where the instruct belongs.",
+    "endpoint.template.document": "The prompt around a document: {document}.",
+    "endpoint.proxy": "A proxy's address, or none; default: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.",
+    "endpoint.ca_file": "Certificates that are trusted instead of the system's, as a PEM file.",
+    "endpoint.client_cert": "The certificate that this client shows, as a PEM file, perhaps with its key.",
+    "endpoint.client_key": "The key of that certificate, where it is a file of its own.",
+    "endpoint.timeout": "Seconds that one attempt may take.",
+    "instruct": "The ranking instruction, for models that take one.",
+    "fps": "Video frames a second that the model looks at.",
+    "image_root": "Local images are refused unless they lie under this folder.",
+    "merge": "How the chunks of one query become one ranking.",
+    "merge.method": "hub: exact to top_k; full: the whole order exact; rrf: rough; raw: absolute scores only.",
+    "merge.top_k": "The depth that must be exact.",
+    "limits": "What one request may hold; default: the model's limits.",
+    "limits.documents": "Documents in one request.",
+    "limits.request_tokens": "Tokens in one request: query tokens x documents + document tokens.",
+    "limits.item_tokens": "Tokens after which the API cuts a query or a document.",
+    "limits.item_characters": "Characters after which the API refuses an item: a longer one is cut before it is sent.",
+    "limits.body_bytes": "The largest request body in bytes.",
+    "limits.long_documents": "Beyond item_tokens: truncate (the API cuts), split (ranked by the best passage), error.",
+    "limits.passage_overlap": "With split: tokens that neighbouring passages share.",
+    "limits.overhead_tokens": "Tokens billed per document on top of query, instruct and document.",
+    "limits.headroom": "The part of request_tokens that is kept free.",
+    "tokenizer": "auto (exact with batchrank[qwen], else bytes), qwen, bytes, or a tokenizer's file.",
+    "rate": "How fast requests are sent; default: the model's quota.",
+    "rate.rpm": "Requests a minute that the account may send.",
+    "rate.tpm": "Tokens a minute that the account may send.",
+    "rate.share": "The part of the quota that this process may use, where several share it: 0.25, or 1/4.",
+    "rate.concurrency": "Requests in flight; auto follows the latency.",
+    "retry": "How often one request is tried, and for how long.",
+    "retry.attempts": "Tries per request; being throttled doesn't count.",
+    "retry.max_delay": "The longest pause between two tries, seconds.",
+    "retry.outage": "Stop, to be continued later, after so many seconds without any success.",
+    "budget": "What may be spent; checked before every request.",
+    "budget.max_cost": "In the currency of the model's price.",
+    "budget.max_tokens": "In tokens.",
+    "budget.max_requests": "In requests that were answered, or may have been billed.",
+    "budget.per": "What the caps hold for: run (one input and its settings), day (UTC), total (all the ledger paid).",
+    "failures": "What may fail.",
+    "failures.max_queries": "Stop the run once more queries than this have failed.",
+    "gate": "Compare the rankings with those of the last run that passed; past a threshold the exit code is 5.",
+    "gate.against": "Another job's output folder to compare with; default: this one's last run that passed.",
+    "gate.depth": "Documents of each query that are compared.",
+    "gate.persistence": "The p of rank-biased overlap: the higher, the more lower ranks count.",
+    "gate.min_rbo": "The least mean rank-biased overlap, 0 to 1; null for none.",
+    "gate.min_tau": "The least mean Kendall's tau, -1 to 1.",
+    "gate.qrels": "Judgements, for min_ndcg and max_ndcg_drop.",
+    "gate.min_ndcg": "The least nDCG at the depth.",
+    "gate.max_ndcg_drop": "The most that nDCG may fall, as a difference.",
+    "output": "Where rankings go.",
+    "output.path": 'A folder, or "-" for JSON lines on standard output.',
+    "output.format": "parquet, jsonl, or a format of the field: trec, rank_llm, mteb, msmarco.",
+    "output.top_n": "Write only the first N documents of each query.",
+    "ledger": "Every paid answer; name another job's to reuse its answers. Default: ledger.sqlite in output.path.",
+}
 
 
-class Job(Section):
-    """One run, fully described. ``input`` and ``output`` may be left out when used as a library.
+def sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that a key's value may be."""
+    options = get_args(annotation) or (annotation,)
+    return [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
 
-    Raises:
-        JobError: from the properties, when keys contradict each other.
-    """
 
-    name: Annotated[str, Field(pattern=r"^[^/\x00]+$")] | None = None
-    input: Input | None = None
-    model: Annotated[str | dict[str, Any], Field(union_mode="left_to_right")]
-    endpoint: Endpoint = Endpoint()
-    instruct: Annotated[str, Field(min_length=1)] | None = None
-    fps: Annotated[float, Field(gt=0, le=1)] | None = None
-    image_root: str | None = None
-    merge: Merge = Merge()
-    limits: Limits = Limits()
-    tokenizer: Annotated[str, Field(min_length=1)] = "auto"
-    rate: Rate = Rate()
-    retry: Retry = Retry()
-    budget: Budget = Budget()
-    failures: Failures = Failures()
-    gate: Gate | None = None
-    output: Output | None = None
-    ledger: str | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Job":
-        card = self.card
-        accepted = {*card.parameters, *(["instruct"] if self.template and self.template.instructs else [])}
-        for parameter in ("instruct", "fps"):
-            if getattr(self, parameter) is not None and parameter not in accepted:
-                raise JobError(f"{parameter}: {card.name} does not accept it; remove the key")
-        self._check_request()
-        if self.gate and self.output and self.output.path == "-":
-            raise JobError(
-                "gate: standard output can't be compared with anything; set output.path to a folder"
-            )
-        out = self.output
-        if out and out.path == "-" and "format" in out.model_fields_set and out.format != "jsonl":
-            raise JobError("output.format: standard output carries JSON lines only; remove the key")
-        if self.limits.long_documents == "split" and self.limits.passage_overlap >= card.item_tokens:
-            raise JobError(f"limits.passage_overlap: must be below limits.item_tokens, {card.item_tokens}")
-        if self.endpoint.url is None:
-            vendor(card.vendor).url(self.wire, self._region)
-            self._check_region()
-        return self
-
-    def _check_request(self) -> None:
-        """See that what the endpoint's keys make of a request can be sent."""
-        check_body(self.endpoint.body, self.wire)
-        if self.endpoint.auth not in ("bearer", "none") and not self._key_source and not self.emulated:
-            raise JobError(
-                f"endpoint.auth: there is no key to send in {self.endpoint.auth}; set endpoint.api_key_env or "
-                "endpoint.api_key_file"
-            )
-        if self.template is None:
-            return
-        if self.card.media:
-            raise JobError(
-                f"endpoint.template: {self.card.name} takes images and videos, and a prompt goes around texts only; "
-                "remove the key"
-            )
-        if self.template.instructs and self.said_instruct is None:
-            raise JobError("instruct: required, because endpoint.template has {instruct}; set it")
-
-    def _check_region(self) -> None:
-        card, region = self.card, self._region or vendor(self.card.vendor).default_region
-        if card.regions and region not in card.regions:
-            where = " or ".join(card.regions)
-            raise JobError(
-                f"endpoint.region: {card.name} is served in {where} only, not in {region}; set endpoint.region: "
-                f"{card.regions[0]} with a key of that region, choose another model, or set endpoint.url to a server "
-                "that has it"
-            )
-
-    @cached_property
-    def card(self) -> Card:
-        """The model's card with everything that this job overrides: the model mapping, limits and rate."""
-        overrides: dict[str, Any] = {}
-        if isinstance(self.model, str):
-            base = card(self.model)
-        else:
-            overrides = dict(self.model)
-            base = card(str(overrides.pop("base", "") or overrides.get("name", "")))
-        if price := overrides.pop("price", None):
-            overrides["prices"] = dict.fromkeys([*base.prices, vendor(base.vendor).default_region], price)
-        for section in (self.limits, self.rate):
-            overrides |= {k: v for k, v in section if v is not None and k in Card.model_fields}
-        try:
-            return Card.model_validate(base.model_dump() | overrides)
-        except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            raise JobError(f"model.{key}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
-
-    @property
-    def _region(self) -> str | None:
-        region = self.endpoint.region
-        return region.region if isinstance(region, Workspace) else region
-
-    @property
-    def wire(self) -> str:
-        """The wire format's name."""
-        return self.endpoint.wire or self.card.wire
-
-    @property
-    def template(self) -> Template | None:
-        """The prompt around query and documents; None for none."""
-        return self.endpoint.template or self.card.template
-
-    @property
-    def said_instruct(self) -> str | None:
-        """The instruct that requests hold: the job's, else the card's where a prompt needs one."""
-        needed = self.template is not None and self.template.instructs
-        return self.instruct or (self.card.instruct if needed else None)
-
-    @property
-    def ledger_path(self) -> Path | None:
-        """Where the ledger is; None when there is neither a ledger nor an output folder."""
-        if self.ledger:
-            return Path(self.ledger)
-        return Path(self.output.path) / "ledger.sqlite" if self.output and self.output.path != "-" else None
-
-    @property
-    def emulated(self) -> bool:
-        """Whether requests go to an emulator inside this process."""
-        return self.endpoint.url == "emulator"
-
-    @property
-    def price(self) -> Price | None:
-        """The price that applies, or None when unknown."""
-        return self.card.price(self._region)
-
-    @property
-    def url(self) -> str:
-        """Where requests go, as configured or as the card says; ``emulator`` for an embedded one.
-
-        Raises:
-            JobError: the region is unknown.
-        """
-        region = self.endpoint.region
-        workspace = region.workspace if isinstance(region, Workspace) else None
-        return self.endpoint.url or vendor(self.card.vendor).url(self.wire, self._region, workspace)
-
-    def proxy(self, environ: Mapping[str, str] | None = None) -> str | None:
-        """The proxy that requests go through, with its user and password; None for none.
-
-        Args:
-            environ: the environment, ``os.environ`` by default.
-
-        Raises:
-            JobError: the environment names one that can't be used.
-        """
-        if self.emulated:
-            return None
-        return proxy_for(self.url, self.endpoint.proxy, os.environ if environ is None else environ)
-
-    @property
-    def api_key_env(self) -> str | None:
-        """The environment variable that holds the key; None when the server needs none."""
-        if self.endpoint.auth == "none":
-            return None
-        return self.endpoint.api_key_env or vendor(self.card.vendor).api_key_env
-
-    @property
-    def _key_source(self) -> str | None:
-        return self.endpoint.api_key_file or self.api_key_env
-
-    def api_key(self) -> str | None:
-        """Read the key from its file or variable; None when no key is needed.
-
-        Raises:
-            JobError: the file or variable is missing or empty, or holds what no header can carry.
-        """
-        if self.emulated or self.endpoint.auth == "none":
-            return None
-        if self.endpoint.api_key_file:
-            source = f"endpoint.api_key_file: {self.endpoint.api_key_file}"
-            try:
-                key = Path(self.endpoint.api_key_file).expanduser().read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise JobError(f"{source}: can't be read: {error}") from None
-            hint = "write the key into it"
-        elif (name := self.api_key_env) is not None:
-            source = f"endpoint.api_key_env: {name}"
-            key = os.environ.get(name, "").strip()
-            hint = f"set it, for example: export {name}=sk-..."
-        else:
-            return None
-        if not key:
-            raise JobError(f"{source}: no API key there; {hint}")
-        if not key.isascii() or not key.isprintable():
-            raise JobError(f"{source}: the API key holds a character that no HTTP header can carry")
-        return key
-
-    def public(self) -> dict[str, Any]:
-        """The resolved job as plain data, with nothing in it that could be a secret."""
-        data = self.model_dump(mode="json")
-        data["endpoint"]["headers"] = dict.fromkeys(self.endpoint.headers, REDACTED)
-        data["endpoint"]["body"] = redacted(self.endpoint.body)
-        if (proxy := urlsplit(self.endpoint.proxy or "")).username or proxy.password:
-            data["endpoint"]["proxy"] = proxy._replace(
-                netloc=f"{REDACTED}@{proxy.netloc.rpartition('@')[2]}"
-            ).geturl()
-        url = urlsplit(self.endpoint.url or "")
-        if url.query:
-            data["endpoint"]["url"] = url._replace(query=REDACTED).geturl()
-        return data
+def key_names(model: type[BaseModel] = Job, at: str = "") -> Iterator[str]:
+    """The dotted names of all keys, sections before what is in them; a workspace's own two are left out."""
+    for name, field in model.model_fields.items():
+        yield at + name
+        for section in sections(field.annotation):
+            if section.__name__ != "Workspace":
+                yield from key_names(section, f"{at}{name}.")

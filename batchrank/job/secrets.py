@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
 from batchrank.errors import JobError
-from batchrank.job.extras import secrets
-from batchrank.job.schema import Job
+from batchrank.job.config import Job
+from batchrank.job.endpoint import secrets
 
 HIDDEN = "(secret)"
 _SHORTEST = 6

@@ -12,7 +12,7 @@ import orjson
 
 from batchrank.errors import LedgerError
 from batchrank.ledger.checks import ROWS, check, checksum
-from batchrank.ledger.wal import lost_commits
+from batchrank.ledger.records import lost_commits
 
 _SCHEMA = 3
 """The schema of this version; what older ones lacked is added, as ``_ADDED`` says."""

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from batchrank.ledger import entries
 from batchrank.ledger.entries import Known
-from batchrank.records import Answer, Rejection
+from batchrank.requests import Answer, Rejection
 
 Work: TypeAlias = Callable[[sqlite3.Connection], Any]
 

@@ -11,8 +11,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from batchrank.arrays import Floats, Positions
 from batchrank.merge.rounds import Consult, Round, Shards, Step
-from batchrank.records import Chunk, Floats, Merged, Overlap, Positions, Scores, Verdict
+from batchrank.merging import Chunk, Merged, Overlap, Scores, Verdict
 
 Reply: TypeAlias = "Sequence[Scores] | Verdict"
 Purpose: TypeAlias = Literal["pass", "probe", "hub", "repair"]

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from batchrank.arrays import Floats, Positions
 from batchrank.merge.answers import FirstPass
 from batchrank.merge.isotonic import falling
 from batchrank.merge.links import Link, informative, links
 from batchrank.merge.scale import Scale
-from batchrank.records import Floats, Positions
 
 INFORMATIVE = 4  # pairs that a piece's line needs; with fewer the piece takes the rank model
 

@@ -10,8 +10,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from batchrank.arrays import Floats
 from batchrank.merge.links import informative, natural
-from batchrank.records import Floats, Overlap
+from batchrank.merging import Overlap
 
 STRICT = 0.01  # the largest difference that "equal" allows
 ENOUGH = 4  # informative documents without which a probe says nothing

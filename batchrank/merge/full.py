@@ -4,13 +4,14 @@ from collections.abc import Generator, Sequence
 
 import numpy as np
 
+from batchrank.arrays import Positions
 from batchrank.merge.answers import Answer, FirstPass, Pool, Reply, ask
 from batchrank.merge.certificate import rank_of
 from batchrank.merge.evidence import Evidence
-from batchrank.merge.hub import PATIENCE, gather
+from batchrank.merge.hub import longest_fitting
+from batchrank.merge.hub_ import PATIENCE, gather
 from batchrank.merge.rounds import Step
-from batchrank.merge.sample import longest_fitting
-from batchrank.records import Merged, Positions, Verdict
+from batchrank.merging import Merged, Verdict
 
 MOST = (
     0.95  # this share of documents was misplaced by at most the reach: larger costs documents, smaller rounds

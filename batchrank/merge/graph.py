@@ -9,8 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
+from batchrank.arrays import Positions
 from batchrank.merge.answers import Answer, FirstPass
-from batchrank.records import Positions
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,109 +1,152 @@
-"""``hub``, the default: one more request that holds some of every chunk proves the top and scales the rest."""
+"""Which documents the probe and the hub hold."""
 
-from collections.abc import Generator
+from collections.abc import Sequence
+from math import exp, lgamma, log
 
 import numpy as np
 
-from batchrank.merge.answers import Answer, FirstPass, Pool, Reply, ask
-from batchrank.merge.certificate import Certificate, contenders
-from batchrank.merge.evidence import Evidence
-from batchrank.merge.raw import by_raw_score, by_standard_score
-from batchrank.merge.rounds import Step
-from batchrank.merge.sample import hubs, longest_fitting
-from batchrank.records import Floats, Merged, Positions, Verdict
+from batchrank.arrays import Positions
+from batchrank.merge.answers import FirstPass, Pool
 
-PATIENCE = 3  # repairs without progress
+DELTA = 0.1  # how often a hub without repairs may miss the cutoff
+REFERENCES = 8  # documents that several hubs share
+SWAP = 2  # places by which a quantile may give way to a shorter document
 
 
-def hub(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
-    """Hub, then repairs until the top k is proven or can't be."""
-    known = yield from gather(pool, first, verdict, top_k=top_k)
-    if isinstance(known, Merged):
-        return known
-    return known.consistent("hub") or known.contradictory("hub")
+def probe(pool: Pool) -> Positions:
+    """At least 12 documents, at least one of each chunk, at mixed first-stage quantiles.
+
+    Chosen before any score is known, so that the probe goes out with the first pass.
+    """
+    chunks = [np.sort(pool.index(np.asarray(chunk))) for chunk in pool.shards.chunks]
+    each = -(-12 // len(chunks))
+    picked = []
+    for i, chunk in enumerate(chunks):
+        places = ((np.arange(each) + (i + 0.5) / len(chunks)) / each * len(chunk)).astype(np.intp)
+        picked.append(chunk[np.unique(places)])
+    # One of each chunk comes first: what doesn't fit one request is cut off behind.
+    turns = np.concatenate([np.arange(len(docs)) for docs in picked])
+    docs = np.concatenate(picked)[np.argsort(turns, kind="stable")][: max(12, len(chunks))]
+    return longest_fitting(pool, docs)
 
 
-def gather(
-    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int
-) -> Generator[Step, Reply, Evidence | Merged]:
-    """Ask for hub and repairs.
+def longest_fitting(pool: Pool, docs: Positions) -> Positions:
+    """The longest prefix that fits one request."""
+    low, high = 0, min(len(docs), pool.limit)
+    if pool.fits(docs[:high]):
+        return docs[:high]
+    while low + 1 < high:
+        middle = (low + high) // 2
+        low, high = (middle, high) if pool.fits(docs[:middle]) else (low, middle)
+    return docs[:low]
+
+
+def heads(lengths: Sequence[int], k: int, delta: float = DELTA) -> Positions:
+    """How many heads of each piece the hub needs.
+
+    For each piece the least q for which it has q of the k - 1 best documents with probability ``delta`` / pieces at
+    most: P(Binomial(k - 1, its share of the list) >= q). So with probability 1 - ``delta`` no piece has.
+    """
+    total, trials = sum(lengths), max(min(k, sum(lengths)) - 1, 0)
+    kinds, which = np.unique(lengths, return_inverse=True)
+    least = [
+        max(int(np.argmax(np.r_[_binomial_tail(trials, length / total), 0] <= delta / len(lengths))), 1)
+        for length in kinds.tolist()
+    ]
+    return np.array(least, dtype=np.intp)[which]
+
+
+def _binomial_tail(trials: int, share: float) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
+    """P(Binomial(trials, share) >= q) for q = 0..trials."""
+    if share >= 1:
+        return np.ones(trials + 1)
+    whole, odds, rest = lgamma(trials + 1), log(share), log(1 - share)
+    mass = [
+        exp(whole - lgamma(q + 1) - lgamma(trials - q + 1) + q * odds + (trials - q) * rest)
+        for q in range(trials + 1)
+    ]
+    return np.cumsum(mass[::-1])[::-1]
+
+
+def quantiles(lengths: Sequence[int], limit: int) -> Positions:
+    """How many quantiles of each piece the hub takes: some for a piece of mean length, more for a longer one."""
+    each = min(max(limit // 60, 3), 8)
+    shares = np.asarray(lengths) * (each * len(lengths) / sum(lengths))
+    return np.maximum(np.rint(shares), 1).astype(np.intp)
+
+
+def hubs(pool: Pool, first: FirstPass, k: int) -> list[Positions]:
+    """The documents of each hub: one, unless limits bind.
 
     Cases:
-    1. The verdict is absolute: the raw scores are the ranking.
-    2. The hub was lost twice: the standard scores are.
-    3. Otherwise return the evidence.
+    1. All fit one request.
+    2. They do once quantiles give way to shorter documents near by.
+    3. Several hubs, heads first, that share a few references.
     """
-    if verdict in ("absolute", "absolute, noisy"):
-        return by_raw_score(pool, first, verdict)
-    known = yield from _ask_hubs(pool, first, top_k, verdict)
-    if known is None:
-        return by_standard_score(pool, first, verdict)
-    known.extra += first.probes
-    yield from _repair(known, min(top_k, len(first.scored)))
-    return known
-
-
-def _ask_hubs(
-    pool: Pool, first: FirstPass, top_k: int, verdict: Verdict
-) -> Generator[Step, Reply, Evidence | None]:
-    """Ask for the hubs, for a lost one twice; anew, and smaller, where they were too large.
-
-    Hubs that came back in parts are no common scale, but what their parts tell stays known.
-    """
-    planned = pool.tokens
-    parts = hubs(pool, first, top_k)
-    answers = yield from ask(pool, [pool.chunk(docs, "hub") for docs in parts])
-    extra: list[Answer] = []
-    if pool.tokens != planned:
-        smaller = hubs(pool, first, top_k)
-        if not all(map(np.array_equal, smaller, parts)):
-            extra, parts = answers, smaller
-            answers = yield from ask(pool, [pool.chunk(docs, "hub") for docs in parts])
-    lost = sorted(set(range(len(parts))) - {answer.chunk for answer in answers})
-    if lost:
-        answers += yield from ask(pool, [pool.chunk(parts[i], "hub") for i in lost])
-    return Evidence(pool, first, answers, verdict, extra) if answers else None
-
-
-def _repair(known: Evidence, k: int) -> Generator[Step, Reply, None]:
-    """Send those that may still belong to the top k until it is proven.
-
-    Nothing is sent when answers contradict each other (there is no order to prove), or when the same documents
-    were in one request already (the answer is known).
-    """
-    certificate, stuck = known.certify(), 0
-    while certificate.consistent and certificate.depth < k and stuck < PATIENCE:
-        docs = _chosen(known, certificate, k)
-        if any(np.isin(docs, answer.docs).all() for answer in [*known.first.pieces, *known.chains]):
-            return
-        known.extra += yield from ask(known.pool, [known.pool.chunk(docs, "repair")])
-        before, certificate = certificate.depth, known.certify()
-        stuck = 0 if certificate.depth > before else stuck + 1
-
-
-def _chosen(known: Evidence, certificate: Certificate, k: int) -> Positions:
-    """The documents of a repair.
-
-    Cases:
-    1. All contenders fit one request.
-    2. They don't: all sources, then the first few of each piece, then by estimated value, as many as fit.
-    """
-    first, pool = known.first, known.pool
-    docs = contenders(certificate, first, k)
+    lengths = [len(piece) for piece in first.pieces]
+    q = heads(lengths, k)
+    heads_, others = _places(first, q, quantiles(lengths, pool.limit))
+    docs = np.concatenate([heads_, others])
     if pool.fits(docs):
-        return docs
-    contends = np.zeros(len(first), dtype=bool)
-    contends[docs] = True
-    each = max(pool.limit // (2 * len(first.pieces)), 1)
-    tops = [piece.docs[contends[piece.docs]] for piece in first.pieces]
-    value = known.values()
-    sources = _by(value, certificate.sources())
-    leading = _by(value, np.concatenate([top[:each] for top in tops]))
-    rest = _by(value, docs)
-    wanted = np.concatenate([sources, leading, rest])
-    _, seen = np.unique(wanted, return_index=True)
-    return longest_fitting(pool, wanted[np.sort(seen)])
+        return [docs]
+    others = _shorter(pool, first, heads_, others)
+    docs = np.concatenate([heads_, others])
+    if pool.fits(docs):
+        return [docs]
+    return _several(pool, first, docs)
 
 
-def _by(value: Floats, docs: Positions) -> Positions:
-    return docs[np.lexsort((docs, -value[docs]))]
+def _places(first: FirstPass, q: Positions, t: Positions) -> tuple[Positions, Positions]:
+    """Heads (all first places, then all second ones, ...) and the staggered quantiles with the last places."""
+    count = len(first.pieces)
+    heads_, others = [], []
+    for i, piece in enumerate(first.pieces):
+        length = len(piece)
+        # Of a short piece, quantiles are given up first, then heads; the last document stays.
+        tops, steps = min(int(q[i]), length), min(int(t[i]), max(length - int(q[i]) - 1, 0))
+        stagger = (np.arange(steps) + (i + 0.5) / count) / max(steps, 1)
+        places = np.unique(np.r_[tops + np.floor((length - tops) * stagger).astype(np.intp), length - 1])
+        heads_.append(piece.docs[:tops])
+        others.append(piece.docs[places[places >= tops]])
+    layers = np.concatenate([np.arange(len(docs)) for docs in heads_])
+    return np.concatenate(heads_)[np.argsort(layers, kind="stable")], np.concatenate(others)
+
+
+def _shorter(pool: Pool, first: FirstPass, heads_: Positions, others: Positions) -> Positions:
+    """Replace each quantile by the shortest document near it that isn't taken."""
+    sizes = np.asarray(pool.shards.sizes)[pool.positions]
+    taken = set(heads_.tolist()) | set(others.tolist())
+    chosen = []
+    for doc in others.tolist():
+        docs, place = first.pieces[first.piece[doc]].docs, int(first.place[doc])
+        near = [
+            d for d in docs[max(place - SWAP, 0) : place + SWAP + 1].tolist() if d == doc or d not in taken
+        ]
+        best = min(near, key=lambda d: (sizes[d], abs(int(first.place[d]) - place), d))
+        taken.add(best)
+        chosen.append(best)
+    return np.array(chosen, dtype=np.intp)
+
+
+def _several(pool: Pool, first: FirstPass, docs: Positions) -> list[Positions]:
+    """Spread the hub over requests that share references at even quantiles."""
+    spread = docs[np.argsort(first.tiebreak[docs], kind="stable")]
+    count = min(REFERENCES, pool.limit // 2)
+    shared = longest_fitting(pool, spread[np.unique(np.linspace(0, len(spread) - 1, count).astype(np.intp))])
+    while len(shared) > 2 and not pool.fits(np.r_[shared, _largest(pool, docs, shared)]):
+        shared = shared[:-1]
+    rest = docs[~np.isin(docs, shared)]
+    parts = []
+    while len(rest):
+        part = longest_fitting(pool, np.concatenate([shared, rest]))
+        if len(part) <= len(shared):
+            break
+        parts.append(part)
+        rest = rest[len(part) - len(shared) :]
+    return parts
+
+
+def _largest(pool: Pool, docs: Positions, shared: Positions) -> Positions:
+    rest = docs[~np.isin(docs, shared)]
+    sizes = np.asarray(pool.shards.sizes)[pool.positions[rest]]
+    return rest[[int(np.argmax(sizes))]] if len(rest) else rest

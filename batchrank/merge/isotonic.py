@@ -5,7 +5,7 @@ scikit-learn and scipy have it too, but each weighs more than all other dependen
 
 import numpy as np
 
-from batchrank.records import Floats
+from batchrank.arrays import Floats
 
 
 def falling(values: Floats, weights: Floats | None = None) -> Floats:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchrank.records import Floats
+from batchrank.arrays import Floats
 
 TINY = 1e-15  # stands for 0, and 1 - TINY for 1, where a logarithm is taken
 

@@ -8,12 +8,12 @@ import numpy as np
 from batchrank.merge.answers import FirstPass, Pool, Reply, ask, consult, merged, overlap
 from batchrank.merge.certificate import certify
 from batchrank.merge.full import full
-from batchrank.merge.hub import hub
-from batchrank.merge.raw import raw
+from batchrank.merge.hub import probe as probe_documents
+from batchrank.merge.hub_ import hub
 from batchrank.merge.rounds import Method, Round, Shards, Step
 from batchrank.merge.rrf import rrf
-from batchrank.merge.sample import probe as probe_documents
-from batchrank.records import Chunk, Merged, Scores, Verdict
+from batchrank.merge.simple import raw
+from batchrank.merging import Chunk, Merged, Scores, Verdict
 
 
 class Build(Protocol):

@@ -14,7 +14,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.records import Chunk, Merged, Overlap, Positions, Scores, Verdict
+from batchrank.arrays import Positions
+from batchrank.merging import Chunk, Merged, Overlap, Scores, Verdict
 
 
 class Shards(Protocol):

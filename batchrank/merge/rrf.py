@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 from batchrank.merge.answers import FirstPass, Pool, Reply, merged
 from batchrank.merge.rounds import Step
-from batchrank.records import Merged, Verdict
+from batchrank.merging import Merged, Verdict
 
 RANK_CONSTANT = 60  # Cormack, Clarke and Buettcher, SIGIR 2009
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from batchrank.arrays import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass
 from batchrank.merge.isotonic import falling
 from batchrank.merge.links import informative, links
-from batchrank.records import Floats, Positions
 
 FLAT = 1e-6  # relative spread up to which scores count as all equal
 

@@ -6,8 +6,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from batchrank.pipeline import Progress
-from batchrank.timeline import LATENCY_BOUNDS
+from batchrank.pipeline.summary import Progress
+from batchrank.send.stats import LATENCY_BOUNDS
 
 NAME = "metrics.prom"
 _COUNTERS = {

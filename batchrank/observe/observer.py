@@ -16,7 +16,8 @@ from prometheus_client import start_http_server
 from batchrank.errors import BatchrankError, JobError, StoppedError
 from batchrank.job.secrets import secrets_of
 from batchrank.observe import metrics, status
-from batchrank.pipeline import Report, Run
+from batchrank.pipeline.report import Report
+from batchrank.pipeline.run import Run
 
 log = logging.getLogger(__name__)
 _EVERY = 1.0

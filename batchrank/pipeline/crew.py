@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from anyio.abc import TaskGroup
 
-from batchrank.pipeline.drive import Prepared
+from batchrank.pipeline.rank import Prepared
 
 
 class Crew:

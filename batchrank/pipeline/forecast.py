@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from batchrank.job import Budget
+from batchrank.job.sections import Budget
 from batchrank.models import Price
 
 

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from batchrank.errors import BatchrankError, InputError
-from batchrank.evaluate.rankings import tops
-from batchrank.gate import Baseline, Judgement, accepted, judge, keep
-from batchrank.gate.baseline import NAME
-from batchrank.job import Gate, Job
+from batchrank.job.config import Job
+from batchrank.job.sections import Gate
 from batchrank.pipeline.report import Report
-from batchrank.write import write_summary
+from batchrank.quality.baseline import NAME, Baseline, accepted, keep
+from batchrank.quality.gate import Judgement, judge
+from batchrank.quality.rankings import tops
+from batchrank.write.reports import write_summary
 from batchrank.write.switch import MARKER
 
 GATE_FAILED = 5

@@ -6,10 +6,11 @@ from typing import Any, Self
 
 import orjson
 
+from batchrank.data import Query
 from batchrank.errors import JobError
-from batchrank.job import Job
-from batchrank.pipeline.outputs import folder_of
-from batchrank.records import Failure, Query
+from batchrank.job.config import Job
+from batchrank.outcomes import Failure
+from batchrank.pipeline.output import folder_of
 from batchrank.write.switch import LETTERS, SUMMARY, newest
 
 _UNITS = ("line", "row", "query")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from batchrank.errors import JobError
-from batchrank.formats import storage
-from batchrank.job import Job
-from batchrank.pipeline.outputs import folder_of
+from batchrank.io import storage
+from batchrank.job.config import Job
+from batchrank.pipeline.output import folder_of
 
 _KEYS = ("path", "corpus", "queries")
 _WRITTEN = ("ranking-00000", "queries-00000", "failed")

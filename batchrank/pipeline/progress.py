@@ -1,6 +1,6 @@
 """A running job as those who watch it see it, gathered from its parts."""
 
-from batchrank.pipeline.engine import Engine
+from batchrank.pipeline.assemble import Engine
 from batchrank.pipeline.summary import Progress, Totals
 
 

@@ -6,11 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from batchrank.errors import BatchrankError
-from batchrank.job import Job
+from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
-from batchrank.pipeline.engine import Engine
-from batchrank.pipeline.identity import fingerprint, identity
-from batchrank.pipeline.resume import Checkpoint
+from batchrank.pipeline.assemble import Engine
+from batchrank.pipeline.checkpoint import Checkpoint
+from batchrank.pipeline.identity_ import fingerprint, identity
 from batchrank.pipeline.summary import Totals
 from batchrank.version import __version__
 

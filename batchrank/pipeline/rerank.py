@@ -10,19 +10,21 @@ import anyio.to_thread
 from anyio.streams.memory import MemoryObjectSendStream
 from pydantic import ValidationError
 
+from batchrank.data import Query
 from batchrank.errors import JobError, QueryError
-from batchrank.formats.memory import is_table
-from batchrank.job import Columns, Job
-from batchrank.ledger import Ledger
+from batchrank.job.config import Job
+from batchrank.job.sections import Columns
+from batchrank.ledger.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
-from batchrank.pipeline.content import Preparer
-from batchrank.pipeline.drive import Prepared
-from batchrank.pipeline.engine import engine, sharder
-from batchrank.pipeline.flow import Flow, Outcome, Reader
-from batchrank.pipeline.room import ROOM_BYTES, Room
+from batchrank.outcomes import Failure, Ranking
+from batchrank.pipeline.assemble import engine, sharder
+from batchrank.pipeline.prepare import Preparer
+from batchrank.pipeline.rank import Prepared
+from batchrank.pipeline.stages import Flow, Outcome, Reader
 from batchrank.pipeline.tasks import bare, beside
-from batchrank.read.memory import Memory, Queries, Record, refuse_single
-from batchrank.records import Failure, Query, Ranking
+from batchrank.pipeline.workers import ROOM_BYTES, Room
+from batchrank.read.memory import is_table
+from batchrank.read.memory_ import Memory, Queries, Record, refuse_single
 
 _DRAIN = 25.0
 

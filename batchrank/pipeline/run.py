@@ -15,26 +15,28 @@ from batchrank.errors import (
     TooManyFailuresError,
     UnsortedError,
 )
-from batchrank.job import Job
-from batchrank.ledger import Ledger
-from batchrank.pipeline.content import Preparer
-from batchrank.pipeline.engine import Engine, engine, sharder
-from batchrank.pipeline.evidence import refuse_empty_ledger, refuse_lost_ledger, refuse_unfinished
-from batchrank.pipeline.flow import Flow, Outcome, Reader
+from batchrank.job.config import Job
+from batchrank.ledger.ledger import Ledger
+from batchrank.pipeline.assemble import Engine, engine, sharder
+from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, passed_over
 from batchrank.pipeline.forecast import Done, next_step, rest_of
+from batchrank.pipeline.identity import refuse_empty_ledger, refuse_lost_ledger, refuse_unfinished
 from batchrank.pipeline.only import OnlyFailed, refuse_unasked
-from batchrank.pipeline.outputs import Outputs
+from batchrank.pipeline.output import Outputs
 from batchrank.pipeline.preconditions import refuse_own_input
+from batchrank.pipeline.prepare import Preparer
 from batchrank.pipeline.progress import snapshot
 from batchrank.pipeline.report import Report, report
-from batchrank.pipeline.resume import Checkpoint, Resume, Start, passed_over
-from batchrank.pipeline.room import ROOM_BYTES, Room
 from batchrank.pipeline.sink import Sink
+from batchrank.pipeline.stages import Flow, Outcome, Reader
 from batchrank.pipeline.summary import Progress, Totals
 from batchrank.pipeline.tasks import bare, beside
-from batchrank.read import Gauge, facts, notes, read
-from batchrank.shard import Sharder
-from batchrank.write import Part
+from batchrank.pipeline.workers import ROOM_BYTES, Room
+from batchrank.read.base import Gauge
+from batchrank.read.layout import facts, notes
+from batchrank.read.reader_ import read
+from batchrank.shard.chunks import Sharder
+from batchrank.write.writer import Part
 
 _FINISHED_PER_PLACE = 4
 

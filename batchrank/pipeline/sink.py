@@ -8,12 +8,13 @@ import anyio.to_thread
 
 from batchrank.escape import escaped
 from batchrank.merge.verdict import SPAN, Verdicts
-from batchrank.pipeline.drive import Ranked
-from batchrank.pipeline.flow import Outcome
-from batchrank.pipeline.resume import Checkpoint
+from batchrank.outcomes import Failure
+from batchrank.pipeline.checkpoint import Checkpoint
+from batchrank.pipeline.rank import Ranked
+from batchrank.pipeline.stages import Outcome
 from batchrank.pipeline.summary import Totals
-from batchrank.records import Failure
-from batchrank.write import FailureLog, Part, StreamWriter, Writer
+from batchrank.write.reports import FailureLog
+from batchrank.write.writer import Part, StreamWriter, Writer
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from batchrank.pipeline.drive import LOST, Ranked
-from batchrank.records import Ranking
+from batchrank.outcomes import Ranking
+from batchrank.pipeline.rank import LOST, Ranked
 
 DOCUMENT_CAUSES = frozenset({"missing-document", LOST})
 """Causes of dead letters about one document, whose query is ranked all the same."""

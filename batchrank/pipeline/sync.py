@@ -6,11 +6,12 @@ from contextlib import aclosing, contextmanager
 
 from anyio.from_thread import start_blocking_portal
 
-from batchrank.formats.memory import is_table
-from batchrank.job import Columns, Job
+from batchrank.job.config import Job
+from batchrank.job.sections import Columns
+from batchrank.outcomes import Failure, Ranking
 from batchrank.pipeline.rerank import rerank
-from batchrank.read.memory import Queries
-from batchrank.records import Failure, Ranking
+from batchrank.read.memory import is_table
+from batchrank.read.memory_ import Queries
 
 
 def rerank_sync(

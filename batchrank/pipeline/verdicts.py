@@ -4,7 +4,7 @@ import anyio
 
 from batchrank.errors import BatchrankError
 from batchrank.merge.verdict import Verdicts
-from batchrank.records import Overlap, Verdict
+from batchrank.merging import Overlap, Verdict
 
 
 class SharedVerdicts:

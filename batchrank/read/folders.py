@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from batchrank.errors import InputError
-from batchrank.formats import INPUTS, TEXT_SUFFIXES, storage
-from batchrank.formats.detect import bare, name_of
+from batchrank.io import storage
+from batchrank.read.detect_ import bare, name_of
+from batchrank.read.table import INPUTS, TEXT_SUFFIXES
 
 HIDDEN = ("_", ".")
 _MARKERS = (

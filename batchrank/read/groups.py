@@ -8,15 +8,17 @@ from typing import cast
 
 import numpy as np
 
+from batchrank.arrays import Floats
+from batchrank.content import Content
+from batchrank.data import Query, is_blank
 from batchrank.errors import Place, QueryError
-from batchrank.formats import Segment
-from batchrank.formats.base import TRUNCATED
-from batchrank.formats.columnar import UNDECODABLE
-from batchrank.formats.pieces import ROW_BYTES, query_too_large
-from batchrank.formats.strings import Strings
+from batchrank.outcomes import Failure
+from batchrank.read.base import TRUNCATED, Segment
+from batchrank.read.columnar import UNDECODABLE
 from batchrank.read.order import unsorted
+from batchrank.read.pieces import ROW_BYTES, query_too_large
 from batchrank.read.seen import SeenIds
-from batchrank.records import Content, Failure, Floats, Query, is_blank
+from batchrank.read.strings import Strings
 
 LOST = (TRUNCATED, UNDECODABLE, "encrypted-file")
 """Causes of failures that stand for a file, or for all that follows in it."""

@@ -8,11 +8,12 @@ null instruction adds nothing; a query that the folder lacks is an error there.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
-from batchrank.formats import Source, corpus, runs
-from batchrank.formats.base import COLUMNAR
-from batchrank.formats.columnar import names_in
-from batchrank.formats.entries import Report
 from batchrank.job.sections import Columns
+from batchrank.read import corpus_ as corpus
+from batchrank.read import runs
+from batchrank.read.base import COLUMNAR, Source
+from batchrank.read.columnar import names_in
+from batchrank.read.corpus import Report
 from batchrank.read.join import Array
 
 _NAME = "instruction"

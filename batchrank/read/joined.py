@@ -21,16 +21,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from batchrank.arrays import taken
 from batchrank.errors import InputError, Place, QueryError
-from batchrank.formats import Gauge, Item, Segment, Source, Unrecognised, corpus, runs
-from batchrank.formats.entries import ENTRIES, Report
-from batchrank.formats.pieces import ROW_BYTES, query_too_large
-from batchrank.formats.values import query_text
 from batchrank.job.sections import Columns
-from batchrank.read import instructions
+from batchrank.outcomes import Failure
+from batchrank.read import corpus_ as corpus
+from batchrank.read import instructions, runs
+from batchrank.read.base import Gauge, Item, Segment, Source, Unrecognised
+from batchrank.read.corpus import ENTRIES, Report
 from batchrank.read.join import Array, Asked, Join, numbered, numbering
 from batchrank.read.layout import Joined
-from batchrank.records import Failure, taken
+from batchrank.read.pieces import ROW_BYTES, query_too_large
+from batchrank.read.values import query_text
 
 Read: TypeAlias = Callable[[int, int], str]
 

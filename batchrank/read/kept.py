@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from batchrank.records import Positions
+from batchrank.arrays import Positions
 
 Array = Any  # pyarrow has no type hints
 

@@ -12,11 +12,13 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from batchrank.errors import BatchrankError, Place, UnsortedError
-from batchrank.formats import INPUTS, Gauge, Segment, Source, arrow, storage
-from batchrank.formats.base import COLUMNAR
-from batchrank.formats.columnar import opened
-from batchrank.formats.tables import layout
+from batchrank.io import storage
 from batchrank.job.sections import Columns
+from batchrank.read import arrow
+from batchrank.read.base import COLUMNAR, Gauge, Segment, Source
+from batchrank.read.columnar import opened
+from batchrank.read.table import INPUTS
+from batchrank.read.tables import layout
 
 Run: TypeAlias = tuple[str, Place, int, int]
 """Pairs of one query that follow one another: its id, their first place, their number, their characters."""

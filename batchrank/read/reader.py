@@ -1,92 +1,113 @@
-"""The input as queries and failures."""
+"""Paths of the job -> the files to read, in order."""
 
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing
-from dataclasses import replace
+from collections.abc import Iterable
+from pathlib import Path
 
 from batchrank.errors import InputError
-from batchrank.formats import INPUTS, Gauge, Item, Segment, Source, Unrecognised
-from batchrank.job.sections import Columns, Input
-from batchrank.read.groups import queries
-from batchrank.read.joined import items as joined_items
-from batchrank.read.layout import Joined, layout
-from batchrank.read.order import refuse_unsorted
-from batchrank.read.seen import SeenIds
-from batchrank.read.sort import grouped
-from batchrank.records import Failure, Query
+from batchrank.io import storage
+from batchrank.read import detect_ as detect
+from batchrank.read.base import Source
+from batchrank.read.folders import HIDDEN, Found, choices, is_marker, refuse_table, search, table_around
 
-# So many records in a row from the start that nobody understands, and the names are wrong, not the records.
-_HOPELESS = 100
+_STDIN = "-"
 
 
-def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]:
-    """Yield the input's queries in order, and a failure in the place of each record that can't be ranked.
+def named(paths: Iterable[str], format: str = "auto", key: str = "path") -> list[Source]:
+    """The files that the paths name: each path in turn, the files of a folder or pattern sorted by name.
 
-    One synchronous generator, to be driven by one thread at a time; it holds one query and one batch of records.
-    A failure whose ``query_id`` is None is about a line, a row or (cause ``truncated-file``, ``unreadable-file``)
-    the rest of a file; the next file is read all the same. ``limit`` counts queries, not failures. A ``gauge`` is
-    kept up to date.
+    1. ``-``: standard input, JSON lines.
+    2. a file: itself, whatever its name.
+    3. a folder: the files that ``folders`` tells: those of a known suffix; files of columns only where there are no
+       others.
+    4. a pattern (``*``, ``?``, ``[...]``, ``**``): the files and folders that match; hidden ones (``.x``, ``_x``) and
+       what is in them only if it says so.
+
+    A file named twice is read once. ``key`` is the input's key that holds the paths, for messages.
 
     Raises:
-        InputError: a path matches no file; there is no record at all; or the first ones don't tell what is what.
-        UnsortedError: the pairs of a query don't follow one another: before the first query, or later.
+        InputError: a path matches nothing, or is a table's folder; or standard input is to be something other than JSON
+            lines.
+        MissingExtraError: an address needs a library that isn't installed.
     """
-    gauge = gauge or Gauge()
-    found = layout(source)
-    sources = found.sources if isinstance(found, Joined) else found
-    if isinstance(found, Joined):
-        # Reading them is a small part of what is to be done: progress is that of the queries that come out.
-        records = joined_items(found, source.columns, gauge)
-    else:
-        counts: dict[str, int] = {}
-        plain = [replace(one, gauge=gauge, counts=counts) for one in found]
-        gauge.start(sum(one.bytes for one in plain))
-        records = _items(plain, source.columns)
-        if source.sort:
-            records = grouped(records)
-        else:
-            refuse_unsorted(plain, source.columns)
-    left = source.limit
-    with closing(SeenIds()) as seen, closing(records):
-        empty = True
-        for item in queries(_recognised(records), seen):
-            empty = False
-            yield item
-            if left is not None and isinstance(item, Query):
-                left -= 1
-                if not left:
-                    return
-    if empty:
-        names = ", ".join(one.name for one in sources[:3])
-        raise InputError(
-            f"input.path: there is no query in {names}; correct the path, or see what wrote the file"
-        )
-
-
-def _items(sources: Iterable[Source], columns: Columns) -> Generator[Item, None, None]:
-    for source in sources:
-        source.gauge.file(source.bytes)
-        yield from INPUTS[source.format].read(source, columns)
-
-
-def _recognised(items: Iterable[Item]) -> Iterator[Segment | Failure]:
-    """Records whose names tell nothing are failures, once any other record was understood.
-
-    Raises:
-        InputError: none was understood, and the first is ambiguous, or there were many, or the input has ended.
-    """
-    first: Failure | None = None
-    understood = False
-    count = 0
-    for item in items:
-        if not isinstance(item, Unrecognised):
-            understood = understood or isinstance(item, Segment)
-            yield item
+    found: dict[str, Source] = {}
+    for path in paths:
+        if path == _STDIN:
+            if format not in ("auto", "jsonl"):
+                raise InputError(f"input.{key}: standard input can't be {format}; give a file's path")
+            found[path] = Source("standard input", None, "jsonl")
             continue
-        count += 1
-        first = first or item.failure
-        if not understood and (item.ambiguous or count == _HOPELESS):
-            break
-        yield item.failure
-    if first and not understood:
-        raise InputError(f"{first.place}: {first.message}")
+        for file in looked_up(local(path), format, key).files:
+            name = file if storage.is_remote(file) else str(Path(file).absolute())
+            found.setdefault(name, detect.source(file, format))
+    return list(found.values())
+
+
+def local(path: str) -> str:
+    """A path with the home folder's name in place of ``~``; an address as it is."""
+    return path if storage.is_remote(path) else str(Path(path).expanduser())
+
+
+def looked_up(path: str, format: str, key: str) -> Found:
+    """The files that one path names, and what it names that isn't read.
+
+    Raises:
+        InputError: there is none.
+    """
+    found = Found()
+    if storage.is_folder(path):
+        search(path, format, found)
+        if not found.files:
+            wanted = ", ".join(f"*{suffix}" for suffixes in choices(format) for suffix in suffixes)
+            raise InputError(
+                f"input.{key}: the folder {storage.shown(path)} has no data file in it ({wanted}){_left(found)}; "
+                "correct the path"
+            )
+        return found
+    if storage.exists(path):
+        found.files.append(path)
+        if (table := table_around(path)) is not None:
+            found.told.append(
+                f"input.{key}: {storage.shown(path)} is a file of the table {storage.shown(table)}: it was read as it "
+                "is, and may hold rows that were overwritten or deleted"
+            )
+        return found
+    where = "" if storage.is_remote(path) else f" (from {Path.cwd()})"
+    if not storage.has_magic(path):
+        raise InputError(
+            f"input.{key}: no such file or folder: {storage.shown(path)}{where}; correct the path"
+        )
+    _match(path, format, found)
+    if not found.files:
+        raise InputError(
+            f"input.{key}: no file matches {storage.shown(path)}{where}{_left(found)}; correct the pattern"
+        )
+    return found
+
+
+def _left(found: Found) -> str:
+    """What there is all the same."""
+    first = next(iter(found.left.items()), None)
+    return f"; {storage.shown(first[0])} is not read ({first[1]})" if first else ""
+
+
+def _match(pattern: str, format: str, found: Found) -> None:
+    address = pattern.partition("?")[0] if storage.is_remote(pattern) else pattern
+    parts = address.split("/")
+    fixed = next(i for i, part in enumerate(parts) if storage.has_magic(part))
+    hidden = any(part.startswith(HIDDEN) and part not in (".", "..") for part in parts[fixed:])
+    checked: set[str] = set()
+    for match in storage.matches(pattern):
+        below = match.partition("?")[0] if storage.is_remote(match) else match
+        names = below.rstrip("/").split("/")
+        at = next((i for i, name in enumerate(names) if i >= fixed and name.startswith(HIDDEN)), None)
+        if at is not None and not hidden:
+            if not is_marker(names[at]):
+                found.left["/".join(names[: at + 1])] = f"its name begins with {names[at][0]}"
+        elif storage.is_folder(match):
+            search(match.rstrip("/"), format, found)
+        else:
+            if (folder := storage.parent(match)) not in checked:
+                checked.add(folder)
+                if (table := table_around(match)) is not None:
+                    refuse_table(table)
+            found.files.append(match)

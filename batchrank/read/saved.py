@@ -10,9 +10,9 @@ from typing import Any
 import orjson
 
 from batchrank.errors import InputError
-from batchrank.formats import storage
-from batchrank.formats.detect import name_of
-from batchrank.read.files import local
+from batchrank.io import storage
+from batchrank.read.detect_ import name_of
+from batchrank.read.reader import local
 
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 

@@ -8,10 +8,10 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import count
 
 from batchrank.errors import InputError, Place
-from batchrank.formats import Item, Segment
+from batchrank.outcomes import Failure
+from batchrank.read.base import Item, Segment
 from batchrank.read.groups import LOST
 from batchrank.read.join import Join
-from batchrank.records import Failure
 
 _ROWS = 16_384
 _FETCHED = 2048

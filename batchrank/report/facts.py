@@ -10,11 +10,11 @@ from typing import Any
 import orjson
 
 from batchrank.errors import InputError, JobError, MissingExtraError
-from batchrank.evaluate import Evaluation, evaluate
-from batchrank.formats import detect
-from batchrank.formats.parquet import opened
-from batchrank.job import Job
-from batchrank.pipeline import Plan, plan
+from batchrank.job.config import Job
+from batchrank.planning.plan import Plan, plan
+from batchrank.quality.compare import Evaluation, evaluate
+from batchrank.read import detect_ as detect
+from batchrank.read.parquet import opened
 from batchrank.write.switch import NEXT
 
 _LETTERS = 50

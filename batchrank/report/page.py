@@ -7,7 +7,7 @@ from typing import Any
 from batchrank.errors import MissingExtraError
 from batchrank.escape import escaped
 from batchrank.report.facts import Facts
-from batchrank.report.plots import plots
+from batchrank.report.plots_ import plots
 from batchrank.version import __version__
 
 Row = tuple[str, ...]

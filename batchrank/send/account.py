@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from batchrank.models import searches
-from batchrank.send.quantity import Quantity, Taken
+from batchrank.send.budget import Quantity, Taken
 
 _FIRST_RATIO = 1.25
 """How far a bill may exceed the prediction before any bill was seen."""

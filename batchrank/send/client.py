@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 import anyio
 
 from batchrank.errors import BatchrankError, RunStoppedError
-from batchrank.ledger import Ledger
-from batchrank.records import Answer, Rejection
-from batchrank.retry import Action, advice, classify, delay, possibly_billed, slows
+from batchrank.ledger.ledger import Ledger
+from batchrank.requests import Answer, Rejection
 from batchrank.send.counts import Counts
 from batchrank.send.exchange import Exchange, Outgoing
-from batchrank.send.outage import UNREACHABLE, OutageDetector
-from batchrank.send.probe import Prober
+from batchrank.send.outage import Prober
+from batchrank.send.outage_ import UNREACHABLE, OutageDetector
+from batchrank.send.retry import Action, advice, classify, delay, possibly_billed, slows
 
 log = logging.getLogger(__name__)
 

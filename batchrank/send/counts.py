@@ -4,8 +4,10 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from batchrank.records import Positions, Query, Rejection
-from batchrank.timeline import Timeline
+from batchrank.arrays import Positions
+from batchrank.data import Query
+from batchrank.requests import Rejection
+from batchrank.send.stats import Timeline
 
 
 class Predictor(Protocol):

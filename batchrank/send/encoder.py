@@ -4,7 +4,10 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
-from batchrank.records import Content, Positions, Query, Request
+from batchrank.arrays import Positions
+from batchrank.content import Content
+from batchrank.data import Query
+from batchrank.requests import Request
 from batchrank.send.counts import Encoded
 from batchrank.wire import Codec
 

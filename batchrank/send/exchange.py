@@ -9,16 +9,16 @@ from typing import Any, Literal, cast
 import anyio
 
 from batchrank.errors import BatchrankError
-from batchrank.ledger import Ledger
-from batchrank.limiter import Kind
-from batchrank.records import Answer, Rejection
-from batchrank.retry import classify, possibly_billed, slows
+from batchrank.ledger.ledger import Ledger
+from batchrank.limiter.limiter import Kind
+from batchrank.requests import Answer, Rejection
 from batchrank.send.account import Reservation
+from batchrank.send.admission import Dispatcher, Priority, Turn
 from batchrank.send.counts import Counts
-from batchrank.send.dispatch import Dispatcher, Priority, Turn
-from batchrank.send.http import Http
-from batchrank.send.outage import OutageDetector
+from batchrank.send.outage_ import OutageDetector
+from batchrank.send.retry import classify, possibly_billed, slows
 from batchrank.send.spend import Spend
+from batchrank.send.transport import Http
 
 _TRIALS = 5
 """Chunks that are tried before the endpoint has taken any request."""

@@ -1,103 +1,191 @@
-"""Tells an endpoint that is down, which passes, from requests that fail by themselves, by what else succeeded.
+"""Finds out whether the endpoint works when nothing else tells, by a tiny request that is known to be good.
 
-A failed attempt counts against its request only if the endpoint worked at that time: something succeeded since the
-attempt began. Otherwise an outage would turn every query that meets it into a dead letter; and if failures counted only
-while few queries fail, a few bad ones would stop a job for ever. Pure.
+Without it a few bad queries could not be told from an outage once nothing but them is left to ask, as ordered output
+admits no others then. While the endpoint is down, requests that failed wait here and only the probe is sent: an outage
+costs a few tiny requests, and ends for all at once.
 """
 
-from batchrank.errors import OutageError
-from batchrank.records import Rejection
+import random
+import secrets
+from collections.abc import Callable
 
-UNREACHABLE = "unreachable"
-"""The rejection code of a request that can't have arrived."""
-_QUIET = 5.0
-"""Seconds without any success after which people want to know why."""
-_MANY = 32
-"""Failures of the server's in a row, without any success, after which it is taken to be down: each further request may
-be billed and give nothing, and one probe tells as much."""
-_FIRST_BUDGET, _MOST_BUDGET, _EARNED = 100.0, 1000.0, 0.5
-"""Retries that may be billed and that no bad document explains: so many at first, and at most, and half a one earned by
-each success, so that a server that loses two answers in five ends the run instead of doubling its bill."""
+import anyio
+
+from batchrank.errors import BatchrankError, QuotaError, RunStoppedError
+from batchrank.requests import Answer, Rejection
+from batchrank.send.exchange import Exchange, Outgoing
+from batchrank.send.outage_ import OutageDetector
+from batchrank.send.retry import Action, advice, classify, resets
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
+"""Seconds between two probes: few at first, as most outages are over in a moment; never many, as all wait for them."""
+_HANGING = 5.0
+"""Seconds after which another probe is sent beside those that hang: an endpoint that is well again answers it at once,
+while what it swallowed before is never answered."""
+_REFUSALS, _FIRST_REFUSALS, _FIRST_DENIALS = 4, 2, 1
+"""Probes refused in a row before the run is called off: over some seven seconds, so that a rolling deploy doesn't look
+like a revoked key; fewer where the endpoint has never taken a request, as then something is plainly wrong, and a single
+one where it lets nobody in."""
+_DOUBTS = 3
+"""Times in a row that the harmless document fails before it is doubted, and something is paid for again to see."""
+_IN_VAIN = 3
+"""Times that the harmless document fails while something else is answered before it is no longer asked."""
+_REJECTED = (Action.REJECT, Action.REFUSE, Action.SPLIT, Action.ACCESS)
 
 
-class OutageDetector:
-    """Keeps track of successes and failures.
+class Prober:
+    """Asks one tiny request at a time, however many wait to know.
+
+    What is asked is a harmless document of our own. Should that fail, and have never succeeded, the smallest request
+    that was ever answered is asked: an endpoint that answers that works, whatever it has against ours.
 
     Args:
-        outage: seconds without any success after which the run stops.
-        accepted: whether this endpoint has ever taken a request of this run.
+        exchange: sends requests.
+        outage: what is known of the endpoint.
+        harmless: the body of a request for one harmless document.
+        wire: the wire format, whose words tell what a rejection means.
+        max_delay: the longest pause that the API may ask for, seconds.
+        rng: where the jitter comes from.
     """
 
-    def __init__(self, outage: float, *, accepted: bool) -> None:
-        self.accepted = accepted
+    def __init__(
+        self,
+        exchange: Exchange,
+        outage: OutageDetector,
+        *,
+        harmless: bytes,
+        wire: str,
+        max_delay: float,
+        rng: random.Random,
+    ) -> None:
+        self._exchange = exchange
         self._outage = outage
-        self._succeeded = float("-inf")
-        self._since: float | None = None
-        self._why: Rejection | None = None
-        self._budget = _FIRST_BUDGET
-        self._in_a_row = 0
+        self._harmless = harmless
+        self._harmless_works: bool | None = None
+        self._in_vain = self._doubts = 0
+        self._answered: tuple[bytes, int, int] | None = None
+        self._wire = wire
+        self._max_delay = max_delay
+        self._rng = rng
+        self._asking = anyio.Lock()
+        self._failed_at = self._next_at = float("-inf")
+        self._pause = _FIRST_PAUSE
+        self._refusals = 0
+        self._hopeless: RunStoppedError | QuotaError | None = None
 
-    def succeeded(self, now: float) -> None:
-        """Learn that a request was answered."""
-        self.accepted = True
-        self._succeeded = now
-        self._since = self._why = None
-        self._in_a_row = 0
-        self._budget = min(self._budget + _EARNED, _MOST_BUDGET)
+    def answered(self, body: bytes, documents: int, tokens: int) -> None:
+        """Learn of a request that was answered, and how many tokens it took."""
+        if self._answered is None or len(body) < len(self._answered[0]):
+            self._answered = body, documents, tokens
 
-    def works(self, since: float) -> bool:
-        """Whether anything has succeeded since a moment, and the endpoint is not down since."""
-        return self._succeeded >= since and not self.down
+    async def verify(self, since: float, why: Rejection, where: Callable[[], str]) -> bool:
+        """Wait until something has succeeded since a moment.
 
-    @property
-    def down(self) -> bool:
-        """Whether so much failed in a row that nothing but probes should be sent."""
-        return self._in_a_row >= _MANY
+        Args:
+            since: when an attempt began that failed.
+            why: what came back of it.
+            where: tells which request that was.
 
-    def failed(self, now: float, why: Rejection) -> None:
-        """Learn that a request failed, or was told to come back later.
-
-        Raises:
-            OutageError: no request has succeeded for too long.
-        """
-        if self._since is None:
-            self._since = now
-        self._why = why
-        self._in_a_row += why.status is None or why.status >= 500
-        if now - self._since > self._outage:
-            raise OutageError(
-                f"no request has succeeded for {now - self._since:.0f} s (retry.outage: {self._outage:g}); the last "
-                f"failure: {why}. {_hint(why)}"
-            )
-
-    def wasted(self, attempts: int, why: Rejection) -> None:
-        """Learn of attempts that may have been billed, and whose request succeeded in the end.
+        Returns:
+            Whether the endpoint worked all the time, so that the failure was the request's own.
 
         Raises:
-            OutageError: there are too many of them for the number of successes.
+            RunStoppedError: the endpoint refuses even a harmless request.
+            StoppedError: nothing has succeeded for too long, or the run has to stop.
         """
-        self._budget -= attempts
-        if self._budget < 0:
-            raise OutageError(
-                f"too many answers are lost for the number that arrive, and each may have been billed; the last "
-                f"failure: {why}. {_hint(why)}"
-            )
+        while not self._outage.works(since):
+            self._postpone(why)
+            async with self._asking:
+                if self._hopeless is not None:
+                    raise self._hopeless
+                await self._rest(since)
+                if not self._outage.works(since):
+                    await self._probe(why, where)
+        return self._failed_at < since
 
-    def trouble(self, now: float) -> str | None:
-        """What is wrong, once nothing has succeeded for a few seconds: for how long, and what came back last."""
-        if self._since is None or self._why is None or now - self._since < _QUIET:
-            return None
-        return f"no request has succeeded for {now - self._since:.0f} s; the last failure: {self._why}"
+    async def _rest(self, since: float) -> None:
+        """Wait until the next probe is due, or something succeeds."""
+        with anyio.move_on_after(self._next_at - anyio.current_time()):
+            while not self._outage.works(since):
+                await self._exchange.settled()
 
+    async def _probe(self, why: Rejection, where: Callable[[], str]) -> None:
+        outcome = await self._first_outcome()
+        now = anyio.current_time()
+        if isinstance(outcome, Answer):
+            self._pause, self._refusals = _FIRST_PAUSE, 0
+            return
+        self._failed_at = now
+        self._next_at = now + self._pause * self._rng.uniform(0.8, 1)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._postpone(outcome)
+        self._judge(outcome, why, where)
+        self._outage.failed(now, outcome)
 
-def _hint(why: Rejection) -> str:
-    if why.code == "malformed":
-        return "If the server is well, endpoint.url or endpoint.wire is wrong; else run the job again later"
-    if why.code == UNREACHABLE:
-        return "Check endpoint.url and the network, and run the job again"
-    if why.status == 504 or why.code == "timeout":
-        return (
-            "Run the job again later: it goes on where it stopped. If large requests take too long, set "
-            "limits.documents to fewer, or endpoint.timeout to more"
+    async def _first_outcome(self) -> Answer | Rejection:
+        """Ask, and again every few seconds while nothing comes back; what comes first decides."""
+        ended: list[Answer | Rejection | BatchrankError] = []
+
+        async def ask(scope: anyio.CancelScope) -> None:
+            try:
+                ended.append(await self._ask())
+            except BatchrankError as error:
+                ended.append(error)
+            scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            while True:
+                group.start_soon(ask, group.cancel_scope)
+                await anyio.sleep(_HANGING)
+        if isinstance(ended[0], BatchrankError):
+            raise ended[0]
+        return ended[0]
+
+    async def _ask(self) -> Answer | Rejection:
+        if self._harmless_works is not False:
+            # A token is a byte at least.
+            outcome = await self._send(self._harmless, 1, len(self._harmless))
+            self._doubts = 0 if isinstance(outcome, Answer) else self._doubts + 1
+            if isinstance(outcome, Answer):
+                self._harmless_works = True
+            if self._harmless_works or self._answered is None or self._doubts < _DOUBTS:
+                return outcome
+        assert self._answered is not None
+        outcome = await self._send(*self._answered)
+        if isinstance(outcome, Answer):
+            # The endpoint may have come back in between; not so often.
+            self._in_vain += 1
+            self._harmless_works = False if self._in_vain >= _IN_VAIN else None
+        return outcome
+
+    async def _send(self, body: bytes, documents: int, tokens: int) -> Answer | Rejection:
+        # Each probe has a key of its own, as each is billed.
+        key = secrets.token_bytes(16)
+        request = Outgoing(key, body, documents, tokens, (-1, 0, 0), exact=False, purpose="probe")
+        return await self._exchange.send(request)
+
+    def _postpone(self, why: Rejection) -> None:
+        """Honour a wish to be left alone for a while."""
+        if why.retry_after is not None and classify(why, self._wire) is not Action.WAIT:
+            self._next_at = max(self._next_at, anyio.current_time() + min(why.retry_after, self._max_delay))
+
+    def _judge(self, outcome: Rejection, why: Rejection, where: Callable[[], str]) -> None:
+        """Call the run off where an answer means that no request can succeed."""
+        action, accepted = classify(outcome, self._wire), self._outage.accepted
+        refused = action in _REJECTED or (outcome.code == "malformed" and not accepted)
+        self._refusals = self._refusals + 1 if refused else 0
+        first = _FIRST_DENIALS if action is Action.ACCESS else _FIRST_REFUSALS
+        # Among the first requests some may be on their way still, and be accepted.
+        enough = (
+            self._refusals >= _REFUSALS if accepted else self._refusals >= first and not self._exchange.busy
         )
-    return "Run the job again later: it goes on where it stopped"
+        if action is Action.STOP or enough:
+            before = "refuses what it took before" if accepted else "has taken no request so far"
+            self._hopeless = RunStoppedError(
+                f"the API {before}: {where()}: {why}; a harmless request of one document: {outcome}. "
+                f"{advice(outcome, self._wire)}"
+            )
+        elif action is Action.WAIT:
+            self._hopeless = QuotaError(f"the quota is used up ({resets(outcome)}): {outcome}")
+        if self._hopeless is not None:
+            raise self._hopeless

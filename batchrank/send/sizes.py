@@ -7,7 +7,7 @@ Pure.
 
 from typing import NamedTuple
 
-from batchrank.records import Rejection
+from batchrank.requests import Rejection
 
 _ENOUGH = 2
 """Rejections after which they are believed to follow a rule: a single one may be a gateway's whim."""

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from batchrank.content import Content
+from batchrank.data import Query
 from batchrank.errors import JobError
 from batchrank.models import UNLIMITED, Template
-from batchrank.records import Content, Query
 from batchrank.tokens import BytesCounter, Counter
 
 _MOST_BYTES = 4

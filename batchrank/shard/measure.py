@@ -7,9 +7,11 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from batchrank.media import Shares, counts, kind_of, value_of
+from batchrank.content import Content
+from batchrank.io.content import kind_of, value_of
+from batchrank.io.mixed import Shares
+from batchrank.io.tokens import counts
 from batchrank.models import Vision
-from batchrank.records import Content
 from batchrank.tokens import Counter
 
 ESCAPED = 6

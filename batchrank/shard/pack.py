@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.records import Positions
+from batchrank.arrays import Positions
 
 Sizes = NDArray[np.int64]
 

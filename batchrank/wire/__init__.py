@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from batchrank.models import Template
-from batchrank.records import Answer, Request
+from batchrank.requests import Answer, Request
 from batchrank.wire.cohere import Cohere
 from batchrank.wire.dashscope import DashScope
 from batchrank.wire.dashscope_native import DashScopeNative

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchrank.records import Answer, Request
-from batchrank.wire import results
+from batchrank.requests import Answer, Request
+from batchrank.wire import answers as results
 from batchrank.wire.content import encoded, instruct, texts
 
 

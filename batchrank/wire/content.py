@@ -7,7 +7,7 @@ from typing import Any, cast
 import orjson
 
 from batchrank.errors import JobError
-from batchrank.records import Request
+from batchrank.requests import Request
 
 
 def texts(request: Request, wire: str) -> tuple[str, list[str]]:

@@ -3,8 +3,8 @@
 Source: Model Studio, "Text rerank", request and response of qwen3-rerank.
 """
 
-from batchrank.records import Answer, Request
-from batchrank.wire import results
+from batchrank.requests import Answer, Request
+from batchrank.wire import answers as results
 from batchrank.wire.content import encoded, instruct, texts
 
 

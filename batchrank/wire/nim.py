@@ -3,8 +3,8 @@
 Source: docs.nvidia.com, "Use NVIDIA NeMo Retriever Reranking NIM".
 """
 
-from batchrank.records import Answer, Request
-from batchrank.wire import results
+from batchrank.requests import Answer, Request
+from batchrank.wire import answers as results
 from batchrank.wire.content import encoded, instruct, texts
 
 

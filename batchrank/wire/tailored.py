@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from batchrank.content import Content
 from batchrank.errors import JobError
 from batchrank.models import Template
-from batchrank.records import Answer, Content, Request
+from batchrank.requests import Answer, Request
 
 if TYPE_CHECKING:
     from batchrank.wire import Codec

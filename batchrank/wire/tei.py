@@ -3,8 +3,8 @@
 Source: huggingface.github.io/text-embeddings-inference, operation ``rerank``.
 """
 
-from batchrank.records import Answer, Request
-from batchrank.wire import results
+from batchrank.requests import Answer, Request
+from batchrank.wire import answers as results
 from batchrank.wire.content import encoded, instruct, texts
 
 

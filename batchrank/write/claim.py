@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 
 from batchrank.errors import OutputError
-from batchrank.write.folder import Folder, translated
+from batchrank.io.atomic import Folder, translated
 
 LOCK = ".batchrank.lock"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -7,8 +7,8 @@ from typing import Any
 
 import orjson
 
-from batchrank.records import Failure
-from batchrank.write.folder import Folder, Kept
+from batchrank.io.atomic import Folder, Kept
+from batchrank.outcomes import Failure
 
 _OPTIONS = (
     orjson.OPT_INDENT_2

@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from batchrank.errors import OutputError
-from batchrank.write.folder import Folder
+from batchrank.io.atomic import Folder
 from batchrank.write.reports import write_summary
 from batchrank.write.writer import is_part
 

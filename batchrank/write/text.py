@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from batchrank.write.folder import Folder
+from batchrank.io.atomic import Folder
 
 
 def write_text(path: str | Path, text: str) -> None:

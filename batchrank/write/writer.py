@@ -8,12 +8,13 @@ from functools import partial
 from typing import BinaryIO, cast
 
 from batchrank.errors import OutputError
-from batchrank.formats import OUTPUTS, PartWriter
-from batchrank.formats.jsonl import line
-from batchrank.formats.rows import top
+from batchrank.io.atomic import Folder, PendingFile
 from batchrank.job.sections import Output
-from batchrank.records import Ranking
-from batchrank.write.folder import Folder, PendingFile
+from batchrank.outcomes import Ranking
+from batchrank.read.base import PartWriter
+from batchrank.read.jsonl import line
+from batchrank.read.table import OUTPUTS
+from batchrank.write.rows_ import top
 
 PART_ROWS = 500_000
 _SUFFIXES = "|".join(sorted({re.escape(suffix) for known in OUTPUTS.values() for _, suffix in known.kinds}))

@@ -1,0 +1,109 @@
+"""Runs a job under a display, with signals handled and its state told to whoever watches."""
+
+import ctypes
+import gc
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from functools import partial
+
+import anyio
+
+from batchrank.cli.display import Display, closing_lines
+from batchrank.cli.events import Events
+from batchrank.cli.logs import as_json
+from batchrank.cli.signals import code_of, heeding
+from batchrank.cli.terminal import console, say
+from batchrank.errors import BatchrankError, InterruptedRunError
+from batchrank.job.config import Job
+from batchrank.observe.observer import Observer
+from batchrank.pipeline.report import Report
+from batchrank.pipeline.run import Options, Run
+
+log = logging.getLogger(__name__)
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+
+
+def run_job(
+    job: Job,
+    *,
+    fresh: bool,
+    forget: bool,
+    only_failed: bool,
+    quiet: bool,
+    port: int | None = None,
+    host: str = "127.0.0.1",
+) -> Report:
+    """Run a job to its end, showing how it goes on stderr; Prometheus may ask at ``port``."""
+    run = Run(job, Options(fresh=fresh, forget=forget, only_failed=only_failed))
+    return execute(run, quiet=quiet, port=port, host=host)
+
+
+def execute(run: Run, *, quiet: bool, port: int | None = None, host: str = "127.0.0.1") -> Report:
+    """Run under uvloop where there is one."""
+    options: dict[str, bool] = {}
+    with suppress(ImportError):
+        import uvloop  # noqa: F401 only to see whether it is there
+
+        options["use_uvloop"] = True
+    _settle_process()
+    terminal = console(error=True)
+    events = Events(run) if as_json() else None
+    show = events or Display(run, terminal)
+    with Observer(run, port=port, host=host) as observer:
+        report = anyio.run(_watched, run, None if quiet else show, observer, backend_options=options)
+    if events is not None:
+        events.closing(report)
+    elif not quiet or report.exit_code:
+        for line in closing_lines(run, report):
+            terminal.print(line, soft_wrap=True)
+    return report
+
+
+def _settle_process() -> None:
+    """Set this process up for texts and answers that come and go by the thousand.
+
+    1. The garbage collector would look at each answer's objects again and again.
+    2. A worker thread in the midst of Python code would hold up the event loop for up to 5 ms at a time.
+    3. glibc would keep what one burst took; it is told by the numbers in its malloc.h.
+    """
+    sys.setswitchinterval(0.0002)
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for option, value in ((_M_TRIM_THRESHOLD, 1 << 20), (_M_MMAP_THRESHOLD, 1 << 22), (_M_ARENA_MAX, 2)):
+            mallopt(option, value)
+
+
+async def _watched(run: Run, show: Display | Events | None, observer: Observer) -> Report:
+    async with anyio.create_task_group() as group:
+        group.start_soon(observer.watch)
+        if show is not None:
+            group.start_soon(show.show)
+        report: Report | None = None
+        fault: Exception | None = None
+        with heeding(partial(_stop, run)):
+            try:
+                report = await run.execute()
+            except Exception as error:
+                fault = error
+        group.cancel_scope.cancel()
+    observer.ended(report, fault if isinstance(fault, BatchrankError) else None)
+    if report is None:
+        assert fault is not None
+        raise fault
+    return report
+
+
+def _stop(run: Run, number: signal.Signals) -> None:
+    if run.stopping:
+        os._exit(code_of(number))
+    text = f"{number.name}: waiting for requests in flight; once more to stop at once"
+    if as_json():
+        log.warning("%s", text)
+    else:
+        say(text, error=True)
+    run.stop(InterruptedRunError(f"interrupted by {number.name}; run the job again to continue", number))

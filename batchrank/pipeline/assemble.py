@@ -1,0 +1,243 @@
+"""Everything a run sends with, put together from the job: endpoint, limiter, ledger, merge."""
+
+import logging
+import random
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import orjson
+
+from batchrank.errors import JobError
+from batchrank.io.mixed import Shares
+from batchrank.job.config import Job
+from batchrank.job.secrets import secrets_of
+from batchrank.ledger.departures import Departures
+from batchrank.ledger.entries import Spent
+from batchrank.ledger.ledger import Ledger
+from batchrank.limiter.limiter import Limiter
+from batchrank.merge.verdict import Verdicts
+from batchrank.models import searches, vendor
+from batchrank.pipeline.rank import Driver
+from batchrank.pipeline.tasks import beside
+from batchrank.pipeline.verdicts import SharedVerdicts
+from batchrank.read.table import OUTPUTS
+from batchrank.requests import Request
+from batchrank.send.account import Before, Budget
+from batchrank.send.admission import Dispatcher
+from batchrank.send.budget import Taken
+from batchrank.send.descriptors import connections, open_files
+from batchrank.send.encoder import Encoder
+from batchrank.send.places import Places
+from batchrank.send.sender import Sender
+from batchrank.send.spend import Spend
+from batchrank.send.stats import Timeline
+from batchrank.send.tls import tls_context
+from batchrank.send.transport import Http
+from batchrank.shard.chunks import Sharder
+from batchrank.shard.measure import Media
+from batchrank.shard.rules import Limits
+from batchrank.tokens import counter
+from batchrank.wire import Codec, tailored
+
+log = logging.getLogger(__name__)
+
+_WRAPPER_BYTES = 1024
+"""Bytes of a request's body besides query, documents, instruct and what a job adds; the formats need far fewer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """The parts of a run that live as long as it does."""
+
+    job: Job
+    sharder: Sharder
+    sender: Sender
+    dispatcher: Dispatcher
+    limiter: Limiter
+    places: Places
+    spend: Spend
+    verdicts: Verdicts
+    driver: Driver
+    ledger: Ledger
+    http: Http
+
+
+def sharder(job: Job) -> Sharder:
+    """What shards queries for a job.
+
+    Raises:
+        MissingExtraError: the tokenizer needs an extra that isn't installed.
+        JobError: the fields that a job adds leave no room for a request.
+    """
+    card = job.card
+    extra = len(orjson.dumps(job.endpoint.body)) if job.endpoint.body else 0
+    if _WRAPPER_BYTES + extra >= card.body_bytes:
+        raise JobError(
+            f"endpoint.body: takes {extra:,} bytes, and a request may have limits.body_bytes: {card.body_bytes:,}"
+        )
+    limits = Limits(
+        documents=card.documents,
+        request_tokens=card.request_tokens,
+        item_tokens=card.item_tokens,
+        body_bytes=card.body_bytes,
+        overhead_tokens=job.limits.overhead_tokens,
+        headroom=job.limits.headroom,
+    )
+    media = Media(card.vision, Shares(card.counts), job.fps) if card.vision else None
+    return Sharder(
+        limits,
+        counter(job.tokenizer),
+        instruct=job.said_instruct,
+        template=job.template,
+        wrapper_bytes=_WRAPPER_BYTES + extra,
+        media=media,
+    )
+
+
+def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
+    """What asks a job's endpoint, at an address and with a key, and the wire format that it speaks.
+
+    Raises:
+        JobError: a certificate or the environment's proxy can't be used, or the format can't say what the job asks for.
+    """
+    own = job.endpoint
+    codec = tailored(job.wire, job.template, own.body)
+    codec.body(Request(job.card.name, "query", ["document"], job.said_instruct, job.fps))
+    proxy = job.proxy()
+    files = own.ca_file, own.client_cert, own.client_key
+    secure = url.startswith("https:") or (proxy or "").startswith("https:") or any(files)
+    return Http(
+        url,
+        codec,
+        key=key,
+        newer_key=job.api_key if own.api_key_file and not job.emulated else None,
+        auth=own.auth,
+        headers=own.headers,
+        other_url=None if job.emulated else vendor(job.card.vendor).other_url(job.wire, url),
+        proxy=proxy,
+        tls=tls_context(ca_file=own.ca_file, client_cert=own.client_cert, client_key=own.client_key)
+        if secure
+        else None,
+        secrets=secrets_of(job),
+        timeout=own.timeout,
+    ), codec
+
+
+def places(job: Job) -> Places:
+    """How many requests a job may have in flight: no more than the system lets this process have connections."""
+    wanted = job.rate.concurrency if isinstance(job.rate.concurrency, int) else None
+    room = Places(wanted, room=connections(open_files(), each=2 if job.emulated else 1))
+    if wanted is not None and room.most < wanted:
+        log.warning(
+            "rate.concurrency: at most %d instead of %d, as this process may not open more connections (ulimit -n)",
+            room.most, wanted,
+        )  # fmt: skip
+    return room
+
+
+@asynccontextmanager
+async def engine(
+    job: Job, shards: Sharder, ledger: Ledger, spent: Spent, verdicts: Verdicts
+) -> AsyncIterator[Engine]:
+    """Start everything a run needs; the ledger is already being served, the verdicts perhaps restored.
+
+    Raises:
+        JobError: no API key, a tokenizer that can't be read, or a cap on a cost that can't be known.
+    """
+    card, key = job.card, job.api_key()
+    async with AsyncExitStack() as stack:
+        url = await _emulated(job, stack) if job.emulated else job.url
+        session, codec = endpoint(job, url, "emulator" if job.emulated else key)
+        http = await stack.enter_async_context(session)
+        departures = Departures(ledger)
+        limiter = Limiter(rpm=card.rpm, tpm=card.tpm, share=job.rate.part, before=await departures.load())
+        room = places(job)
+        dispatcher = Dispatcher(limiter, room, note=departures.note)
+        per = job.budget.per
+        spend = _spend(job, spent, None if per == "run" else await ledger.spent(per))
+        sender = Sender(
+            http=http,
+            encoder=Encoder(
+                codec,
+                scope=f"{job.url}\n{job.wire}\n",
+                model=card.name,
+                instruct=job.said_instruct,
+                fps=job.fps,
+            ),
+            wire=job.wire,
+            ledger=ledger,
+            dispatcher=dispatcher,
+            spend=spend,
+            attempts=job.retry.attempts,
+            max_delay=job.retry.max_delay,
+            outage=job.retry.outage,
+            accepted=spent.answers > 0,
+            rng=random.Random(),  # noqa: S311 jitter, not secrets
+        )
+        sender.counts.timeline = Timeline(
+            documents=card.documents, tokens=card.request_tokens, rpm=card.rpm, tpm=card.tpm
+        )
+        exact = spend.capped or card.request_tokens * card.rpm > card.tpm
+        texts = job.output is not None and OUTPUTS[job.output.format].texts
+        driver = Driver(
+            sender,
+            SharedVerdicts(verdicts),
+            job.merge.method,
+            job.price,
+            exact=exact,
+            sample=shards.counter.exact and not exact,
+            texts=texts,
+            attempts=job.retry.attempts,
+        )
+        await stack.enter_async_context(beside(dispatcher.serve))
+        yield Engine(job, shards, sender, dispatcher, limiter, room, spend, verdicts, driver, ledger, http)
+
+
+def _spend(job: Job, spent: Spent, counted: Spent | None) -> Spend:
+    if job.budget.max_cost is not None and job.price is None:
+        raise JobError(
+            f"budget.max_cost: no price is known for {job.card.name}; set model.price or budget.max_tokens"
+        )
+    own = job.budget
+    return Spend(
+        job.price.dearest if job.price else None,  # a cap must hold whatever the requests hold
+        Budget(own.max_cost, own.max_tokens, own.max_requests, own.per),
+        _before(spent),
+        None if counted is None else _before(counted, spent),
+    )
+
+
+def _before(spent: Spent, known: Spent | None = None) -> Before:
+    """What was taken earlier; the worst bill is that of ``known`` too, as a day begins without any."""
+    ratios = [one.ratio for one in (spent, known or spent) if one.ratio is not None]
+    hidden = [one.hidden for one in (spent, known or spent) if one.hidden is not None]
+    worst = max(ratios, default=None), max(hidden, default=None)
+    return Before(
+        tokens=Taken(spent.tokens, spent.unbilled, spent.lost, *worst),
+        searches=_searches(spent, known or spent),
+        requests=spent.requests,
+    )
+
+
+def _searches(spent: Spent, known: Spent) -> Taken:
+    """What was taken in searches: a request is expected to be billed as one for each hundred documents begun."""
+    lost = Counter[tuple[int, int]]()
+    for (_, documents), count in spent.lost.items():
+        lost[searches(documents), documents] += count
+    both = spent.searches, known.searches
+    ratio = max((one.ratio for one in both if one.ratio is not None), default=None)
+    hidden = max((one.hidden for one in both if one.hidden is not None), default=None)
+    return Taken(spent.searches.billed, spent.searches.unbilled, dict(lost), ratio, hidden)
+
+
+async def _emulated(job: Job, stack: AsyncExitStack) -> str:
+    """Start an emulator of the job's model in this process; its scores are relative to the request, as documented."""
+    from batchrank.emulator.app import Emulator
+    from batchrank.emulator.endpoints import path
+    from batchrank.emulator.settings import Settings
+
+    settings = Settings(cards={job.card.name: job.card}, tokenizer=job.tokenizer, scores="relative")
+    emulator = await stack.enter_async_context(Emulator(settings))
+    return emulator.url + path(job.wire)

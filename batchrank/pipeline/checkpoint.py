@@ -1,0 +1,252 @@
+"""What an earlier process of the same run left: which parts are published, and how the run stood after each."""
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio.to_thread
+
+from batchrank.errors import LedgerError
+from batchrank.io.atomic import Kept, digest
+from batchrank.job.config import Job
+from batchrank.ledger.entries import Spent
+from batchrank.ledger.ledger import Ledger
+from batchrank.merge.verdict import Declared, Verdicts
+from batchrank.pipeline.identity_ import PROGRAM, identity
+from batchrank.pipeline.summary import Totals
+from batchrank.write.reports import partial
+from batchrank.write.switch import LETTERS
+
+_ITSELF, _INPUT = "batchrank itself", "the input"
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How a run stood when a part had been published.
+
+    Attributes:
+        part: the part's number, from 0.
+        files: its files' names and sizes in bytes.
+        position: items of the input dealt with so far.
+        ordinal: queries of more than one chunk among them.
+        totals: the sums so far.
+        verdicts: the run-wide verdict's state.
+        letters: bytes and SHA-256 of the dead letters so far; None where there is no file of them.
+        digests: SHA-256 of the part's files.
+    """
+
+    part: int
+    files: dict[str, int]
+    position: int
+    ordinal: int
+    totals: dict[str, Any]
+    verdicts: dict[str, Any]
+    letters: list[Any] | None
+    digests: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> Kept | None:
+        """What stays of the file of dead letters."""
+        return None if self.letters is None else Kept(*self.letters)
+
+
+def passed_over(items: Iterator[_Item], checkpoints: Sequence[Checkpoint]) -> Iterator[_Item]:
+    """The input after the last checkpoint: what came before it is written, its dead letters included."""
+    deque(islice(items, checkpoints[-1].position if checkpoints else 0), maxlen=0)
+    yield from items
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a run starts.
+
+    Attributes:
+        checkpoints: of the parts that stay as they are.
+        changed: what differs from the run before, for the user.
+        spent: what earlier processes of this run have spent.
+        continued: whether this continues a run that was cut short.
+        damaged: files that are no longer what was written.
+    """
+
+    checkpoints: Sequence[Checkpoint]
+    changed: Sequence[str]
+    spent: Spent
+    continued: bool
+    damaged: Sequence[str] = ()
+
+    @property
+    def totals(self) -> Totals:
+        """The sums so far."""
+        return Totals(**self.checkpoints[-1].totals) if self.checkpoints else Totals()
+
+    def verdicts(self, declared: Declared) -> Verdicts:
+        """The run-wide verdict so far, of a model whose scores are declared to be of a kind."""
+        return Verdicts.restore(self.checkpoints[-1].verdicts) if self.checkpoints else Verdicts(declared)
+
+    @property
+    def notice(self) -> str | None:
+        """What the user should know about where the run starts."""
+        if self.damaged:
+            return (
+                f"{', '.join(self.damaged)}: lost or changed since an earlier process of this run wrote it; the parts "
+                "from there on are made anew from the ledger"
+            )
+        if self.checkpoints:
+            return (
+                f"continues an earlier run: {len(self.checkpoints)} published parts, "
+                f"{self.checkpoints[-1].position:,} queries, stay as they are"
+            )
+        if self.changed:
+            return (
+                f"changed since the last run: {', '.join(self.changed)}; all rankings are made anew, and answers to "
+                "requests that did not change are reused"
+            )
+        return (
+            "continues an earlier run that was cut short; its answers are reused" if self.continued else None
+        )
+
+
+class Resume:
+    """The run's state in the ledger, apart from other jobs' that share it.
+
+    Args:
+        ledger: where the state is kept.
+        job: the job.
+        inputs: the input files' names, sizes and times; None when they can't be compared (standard input).
+        tokenizer: what counts tokens, because chunks depend on it.
+        written: the folder that parts go to, as those elsewhere are another run's; None for standard output.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        job: Job,
+        inputs: list[list[Any]] | None,
+        tokenizer: str,
+        written: Path | None,
+    ) -> None:
+        self._ledger = ledger
+        self._scope = scope(job)
+        self._folder = Path("" if written is None else written).absolute()
+        self._identity = identity(job, tokenizer)
+        self._inputs = inputs
+        self._number = 0
+
+    async def begin(self, *, fresh: bool, replay: bool = False) -> Start:
+        """Find out where to start, and note that the run has begun.
+
+        Published parts stay if the run before was cut short and neither job nor input has changed since. Other
+        settings or another input make a new run, with a cap of its own. Another version of batchrank does not, nor do
+        files that only have another time, as when a workflow writes its input again at each try.
+
+        Args:
+            fresh: this is a new run, whatever was before.
+            replay: make all parts anew even if this continues a run.
+
+        Raises:
+            LedgerError: the state there is of another kind than this version writes.
+        """
+        try:
+            return await self._begin(fresh=fresh, replay=replay)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise LedgerError(
+                f"{self._ledger.path}: what it tells of the last run can't be used ({error!r}), so nothing is sent; "
+                "restore the ledger from a backup, use the batchrank that wrote it, or start anew with --fresh"
+            ) from error
+
+    async def _begin(self, *, fresh: bool, replay: bool) -> Start:
+        before = None if fresh else await self._ledger.load(f"run/{self._scope}")
+        changed = _differences(before, self._identity, self._inputs)
+        continued = before is not None and not before["complete"] and self._same(before["inputs"], changed)
+        if before is not None and continued:
+            self._number = before["number"]
+        else:
+            self._number = 1 + (await self._ledger.load("runs") or 0)
+            await self._ledger.save("runs", self._number)
+        checkpoints: list[Checkpoint] = []
+        damaged: list[str] = []
+        same_place = before is not None and before["folder"] == str(self._folder)
+        if continued and same_place and not changed and not replay and self._inputs is not None:
+            checkpoints, damaged = await self._checkpoints()
+        state = {
+            "number": self._number,
+            "complete": False,
+            "identity": self._identity,
+            "inputs": self._inputs,
+            "folder": str(self._folder),
+        }
+        # In this order: a run of these settings that is killed in between must not find parts of other ones.
+        await self._ledger.save(f"part/{self._scope}/{len(checkpoints)}", None)
+        await self._ledger.save(f"run/{self._scope}", state)
+        spent = await self._ledger.begin(self._number)
+        start = Start(checkpoints, changed, spent, continued, damaged)
+        start.totals, start.verdicts("relative")  # whether they can be made of what is there
+        return start
+
+    def _same(self, inputs: list[list[Any]] | None, changed: Sequence[str]) -> bool:
+        """Whether the run before was of this input and these settings, so that its caps go on."""
+        return set(changed) <= {_ITSELF, _INPUT} and _sizes(inputs) == _sizes(self._inputs)
+
+    async def _checkpoints(self) -> tuple[list[Checkpoint], list[str]]:
+        """The checkpoints whose parts and dead letters are what was written, and the files that no longer are."""
+        known: list[Checkpoint] = []
+        while data := await self._ledger.load(f"part/{self._scope}/{len(known)}"):
+            known.append(Checkpoint(**data))
+        return await anyio.to_thread.run_sync(_standing, self._folder, known)
+
+    async def published(self, checkpoint: Checkpoint) -> None:
+        """Commit that a part stands; what an older run knew of later parts is void."""
+        data = {name: getattr(checkpoint, name) for name in Checkpoint.__dataclass_fields__}
+        await self._ledger.save(f"part/{self._scope}/{checkpoint.part + 1}", None)
+        await self._ledger.save(f"part/{self._scope}/{checkpoint.part}", data)
+
+    async def complete(self) -> None:
+        """Commit that the run has ended; the next one starts anew."""
+        state = await self._ledger.load(f"run/{self._scope}")
+        if state is not None:
+            await self._ledger.save(f"run/{self._scope}", state | {"complete": True})
+
+
+def scope(job: Job) -> str:
+    """What tells a job's state from that of other jobs that share its ledger: where its output goes."""
+    out = "" if job.output is None else str(Path(job.output.path).absolute())
+    return hashlib.sha256(out.encode()).hexdigest()[:16]
+
+
+def _differences(before: Any, now: dict[str, Any], files: list[list[Any]] | None) -> list[str]:
+    if before is None:
+        return []
+    known = before["identity"]
+    if "limits.documents" not in known:  # noted by a batchrank that compared less
+        changed = [_ITSELF]
+    else:
+        changed = [_said(key) for key in now if known.get(key) != now[key]]
+    return changed + ([_INPUT] if before["inputs"] != files else [])
+
+
+def _sizes(files: list[list[Any]] | None) -> list[list[Any]] | None:
+    return None if files is None else [file[:2] for file in files]
+
+
+def _said(key: str) -> str:
+    return _ITSELF if key == PROGRAM else f"the job ({key})"
+
+
+def _standing(folder: Path, known: list[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
+    found: list[Checkpoint] = []
+    damaged: list[str] = []
+    for checkpoint in known:
+        damaged = [name for name, told in checkpoint.digests.items() if digest(folder / name) != told]
+        if damaged:
+            break
+        found.append(checkpoint)
+    letters = partial(folder / LETTERS)
+    while found and (kept := found[-1].kept) is not None and not kept.stands(letters):
+        damaged = [letters.name]
+        found.pop()
+    return found, damaged

@@ -1,0 +1,187 @@
+"""Where a run's output goes: under its own names, or aside until it can replace an earlier complete one as a whole."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from batchrank.errors import BatchrankError, InputError, TooManyFailuresError
+from batchrank.io.atomic import Kept
+from batchrank.job.config import Job
+from batchrank.job.sections import Output
+from batchrank.outcomes import Failure
+from batchrank.pipeline.gated import gated
+from batchrank.pipeline.report import Report
+from batchrank.pipeline.sink import FailureLines
+from batchrank.write import switch
+from batchrank.write.claim import Claim
+from batchrank.write.reports import FailureLog, write_summary
+from batchrank.write.writer import Part, StreamWriter, Writer
+
+
+class Outputs:
+    """The output of one run. All methods but ``folder_of`` work on files: call them in a worker thread.
+
+    Attributes:
+        folder: where the output is to be in the end; None for standard output.
+        written: where this run writes: the folder itself, or ``.next`` in it while an earlier complete output stands.
+    """
+
+    def __init__(self, job: Job, *, part_rows: int) -> None:
+        assert job.output is not None
+        self._job = job
+        self._output: Output = job.output
+        self._part_rows = part_rows
+        self.folder = folder_of(job)
+        self.written = self.folder
+        self._claim: Claim | None = None
+
+    @property
+    def aside(self) -> bool:
+        """Whether an earlier complete output stays in place for now."""
+        return self.written != self.folder
+
+    @property
+    def letters(self) -> str:
+        """Where the dead letters are while the run is not complete, for messages."""
+        return "the log" if self.written is None else str(self.written / "failed.partial.jsonl")
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """What the last job that had the folder noted; None when there is nothing."""
+        return None if self._claim is None else self._claim.record
+
+    def claim(self) -> None:
+        """Lock the folder until ``release``.
+
+        Raises:
+            OutputError: another process has it.
+        """
+        if self.folder is not None:
+            self._claim = Claim(self.folder)
+
+    def note(self, ledger_id: str) -> None:
+        """Note whose output is being written from now on.
+
+        Raises:
+            OutputError: the system refuses.
+        """
+        if self._claim is not None:
+            name, ledger = self._job.name or "job", self._job.ledger_path
+            self._claim.note({"job": name, "ledger": str(ledger), "ledger_id": ledger_id, "pid": os.getpid()})
+
+    def release(self) -> None:
+        """Let other processes have the folder."""
+        if self._claim is not None:
+            self._claim.close()
+
+    def settle(self) -> bool:
+        """Finish a switch that was cut short, then see where this run writes; whether there was one.
+
+        Raises:
+            OutputError: a file of the output is lost or can't take its place.
+        """
+        if self.folder is None:
+            return False
+        finished = switch.carry_out(self.folder)
+        if switch.spared(self.folder):
+            self.written = switch.aside(self.folder)
+        return finished
+
+    def open(
+        self, first_part: int, published: list[Part], letters: Kept | None = None
+    ) -> tuple[Writer | StreamWriter, FailureLog | FailureLines]:
+        """What rankings and dead letters are written with.
+
+        Args:
+            first_part: the first part that is to be written.
+            published: takes each part that was published.
+            letters: what stays of the dead letters of an earlier process.
+
+        Raises:
+            OutputError: the folder can't be used.
+        """
+        if self.written is None:
+            return StreamWriter(self._output, sys.stdout.buffer), FailureLines()
+        writer = Writer(
+            self._output.model_copy(update={"path": str(self.written)}),
+            first_part=first_part,
+            part_rows=self._part_rows,
+            on_published=published.append,
+            dataset=(self._job.input.subset, self._job.input.split) if self._job.input else (None, None),
+        )
+        return writer, FailureLog(self.written / switch.LETTERS, letters)
+
+    def clear(self, writer: Writer | StreamWriter) -> None:
+        """Take down what an older run that was not complete left, so that nobody takes a mixture for one output."""
+        if self.folder is None or self.written is None or not isinstance(writer, Writer):
+            return
+        (self.written / switch.SUMMARY).unlink(missing_ok=True)
+        writer.sweep()
+        if self.aside:
+            (self.written / switch.MARKER).unlink(missing_ok=True)
+        else:
+            switch.dissolve(self.folder)
+
+    def nothing_ranked(self, first: Failure, failed: int, *, usable: bool) -> BatchrankError | None:
+        """Why a run that came to its end without a ranking takes no earlier output's place; None where it may.
+
+        1. No query could be sent: the input is unusable.
+        2. All that were sent failed: an earlier complete output is not replaced by nothing.
+
+        Args:
+            first: the first query or record that could not be ranked.
+            failed: how many there are.
+            usable: whether any query could be sent.
+        """
+        text = f"the first of {failed:,}, {first.place}: {first.message}; see {self.letters}"
+        if not usable:
+            return InputError(f"input.path: no query in it can be ranked; {text}")
+        return TooManyFailuresError(f"every query failed; {text}") if self.aside else None
+
+    def notices(self, reason: BatchrankError | None, held: int) -> list[str]:
+        """Where things are after a run that stopped, with so many rankings since its last complete part."""
+        if reason is None or self.written is None:
+            return []
+        told = []
+        if held:
+            told.append(
+                f"{held:,} rankings since the last complete part are in the ledger; the run that goes on writes them"
+            )
+        if self.aside:
+            told.append(
+                f"the last complete output is still in {self.folder}; what this run has is in {self.written}"
+            )
+        return told
+
+    def sum_up(self, result: Report) -> Report:
+        """Write the summary, a complete run's with the gate's judgement; then only ``take_over`` is left to do.
+
+        Raises:
+            InputError: the baseline can't be read or written.
+            OutputError: the summary can't be written, or a file in the way keeps the output from taking its place.
+        """
+        if self.folder is None or self.written is None:
+            return result
+        if result.reason is None:
+            result = gated(self._job, self.folder, self.written, result)
+        write_summary(self.written / switch.SUMMARY, result.data)
+        if result.reason is None and self.aside:
+            switch.decide(self.folder)
+        return result
+
+    def take_over(self) -> None:
+        """Put a complete output in the earlier one's place.
+
+        Raises:
+            OutputError: the system refuses; the next run goes on with it.
+        """
+        if self.folder is not None and self.aside:
+            switch.carry_out(self.folder)
+            self.written = self.folder
+
+
+def folder_of(job: Job) -> Path | None:
+    """The output folder; None for standard output."""
+    assert job.output is not None
+    return None if job.output.path == "-" else Path(job.output.path).expanduser()

@@ -1,0 +1,179 @@
+"""A query as read -> what is sent for it: images encoded, long texts split or cut, then sharded."""
+
+from dataclasses import dataclass, field, replace
+
+from batchrank.content import Content
+from batchrank.data import Query
+from batchrank.errors import JobError, QueryError
+from batchrank.io.media import Sources
+from batchrank.job.config import Job
+from batchrank.outcomes import Failure
+from batchrank.read.table import OUTPUTS
+from batchrank.shard.chunks import QueryShards, Sharder
+from batchrank.shard.cut import Cut, Cutter
+from batchrank.shard.passages import Passages, Splitter, deeper, refuse_long, too_long
+from batchrank.write.fit import refuse_ids
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ready:
+    """A query ready to be sent.
+
+    Attributes:
+        query: the query, its images and videos as they are sent.
+        shards: its chunks.
+        top_k: the depth that must be exact.
+        passages: what is sent in its documents' place, when some were cut.
+        faults: its documents that can't be sent.
+        truncated: its documents (and its own text) that are cut before they are sent, or by the API, as far as that can
+            be told exactly.
+        visual: whether images or videos are sent, which cost more than text.
+        cut: what is sent in its place, when texts too long for the API were cut.
+    """
+
+    query: Query
+    shards: QueryShards
+    top_k: int
+    passages: Passages | None = None
+    faults: list[Failure] = field(default_factory=list)
+    truncated: int = 0
+    visual: bool = False
+    cut: Query | None = None
+
+    @property
+    def sent(self) -> Query:
+        """The query that requests are made of."""
+        return self.cut or (self.passages.query if self.passages else self.query)
+
+
+class Preparer:
+    """Prepares the queries of a job, in a worker thread.
+
+    Raises:
+        JobError: ``image_root`` is no folder, or long documents can't be told without an exact tokenizer.
+        MissingExtraError: cutting long documents needs an extra that isn't installed.
+    """
+
+    def __init__(self, job: Job, sharder: Sharder) -> None:
+        self._sharder = sharder
+        self._output = job.output
+        self._sources = Sources(job.card, job.image_root)
+        self._top_k = job.merge.top_k
+        self._long = job.limits.long_documents
+        self._splitter: Splitter | None = None
+        self._cutter = _cutter(job, sharder)
+        self._texts = job.output is not None and OUTPUTS[job.output.format].texts
+        self._document_tokens = job.card.item_tokens - _around_document(job, sharder)
+        if self._long != "truncate" and not sharder.counter.exact:
+            raise JobError(
+                f"limits.long_documents: {self._long} needs exact token counts, and tokenizer: {sharder.counter.name} "
+                "only bounds them; pip install 'batchrank[qwen]', or name a tokenizer file"
+            )
+        if self._long == "split":
+            if job.limits.passage_overlap >= self._document_tokens:
+                raise JobError(
+                    f"limits.passage_overlap: must be below {self._document_tokens}, what the prompt of "
+                    "endpoint.template leaves of limits.item_tokens"
+                )
+            self._splitter = Splitter(sharder.counter, self._document_tokens, job.limits.passage_overlap)
+
+    def prepare(self, query: Query) -> Ready:
+        """Prepare one query.
+
+        Raises:
+            QueryError: it, or none of its documents, can be sent, or the output can't hold its ids.
+        """
+        refuse_ids(self._output, query.id, query.doc_ids)
+        query, faults, visual = self._encoded(query)
+        if self._long == "error":
+            refuse_long(query, self._sharder.counter, self._document_tokens)
+        passages = self._splitter.passages(query) if self._splitter else None
+        whole = passages.query if passages else query
+        cut = self._cutter.cut(whole)
+        if self._long == "error":
+            _refuse_cut(cut)
+        shards = self._sharder.shards(cut.query)
+        if passages is None and not self._texts:
+            query = whole = cut.query  # what isn't sent need not be kept either
+        return Ready(
+            query,
+            shards,
+            deeper(self._top_k, passages) if passages else self._top_k,
+            passages,
+            faults,
+            self._truncated(cut, shards, passages),
+            visual,
+            None if cut.query is whole else cut.query,
+        )
+
+    def _truncated(self, cut: Cut, shards: QueryShards, passages: Passages | None) -> int:
+        positions = set(cut.documents)
+        if passages is not None:
+            positions = {int(passages.owners[position]) for position in positions}
+        elif self._sharder.counter.exact and shards.truncated != 0:
+            positions |= set(
+                too_long(cut.query, self._sharder.counter, self._sharder.limits.item_tokens).tolist()
+            )
+        return len(positions) + cut.of_query
+
+    def _encoded(self, query: Query) -> tuple[Query, list[Failure], bool]:
+        """A query with its images and videos ready to be sent, the documents that can't be, and whether it has any.
+
+        1. All is text: the query as it is.
+        2. A document that can't be sent (an image that can't be read, is too large, of a format the model doesn't take,
+           or lies outside ``image_root``) is left blank, so that it is ranked last, and told.
+        3. A query that can't be sent fails.
+        """
+        if isinstance(query.text, str) and set(map(type, query.documents)) <= {str}:
+            return query, [], False
+        text = query.text if isinstance(query.text, str) else self._sources.query(_given(query.text))
+        documents: list[Content] = []
+        faults: list[Failure] = []
+        first: QueryError | None = None
+        for name, item in zip(query.doc_ids, query.documents, strict=True):
+            try:
+                documents.append(item if isinstance(item, str) else self._sources.document(_given(item)))
+            except QueryError as error:
+                documents.append("")
+                first = first or error
+                message = f"document {name!r} is ranked last, without a score: {error}"
+                faults.append(Failure(query.place, query.id, error.cause, message))
+        whole = replace(query, text=text, documents=documents)
+        if first is not None and not len(whole.sendable):
+            raise QueryError(first.cause, f"none of its documents can be sent; the first: {first}")
+        visual = any(not isinstance(item, str) for item in (text, *documents))
+        return whole, faults, visual
+
+
+def _cutter(job: Job, sharder: Sharder) -> Cutter:
+    """What cuts the texts that a job's API would refuse; the card's limit is in whatever unit leaves the least text."""
+    return Cutter(
+        characters=job.card.item_characters,
+        in_bytes=job.limits.item_characters is None,
+        item_tokens=job.card.item_tokens,
+        counter=sharder.counter,
+        template=job.template,
+        instruct=job.said_instruct,
+    )
+
+
+def _around_document(job: Job, sharder: Sharder) -> int:
+    """Tokens of the prompt around a document."""
+    if job.template is None:
+        return 0
+    return int(sharder.counter.count(job.template.around_document(job.said_instruct)).sum())
+
+
+def _refuse_cut(cut: Cut) -> None:
+    if not cut.documents and not cut.of_query:
+        return
+    what = f"document {cut.query.doc_ids[cut.documents[0]]!r}" if cut.documents else "the query's own text"
+    raise QueryError(
+        "too-long",
+        f"{what} is longer than the API takes (limits.item_characters, limits.item_tokens); shorten it, or set "
+        "limits.long_documents to truncate or split",
+    )
+
+
+def _given(item: Content) -> object:
+    return item if isinstance(item, str) else {item.kind: item.value}

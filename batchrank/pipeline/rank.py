@@ -1,0 +1,226 @@
+"""One query, from its first chunk to its ranking: drives the merge method's steps against the API."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import numpy as np
+
+from batchrank.data import Query
+from batchrank.errors import BatchrankError, Place, QueryError
+from batchrank.merge.methods import start
+from batchrank.merge.rounds import Method, Round
+from batchrank.merging import Chunk, Merged, Scores, Verdict
+from batchrank.models import Price
+from batchrank.outcomes import Failure, QueryCost, Ranking
+from batchrank.pipeline.prepare import Ready
+from batchrank.pipeline.verdicts import SharedVerdicts
+from batchrank.requests import Rejection
+from batchrank.send.counts import Encoded, Errand, Meter
+from batchrank.send.retry import Action
+from batchrank.send.sender import Sender
+from batchrank.send.together import together
+from batchrank.shard.chunks import QueryShards
+
+_SAMPLE = 8, 20
+"""Counted exactly although nothing else needs it: the first so many queries, then one in so many."""
+
+
+LOST = "document-lost"
+"""The cause of dead letters about a document that no request was accepted with."""
+_MERGES = 2
+"""Lists merged at a time: merging holds the interpreter's lock, so that more threads would only wait for each other."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """A query that was read and prepared.
+
+    Attributes:
+        ready: what is sent for it.
+        position: its place among all that was read, from 0.
+        ordinal: its place among the queries of more than one chunk, from 0; None with a single chunk.
+        preceding: how many queries of more than one chunk came before it.
+        weight: bytes it holds in memory, roughly.
+        whole: its request, where there is a single one.
+    """
+
+    ready: Ready
+    position: int
+    ordinal: int | None
+    preceding: int
+    weight: int
+    whole: Encoded | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ranked:
+    """A ranking, the documents in it that could not be sent or were refused, and how many the API cut."""
+
+    ranking: Ranking
+    refused: list[Failure]
+    truncated: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Driver:
+    """Drives queries; shared by all of a run.
+
+    Attributes:
+        method: the merge method's name.
+        price: what a token costs, None when unknown.
+        exact: whether tokens are to be counted exactly: a cap or the token quota depends on them.
+        sample: whether those of some requests are counted otherwise, to tell how bills differ from them.
+        texts: whether rankings are to hold their texts.
+        attempts: tries of a request before it is given up, as dead letters tell.
+    """
+
+    sender: Sender
+    verdicts: SharedVerdicts
+    method: str
+    price: Price | None
+    exact: bool = False
+    sample: bool = False
+    texts: bool = False
+    attempts: int = 1
+    _threads: anyio.CapacityLimiter = field(
+        default_factory=partial(anyio.CapacityLimiter, _MERGES), init=False
+    )
+
+    def foresee(self, query: Query, shards: QueryShards) -> Encoded | None:
+        """Do in the reader's thread what would hold up the event loop: count tokens, and encode the request.
+
+        Returns:
+            The query's request, where there is a single one.
+        """
+        if self.exact:
+            shards.count()
+        return self.sender.encoder.encode(query, shards.chunks[0]) if len(shards.chunks) == 1 else None
+
+    async def recall(self, prepared: Sequence[Prepared]) -> None:
+        """Look up in the ledger, at one time, what queries are going to ask.
+
+        Raises:
+            LedgerError: the ledger can't be read.
+        """
+        await self.sender.recall.ahead([item.whole.key for item in prepared if item.whole is not None])
+
+    async def rank(self, prepared: Prepared) -> Ranked:
+        """Rank one query.
+
+        Raises:
+            QueryError: it can't be ranked; the run goes on.
+            RunStoppedError: nothing can be ranked.
+            StoppedError: the run has to stop for now.
+        """
+        started = anyio.current_time()
+        try:
+            merged, meter = await self._merge(prepared)
+        except QueryError:
+            self._ended(prepared, None)
+            raise
+        self._ended(prepared, merged)
+        seconds = anyio.current_time() - started
+        self.sender.counts.timeline.ranked(prepared.ready.query.id, seconds, meter.requests, meter.documents)
+        return self._ranked(prepared.ready, merged, meter)
+
+    def stop(self, reason: BatchrankError) -> None:
+        """Send nothing more and keep nobody waiting for evidence; requests in flight go on."""
+        self.sender.stop(reason)
+        self.verdicts.stop(reason)
+
+    def _ended(self, prepared: Prepared, merged: Merged | None) -> None:
+        """Record a query's evidence; one that was merely cut off has none to give, as it will be ranked later."""
+        if prepared.ordinal is not None:
+            self.verdicts.record_hub(prepared.ordinal, merged.evidence if merged else None)
+
+    async def _merge(self, prepared: Prepared) -> tuple[Merged, Meter]:
+        ready, ordinal = prepared.ready, prepared.ordinal
+        shards = ready.shards
+        meter = Meter(chunks=len(shards.chunks))
+        probe = ordinal is not None and self.verdicts.verdicts.carries_probe(ordinal)
+        method = start(self.method, shards, top_k=ready.top_k, probe=probe)
+        reply: Sequence[Scores] | Verdict | None = None
+        rounds = 0
+        while True:
+            step = await self._advance(method, reply, large=ordinal is not None)
+            if isinstance(step, Merged):
+                return step, meter
+            if isinstance(step, Round):
+                sampled = self.sample and (
+                    prepared.position < _SAMPLE[0] or not prepared.position % _SAMPLE[1]
+                )
+                errand = Errand(
+                    ready.sent, shards, (prepared.position, rounds), meter, prepared.whole, sampled=sampled
+                )
+                reply = await self._round(errand, step.chunks)
+                rounds += 1
+            elif ordinal is None:  # a single chunk that came back in parts: what was known before it must do
+                reply = await self.verdicts.before(prepared.preceding)
+            else:
+                if step.probe is not None:
+                    self.verdicts.record_probe(ordinal, step.probe)
+                reply = await self.verdicts.at(ordinal)
+
+    async def _advance(self, method: Method, reply: Any, *, large: bool) -> Any:
+        """The method's next step, or what it returned: of a large list in a thread, as it takes a while."""
+        if not large:
+            return _step(method, reply)
+        return await anyio.to_thread.run_sync(_step, method, reply, limiter=self._threads)
+
+    async def _round(self, errand: Errand, chunks: Sequence[Chunk]) -> list[Scores]:
+        """The scores of all chunks; one chunk's failure waits for the others, whose answers are being paid for."""
+        if len(chunks) == 1:
+            return await self.sender.score(errand, chunks[0], 0)
+        calls = [partial(self.sender.score, errand, chunk, number) for number, chunk in enumerate(chunks)]
+        return [piece for pieces in await together(calls) for piece in pieces]
+
+    def _ranked(self, ready: Ready, merged: Merged, meter: Meter) -> Ranked:
+        lost = {document: why for document, why in meter.lost if not merged.scored(document)}
+        if not np.isfinite(merged.scores).any():
+            raise self._all_lost(lost[min(lost)])
+        cost = None
+        if self.price is not None:
+            images = meter.tokens if ready.visual else 0
+            cost = self.price.cost(meter.tokens, image_tokens=images, searches=meter.searches)
+        took = QueryCost(meter.chunks, meter.requests, meter.documents, meter.tokens, cost, meter.searches)
+        if ready.passages is not None:
+            merged = ready.passages.fold(merged)
+        letters = [self._lost(ready, merged, document, why) for document, why in sorted(lost.items())]
+        ranking = Ranking.of(ready.query, merged, took, texts=self.texts)
+        return Ranked(ranking, ready.faults + letters, ready.truncated)
+
+    def _all_lost(self, why: Rejection) -> QueryError:
+        """Why a query has no ranking: refused, rejected, or no request that held any of it was ever answered."""
+        action = self.sender.meaning(why)
+        if action is Action.REFUSE:
+            return QueryError("refused", f"the API refuses every part of this query: {why}", attempts=1)
+        if action is Action.REJECT:
+            return QueryError("rejected", f"the API rejects every part of this query: {why}", attempts=1)
+        message = f"no part of this query got a usable answer, while other queries did; the last: {why}"
+        return QueryError("no-answer", message, attempts=self.attempts)
+
+    def _lost(self, ready: Ready, merged: Merged, document: int, why: Rejection) -> Failure:
+        query, name = ready.query, ready.sent.doc_ids[document]
+        message = f"document {name!r} is ranked last, without a score: {why}"
+        if ready.passages is not None and merged.scored(int(ready.passages.owners[document])):
+            message = f"document {name!r} is ranked by its other passages, as one got no score: {why}"
+        if self.sender.meaning(why) is Action.REFUSE:
+            return Failure(query.place, query.id, "document-refused", message, 1)
+        return Failure(query.place, query.id, LOST, message, self.attempts)
+
+
+def _step(method: Method, reply: Any) -> Any:
+    """The method's next step, or what it returned."""
+    try:
+        return method.send(reply)
+    except StopIteration as end:
+        return end.value
+
+
+def failure(place: Place, query_id: str | None, error: QueryError) -> Failure:
+    """The dead letter of a query that can't be ranked."""
+    return Failure(place, query_id, error.cause, str(error), error.attempts)

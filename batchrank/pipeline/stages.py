@@ -1,0 +1,262 @@
+"""The four stages in one task group, with everything between them bounded.
+
+Reading and sharding run ahead in a thread, sending and merging in a task a query, writing in input order in
+another thread.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from batchrank.data import Query
+from batchrank.errors import BatchrankError, QueryError
+from batchrank.outcomes import Failure
+from batchrank.pipeline.crew import Crew
+from batchrank.pipeline.prepare import Preparer
+from batchrank.pipeline.rank import Driver, Prepared, Ranked, failure
+from batchrank.pipeline.workers import Room
+from batchrank.send.counts import Encoded
+from batchrank.shard.chunks import QueryShards
+
+_BATCH_DOCUMENTS = (250, 4_000)
+"""Documents read at a time: few at first, so that requests leave soon; then more, as each turn of a thread costs."""
+_BATCH_SECONDS = 0.05
+_RANKED_BYTES = 120
+"""What a document of a finished ranking holds in memory: its id, and its share of the columns."""
+_LINGER = 0.02
+"""Seconds that finished queries wait for company on their way to the writer's thread."""
+_OVERHEAD_BYTES = 250
+"""What a document holds in memory besides its text: two string objects and its share of lists and arrays."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What became of one query or bad record.
+
+    Attributes:
+        position: its place among all that was read.
+        result: the ranking or the dead letter.
+        ordinal: as in ``Prepared``.
+        unreadable: whether reading found the fault, so that reading again will find it again.
+    """
+
+    position: int
+    result: Ranked | Failure
+    ordinal: int | None = None
+    unreadable: bool = False
+
+
+class Reader:
+    """Reads and shards ahead, in worker threads.
+
+    Args:
+        items: what there is to rank.
+        preparer: makes them ready to be sent.
+        position: the first item's position.
+        ordinal: the first multi-chunk query's ordinal.
+        foresee: does ahead what sending would otherwise do; see ``Driver.foresee``.
+    """
+
+    def __init__(
+        self,
+        items: Iterator[Query | Failure],
+        preparer: Preparer,
+        *,
+        position: int = 0,
+        ordinal: int = 0,
+        foresee: Callable[[Query, QueryShards], Encoded | None] | None = None,
+    ) -> None:
+        self._foresee = foresee
+        self._batch = _BATCH_DOCUMENTS[0]
+        self._items = items
+        self._preparer = preparer
+        self._position = position
+        self._ordinal = ordinal
+        self.exhausted = False
+
+    @property
+    def read(self) -> int:
+        """Items read so far, those of earlier processes included."""
+        return self._position
+
+    async def batches(self) -> AsyncIterator[list[Prepared | Outcome]]:
+        """What was read, in order, a little at a time."""
+        while batch := await anyio.to_thread.run_sync(self._next, abandon_on_cancel=True):
+            yield batch
+
+    def _next(self) -> list[Prepared | Outcome]:
+        batch: list[Prepared | Outcome] = []
+        self._batch = min(2 * self._batch, _BATCH_DOCUMENTS[1])
+        documents, started = 0, time.monotonic()
+        for item in self._items:
+            position, self._position = self._position, self._position + 1
+            batch.append(self.prepare(item, position))
+            documents += len(item) if isinstance(item, Query) else 0
+            if documents >= self._batch or time.monotonic() - started > _BATCH_SECONDS:
+                break
+        else:
+            self.exhausted = True
+        return batch
+
+    def prepare(self, item: Query | Failure, position: int) -> Prepared | Outcome:
+        """Prepare one query; what can't be prepared becomes a dead letter."""
+        if isinstance(item, Failure):
+            return Outcome(position, item, unreadable=True)
+        try:
+            ready = self._preparer.prepare(item)
+        except QueryError as error:
+            return Outcome(position, failure(item.place, item.id, error))
+        ordinal = None
+        if len(ready.shards.chunks) > 1:
+            ordinal, self._ordinal = self._ordinal, self._ordinal + 1
+        whole = self._foresee(ready.sent, ready.shards) if self._foresee else None
+        weight = (
+            ready.shards.text_bytes + _OVERHEAD_BYTES * len(ready.sent) + (len(whole.body) if whole else 0)
+        )
+        preceding = self._ordinal if ordinal is None else ordinal
+        return Prepared(ready, position, ordinal, preceding, weight, whole)
+
+
+class Flow:
+    """Moves queries from a reader through the driver to a sink.
+
+    Args:
+        driver: ranks one query.
+        sink: takes outcomes, in input order, a few at a time.
+        room: how much may be under way.
+        drain: seconds that requests in flight are given once the run has to stop.
+    """
+
+    def __init__(
+        self, driver: Driver, sink: Callable[[list[Outcome]], Awaitable[None]], *, room: Room, drain: float
+    ) -> None:
+        self._driver = driver
+        self._sink = sink
+        self._room = room
+        self._drain = drain
+        self._next = 0
+        self._done: dict[int, tuple[Outcome, int]] = {}
+        self._changed = asyncio.Event()
+        self._ended = False
+        self._broken = False
+        self.admitted = 0
+        self.admitted_documents = 0
+        self._crew = Crew(self._rank)
+        self._stopping = asyncio.Event()
+        self._admission = anyio.CancelScope()
+        self.reason: BatchrankError | None = None
+
+    @property
+    def unfinished(self) -> int:
+        """Queries under way, finished ones that wait for their turn included."""
+        return self._room.queries
+
+    def stop(self, reason: BatchrankError) -> None:
+        """Admit nothing more; what is in flight is drained, then ``run`` returns. The first reason counts."""
+        if self.reason is None:
+            self.reason = reason
+            self._driver.stop(reason)
+            self._stopping.set()
+            self._admission.cancel()
+
+    async def run(self, batches: AsyncIterator[list[Prepared | Outcome]], *, first: int = 0) -> None:
+        """Run until the input is exhausted or the run was stopped; ``first`` is the first position to come."""
+        self._next = first
+        async with anyio.create_task_group() as writing:
+            writing.start_soon(self._write)
+            try:
+                async with anyio.create_task_group() as ranking:
+                    ranking.start_soon(self._deadline, ranking.cancel_scope)
+                    async with anyio.create_task_group() as queries:
+                        with self._admission:
+                            await self._admit(batches, queries)
+                        self._crew.dismiss()
+                    ranking.cancel_scope.cancel()
+            finally:
+                self._ended = True
+                self._changed.set()
+
+    async def _admit(self, batches: AsyncIterator[list[Prepared | Outcome]], queries: TaskGroup) -> None:
+        send, receive = anyio.create_memory_object_stream[list[Prepared | Outcome]](1)
+
+        async def read_ahead() -> None:
+            async with send:
+                try:
+                    async for batch in batches:
+                        await self._driver.recall([item for item in batch if isinstance(item, Prepared)])
+                        await send.send(batch)
+                except BatchrankError as error:
+                    self.stop(error)
+
+        async with anyio.create_task_group() as reading, receive:
+            reading.start_soon(read_ahead)
+            async for batch in receive:
+                for item in batch:
+                    weight = item.weight if isinstance(item, Prepared) else _OVERHEAD_BYTES
+                    await self._room.enter(weight)
+                    self.admitted += 1
+                    if isinstance(item, Prepared):
+                        self.admitted_documents += len(item.ready.sent)
+                        self._crew.hand(item, queries)
+                    else:
+                        self._room.ranked(0)
+                        self._finish(item, weight)
+
+    async def _rank(self, prepared: Prepared) -> None:
+        query = prepared.ready.query
+        try:
+            result: Ranked | Failure = await self._driver.rank(prepared)
+        except QueryError as error:
+            result = failure(query.place, query.id, error)
+        except BatchrankError as error:
+            self.stop(error)
+            return
+        kept = prepared.weight
+        if not self._driver.texts:  # its documents are dropped with this task
+            kept = min(kept, _RANKED_BYTES * len(query))
+        self._room.ranked(prepared.weight - kept)
+        self._finish(Outcome(prepared.position, result, prepared.ordinal), kept)
+
+    def _finish(self, outcome: Outcome, weight: int) -> None:
+        self._done[outcome.position] = (outcome, weight)
+        if outcome.position == self._next:
+            self._changed.set()
+
+    async def _deadline(self, ranking: anyio.CancelScope) -> None:
+        await self._stopping.wait()
+        await anyio.sleep(self._drain)
+        ranking.cancel()
+
+    async def _write(self) -> None:
+        while True:
+            await self._changed.wait()
+            if not self._ended:
+                await asyncio.sleep(_LINGER)
+            self._changed = asyncio.Event()
+            ready: list[Outcome] = []
+            weights: list[int] = []
+            while entry := self._done.pop(self._next, None):
+                ready.append(entry[0])
+                weights.append(entry[1])
+                self._next += 1
+            if ready:
+                if not self._broken:
+                    await self._deliver(ready)
+                for weight in weights:
+                    self._room.leave(weight)
+            elif self._ended:
+                return
+            if self._ended or self._next in self._done:
+                self._changed.set()
+
+    async def _deliver(self, ready: list[Outcome]) -> None:
+        try:
+            await self._sink(ready)
+        except BatchrankError as error:
+            self._broken = True  # what comes later may not be written either, or a gap would look like order
+            self.stop(error)

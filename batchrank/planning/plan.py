@@ -1,0 +1,189 @@
+"""What a job would do and cost: reads the input once, sends nothing.
+
+Requests of the second round depend on scores nobody has yet. So each merge method is driven with made-up scores,
+consistent and relative to their request, once for each shape of list (documents, chunks); its extra documents are
+taken to weigh what the list's documents weigh on average.
+"""
+
+import heapq
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from batchrank.arrays import Floats, Positions
+from batchrank.errors import JobError, QueryError
+from batchrank.job.config import Job
+from batchrank.merge.methods import METHODS, start
+from batchrank.merge.rounds import Round
+from batchrank.merging import Scores
+from batchrank.models import searches
+from batchrank.outcomes import Failure
+from batchrank.pipeline.assemble import sharder
+from batchrank.pipeline.prepare import Preparer, Ready
+from batchrank.read.base import Gauge
+from batchrank.read.reader_ import read
+from batchrank.shard.chunks import QueryShards
+
+_LARGEST = 5
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+@dataclass(slots=True)
+class Bill:
+    """What one merge method would send; tokens and searches as predicted, seconds at the full quota."""
+
+    requests: int = 0
+    documents: int = 0
+    tokens: int = 0
+    searches: int = 0
+    cost: float | None = None
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Plan:
+    """What a job would do.
+
+    Attributes:
+        queries: queries that can be ranked.
+        documents: their candidates.
+        blank: candidates without a text, which are never sent.
+        tokens: tokens of one pass over all lists.
+        exact: whether tokens are counted, not bounded by bytes.
+        chunks: requests of one pass.
+        multi_chunk: queries of more than one chunk.
+        truncated: texts that would be cut, by the API or before; None when tokens aren't exact.
+        rejected: queries and records that could not be ranked, by cause.
+        largest: the largest lists: query id, documents, chunks, tokens.
+        methods: what each merge method would send.
+        currency: of the costs.
+    """
+
+    queries: int = 0
+    documents: int = 0
+    blank: int = 0
+    tokens: int = 0
+    exact: bool = True
+    chunks: int = 0
+    multi_chunk: int = 0
+    truncated: int | None = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    largest: list[dict[str, Any]] = field(default_factory=list)
+    methods: dict[str, Bill] = field(default_factory=dict)
+    currency: str | None = None
+
+    def data(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+def plan(job: Job, gauge: Gauge | None = None) -> Plan:
+    """Read a job's input and work out what running it would take.
+
+    Args:
+        job: the job; no key is needed.
+        gauge: kept up to date while reading.
+
+    Raises:
+        JobError: the job has no input.
+        InputError: the input as a whole is unusable.
+    """
+    if job.input is None:
+        raise JobError("a plan needs input.path")
+    shards = sharder(job)
+    found = Plan(methods={name: Bill() for name in METHODS}, exact=shards.counter.exact)
+    preparer = Preparer(job, shards)
+    forecast = _Forecast()
+    largest: list[tuple[int, int, dict[str, Any]]] = []
+    for number, item in enumerate(read(job.input, gauge)):
+        if isinstance(item, Failure):
+            _reject(found, item.cause)
+            continue
+        try:
+            ready = preparer.prepare(item)
+        except QueryError as error:
+            _reject(found, error.cause)
+            continue
+        ready.shards.count()
+        entry = _add(found, ready, forecast)
+        heapq.heappush(largest, (entry["documents"], -number, entry))
+        if len(largest) > _LARGEST:
+            heapq.heappop(largest)
+    found.largest = [entry for _, _, entry in sorted(largest, key=lambda item: item[:2], reverse=True)]
+    _price(found, job)
+    return found
+
+
+def _reject(found: Plan, cause: str) -> None:
+    found.rejected[cause] = found.rejected.get(cause, 0) + 1
+
+
+def _add(found: Plan, ready: Ready, forecast: "_Forecast") -> dict[str, Any]:
+    query, known = ready.query, ready.shards
+    tokens = sum(known.tokens(chunk) for chunk in known.chunks)
+    sendable = sum(map(len, known.chunks))
+    found.queries += 1
+    found.documents += len(query)
+    found.blank += len(ready.sent) - sendable
+    found.tokens += tokens
+    found.chunks += len(known.chunks)
+    found.multi_chunk += len(known.chunks) > 1
+    if known.truncated is None or found.truncated is None:
+        found.truncated = None
+    else:
+        found.truncated += max(known.truncated, ready.truncated)
+    for name, bill in found.methods.items():
+        requests, documents, searched = forecast.of(name, known, ready.top_k)
+        bill.requests += requests
+        bill.searches += searched
+        bill.documents += documents
+        bill.tokens += round(tokens * documents / sendable)
+    return {"query_id": query.id, "documents": len(query), "chunks": len(known.chunks), "tokens": tokens}
+
+
+def _price(found: Plan, job: Job) -> None:
+    card, price = job.card, job.price
+    found.currency = price.currency if price else None
+    for bill in found.methods.values():
+        bill.cost = price.cost(bill.tokens, searches=bill.searches) if price else None
+        bill.seconds = 60 / float(job.rate.part) * max(bill.requests / card.rpm, bill.tokens / card.tpm)
+
+
+class _Forecast:
+    """Requests, documents and searches of each merge method, by the shape of the list."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, int, tuple[int, ...]], tuple[int, int, int]] = {}
+
+    def of(self, method: str, shards: QueryShards, top_k: int) -> tuple[int, int, int]:
+        """Requests, documents and searches that a list would take."""
+        lengths = tuple(len(chunk) for chunk in shards.chunks)
+        if len(lengths) == 1:
+            return 1, lengths[0], searches(lengths[0])
+        key = method, top_k, lengths
+        if key not in self._known:
+            self._known[key] = self._drive(method, shards, top_k)
+        return self._known[key]
+
+    def _drive(self, method: str, shards: QueryShards, top_k: int) -> tuple[int, int, int]:
+        requests = documents = searched = 0
+        merging = start(method, shards, top_k=top_k)
+        reply: Any = None
+        while True:
+            try:
+                step = merging.send(reply)
+            except StopIteration:
+                return requests, documents, searched
+            reply = "relative"
+            if isinstance(step, Round):
+                requests += len(step.chunks)
+                documents += sum(map(len, step.chunks))
+                searched += sum(searches(len(chunk)) for chunk in step.chunks)
+                reply = [Scores(c.documents, _scores(c.documents), i) for i, c in enumerate(step.chunks)]
+
+
+def _scores(documents: Positions) -> Floats:
+    """Made-up scores, consistent between requests: a scramble of the position, as if the first stage knew little."""
+    scrambled: Floats = (documents.astype(np.float64) + 1) * _GOLDEN % 1.0
+    return scrambled

@@ -1,0 +1,161 @@
+"""A run's rankings against a baseline, by the job's thresholds."""
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from batchrank.job.sections import Gate
+from batchrank.quality import qrels as judgements
+from batchrank.quality.baseline import Baseline
+from batchrank.quality.measures import Measures
+from batchrank.quality.rankings import Run
+from batchrank.quality.similarity import kendall_tau, rbo
+from batchrank.read import detect_ as detect
+
+_MOVED = 10
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A query whose ranking changed."""
+
+    query_id: str
+    rbo: float
+    tau: float
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the gate found; means over the queries that both runs ranked.
+
+    Attributes:
+        passed: whether every threshold was kept to.
+        reasons: which were not.
+        depth: documents of each query that were compared.
+        compared: queries that both runs ranked.
+        appeared: queries that only this run ranked.
+        vanished: queries that only the baseline has.
+        rbo: mean rank-biased overlap; None when nothing was compared.
+        tau: mean Kendall's tau.
+        ndcg: at the depth, over judged queries that this run ranked; None without judgements.
+        ndcg_before: the baseline's, over judged queries that both ranked.
+        moved: the queries that changed most, the most changed first.
+    """
+
+    passed: bool
+    reasons: tuple[str, ...]
+    depth: int
+    compared: int = 0
+    appeared: int = 0
+    vanished: int = 0
+    rbo: float | None = None
+    tau: float | None = None
+    ndcg: float | None = None
+    ndcg_before: float | None = None
+    moved: tuple[Moved, ...] = ()
+
+    def data(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+class _Sums:
+    """Sums over queries, and the most changed ones."""
+
+    def __init__(self) -> None:
+        self.compared = self.appeared = 0
+        self.rbo = self.tau = 0.0
+        self._moved: list[tuple[float, float, int, str]] = []
+
+    def add(self, query_id: str, overlap: float, tau: float) -> None:
+        self.compared += 1
+        self.rbo += overlap
+        self.tau += tau
+        if overlap < 1:
+            entry = (-overlap, -tau, -self.compared, query_id)
+            (heapq.heappush if len(self._moved) < _MOVED else heapq.heappushpop)(self._moved, entry)
+
+    @property
+    def moved(self) -> tuple[Moved, ...]:
+        entries = sorted(self._moved, reverse=True)
+        return tuple(Moved(name, round(-overlap, 6), round(-tau, 6)) for overlap, tau, _, name in entries)
+
+
+def judge(gate: Gate, rankings: Iterable[tuple[str, list[str]]], baseline: Baseline | None) -> Judgement:
+    """Compare rankings with a baseline.
+
+    Args:
+        gate: the thresholds.
+        rankings: query ids with at least ``gate.depth`` documents, best first.
+        baseline: the rankings to compare with; None when there are none yet, so that only quality counts.
+
+    Raises:
+        InputError: the judgements can't be read.
+        MissingExtraError: there are judgements, and ir-measures isn't installed.
+    """
+    depth = gate.depth if baseline is None else min(gate.depth, baseline.depth)
+    judged = judgements.load([detect.source(path) for path in gate.qrels]) if gate.qrels else {}
+    sums = _Sums()
+    now: Run = {}
+    before: Run = {}
+    for query_id, documents in rankings:
+        top = documents[:depth]
+        if query_id in judged:
+            now[query_id] = top
+        known = None if baseline is None else baseline.get(query_id)
+        if known is None:
+            sums.appeared += baseline is not None
+            continue
+        was = known[:depth]
+        if query_id in judged:
+            before[query_id] = was
+        sums.add(query_id, rbo(was, top, gate.persistence), kendall_tau(was, top))
+    ndcg = _ndcg(judged, now, depth, set(now)) if now else None
+    ndcg_before = _ndcg(judged, before, depth, set(before)) if before else None
+    ndcg_same = _ndcg(judged, now, depth, set(before)) if before else None
+    rbo_mean = sums.rbo / sums.compared if sums.compared else None
+    tau_mean = sums.tau / sums.compared if sums.compared else None
+    drop = None if ndcg_before is None or ndcg_same is None else ndcg_before - ndcg_same
+    reasons = tuple(_reasons(gate, rbo_mean, tau_mean, ndcg, drop))
+    return Judgement(
+        not reasons, _naming(reasons, sums.moved), depth,
+        compared=sums.compared, appeared=sums.appeared,
+        vanished=0 if baseline is None else len(baseline) - sums.compared,
+        rbo=_rounded(rbo_mean), tau=_rounded(tau_mean), ndcg=_rounded(ndcg), ndcg_before=_rounded(ndcg_before),
+        moved=sums.moved,
+    )  # fmt: skip
+
+
+def _ndcg(judged: judgements.Qrels, run: Run, depth: int, queries: set[str]) -> float:
+    name = f"nDCG@{depth}"
+    measures = Measures([name], judged)
+    return measures.mean(name, measures.per_query(run, sorted(queries))[name])
+
+
+def _reasons(
+    gate: Gate, overlap: float | None, tau: float | None, ndcg: float | None, drop: float | None
+) -> Iterable[str]:
+    checks = (
+        ("min_rbo", "rank-biased overlap", overlap, gate.min_rbo),
+        ("min_tau", "Kendall's tau", tau, gate.min_tau),
+        ("min_ndcg", "nDCG", ndcg, gate.min_ndcg),
+    )
+    for key, name, value, least in checks:
+        if value is not None and least is not None and value < least:
+            yield f"gate.{key}: {name} is {value:.4f}, less than {least:g}"
+    if drop is not None and gate.max_ndcg_drop is not None and drop > gate.max_ndcg_drop:
+        yield f"gate.max_ndcg_drop: nDCG fell by {drop:.4f}, more than {gate.max_ndcg_drop:g}"
+
+
+def _naming(reasons: tuple[str, ...], moved: tuple[Moved, ...]) -> tuple[str, ...]:
+    """The reasons with the queries that moved most."""
+    if not reasons or not moved:
+        return reasons
+    names = ", ".join(f"{one.query_id!r} ({one.rbo:.2f})" for one in moved[:_SHOWN])
+    return (*reasons, f"the queries that moved most, with their overlap: {names}")
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

@@ -1,0 +1,272 @@
+"""Rankings to be judged: a job's output folder, or a run in any format that can be read.
+
+Only what the qrels judge is kept, so that a large run needs little memory. A run whose documents have scores is put in
+trec_eval's order: by score as a 32-bit float, and among equal ones by document id, both falling. Otherwise ranks count,
+or the order of the file. A job's own output says ranks: they count.
+"""
+
+import re
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import orjson
+
+from batchrank.errors import InputError
+from batchrank.io.lines_ import Lines
+from batchrank.job.sections import Columns
+from batchrank.outcomes import Failure
+from batchrank.read import detect_ as detect
+from batchrank.read import runs
+from batchrank.read.arrow import at, strings
+from batchrank.read.base import Source, ended
+from batchrank.read.columnar import names_in
+from batchrank.read.parquet import batches, opened
+
+Run: TypeAlias = dict[str, Sequence[str]]
+"""Query id -> document ids, best first."""
+
+_PART = re.compile(r"ranking-\d+\.(parquet|jsonl|trec|tsv|json)")
+_PREDICTIONS = re.compile(
+    rb'\s*\{\s*"(mteb_model_meta"|[^"]*"\s*:\s*\{\s*"[^"]*"\s*:\s*\{\s*"[^"]*"\s*:\s*\{)'
+)
+"""An object of subsets, of splits, of queries, of documents."""
+_START = 4096
+_OWN = ("query_id", "doc_id", "rank", "first_stage_rank")
+_ROWS, _BYTES = 65_536, 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rankings:
+    """What was read.
+
+    Attributes:
+        after: the rankings.
+        before: the first stage's, None where they aren't known whole: only an output that holds ranks of both and all
+            documents tells them.
+        queries: how many queries there were, judged or not.
+        notes: what the reader of a result should know.
+    """
+
+    after: Run
+    before: Run | None
+    queries: int
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Documents:
+    """One query's documents as they come; ``first`` are the first stage's ranks."""
+
+    ids: list[str] = field(default_factory=list)
+    ranks: list[int] = field(default_factory=list)
+    first: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    def after(self) -> list[str]:
+        if self.ranks:
+            return [self.ids[i] for i in np.argsort(self.ranks, kind="stable")]
+        if not self.scores or all(score != score for score in self.scores):
+            return self.ids
+        return trec_order(self.ids, self.scores)
+
+    def before(self) -> list[str] | None:
+        """The first stage's order; None when documents of it are missing, as ``output.top_n`` leaves them out."""
+        if sorted(self.first) != list(range(1, len(self.ids) + 1)):
+            return None
+        return [self.ids[i] for i in np.argsort(self.first)]
+
+
+def trec_order(ids: Sequence[str], scores: Sequence[float]) -> list[str]:
+    """Documents in the order in which trec_eval reads a run; those without a score (NaN) last."""
+    values = np.nan_to_num(np.asarray(scores, dtype=np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    with np.errstate(over="ignore"):
+        keys = values.astype(np.float32).tolist()
+    pairs = sorted(
+        zip(keys, (i.encode("utf-8", "surrogatepass") for i in ids), ids, strict=True), reverse=True
+    )
+    return [name for _, _, name in pairs]
+
+
+def load(path: str, judged: Container[str]) -> Rankings:
+    """Read the rankings of judged queries.
+
+    Raises:
+        InputError: there is no ranking at the path, or it can't be read.
+    """
+    folder, parts = Path(path), _parts(path)
+    notes = []
+    if folder.is_dir() and not _complete(folder):
+        notes.append(f"{path} is the output of a run that has not ended: it is judged as far as it goes")
+    return _joined([detect.source(part) for part in parts], judged, notes)
+
+
+def tops(path: str, depth: int) -> Iterator[tuple[str, list[str]]]:
+    """Each query's first documents, best first, in the order of the files; holds one query at a time.
+
+    Raises:
+        InputError: there is no ranking at the path, or it can't be read.
+    """
+    last: tuple[str, _Documents] | None = None
+    for part in _parts(path):
+        for query, documents in _read(detect.source(part)):
+            if last is not None and last[0] == query:
+                _add(last[1], documents)
+                continue
+            if last is not None:
+                yield last[0], last[1].after()[:depth]
+            last = query, documents
+    if last is not None:
+        yield last[0], last[1].after()[:depth]
+
+
+def _parts(path: str) -> list[str]:
+    folder = Path(path)
+    if not folder.is_dir():
+        return [path]
+    parts = [str(p) for p in sorted(folder.iterdir()) if _PART.fullmatch(p.name)]
+    if not parts:
+        raise InputError(
+            f"{path}: no ranking-*.parquet (or .jsonl, .trec, .tsv, .json) in it; run the job first"
+        )
+    return parts
+
+
+def _complete(folder: Path) -> bool:
+    try:
+        summary = orjson.loads((folder / "summary.json").read_bytes())
+    except (OSError, orjson.JSONDecodeError):
+        return False
+    return isinstance(summary, dict) and summary.get("complete") is not False
+
+
+def _joined(sources: list[Source], judged: Container[str], notes: list[str]) -> Rankings:
+    found: dict[str, _Documents] = {}
+    seen: set[str] = set()
+    for source in sources:
+        for query, documents in _read(source):
+            seen.add(query)
+            if query in judged:
+                _add(found.setdefault(query, _Documents()), documents)
+    if not seen:
+        raise InputError(f"{sources[0].name}: no ranking in it; correct the path")
+    before = {query: documents.before() for query, documents in found.items() if documents.first}
+    whole: Run | None = {query: order for query, order in before.items() if order is not None}
+    if not before or len(whole or ()) < len(found):
+        whole = None
+    if before and whole is None:
+        notes.append(
+            "the output holds only the first documents of each query (output.top_n), so the first stage's ranking is "
+            "not known; name it with --before"
+        )
+    return Rankings({q: d.after() for q, d in found.items()}, whole, len(seen), tuple(notes))
+
+
+def _add(to: _Documents, more: _Documents) -> None:
+    to.ids += more.ids
+    to.ranks += more.ranks
+    to.first += more.first
+    to.scores += more.scores
+
+
+def _read(source: Source) -> Iterator[tuple[str, _Documents]]:
+    """Queries with as many of their documents as stand together."""
+    if source.format == "jsonl" and _is_predictions(source):
+        return _predictions(source)
+    if source.format == "parquet" and set(_OWN) <= set(names_in(source)):
+        return _own_parquet(source)
+    if source.format == "jsonl":
+        return _jsonl(source)
+    return _run(source)
+
+
+def _own_parquet(source: Source) -> Iterator[tuple[str, _Documents]]:
+    with opened(source) as file:
+        for batch in batches(file, _ROWS, _BYTES, *_OWN):
+            query, ids = strings(at(batch.column("query_id"), ())), strings(at(batch.column("doc_id"), ()))
+            ranks, first = batch.column("rank").to_pylist(), batch.column("first_stage_rank").to_pylist()
+            for start, end in _stretches(query):
+                yield query[start], _Documents(ids[start:end], ranks[start:end], first[start:end])
+
+
+def _jsonl(source: Source) -> Iterator[tuple[str, _Documents]]:
+    """A job's own JSON lines with both ranks; any other as a run."""
+    try:
+        place_and_first = next(runs.records(source, _refuse), None)
+    except OSError as error:
+        raise ended(source, error) from error
+    if place_and_first is None or not _is_own(place_and_first[1]):
+        return _run(source)
+    return _own_jsonl(source)
+
+
+def _is_own(record: dict[str, Any]) -> bool:
+    ranking = record.get("ranking")
+    return isinstance(ranking, list) and all(isinstance(e, dict) and "first_stage_rank" in e for e in ranking)
+
+
+def _own_jsonl(source: Source) -> Iterator[tuple[str, _Documents]]:
+    for place, record in runs.records(source, _refuse):
+        try:
+            rows = record["ranking"]
+            columns = [[row[name] for row in rows] for name in ("doc_id", "rank", "first_stage_rank")]
+            yield record["query_id"], _Documents(*columns)
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"{place}: no ranking of a job as the lines before: {error}; correct the file"
+            ) from error
+
+
+def _is_predictions(source: Source) -> bool:
+    try:
+        lines = Lines(source)
+        with lines.closing():
+            return _PREDICTIONS.match(lines.decompress().peek(_START)[:_START]) is not None
+    except OSError as error:
+        raise ended(source, error) from error
+
+
+def _predictions(source: Source) -> Iterator[tuple[str, _Documents]]:
+    """Mteb's predictions: query -> document -> score, below a subset and a split."""
+    try:
+        lines = Lines(source)
+        with lines.closing():
+            data = orjson.loads(lines.decompress().read())
+        subsets = [v for k, v in data.items() if k != "mteb_model_meta"]
+        (queries,) = [split for subset in subsets for split in subset.values()]
+        for query, scores in queries.items():
+            yield query, _Documents(list(scores), scores=[float(score) for score in scores.values()])
+    except (OSError, orjson.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{source.name}: no predictions of one subset and split as mteb has them: {error}"
+        ) from error
+
+
+def _run(source: Source) -> Iterator[tuple[str, _Documents]]:
+    for entries in runs.read(replace(source, role="run"), Columns(), _refuse):
+        batch, without = runs.with_documents(entries, source)
+        yield from ((query, _Documents()) for query in without)
+        query, ids = batch.column("query_id").to_pylist(), batch.column("doc_id").to_pylist()
+        scores = batch.column("score").to_numpy(zero_copy_only=False).tolist()
+        ranks = batch.column("rank").to_pylist()
+        if any(batch.column("judged").to_pylist()):
+            raise InputError(
+                f"{source.name}: these are relevance judgements, not a ranking; give them as --qrels"
+            )
+        for start, end in _stretches(query):
+            own = [] if ranks[start] is None else ranks[start:end]
+            yield query[start], _Documents(ids[start:end], own, [], scores[start:end])
+
+
+def _stretches(values: list[str]) -> Iterable[tuple[int, int]]:
+    start = 0
+    for i in range(1, len(values) + 1):
+        if i == len(values) or values[i] != values[start]:
+            yield start, i
+            start = i
+
+
+def _refuse(failure: Failure) -> None:
+    raise InputError(f"{failure.place}: {failure.message}; correct the file")

@@ -1,0 +1,210 @@
+"""What every file format gives and takes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from batchrank.arrays import Floats
+from batchrank.content import Content
+from batchrank.errors import InputError, Place, QueryError
+from batchrank.io.storage import stamp
+from batchrank.job.sections import Columns
+from batchrank.outcomes import Failure, Ranking
+from batchrank.read.detect import ForeignError
+
+TRUNCATED = "truncated-file"
+"""The cause of a failure that ends its whole file."""
+
+COLUMNAR = ("parquet", "arrow")
+"""The formats whose records are rows."""
+
+
+class ColumnsError(QueryError):
+    """Raised when the names or types in a record, or in a whole file, don't tell what holds what.
+
+    Attributes:
+        ambiguous: several names fit one role, so that reading on could only guess.
+    """
+
+    def __init__(self, cause: str, message: str, *, ambiguous: bool = False) -> None:
+        super().__init__(cause, message)
+        self.ambiguous = ambiguous
+
+
+class Gauge:
+    """How far reading has come, for whoever shows progress; set by the reading thread."""
+
+    def __init__(self) -> None:
+        self.share = 0.0
+        self._before, self._size, self._total = 0, 0, 0
+
+    def start(self, total: int) -> None:
+        """Begin an input of so many bytes; 0 when that can't be known."""
+        self._before, self._size, self._total = 0, 0, total
+
+    def file(self, size: int) -> None:
+        """Go on to the next file."""
+        self._before, self._size = self._before + self._size, size
+        self.at(0)
+
+    def at(self, done: float) -> None:
+        """Tell which part of the current file was read, from 0 to 1."""
+        if self._total:
+            self.share = min(1.0, (self._before + self._size * done) / self._total)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input.
+
+    Attributes:
+        name: how messages call it.
+        path: a path or an address, None for standard input.
+        format: the reader's name in ``INPUTS``.
+        gauge: told how far reading has come.
+        role: ``qrels`` or ``run`` where that is known; it tells what could be both.
+        partition: the columns that the file's folders name, ``key=value``, as Spark and Hive write them.
+        counts: records so far of each split, shared by all inputs of a job; for records that have no id.
+    """
+
+    name: str
+    path: str | None
+    format: str
+    role: str = ""
+    partition: dict[str, str | None] = field(default_factory=dict)
+    gauge: Gauge = field(default_factory=Gauge, compare=False)
+    counts: dict[str, int] = field(default_factory=dict, compare=False)
+
+    @property
+    def unit(self) -> str:
+        """What its records are called in messages."""
+        return "row" if self.format in COLUMNAR else "line"
+
+    @property
+    def bytes(self) -> int:
+        """The file's size; 0 when it has none."""
+        try:
+            return stamp(self.path)[0] if self.path is not None else 0
+        except OSError:
+            return 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Segment:
+    """A query, or as much of one as stands together in a file.
+
+    Attributes:
+        place: its first record.
+        query_id: the query's id.
+        query: the query's text or image.
+        documents: texts, images and videos; a null one is an empty text here.
+        doc_ids: aligned with ``documents``, None where missing; None when none has an id.
+        scores: aligned with ``documents``, NaN where missing; None when none has a score.
+        whole: a record of its own; otherwise the next segment may go on with the same query.
+        fault: why the query can't be ranked; then there are no documents.
+    """
+
+    place: Place
+    query_id: str
+    query: Content
+    documents: Sequence[Content]
+    doc_ids: Sequence[str | None] | None
+    scores: Sequence[float] | Floats | None
+    whole: bool
+    fault: Failure | None = None
+
+    @classmethod
+    def faulty(cls, place: Place, query_id: str, error: QueryError, *, whole: bool) -> "Segment":
+        """A record whose query is known and can't be ranked."""
+        fault = Failure(place, query_id, error.cause, str(error))
+        return cls(place, query_id, "", [], None, None, whole, fault)
+
+
+@dataclass(frozen=True, slots=True)
+class Unrecognised:
+    """A record, or a whole file, whose names don't tell what holds what."""
+
+    failure: Failure
+    ambiguous: bool
+
+    @classmethod
+    def of(cls, place: Place, error: ColumnsError, query_id: str | None = None) -> "Unrecognised":
+        """What the error says about the record at this place."""
+        return cls(Failure(place, query_id, error.cause, str(error)), error.ambiguous)
+
+
+Item: TypeAlias = Segment | Failure | Unrecognised
+Reader: TypeAlias = Callable[[Source, Columns], Iterator[Item]]
+
+
+class PartWriter(Protocol):
+    """Writes the files of one output part, in memory bounded whatever the part's size."""
+
+    def add(self, ranking: Ranking) -> None:
+        """Take the next ranking.
+
+        Raises:
+            OutputError: the format can't hold it.
+        """
+
+    def finish(self) -> None:
+        """Write what is still held back; the files themselves stay open."""
+
+
+MakeWriter: TypeAlias = Callable[..., PartWriter]
+
+
+@dataclass(frozen=True, slots=True)
+class InputFormat:
+    """How files of one format are known and read."""
+
+    suffixes: tuple[str, ...]
+    read: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """How rankings are written.
+
+    Attributes:
+        kinds: the files of one part, in the order in which ``writer`` takes them: (stem, suffix).
+        single: all rankings go into one part, whatever its size.
+        texts: whether rankings must hold the query and the documents themselves.
+        dataset: whether ``writer`` takes the dataset's ``subset`` and ``split`` by name.
+        spaceless: whether ids must be free of white space, which sets columns apart.
+    """
+
+    kinds: tuple[tuple[str, str], ...]
+    writer: MakeWriter
+    single: bool = False
+    texts: bool = False
+    dataset: bool = False
+    spaceless: bool = False
+
+
+def cut(source: Source, number: int, error: Exception) -> Item:
+    """A file that can't be read past its so many records, or not at all: what its readers yield last."""
+    if isinstance(error, ForeignError):
+        foreign = Failure(Place(source.name, source.unit, 1), None, error.cause, str(error))
+        return Unrecognised(foreign, ambiguous=False)
+    where, before = f"past {source.unit} {number}", "what stands before was read, the rest was not"
+    if not number:
+        where, before = "at all", "nothing of it was read"
+    message = f"{source.name} can't be read {where}: {error}; {before}: restore the file and run again"
+    return Failure(Place(source.name, source.unit, number + 1), None, TRUNCATED, message)
+
+
+def ended(source: Source, error: Exception, remedy: str | None = None) -> InputError:
+    """What to raise where a file has to be read as a whole and can't be; by default, it is to be restored."""
+    if isinstance(error, ForeignError):
+        return InputError(f"{Place(source.name, source.unit, 1)}: {error}")
+    remedy = remedy or "restore the file and run again"
+    return InputError(f"{source.name} can't be read to its end: {error}; {remedy}")
+
+
+def unreadable(source: Source, error: OSError) -> Unrecognised:
+    """A file that can't be opened."""
+    message = f"{source.name} can't be opened: {error.strerror or error}; make it readable, or leave it out"
+    return Unrecognised(
+        Failure(Place(source.name, source.unit, 1), None, "unreadable-file", message), ambiguous=False
+    )

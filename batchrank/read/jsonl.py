@@ -1,0 +1,148 @@
+"""JSON lines, read and written: one object a line, at most 64 MiB a line; other JSON files by ``jsonstream``.
+
+Of a key that comes twice in an object the last value counts, as in every JSON library.
+"""
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import orjson
+
+from batchrank.errors import Place
+from batchrank.io.lines_ import Lines, too_long
+from batchrank.job.sections import Columns
+from batchrank.outcomes import Failure, Ranking
+from batchrank.read.base import TRUNCATED, ColumnsError, Item, Source, Unrecognised, cut, unreadable
+from batchrank.read.jsonstream import Broken, Shape, values
+from batchrank.read.objects import Objects
+from batchrank.write.rows_ import merge_row, ranking_rows
+
+
+def read(source: Source, columns: Columns) -> Iterator[Item]:
+    """The records of a file or of standard input; what can't be read is yielded as a failure in its place."""
+    try:
+        lines = Lines(source)
+    except OSError as error:
+        yield unreadable(source, error)
+        return
+    objects = Objects(columns, source)
+    with lines.closing():
+        try:
+            lines.decompress()
+            for place, record in records(lines, source):
+                if isinstance(record, Failure):
+                    yield record
+                elif lines.shape is Shape.RESULTS:
+                    yield Unrecognised.of(place, _is_results())
+                else:
+                    yield objects.item(record, place)
+        except OSError as error:
+            yield cut(source, lines.number, error)
+
+
+def records(lines: Lines, source: Source) -> Iterator[tuple[Place, Any]]:
+    """The values of an opened file, each with its place, or a failure where there is none.
+
+    Raises:
+        OSError: the file can't be read to its end.
+    """
+    if lines.shape is not Shape.LINES:
+        yield from _spread(lines, source)
+        return
+    for number, line in lines:
+        place = Place(source.name, "line", number)
+        if line is None:
+            yield place, Failure(place, None, "line-too-long", too_long())
+        elif not line.isspace():
+            record = parsed(line, place)
+            yield place, source.partition | record if source.partition and type(record) is dict else record
+
+
+def _spread(lines: Lines, source: Source) -> Iterator[tuple[Place, Any]]:
+    """Records that don't stand on a line each; one that is broken may take the rest of the file with it."""
+    for number, text in values(lines.text, lines.shape):
+        lines.number = number
+        lines.gauge()
+        place = Place(source.name, "line", number)
+        if isinstance(text, Broken):
+            yield place, Failure(place, None, TRUNCATED, text.message)
+            continue
+        record = parsed(text.encode("utf-8", "surrogatepass"), place)
+        if source.partition and type(record) is dict:
+            record = source.partition | record
+        yield place, _as_record(record, place) if lines.shape is Shape.RESULTS else record
+    lines.gauge(done=True)
+
+
+def _as_record(results: Any, place: Place) -> Any:
+    """One query's results as a record with a list of candidates."""
+    if isinstance(results, Failure):
+        return results
+    query, scores = results["query_id"], results["scores"]
+    if type(scores) is not dict:
+        why = f"the results of query {query!r} are no object of documents and scores; correct the file"
+        return Failure(place, None, "wrong-type", why)
+    items = [{"doc_id": name, "score": score} for name, score in scores.items()]
+    return {"query_id": query, "candidates": items}
+
+
+def _is_results() -> ColumnsError:
+    return ColumnsError(
+        "no-candidates",
+        "these are results, {query: {document: score}}, which name documents by id only; set input.corpus to the file "
+        "that holds their texts",
+        ambiguous=True,
+    )
+
+
+def parsed(line: bytes, place: Place) -> Any:
+    """The value that a line holds, or a failure that tells why it holds none."""
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        cause, message = _diagnosis(line, error)
+        return Failure(place, None, cause, message)
+
+
+def _diagnosis(line: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
+    """Why a line is not JSON, and what to do: (cause, message)."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as wrong:
+        byte = f"byte {wrong.start + 1} of the line is 0x{line[wrong.start]:02x}"
+        return "invalid-utf8", f"the line is not UTF-8 ({byte}: {wrong.reason}); convert the file to UTF-8"
+    text = text.rstrip()
+    where = f"at character {min(error.pos, len(text)) + 1}: {error.msg.split(':')[0]}"
+    number = next((n for n in ("NaN", "Infinity", "-Infinity") if text.startswith(n, error.pos)), None)
+    if "surrogate" in error.msg:
+        return "invalid-unicode", f"half a surrogate pair {where}; no text can hold one: remove or replace it"
+    if number:
+        return "broken-json", f"{number} {where}; JSON has no such number: write null"
+    if text.lstrip().startswith("["):
+        return "broken-json", f"a JSON array where one object a line is due {where}; write one kind of record"
+    if error.pos >= len(text):
+        return (
+            "broken-json",
+            f"the line ends within its record {where}; the file may be cut off: write it again",
+        )
+    return "broken-json", f"the line is not JSON {where}; correct the line, or write the file again"
+
+
+class JsonlWriter:
+    """One line a query: its id, its ranking, and how that was made."""
+
+    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
+        (self._file,) = files
+
+    def add(self, ranking: Ranking) -> None:
+        """Write one line."""
+        self._file.write(line(ranking))
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+
+def line(ranking: Ranking) -> bytes:
+    """The line of one query, with its line end."""
+    data = {"query_id": ranking.query_id, "ranking": ranking_rows(ranking), "merge": merge_row(ranking)}
+    return orjson.dumps(data, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,0 +1,157 @@
+"""Record batches -> decoded pieces of bounded size, because decoding may take a thousand times what is stored.
+
+A dictionary or a view names a long text in a few bytes. So sizes are reckoned first, without decoding, and a batch is
+decoded a piece at a time; a row that is too large by itself isn't decoded at all.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as types
+from numpy.typing import NDArray
+
+from batchrank.errors import QueryError
+from batchrank.read.plain import UUID_TEXT, decoded, is_list, is_uuid, lists, physical, plain, plain_schema
+
+Array: TypeAlias = Any  # pyarrow has no type hints
+DataType: TypeAlias = Any
+Sizes: TypeAlias = NDArray[np.int64]
+
+ROW_BYTES = 256 * 1024 * 1024
+"""What a row, and all documents of a query, may take once decoded; more is refused.
+
+100,000 documents of 2,500 bytes fit, and 32-bit offsets, which end at 2 GiB, are never passed.
+"""
+
+_PIECE_BYTES = 8 * 1024 * 1024
+_WIDTH = 8  # bytes of a number or an offset, about
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Rows that follow one another.
+
+    Attributes:
+        rows: a record batch, decoded.
+        first: the number of its first row, from 1.
+        bytes: None; or what the one row would take that is refused for its size, and isn't decoded.
+    """
+
+    rows: Array
+    first: int
+    bytes: int | None = None
+
+
+def too_large(size: int) -> str:
+    """What to say of a row that would take so many bytes."""
+    return (
+        f"the row takes {size / 2**20:.0f} MiB once it is decoded, and no row may take more than {ROW_BYTES // 2**20} "
+        "MiB; split the query's candidates, or shorten their texts"
+    )
+
+
+def query_too_large() -> QueryError:
+    """What to say of a query whose documents take more than ``ROW_BYTES``, from however many rows they come."""
+    return QueryError(
+        "query-too-large",
+        f"the query's documents take more than {ROW_BYTES // 2**20} MiB, and no query's may; split its candidates "
+        "between queries, or shorten their texts",
+    )
+
+
+def pieces(batch: Array, first: int) -> Iterator[Piece]:
+    """A batch decoded in pieces, each of bounded size or of a single row; ``first`` is the number of its first row."""
+    same = all(plain(field.type) == field.type for field in batch.schema)
+    if same and batch.nbytes <= ROW_BYTES:
+        yield Piece(batch, first)
+        return
+    schema = plain_schema(batch.schema)
+    each: Sizes = sum((sizes(column) for column in batch.columns), np.zeros(batch.num_rows, np.int64))
+    for start, end in _cuts(each):
+        rows, size = batch.slice(start, end - start), int(each[start:end].sum())
+        if size > ROW_BYTES:
+            yield Piece(rows, first + start, size)
+        else:
+            columns = [decoded(column) for column in rows.columns]
+            yield Piece(pa.RecordBatch.from_arrays(columns, schema=schema), first + start)
+
+
+def _cuts(each: Sizes) -> Iterator[tuple[int, int]]:
+    """Where to cut rows of these sizes: as few pieces as stay small, a larger row by itself."""
+    ends = np.cumsum(each)
+    start = 0
+    while start < len(each):
+        before = ends[start - 1] if start else 0
+        end = max(int(np.searchsorted(ends, before + _PIECE_BYTES, side="right")), start + 1)
+        yield start, end
+        start = end
+
+
+def sizes(array: Array) -> Sizes:
+    """About how many bytes each value takes once it is decoded; nothing is decoded for it."""
+    kind = array.type
+    if is_uuid(kind):
+        return np.full(len(array), UUID_TEXT, np.int64)
+    if isinstance(kind, pa.BaseExtensionType):
+        return sizes(array.storage)
+    if types.is_dictionary(kind):
+        return _looked_up(sizes(array.dictionary), array.indices)
+    if types.is_run_end_encoded(kind):
+        return sizes(array.values)[physical(array)]
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        return _view_lengths(array)
+    if is_list(kind):
+        return _list_sizes(array)
+    if types.is_struct(kind):
+        parts = (sizes(array.field(i)) for i in range(kind.num_fields))
+        return sum(parts, np.zeros(len(array), np.int64))
+    if _has_lengths(kind):
+        found: Sizes = pc.fill_null(pc.binary_length(array), 0).to_numpy(zero_copy_only=False)
+        return found.astype(np.int64)
+    return np.full(len(array), _WIDTH, np.int64)
+
+
+def _has_lengths(kind: DataType) -> bool:
+    return bool(
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_fixed_size_binary(kind)
+    )
+
+
+def _looked_up(of_values: Sizes, indices: Array) -> Sizes:
+    if not len(of_values):
+        return np.zeros(len(indices), np.int64)
+    found = of_values[pc.fill_null(indices, 0).to_numpy(zero_copy_only=False)]
+    return (
+        np.where(indices.is_null().to_numpy(zero_copy_only=False), 0, found) if indices.null_count else found
+    )
+
+
+def _list_sizes(array: Array) -> Sizes:
+    """Sizes of lists by their bounds in the values: views of one stretch must not be copied for it."""
+    if types.is_list_view(array.type) or types.is_large_list_view(array.type):
+        starts = array.offsets.to_numpy(zero_copy_only=False)
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        values = array.values
+    else:
+        values, offsets = lists(array)
+        starts, lengths = offsets[:-1], np.diff(offsets)
+    total = np.concatenate([[0], np.cumsum(sizes(values))]).astype(np.int64)
+    found: Sizes = np.where(lengths > 0, total[np.minimum(starts + lengths, len(values))] - total[starts], 0)
+    return found + _WIDTH
+
+
+def _view_lengths(array: Array) -> Sizes:
+    """Each view is 16 bytes, of which the first four are its length."""
+    if not len(array):
+        return np.zeros(0, np.int64)
+    views = np.frombuffer(array.buffers()[1], np.int32).reshape(-1, 4)
+    lengths = views[array.offset : array.offset + len(array), 0].astype(np.int64)
+    return np.where(array.is_valid().to_numpy(zero_copy_only=False), lengths, 0)

@@ -1,0 +1,299 @@
+"""The only place that speaks HTTP: one attempt, its answer or its rejection."""
+
+import base64
+import io
+import math
+import ssl
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+import aiohttp
+import orjson
+
+from batchrank.errors import MalformedAnswerError
+from batchrank.job.secrets import Secrets, in_address
+from batchrank.requests import Answer, Rejection
+from batchrank.send.bounds import FREE, Bound, Room
+from batchrank.send.connections import Route, Routes
+from batchrank.send.deadline import deadline
+from batchrank.send.descriptors import out_of_files
+from batchrank.send.outage_ import UNREACHABLE
+from batchrank.send.retry import retry_after
+from batchrank.version import __version__
+from batchrank.wire import Codec
+from batchrank.wire.rejections import error, said, visible
+
+_MESSAGE_LIMIT = 500
+_DIRECT = 2**20
+"""Bytes of a body that are written at once; a larger one goes out piece by piece, so that the event loop goes on."""
+_PROXY_AUTH = "the proxy asks for a user and a password, or refuses those it got; correct endpoint.proxy"
+_CLIENT_CERT = "the server refuses the client's certificate, or asks for one; correct endpoint.client_cert"
+_WANTS_CERTIFICATE = (
+    "CERTIFICATE_REQUIRED",
+    "ALERT_UNKNOWN_CA",
+    "ALERT_BAD_CERTIFICATE",
+    "ALERT_CERTIFICATE_EXPIRED",
+)
+"""TLS alerts by which a server refuses a client before it reads a word."""
+
+
+_HEADER_BYTES = 2**16
+"""The longest header of an answer that is read: gateways send some that are longer than a client's usual 8 kB."""
+_NO_ANSWER = (204, 206)
+"""Statuses of success that hold no answer: nothing, or a part."""
+
+
+class Http:
+    """A session with one endpoint.
+
+    Servers have been seen to repeat the key in their errors: nothing that comes out of here holds it, a key that it was
+    changed for, the value of any further header, the address's query, or the proxy's password.
+
+    Args:
+        url: where requests go.
+        codec: the endpoint's wire format.
+        key: the API key, None for none.
+        newer_key: reads the key again; None where it can't change.
+        auth: ``bearer``, or the name of the header that holds the key.
+        headers: further headers; one that is named as the key's replaces it.
+        other_url: the same endpoint by its other path, None where there is none.
+        proxy: the address of the proxy to go through, perhaps with a user and a password.
+        tls: whom to trust, and what to show; None for the system's ways.
+        secrets: what must not come out of here besides.
+        timeout: seconds one attempt may take.
+        answer_bytes: the largest decoded answer that is read, whatever its documents can need.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        codec: Codec,
+        *,
+        key: str | None = None,
+        newer_key: Callable[[], str | None] | None = None,
+        auth: str = "bearer",
+        headers: dict[str, str] | None = None,
+        other_url: str | None = None,
+        proxy: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        secrets: Secrets | None = None,
+        timeout: float = 60,
+        answer_bytes: int = 64 * 2**20,
+    ) -> None:
+        self._newer_key = newer_key
+        self._routes = Routes(Route(url, key), other_url=other_url, newer_key=self._read_key)
+        self._codec = codec
+        self._auth = auth
+        self._headers = {
+            "Content-Type": "application/json",
+            "User-Agent": f"batchrank/{__version__}",
+            **(headers or {}),
+        }
+        self._proxy, self._proxy_headers = _proxy(proxy)
+        self._tls = tls
+        values = [key or "", *(headers or {}).values(), *in_address(proxy or ""), *in_address(url)]
+        self._secrets = Secrets(values) | (secrets or Secrets())
+        self._seconds = timeout
+        # Only connecting is left to aiohttp: a request that waits for a connection can't have arrived.
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout, ceil_threshold=math.inf)
+        self._answer_bytes = answer_bytes
+        self._room = Room()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        connector = aiohttp.TCPConnector(limit=0, ttl_dns_cache=300, ssl=self._tls or True)
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            headers=self._headers,
+            timeout=self._timeout,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=_HEADER_BYTES,
+            max_field_size=_HEADER_BYTES,
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def post(self, body: bytes, documents: int) -> Answer | Rejection:
+        """Send one request for so many documents, once, but for the second chances that ``Routes`` tells.
+
+        Whatever goes wrong comes back as a Rejection: code ``unreachable`` when it can't have arrived,
+        ``certificate`` when the server isn't who it should be, ``connection`` or ``timeout`` when its fate is unknown,
+        ``malformed`` when the answer is of no use.
+        """
+        route = self._routes.current
+        outcome = await self._attempt(route, body, documents)
+        while (other := await self._routes.second(route, outcome)) is not None:
+            first, route = outcome, other
+            outcome = await self._attempt(route, body, documents)
+            if not self._routes.learn(route, outcome):
+                return first
+        return outcome
+
+    @property
+    def notice(self) -> str | None:
+        """What the user should know when the run has ended, and do about it; None for nothing."""
+        return None if self._routes.notice is None else self._secrets.hide(self._routes.notice)
+
+    def _read_key(self) -> str | None:
+        key = self._newer_key() if self._newer_key is not None else None
+        if key:
+            self._secrets = self._secrets.also(key)
+        return key
+
+    async def _attempt(self, route: Route, body: bytes, documents: int) -> Answer | Rejection:
+        assert self._session is not None
+        try:
+            payload = body if len(body) <= _DIRECT else io.BytesIO(body)
+            tunnel = route.url.startswith(
+                "https:"
+            )  # the proxy is asked to connect, and sees nothing of the request
+            posting = self._session.post(
+                route.url,
+                data=payload,
+                headers=self._key_header(route.key) | ({} if tunnel else self._proxy_headers),
+                proxy=self._proxy,
+                proxy_headers=dict(self._proxy_headers) if tunnel else None,
+                allow_redirects=False,
+            )
+            async with deadline(self._seconds), posting as response:
+                if response.status == 407 and self._proxy:
+                    return Rejection(407, "", _PROXY_AUTH)
+                async with AsyncExitStack() as held:
+                    data, problem = await self._read(
+                        response, Bound(body, documents, self._answer_bytes), held
+                    )
+                    return self._decode(response, data, problem, documents)
+        except aiohttp.ClientConnectorCertificateError as fault:
+            return self._lost("certificate", f"can't be verified: {fault.certificate_error}")
+        except aiohttp.ClientHttpProxyError as fault:
+            if fault.status == 407:
+                return Rejection(407, "", _PROXY_AUTH)
+            return self._lost(
+                UNREACHABLE, f"the proxy refused to connect: HTTP {fault.status} {fault.message}"
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as fault:
+            return self._lost(UNREACHABLE, out_of_files(fault) or _named(fault))
+        except TimeoutError:
+            return self._lost("timeout", f"no complete answer within {self._seconds:g} s")
+        except (aiohttp.ClientError, OSError) as fault:
+            return self._broken(fault)
+
+    def _broken(self, fault: BaseException) -> Rejection:
+        """A connection that broke: with the request's fate unknown, unless it can't have been read."""
+        if (why := out_of_files(fault)) is not None:
+            return self._lost(UNREACHABLE, why)
+        if any(alert in str(fault) for alert in _WANTS_CERTIFICATE):
+            return self._lost("certificate", _CLIENT_CERT)
+        return self._lost("connection", _named(fault))
+
+    def _key_header(self, key: str | None) -> dict[str, str]:
+        name = "Authorization" if self._auth == "bearer" else self._auth
+        if key is None or name.lower() in map(str.lower, self._headers):
+            return {}
+        return {name: f"Bearer {key}" if self._auth == "bearer" else key}
+
+    async def _read(
+        self, response: aiohttp.ClientResponse, bound: Bound, held: AsyncExitStack
+    ) -> tuple[bytes | None, str]:
+        """The decoded body; or None, and why no answer can be like that. What room it took is held."""
+        parts, size, asked = [], 0, False
+        async for part in response.content.iter_any():
+            size += len(part)
+            if problem := bound.passed(size, response.content.total_compressed_bytes or 0):
+                response.close()
+                return None, problem
+            if size > FREE and not asked:
+                await held.enter_async_context(self._room.taken(bound.bytes))
+                asked = True
+            parts.append(part)
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        problem = bound.crowded(data)
+        return (data, "") if problem is None else (None, problem)
+
+    def _decode(
+        self, response: aiohttp.ClientResponse, data: bytes | None, problem: str, documents: int
+    ) -> Answer | Rejection:
+        if data is None:
+            return Rejection(response.status, "malformed", problem, _wait(response))
+        decoded, problem = _json(data)
+        # Scores of every document are an answer, whatever a gateway puts around them. Without documents nothing tells
+        # an empty answer from an error, so that is looked for first.
+        if _succeeded(response.status) and not problem and (documents or not error(decoded)):
+            try:
+                answer = self._codec.answer(decoded, documents)
+            except MalformedAnswerError as fault:
+                problem = str(fault)
+            else:
+                return replace(answer, request_id=self._secrets.hide(answer.request_id))
+        return self._refused(response, self._secrets.hide_bytes(data), problem)
+
+    def _refused(self, response: aiohttp.ClientResponse, data: bytes, problem: str) -> Rejection:
+        """Anything but a good answer: the API's error in any of its shapes, a redirect, a page, or no use at all."""
+        status, wait = response.status, _wait(response)
+        decoded, broken = _json(data)
+        location = response.headers.get("Location") if 300 <= status < 400 else None
+        if location is not None:
+            where = self._secrets.hide(location)[:200]
+            return Rejection(
+                status, "", f"redirected to {where!r}, which is never followed; set endpoint.url", wait
+            )
+        if known := error(decoded):
+            code, message, request_id = map(self._secrets.hide, known)
+            return Rejection(status, code, message, wait, request_id)
+        text = said(decoded) or visible(data)
+        if 200 <= status < 300:
+            problem = problem or broken or "no answer"
+            return Rejection(
+                status, "malformed", self._hide(f"{problem}: {text!r}" if text else problem), wait
+            )
+        return Rejection(status, "", self._hide(text or str(response.reason or "")), wait)
+
+    def _lost(self, code: str, message: str) -> Rejection:
+        return Rejection(None, code, self._hide(message))
+
+    def _hide(self, text: str) -> str:
+        return self._secrets.hide(self._secrets.hide(text)[:_MESSAGE_LIMIT])
+
+
+def _json(data: bytes) -> tuple[object, str]:
+    """The decoded body, or None and what is wrong with it. Nesting deeper than the decoder allows is wrong."""
+    try:
+        return orjson.loads(data), ""
+    except orjson.JSONDecodeError as fault:
+        return None, f"not JSON ({fault})"
+
+
+def _succeeded(status: int) -> bool:
+    return 200 <= status < 300 and status not in _NO_ANSWER
+
+
+def _wait(response: aiohttp.ClientResponse) -> float | None:
+    # The one use of the wall clock: HTTP-dates mean nothing else.
+    return retry_after(response.headers.get("Retry-After"), time.time())
+
+
+def _named(fault: BaseException) -> str:
+    return f"{type(fault).__name__}: {fault}"
+
+
+def _proxy(address: str | None) -> tuple[str | None, dict[str, str]]:
+    """A proxy's address without user and password, and those two for the proxy."""
+    if address is None:
+        return None, {}
+    parts = urlsplit(address)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if not parts.username and not parts.password:
+        return bare, {}
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    said = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return bare, {"Proxy-Authorization": f"Basic {said}"}

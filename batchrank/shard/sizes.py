@@ -1,0 +1,188 @@
+"""What each document of a query takes of a request, counted no further than needed."""
+
+import numpy as np
+
+from batchrank.arrays import Positions
+from batchrank.content import Content
+from batchrank.data import Query
+from batchrank.shard.measure import ESCAPED, json_bytes, kinds, tokens, utf8_bytes
+from batchrank.shard.pack import Sizes, heaviest
+from batchrank.shard.rules import Rules
+from batchrank.tokens import BytesCounter
+
+_SAVED = 0.6
+"""The share of a document's bytes that a count is expected to take off its bound, before any was counted."""
+_MOST = 0.6
+"""Where more of the documents than this would have to be counted, all are."""
+
+
+class Sizing:
+    """The sizes of one query's documents: bounds by bytes at first, exact where that is asked for or settles something.
+
+    Attributes:
+        tokens: what each document adds to a request; an upper bound as long as it isn't counted.
+        kinds: what each takes of the budget of kinds; None where that can't bind.
+        bodies: bytes of each in the request's body; an upper bound until measured.
+        wrapper: bytes of a body besides its documents; likewise.
+        text_bytes: bytes of the query's text and of all documents as they are sent, before JSON.
+        exact: whether all of ``tokens`` is counted.
+        truncated: how many documents the API will cut at ``item_tokens``; None while that isn't known.
+    """
+
+    def __init__(self, rules: Rules, query: Query) -> None:
+        self._rules = rules
+        self._query = query
+        media = rules.media
+        items = [query.text, *query.documents]
+        utf8 = utf8_bytes(items, BytesCounter(), media)
+        bounds = utf8 if media is None else tokens(items, BytesCounter(), media)
+        self.text_bytes = int(utf8.sum())
+        self._query_tokens = int(bounds[0])
+        self._query_counted = False
+        self.tokens = self._of_request(bounds[1:], self._query_tokens)
+        self._counted: np.ndarray[tuple[int], np.dtype[np.bool_]] | None = None
+        self.kinds = kinds(query.documents, media)
+        self.bodies: Sizes = ESCAPED * utf8[1:] + (2 + rules.document_bytes)
+        self.wrapper = rules.wrapper_bytes + ESCAPED * int(utf8[0]) + 2
+        self._bodies_measured = False
+        self.exact = False
+        self.truncated: int | None = None
+        if not rules.counter.bytes_bound:
+            self.count()
+        elif int(utf8[1:].max(initial=0)) <= rules.limits.item_tokens:
+            self.truncated = 0
+
+    def count(self) -> None:
+        """Count all tokens exactly, if the counter can and it hasn't been done."""
+        if self.exact or not self._rules.counter.exact:
+            return
+        counts = self._counts([self._query.text, *self._query.documents])
+        self._query_tokens, self._query_counted = int(counts[0]), True
+        self.tokens = self._of_request(counts[1:], self._query_tokens)
+        self.truncated = int((counts[1:] > self._rules.limits.item_tokens).sum())
+        self.exact = True
+
+    def counted(self, documents: Positions) -> int:
+        """Tokens of one request, its own documents counted if the counter can; safe to call in another thread."""
+        if self.exact or not self._rules.counter.exact:
+            return int(self.tokens[documents].sum())
+        texts = self._query.documents
+        counts = self._counts([self._query.text, *(texts[i] for i in documents.tolist())])
+        return int(self._of_request(counts[1:], int(counts[0])).sum())
+
+    def fit(self, columns: Positions) -> bool:
+        """Whether each column's documents fit one request; -1 stands for none."""
+        return self._fit_kinds(columns) and self.fit_tokens(columns) and self.fit_bodies(columns)
+
+    def fit_tokens(self, columns: Positions) -> bool:
+        """Whether each column keeps to the budget of tokens."""
+        budget = self._rules.limits.token_budget
+        if heaviest(self.tokens, columns) <= budget:
+            return True
+        if self.exact or not self._rules.counter.exact:
+            return False
+        if self._tighten(columns, budget) and heaviest(self.tokens, columns) <= budget:
+            return True
+        self.count()  # also where a part settled it: what doesn't fit is packed anew, by exact counts throughout
+        return heaviest(self.tokens, columns) <= budget
+
+    def fit_bodies(self, columns: Positions) -> bool:
+        """Whether each column's body is small enough."""
+        if heaviest(self.bodies, columns) <= self.body_budget:
+            return True
+        if self._bodies_measured:
+            return False
+        self._measure_bodies()
+        return heaviest(self.bodies, columns) <= self.body_budget
+
+    @property
+    def body_budget(self) -> int:
+        """Bytes of a body that its documents may take."""
+        return self._rules.limits.body_bytes - self.wrapper
+
+    def bodies_bind(self, most: int) -> bool:
+        """Whether so many documents may be too large for a body."""
+        if not self._bodies_measured and _largest(self.bodies, most) > self.body_budget:
+            self._measure_bodies()
+        return _largest(self.bodies, most) > self.body_budget
+
+    def _fit_kinds(self, columns: Positions) -> bool:
+        media = self._rules.media
+        return self.kinds is None or media is None or heaviest(self.kinds, columns) <= media.shares.budget
+
+    def _tighten(self, columns: Positions, budget: int) -> bool:
+        """Count as little as brings every column within the budget; whether that did it.
+
+        1. The query, which every document pays for.
+        2. Some documents: an exact count of a part of them proves as much as one of all, and takes a fraction of the
+           time.
+        """
+        if not self._query_counted:
+            self._count_query()
+        saved = _SAVED
+        for _ in range(3):
+            chosen = self._worth_counting(columns, budget, saved)
+            if chosen is None:
+                return False
+            if not len(chosen):
+                return True
+            before = int(self.tokens[chosen].sum())
+            documents = self._query.documents
+            counts = self._counts([documents[i] for i in chosen.tolist()])
+            self.tokens[chosen] = self._of_request(counts, self._query_tokens)
+            self._mark(chosen)
+            saved = max(0.05, 0.9 * (1 - int(self.tokens[chosen].sum()) / before))
+        return False
+
+    def _count_query(self) -> None:
+        before = self._capped(self._query_tokens)
+        self._query_tokens, self._query_counted = int(self._counts([self._query.text])[0]), True
+        self.tokens -= before - self._capped(self._query_tokens)
+
+    def _mark(self, chosen: Positions) -> None:
+        if self._counted is None:
+            self._counted = np.zeros(len(self.tokens), dtype=bool)
+        self._counted[chosen] = True
+
+    def _worth_counting(self, columns: Positions, budget: int, saved: float) -> Positions | None:
+        """The largest documents not yet counted, as many as it takes if each is bounded too high by ``saved``.
+
+        None where most of all documents would have to be counted.
+        """
+        chosen: list[Positions] = []
+        for column in columns.T:
+            documents = column[column >= 0]
+            excess = int(self.tokens[documents].sum()) - budget
+            if excess <= 0:
+                continue
+            left = documents if self._counted is None else documents[~self._counted[documents]]
+            left = left[np.argsort(-self.tokens[left], kind="stable")]
+            gains = np.cumsum(self.tokens[left]) * saved
+            needed = int(np.searchsorted(gains, excess)) + 1
+            if needed > _MOST * len(documents):
+                return None
+            chosen.append(left[:needed])
+        return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.intp)
+
+    def _counts(self, items: list[Content]) -> Sizes:
+        return tokens(items, self._rules.counter, self._rules.media)
+
+    def _capped(self, count: int) -> int:
+        return min(count, self._rules.limits.item_tokens)
+
+    def _of_request(self, counts: Sizes, query: int) -> Sizes:
+        """What documents of so many tokens add to a request: the query, instruct and overhead are billed with each."""
+        added = self._capped(query) + self._rules.document_tokens
+        sizes: Sizes = np.minimum(counts, self._rules.limits.item_tokens) + added
+        return sizes
+
+    def _measure_bodies(self) -> None:
+        rules, query = self._rules, self._query
+        sizes = (json_bytes(text) for text in query.documents)
+        self.bodies = np.fromiter(sizes, dtype=np.int64, count=len(query)) + rules.document_bytes
+        self.wrapper = rules.wrapper_bytes + json_bytes(query.text)
+        self._bodies_measured = True
+
+
+def _largest(sizes: Sizes, most: int) -> int:
+    return int(np.sort(sizes)[-most:].sum())
