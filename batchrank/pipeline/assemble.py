@@ -22,7 +22,6 @@ from batchrank.models import searches, vendor
 from batchrank.pipeline.rank import Driver
 from batchrank.pipeline.tasks import beside
 from batchrank.pipeline.verdicts import SharedVerdicts
-from batchrank.read.table import OUTPUTS
 from batchrank.requests import Request
 from batchrank.send.account import Before, Budget
 from batchrank.send.admission import Dispatcher
@@ -40,6 +39,7 @@ from batchrank.shard.measure import Media
 from batchrank.shard.rules import Limits
 from batchrank.tokens import counter
 from batchrank.wire import Codec, tailored
+from batchrank.write.outputs import OUTPUTS
 
 log = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from batchrank.errors import JobError, QueryError
 from batchrank.io.media import Sources
 from batchrank.job.config import Job
 from batchrank.outcomes import Failure
-from batchrank.read.table import OUTPUTS
 from batchrank.shard.chunks import QueryShards, Sharder
 from batchrank.shard.cut import Cut, Cutter
 from batchrank.shard.passages import Passages, Splitter, deeper, refuse_long, too_long
 from batchrank.write.fit import refuse_ids
+from batchrank.write.outputs import OUTPUTS
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from batchrank.arrays import Floats, Positions
 from batchrank.read.base import ColumnsError
 from batchrank.read.names_ import Fields, Path
-from batchrank.read.strings import Strings
+from batchrank.strings import Strings
 
 Array: TypeAlias = Any  # pyarrow has no type hints
 DataType: TypeAlias = Any

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from batchrank.arrays import Floats
 from batchrank.content import Content
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.io.storage import stamp
 from batchrank.job.sections import Columns
-from batchrank.outcomes import Failure, Ranking
+from batchrank.outcomes import Failure
 from batchrank.read.detect import ForeignError
 
 TRUNCATED = "truncated-file"
@@ -137,49 +137,12 @@ Item: TypeAlias = Segment | Failure | Unrecognised
 Reader: TypeAlias = Callable[[Source, Columns], Iterator[Item]]
 
 
-class PartWriter(Protocol):
-    """Writes the files of one output part, in memory bounded whatever the part's size."""
-
-    def add(self, ranking: Ranking) -> None:
-        """Take the next ranking.
-
-        Raises:
-            OutputError: the format can't hold it.
-        """
-
-    def finish(self) -> None:
-        """Write what is still held back; the files themselves stay open."""
-
-
-MakeWriter: TypeAlias = Callable[..., PartWriter]
-
-
 @dataclass(frozen=True, slots=True)
 class InputFormat:
     """How files of one format are known and read."""
 
     suffixes: tuple[str, ...]
     read: Reader
-
-
-@dataclass(frozen=True, slots=True)
-class OutputFormat:
-    """How rankings are written.
-
-    Attributes:
-        kinds: the files of one part, in the order in which ``writer`` takes them: (stem, suffix).
-        single: all rankings go into one part, whatever its size.
-        texts: whether rankings must hold the query and the documents themselves.
-        dataset: whether ``writer`` takes the dataset's ``subset`` and ``split`` by name.
-        spaceless: whether ids must be free of white space, which sets columns apart.
-    """
-
-    kinds: tuple[tuple[str, str], ...]
-    writer: MakeWriter
-    single: bool = False
-    texts: bool = False
-    dataset: bool = False
-    spaceless: bool = False
 
 
 def cut(source: Source, number: int, error: Exception) -> Item:

@@ -18,7 +18,7 @@ from batchrank.read.columnar import UNDECODABLE
 from batchrank.read.order import unsorted
 from batchrank.read.pieces import ROW_BYTES, query_too_large
 from batchrank.read.seen import SeenIds
-from batchrank.read.strings import Strings
+from batchrank.strings import Strings
 
 LOST = (TRUNCATED, UNDECODABLE, "encrypted-file")
 """Causes of failures that stand for a file, or for all that follows in it."""

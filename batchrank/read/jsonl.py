@@ -4,18 +4,17 @@ Of a key that comes twice in an object the last value counts, as in every JSON l
 """
 
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
 from batchrank.errors import Place
 from batchrank.io.lines_ import Lines, too_long
 from batchrank.job.sections import Columns
-from batchrank.outcomes import Failure, Ranking
+from batchrank.outcomes import Failure
 from batchrank.read.base import TRUNCATED, ColumnsError, Item, Source, Unrecognised, cut, unreadable
 from batchrank.read.jsonstream import Broken, Shape, values
 from batchrank.read.objects import Objects
-from batchrank.write.rows_ import merge_row, ranking_rows
 
 
 def read(source: Source, columns: Columns) -> Iterator[Item]:
@@ -126,23 +125,3 @@ def _diagnosis(line: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
             f"the line ends within its record {where}; the file may be cut off: write it again",
         )
     return "broken-json", f"the line is not JSON {where}; correct the line, or write the file again"
-
-
-class JsonlWriter:
-    """One line a query: its id, its ranking, and how that was made."""
-
-    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
-        (self._file,) = files
-
-    def add(self, ranking: Ranking) -> None:
-        """Write one line."""
-        self._file.write(line(ranking))
-
-    def finish(self) -> None:
-        """Nothing is held back."""
-
-
-def line(ranking: Ranking) -> bytes:
-    """The line of one query, with its line end."""
-    data = {"query_id": ranking.query_id, "ranking": ranking_rows(ranking), "merge": merge_row(ranking)}
-    return orjson.dumps(data, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,10 +1,7 @@
 """The table of file formats: adding one is one file and one row here."""
 
 from batchrank.read import columnar, jsonl, textfiles
-from batchrank.read.base import InputFormat, OutputFormat
-from batchrank.write import msmarco, mteb, rank_llm
-from batchrank.write.formats import TrecWriter
-from batchrank.write.rows import ParquetWriter
+from batchrank.read.base import InputFormat
 
 INPUTS: dict[str, InputFormat] = {
     "jsonl": InputFormat((".jsonl", ".ndjson", ".json"), jsonl.read),
@@ -17,18 +14,3 @@ INPUTS: dict[str, InputFormat] = {
 
 TEXT_SUFFIXES = (*INPUTS["csv"].suffixes, *INPUTS["tsv"].suffixes)
 """Of files of columns: runs, qrels, collections; see ``tsv``."""
-
-OUTPUTS: dict[str, OutputFormat] = {
-    "parquet": OutputFormat((("ranking", ".parquet"), ("queries", ".parquet")), ParquetWriter),
-    "jsonl": OutputFormat((("ranking", ".jsonl"),), jsonl.JsonlWriter),
-    "trec": OutputFormat((("ranking", ".trec"), ("queries", ".jsonl")), TrecWriter, spaceless=True),
-    "rank_llm": OutputFormat(
-        (("ranking", ".jsonl"), ("queries", ".jsonl")), rank_llm.RankLlmWriter, texts=True
-    ),
-    "mteb": OutputFormat(
-        (("ranking", ".json"), ("queries", ".jsonl")), mteb.PredictionsWriter, single=True, dataset=True
-    ),
-    "msmarco": OutputFormat(
-        (("ranking", ".tsv"), ("queries", ".jsonl")), msmarco.MsMarcoWriter, spaceless=True
-    ),
-}

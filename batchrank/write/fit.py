@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from batchrank.errors import QueryError
 from batchrank.job.sections import Output
-from batchrank.read.table import OUTPUTS
+from batchrank.write.outputs import OUTPUTS
 
 
 def refuse_ids(output: Output | None, query_id: str, doc_ids: Sequence[str]) -> None:

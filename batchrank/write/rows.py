@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrank.outcomes import Ranking
-from batchrank.read.strings import Strings
+from batchrank.strings import Strings
 from batchrank.write.rows_ import certified, merge_row
 
 # Rows held back until they are written as a row group.

@@ -11,9 +11,8 @@ from batchrank.errors import OutputError
 from batchrank.io.atomic import Folder, PendingFile
 from batchrank.job.sections import Output
 from batchrank.outcomes import Ranking
-from batchrank.read.base import PartWriter
-from batchrank.read.jsonl import line
-from batchrank.read.table import OUTPUTS
+from batchrank.write.jsonlwriter import PartWriter, line
+from batchrank.write.outputs import OUTPUTS
 from batchrank.write.rows_ import top
 
 PART_ROWS = 500_000

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, overload
 
 import numpy as np
-import pyarrow as pa
 
 from batchrank.arrays import Positions
 
@@ -26,7 +25,7 @@ class Strings(Sequence[str]):
     def array(self) -> Any:
         """The Arrow array."""
         if self._order is not None:
-            self._array, self._order = self._array.take(pa.array(self._order)), None
+            self._array, self._order = self._array.take(self._order), None
         return self._array
 
     def __len__(self) -> int:
