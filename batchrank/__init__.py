@@ -23,11 +23,9 @@ if TYPE_CHECKING:
     from batchrank.job.sections import Budget, Columns, Endpoint, Gate, Limits, Merge, Rate, Retry
     from batchrank.outcomes import Failure, Ranking
     from batchrank.pipeline.report import Report
-    from batchrank.pipeline.rerank import rerank
+    from batchrank.pipeline.rerank import rerank, rerank_sync
     from batchrank.pipeline.run import Options, run
-    from batchrank.pipeline.sync import rerank_sync
-    from batchrank.read.memory import ArrowStream
-    from batchrank.read.memory_ import Queries, Record
+    from batchrank.read.memory import ArrowStream, Queries, Record
     from batchrank.version import __version__
 
 __all__ = [
@@ -69,8 +67,8 @@ __all__ = [
 ]  # fmt: skip
 # Where they are, those first whose import brings little else.
 _HOMES = (
-    "version", "errors", "data", "outcomes", "job.sections", "job.config", "job.load", "read.memory", "read.memory_",
-    "pipeline.report", "pipeline.run", "pipeline.rerank", "pipeline.sync",
+    "version", "errors", "data", "outcomes", "job.sections", "job.config", "job.load", "read.memory",
+    "pipeline.report", "pipeline.run", "pipeline.rerank",
 )  # fmt: skip
 
 

@@ -1,16 +1,121 @@
-"""What is read: queries with their candidates."""
+"""The data that flows from reading to sending, every record frozen: queries with their candidates, requests, answers.
 
-from collections.abc import Sequence
+A *document position* counts a query's candidates from 0 in first-stage order; it is what arrays of documents hold.
+A *query position* counts the queries of the input from 0.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
+from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from batchrank.arrays import Floats, Positions, taken
-from batchrank.content import Content
 from batchrank.errors import Place
+
+Positions: TypeAlias = NDArray[np.intp]
+Floats: TypeAlias = NDArray[np.float64]
+_Item = TypeVar("_Item")
+
+
+def taken(items: Sequence[_Item], positions: Positions) -> Sequence[_Item]:
+    """Those at the positions given, in that order; by the sequence's own ``take`` where it has one."""
+    take: Callable[[Positions], Sequence[_Item]] | None = getattr(items, "take", None)
+    return take(positions) if take else list(map(items.__getitem__, positions.tolist()))
+
+
+class Strings(Sequence[str]):
+    """A sequence of strings over an Arrow array of them.
+
+    Args:
+        array: of type string or large_string, without nulls, valid UTF-8.
+    """
+
+    __slots__ = ("_array", "_order")
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._order: Positions | None = None
+
+    @property
+    def array(self) -> Any:
+        """The Arrow array."""
+        if self._order is not None:
+            self._array, self._order = self._array.take(self._order), None
+        return self._array
+
+    def __len__(self) -> int:
+        return len(self._array if self._order is None else self._order)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Strings": ...
+    def __getitem__(self, index: int | slice) -> "str | Strings":
+        if isinstance(index, slice):
+            return Strings(self.array[index])
+        found: str = self.array[int(index)].as_py()
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tolist())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self.tolist() == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none either
+
+    def __repr__(self) -> str:
+        return repr(self.tolist())
+
+    def tolist(self) -> list[str]:
+        """All of them as Python strings."""
+        values: list[str] = self.array.to_pylist()
+        return values
+
+    def take(self, positions: Positions) -> "Strings":
+        """Those at the positions given, in that order; looked up when first needed, by whoever needs them."""
+        taken = Strings(self.array)
+        taken._order = np.asarray(positions)
+        return taken
+
+    def distinct(self) -> int:
+        """How many different ones there are."""
+        return len(self.array.unique())
+
+
+Kind: TypeAlias = Literal["text", "image", "video"]
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image.
+
+    Attributes:
+        value: before it is prepared: an http(s) address, a data URI, a path or bytes; then an address or a data URI.
+        pixels: width and height, None where the header isn't at hand or doesn't tell.
+    """
+
+    kind: ClassVar[Kind] = "image"
+
+    value: str | bytes
+    pixels: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Video:
+    """A video; ``value`` is its http(s) address."""
+
+    kind: ClassVar[Kind] = "video"
+
+    value: str
+
+
+Content: TypeAlias = str | Image | Video
+
 
 _RANGES = (
     (0x0000, 0x0020), (0x007F, 0x00A0), (0x00AD, 0x00AD), (0x061C, 0x061C), (0x1680, 0x1680), (0x180E, 0x180E),
@@ -120,3 +225,65 @@ def is_blank(content: Content) -> bool:
     if not isinstance(content, str):
         return False
     return not content or (content[0] in _INVISIBLE and not content.strip(_STRIPPED))
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What one request asks; the same fields always make the same body.
+
+    Attributes:
+        model: the model's name as the endpoint knows it.
+        query: the query.
+        documents: what is to be scored, in order.
+        instruct: the ranking instruction, None for the model's own.
+        fps: how many frames of each second of a video are looked at, None for the model's own choice.
+        extra: fields of the body besides; a mapping goes into the one that is there already.
+    """
+
+    model: str
+    query: Content
+    documents: Sequence[Content]
+    instruct: str | None = None
+    fps: float | None = None
+    extra: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """A valid answer: every document of the request scored exactly once.
+
+    Attributes:
+        values: one finite score a document, in request order.
+        tokens: tokens billed; None when the API didn't say, or said nonsense.
+        request_id: the API's name for the request, empty when it gave none.
+        searches: searches billed, where the API bills those; None when it didn't say.
+    """
+
+    values: Floats
+    tokens: int | None = None
+    request_id: str = ""
+    searches: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Anything but a valid answer.
+
+    Attributes:
+        status: the HTTP status, or None when no status line came.
+        code: the API's error code; ``connection``, ``timeout`` or ``malformed`` for what isn't an API's error.
+        message: what the API said, or what was wrong.
+        retry_after: seconds the API asks to wait, None when it asks nothing.
+        request_id: the API's name for the request, empty when it gave none.
+    """
+
+    status: int | None
+    code: str
+    message: str
+    retry_after: float | None = None
+    request_id: str = ""
+
+    def __str__(self) -> str:
+        status = "no answer" if self.status is None else f"HTTP {self.status}"
+        name = f", request {self.request_id}" if self.request_id else ""
+        return f"{status}, {self.code or 'no code'}: {self.message.rstrip('. ')}{name}"

@@ -1,13 +1,20 @@
-"""The demo's corpus: docstrings of the standard library on the machine at hand."""
+"""The demo's data: docstrings of the standard library as documents, questions about them, and a first stage."""
 
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
+import tomllib
 import warnings
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib import resources
+from pathlib import Path
 from types import ModuleType
+
+import orjson
 
 from batchrank.data import Candidate
 
@@ -131,3 +138,60 @@ def _parameters(thing: object) -> str:
     except Exception:  # it evaluates what C modules declare, which may name what this build lacks
         return ""
     return f"({', '.join(name for name in names if name not in ('self', 'cls'))})"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question about the standard library.
+
+    Attributes:
+        id: its id, unique.
+        text: what a programmer would type.
+        answers: dotted names, each of which answers it.
+    """
+
+    id: str
+    text: str
+    answers: tuple[str, ...]
+
+
+def questions() -> list[Question]:
+    """All questions of the demo, in order."""
+    data = tomllib.loads(resources.files("batchrank").joinpath("demo.toml").read_text(encoding="utf-8"))
+    return [Question(id=q["id"], text=q["text"], answers=tuple(q["answers"])) for q in data["question"]]
+
+
+_WORD = re.compile(r"[a-z0-9]+")
+
+
+def first_stage(question: str, documents: Sequence[Candidate], k: int = 1500) -> list[Candidate]:
+    """The k documents that share the most distinct words with the question, best first, with that count as score.
+
+    Ties keep the corpus's order. Common words count as much as rare ones: it is meant to find, not to rank.
+    """
+    wanted = _words(question)
+    overlap = [len(wanted & _words(document.text)) for document in documents]
+    best = sorted(range(len(documents)), key=lambda i: -overlap[i])[:k]
+    return [Candidate(documents[i].id, documents[i].text, float(overlap[i])) for i in best]
+
+
+@lru_cache(maxsize=16384)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower()))
+
+
+def write_demo(folder: Path) -> None:
+    """Write ``candidates.jsonl`` and ``qrels.txt`` (TREC) into a folder, which is made if need be.
+
+    A line of candidates is one question with its first stage's 1,500 documents, best first.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    documents = corpus()
+    known = {document.id for document in documents}
+    with (folder / "candidates.jsonl").open("wb") as lines, (folder / "qrels.txt").open("w") as qrels:
+        for question in questions():
+            found = first_stage(question.text, documents)
+            candidates = [{"id": c.id, "text": c.text, "score": c.score} for c in found]
+            row = {"query_id": question.id, "query": question.text, "candidates": candidates}
+            lines.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            qrels.writelines(f"{question.id} 0 {name} 1\n" for name in question.answers if name in known)

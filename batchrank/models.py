@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from batchrank.content import Kind
+from batchrank.data import Kind
 from batchrank.errors import JobError, UnknownModelError
 
 Wire: TypeAlias = Literal[

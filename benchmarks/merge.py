@@ -25,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from merge_measures import kendall, ndcg, recall
 from merge_world import Api, Shards, contiguous, drive, stratified, truth, whole
 
+from batchrank.merge.answers import Method, Step
 from batchrank.merge.methods import start
-from batchrank.merge.rounds import Method, Step
-from batchrank.merging import Merged, Overlap, Scores, Verdict
+from batchrank.outcomes import Merged, Overlap, Scores, Verdict
 
 RELATIVE = ("minmax", "softmax", "logistic", "ordinal", "warped")
 NOISES = (0.0, 0.1, 0.3)

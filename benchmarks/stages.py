@@ -22,18 +22,16 @@ import numpy as np
 import orjson
 import pyarrow.parquet as pq
 
-from batchrank.data import Query
+from batchrank.data import Answer, Query, Request
 from batchrank.job.config import Job
 from batchrank.job.load import load_job
 from batchrank.ledger.ledger import Ledger
+from batchrank.merge.answers import Round
 from batchrank.merge.methods import start
-from batchrank.merge.rounds import Round
-from batchrank.merging import Merged, Scores
-from batchrank.outcomes import QueryCost, Ranking
+from batchrank.outcomes import Merged, QueryCost, Ranking, Scores
 from batchrank.pipeline.assemble import sharder
 from batchrank.pipeline.prepare import Preparer, Ready
-from batchrank.read.reader_ import read
-from batchrank.requests import Answer, Request
+from batchrank.read.reader import read
 from batchrank.wire import CODECS
 from batchrank.write.writer import Writer
 

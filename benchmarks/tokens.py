@@ -14,7 +14,7 @@ import common
 
 from batchrank.data import Query
 from batchrank.shard.chunks import Sharder
-from batchrank.shard.rules import Limits
+from batchrank.shard.sizes import Limits
 from batchrank.tokens import counter
 
 LIMITS = Limits(documents=500, request_tokens=120_000, item_tokens=4_000, body_bytes=16 * 2**20)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.arrays import Floats, Positions
-from batchrank.merge.rounds import Consult, Method, Round
-from batchrank.merging import Chunk, Merged, Overlap, Scores, Verdict
+from batchrank.data import Floats, Positions
+from batchrank.merge.answers import Consult, Method, Round
+from batchrank.outcomes import Chunk, Merged, Overlap, Scores, Verdict
 
 
 def truth(n: int, seed: int) -> Floats:

@@ -17,8 +17,7 @@ from batchrank.job.config import Job
 from batchrank.models import Price
 from batchrank.pipeline.run import Run
 from batchrank.pipeline.summary import Progress
-from batchrank.send.account import Before, Budget
-from batchrank.send.budget import Taken
+from batchrank.send.budget import Before, Budget, Taken
 from batchrank.send.spend import Spend
 
 ANYIO = pytest.mark.anyio

@@ -12,7 +12,7 @@ from aiohttp import web
 from peak_memory import LINUX, Peak
 from servers import scores
 
-from batchrank.requests import Answer, Rejection
+from batchrank.data import Answer, Rejection
 from batchrank.send.bounds import FREE, Bound, Room
 from batchrank.send.transport import Http
 from batchrank.wire import CODECS

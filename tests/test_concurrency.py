@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from batchrank.limiter.limiter import Limiter
-from batchrank.send.admission import Dispatcher
-from batchrank.send.places import Places
+from batchrank.send.admission import Dispatcher, Places
 
 ANYIO = pytest.mark.anyio
 FREE = 1e9

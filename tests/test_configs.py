@@ -8,9 +8,8 @@ import orjson
 import pytest
 import yaml
 
-from batchrank.job.editors import job_schema
 from batchrank.job.load import load_job
-from batchrank.job.schema import KEYS, key_names
+from batchrank.job.schema import KEYS, job_schema, key_names
 
 FOLDER = Path(__file__).parent.parent / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))

@@ -5,11 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from batchrank.data_ import write_demo
-from batchrank.demo import MAX_CHARACTERS, corpus
+from batchrank.demo import MAX_CHARACTERS, corpus, first_stage, questions, write_demo
 from batchrank.emulator.relevance import relevances
-from batchrank.first_stage import first_stage
-from batchrank.questions import questions
 
 
 def reciprocal_rank(names: list[str], answers: tuple[str, ...]) -> float:

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 from emulator_client import DOCUMENTS, QUERY, Client, serving
 
+from batchrank.data import Rejection, Request
 from batchrank.emulator.endpoints import path
 from batchrank.emulator.relevance import relevance
 from batchrank.models import cards
-from batchrank.requests import Rejection, Request
 from batchrank.send.retry import Action, classify
 from batchrank.wire import CODECS
-from batchrank.wire.rejections import error
+from batchrank.wire.answers import error
 
 pytestmark = pytest.mark.anyio
 

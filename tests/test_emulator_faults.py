@@ -13,7 +13,7 @@ from aiohttp import ClientError, ClientPayloadError, ClientSession, ClientTimeou
 from batchrank.emulator.answers import DELIVERY_FAULTS, UNBILLED_DELIVERIES
 from batchrank.emulator.app import Emulator
 from batchrank.emulator.faults import FAULTS
-from batchrank.emulator.rejections import REJECTIONS
+from batchrank.emulator.refusals import REJECTIONS
 from batchrank.emulator.settings import Settings
 
 pytestmark = pytest.mark.anyio

@@ -20,9 +20,8 @@ from typer.testing import CliRunner
 from batchrank.cli.app import app
 from batchrank.errors import InputError, JobError, MissingExtraError
 from batchrank.quality.compare import Evaluation, evaluate
-from batchrank.quality.measures import DEFAULT
+from batchrank.quality.measures import DEFAULT, p_value
 from batchrank.quality.rankings import trec_order
-from batchrank.quality.significance import p_value
 
 OFFICIAL = {"nDCG@10": "ndcg_cut_10", "AP": "map", "R@100": "recall_100", "P@5": "P_5", "RR": "recip_rank"}
 DOCUMENTS = [*"abcdefgh", "ä", "Z", "10", "9", "𝔘", "�"]

@@ -17,11 +17,11 @@ import pytest
 from against import KEY, PATH, same, world
 from jobs import outputs, rows
 
+from batchrank.data import Answer
 from batchrank.errors import LedgerError, OutputError
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.run import Run
-from batchrank.pipeline.tasks import beside
-from batchrank.requests import Answer
+from batchrank.pipeline.workers import beside
 
 ANYIO = pytest.mark.anyio
 REAL = pytest.mark.real_clock

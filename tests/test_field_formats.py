@@ -14,7 +14,7 @@ from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
 from batchrank.planning.findings import check_input
 from batchrank.read.layout import sources
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 pytestmark = pytest.mark.anyio
 Make = Callable[[Path], dict[str, Any]]

@@ -27,7 +27,7 @@ from batchrank.job.sections import Columns, Input
 from batchrank.outcomes import Failure
 from batchrank.read.join import Join
 from batchrank.read.layout import facts, find, sources
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 
 def got(**keys: Any) -> list[Query | Failure]:

@@ -13,8 +13,9 @@ from batchrank.data import Query
 from batchrank.errors import InputError
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
-from batchrank.read import arrow, plain
-from batchrank.read.reader_ import read
+from batchrank.read import arrow
+from batchrank.read import pieces as plain
+from batchrank.read.reader import read
 
 TEXTS = [
     pa.string(),

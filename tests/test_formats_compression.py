@@ -8,7 +8,7 @@ import lzma
 import pytest
 import zstandard
 
-from batchrank.io.lines import decompressed
+from batchrank.io.opening import decompressed
 
 TEXT = b"".join(b'{"line": %d}\n' % i for i in range(50_000))
 

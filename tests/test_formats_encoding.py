@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.io.encoding import in_utf8
+from batchrank.io.opening import in_utf8
 from batchrank.job.sections import Input
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 ENCODINGS = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig", "utf-8"]
 RECORD = {"query_id": "q1", "query": "Höhe 高さ 🗻", "candidates": [{"id": "d1", "text": "tall\nand wide"}]}

@@ -21,7 +21,7 @@ from batchrank.errors import InputError
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
 from batchrank.read import columnar
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 ROWS = [{"query_id": f"q{i}", "query": "x", "doc_id": f"d{i}", "text": f"text {i}"} for i in range(3)]
 TABLE = pa.Table.from_pylist(ROWS)

@@ -17,7 +17,7 @@ from batchrank.errors import InputError
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
 from batchrank.read.layout import find
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 ROWS = rows(40, 6)
 TABLE = pa.Table.from_pylist(ROWS)

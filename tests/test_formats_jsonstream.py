@@ -15,7 +15,7 @@ from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
 from batchrank.read import jsonstream
 from batchrank.read.jsonstream import Shape, shape_of, values
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 RECORDS = [
     {

@@ -6,12 +6,10 @@ import numpy as np
 import orjson
 import pytest
 
-from batchrank.content import Image
-from batchrank.data import Query
+from batchrank.data import Image, Query
 from batchrank.errors import OutputError
 from batchrank.job.sections import Output
-from batchrank.merging import Merged
-from batchrank.outcomes import QueryCost, Ranking
+from batchrank.outcomes import Merged, QueryCost, Ranking
 from batchrank.write.writer import Writer
 
 SCORES = np.array([2.5, 1.5, 1.5, 0.25])

@@ -14,9 +14,10 @@ from jobs import write_jsonl
 from batchrank.data import Query
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
-from batchrank.read import parquet, pieces, plain
+from batchrank.read import parquet, pieces
+from batchrank.read import pieces as plain
 from batchrank.read.base import Source
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 TEXTS = ["a", "bb", None, "", "ü", "a" * 100, "a"]
 IDS = [uuid.UUID(int=i * 2**77 + 5) for i in range(4)]

@@ -11,7 +11,7 @@ from batchrank.data import Query
 from batchrank.errors import InputError
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 PAIRS = [
     (q["query_id"], q["query"], c["id"], c["text"], c["score"]) for q in QUERIES for c in q["candidates"]

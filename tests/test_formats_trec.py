@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from batchrank.data import Query
 from batchrank.errors import OutputError
-from batchrank.merging import Merged
-from batchrank.outcomes import QueryCost, Ranking
+from batchrank.outcomes import Merged, QueryCost, Ranking
 from batchrank.write.formats import TrecWriter, decreasing
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)

@@ -14,10 +14,9 @@ from test_cli import batchrank, job_file
 
 from batchrank.errors import JobError
 from batchrank.job.sections import Gate
-from batchrank.quality.baseline import Baseline, keep
-from batchrank.quality.gate import judge
+from batchrank.quality.gate import Baseline, judge, keep
+from batchrank.quality.measures import kendall_tau, rbo
 from batchrank.quality.rankings import tops
-from batchrank.quality.similarity import kendall_tau, rbo
 
 ids = st.lists(st.sampled_from([f"d{i}" for i in range(14)]), unique=True, max_size=12)
 

@@ -13,14 +13,13 @@ import pytest
 from aiohttp import web
 from servers import Server, Tls, proxying, ranks, scores, serving
 
+from batchrank.data import Answer, Rejection
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.pipeline.assemble import endpoint
-from batchrank.requests import Answer, Rejection
-from batchrank.send.descriptors import connections, open_files
-from batchrank.send.places import Places
+from batchrank.send.admission import Places
+from batchrank.send.connections import connections, open_files, tls_context
 from batchrank.send.retry import possibly_billed
-from batchrank.send.tls import tls_context
 from batchrank.send.transport import Http
 from batchrank.wire import CODECS
 

@@ -8,8 +8,8 @@ import yaml
 
 from batchrank.errors import JobError
 from batchrank.job.config import Job
+from batchrank.job.endpoint import proxy_for
 from batchrank.job.load import load_job
-from batchrank.job.proxies import proxy_for
 
 MINIMAL: dict[str, Any] = {
     "input": {"path": "data.jsonl"},

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrank.data import Answer, Rejection
 from batchrank.errors import LedgerError
+from batchrank.ledger.checks import lost_commits
 from batchrank.ledger.entries import Known, Searches, Spent, pack, unpack
 from batchrank.ledger.ledger import Ledger
-from batchrank.ledger.records import lost_commits
-from batchrank.pipeline.tasks import beside
-from batchrank.requests import Answer, Rejection
+from batchrank.pipeline.workers import beside
 
 pytestmark = pytest.mark.anyio
 FIRST = """

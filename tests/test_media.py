@@ -8,11 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrank.content import Content, Image, Kind, Video
-from batchrank.io.content import value_of
-from batchrank.io.mixed import Shares
-from batchrank.io.sniff import image_format, pixels
-from batchrank.io.tokens import counts, image_tokens, tokens, video_tokens
+from batchrank.data import Content, Image, Kind, Video
+from batchrank.io.images import counts, image_format, image_tokens, pixels, tokens, value_of, video_tokens
+from batchrank.io.media import Shares
 from batchrank.models import card
 from batchrank.tokens import BytesCounter
 

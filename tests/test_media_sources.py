@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batchrank.content import Image, Video
+from batchrank.data import Image, Video
 from batchrank.errors import JobError, QueryError
 from batchrank.io import images as beneath
 from batchrank.io.media import Sources

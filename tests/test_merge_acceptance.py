@@ -10,7 +10,7 @@ from merge_world import Api, Outcome, Shards, contiguous, drive, stratified, tru
 
 from batchrank.merge.methods import start
 from batchrank.merge.verdict import Verdicts
-from batchrank.merging import Overlap, Verdict
+from batchrank.outcomes import Overlap, Verdict
 
 
 class Case:

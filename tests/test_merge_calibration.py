@@ -10,9 +10,7 @@ from merge_world import Api, stratified, truth
 from batchrank.merge.answers import Answer, FirstPass, Pool
 from batchrank.merge.calibration import Estimate, calibrate
 from batchrank.merge.hub import hubs
-from batchrank.merge.isotonic import falling
-from batchrank.merge.links import informative, links
-from batchrank.merge.scale import scale
+from batchrank.merge.scale import falling, informative, links, scale
 
 
 def calibrated(

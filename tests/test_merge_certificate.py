@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merge_world import drive, stratified
 
-from batchrank.arrays import Floats, Positions
+from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass
 from batchrank.merge.certificate import by_value, certify, contenders
 from batchrank.merge.methods import METHODS, start
-from batchrank.merging import Chunk, Verdict
+from batchrank.outcomes import Chunk, Verdict
 
 Reply = list[tuple[Positions, Floats]]
 

@@ -7,11 +7,11 @@ import pytest
 from merge_measures import kendall
 from merge_world import Api, Outcome, Respond, Shards, drive, stratified, truth, whole
 
-from batchrank.arrays import Floats, Positions
+from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass, Pool
 from batchrank.merge.hub import heads, hubs, probe
 from batchrank.merge.methods import start
-from batchrank.merging import Chunk, Overlap, Verdict
+from batchrank.outcomes import Chunk, Overlap, Verdict
 
 
 def relative(overlap: Overlap | None) -> Verdict:

@@ -6,7 +6,7 @@ from merge_measures import kendall
 from merge_world import Api, Outcome, drive, stratified, truth, whole
 
 from batchrank.merge.methods import METHODS, start
-from batchrank.merging import Overlap, Verdict
+from batchrank.outcomes import Overlap, Verdict
 
 
 def run(

@@ -13,7 +13,7 @@ from merge_world import Api, drive, stratified, truth, whole
 from batchrank.merge.comparability import Components, HubSums, Probe
 from batchrank.merge.methods import start
 from batchrank.merge.verdict import HUBS, SPAN, Verdicts
-from batchrank.merging import Overlap, Verdict
+from batchrank.outcomes import Overlap, Verdict
 
 
 @cache

@@ -10,19 +10,18 @@ from images import png
 
 import batchrank
 from batchrank import Candidate, Endpoint, Failure, Job, Query
-from batchrank.content import Content, Image, Kind, Video
+from batchrank.data import Content, Image, Kind, Video
 from batchrank.emulator.app import Emulator
-from batchrank.emulator.content import Medium, described
 from batchrank.emulator.endpoints import path
 from batchrank.emulator.relevance import relevance
+from batchrank.emulator.requests import Medium, described
 from batchrank.emulator.settings import Settings
-from batchrank.io.content import kind_of
-from batchrank.io.mixed import Shares
+from batchrank.io.images import kind_of
+from batchrank.io.media import Shares
 from batchrank.models import card
 from batchrank.outcomes import Ranking
 from batchrank.shard.chunks import Sharder
-from batchrank.shard.measure import Media
-from batchrank.shard.rules import Limits
+from batchrank.shard.sizes import Limits, Media
 from batchrank.tokens import BytesCounter
 
 VL = card("qwen3-vl-rerank")

@@ -19,8 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_cli import batchrank, job_file
 
 from batchrank.errors import InputError
-from batchrank.observe.observer import Observer
-from batchrank.observe.status import read_status
+from batchrank.observe.observer import Observer, read_status
 from batchrank.pipeline.run import Run
 
 KEY = "sk-observe-0123456789"

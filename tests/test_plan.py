@@ -6,7 +6,7 @@ import orjson
 import pytest
 from jobs import make_job, rows, run, write_jsonl
 
-from batchrank.cli.plan import show_plan
+from batchrank.cli.status import show_plan
 from batchrank.planning.plan import plan
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ from test_cli import batchrank, job_file
 
 from batchrank.errors import JobError, LedgerError, OutputError
 from batchrank.job.config import Job
-from batchrank.write.claim import Claim
+from batchrank.write.switch import Claim
 
 pytestmark = pytest.mark.anyio
 
@@ -234,8 +234,7 @@ async def test_a_run_takes_a_job(job: Any) -> None:
 
 def test_the_check_of_an_unnamed_output_is_none() -> None:
     """A job without an output folder has nothing to overwrite."""
-    from batchrank.pipeline.identity import refuse_lost_ledger
-    from batchrank.pipeline.preconditions import refuse_own_input
+    from batchrank.pipeline.preconditions import refuse_lost_ledger, refuse_own_input
 
     job = Job.model_validate({"model": "qwen3-rerank", "input": {"path": "x"}, "output": {"path": "-"}})
     refuse_own_input(job, [["x", 1, 1]])

@@ -21,7 +21,7 @@ from batchrank.data import Query
 from batchrank.errors import InputError, Place
 from batchrank.job.sections import Columns, Input
 from batchrank.outcomes import Failure
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 Record = dict[str, Any]
 RECORDS: list[Record] = [

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from batchrank.data import Query
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 _WORDS = st.text(st.sampled_from("ab \t\n\"',;|é高🗻\\"), max_size=8)
 _DOCUMENTS = st.lists(st.tuples(_WORDS, st.sampled_from(["", "1", "-2.5", "1e3"])), min_size=1, max_size=3)

@@ -14,7 +14,7 @@ from jobs import write_jsonl
 from batchrank.data import Query, is_blank
 from batchrank.errors import InputError
 from batchrank.job.sections import Input
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 Record = dict[str, Any]
 

@@ -12,10 +12,10 @@ import pytest
 
 from batchrank.data import Query
 from batchrank.errors import InputError, Place
-from batchrank.io import lines_ as lines
 from batchrank.job.sections import Columns, Input
 from batchrank.outcomes import Failure
-from batchrank.read.reader_ import read
+from batchrank.read import jsonl as lines
+from batchrank.read.reader import read
 
 GOOD = {"query_id": "good", "query": "x", "candidates": [{"docid": "a", "text": "one"}]}
 LAST = {**GOOD, "query_id": "last"}

@@ -18,7 +18,7 @@ from batchrank.errors import InputError
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
 from batchrank.read.layout import notes
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 
 def ids(path: Path | str, **keys: Any) -> list[str]:

@@ -13,7 +13,7 @@ from batchrank.data import Query
 from batchrank.errors import InputError
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 TEXTS = {f"d{i}": f"text {i}" for i in range(12)}
 Make = Callable[[Path, list[dict[str, Any]], Any], Path]

@@ -10,12 +10,11 @@ import pytest
 from images import png
 from jobs import failed, make_job, rankings, run, write_jsonl
 
-from batchrank.content import Content, Image, Video
-from batchrank.data import Query
+from batchrank.data import Content, Image, Query, Video
 from batchrank.errors import InputError
 from batchrank.job.sections import Columns, Input
 from batchrank.outcomes import Failure
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 URL = "https://example.com/a.jpg"
 CLIP = "https://example.com/a.mp4"

@@ -21,8 +21,8 @@ from batchrank.errors import InputError, MissingExtraError, UnsortedError
 from batchrank.job.load import load_job
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
-from batchrank.read import order
-from batchrank.read.reader_ import read
+from batchrank.read import groups as order
+from batchrank.read.reader import read
 
 MIXED = random.Random(7).sample(PAIRS, len(PAIRS))
 ORDER = list(dict.fromkeys(str(row["query_id"]) for row in MIXED))

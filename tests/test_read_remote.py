@@ -17,7 +17,7 @@ from batchrank.io import storage
 from batchrank.job.sections import Input, Output
 from batchrank.outcomes import Failure
 from batchrank.read.layout import facts, find
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 BUCKET = "data"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from batchrank.read.scratch import Scratch
+from batchrank.io.scratch import Scratch
 
 OLD = 1_000_000_000
 

@@ -14,7 +14,7 @@ from batchrank.data import Query
 from batchrank.errors import InputError
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 ROWS = 3000
 

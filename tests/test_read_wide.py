@@ -17,7 +17,7 @@ from batchrank.errors import InputError
 from batchrank.job.sections import Input
 from batchrank.read import join
 from batchrank.read.join import Join
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 Make: TypeAlias = Callable[[Path, int, int], dict[str, object]]
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batchrank.requests import Rejection
+from batchrank.data import Rejection
 from batchrank.send.retry import Action, advice, classify, delay, possibly_billed, resets, retry_after
 from batchrank.wire import CODECS
 from batchrank.wire.phrases import PHRASES

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from jobs import rows, write_jsonl
 from peak_memory import LINUX, Peak
 
+from batchrank.data import Answer, Rejection
 from batchrank.emulator.app import Emulator
 from batchrank.emulator.faults import FAULTS
 from batchrank.emulator.settings import Settings
@@ -26,7 +27,6 @@ from batchrank.errors import LedgerError, OutputError
 from batchrank.job.load import load_job
 from batchrank.job.secrets import Secrets
 from batchrank.ledger.ledger import Ledger
-from batchrank.requests import Answer, Rejection
 from batchrank.send.transport import Http
 from batchrank.wire import CODECS
 

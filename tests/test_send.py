@@ -9,13 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jobs import rows
 
+from batchrank.data import Rejection
 from batchrank.errors import OutageError, StoppedError
 from batchrank.limiter.limiter import Limiter
-from batchrank.requests import Rejection
-from batchrank.send.admission import Dispatcher
-from batchrank.send.outage_ import UNREACHABLE, OutageDetector
-from batchrank.send.places import Places
-from batchrank.send.sizes import Size, Sizes
+from batchrank.send.admission import Dispatcher, Places
+from batchrank.send.health import UNREACHABLE, OutageDetector, Size, Sizes
 
 ANYIO = pytest.mark.anyio
 FAILED = Rejection(500, "InternalError", "oh")

@@ -14,7 +14,7 @@ from aiohttp import web
 from servers import ranks, scores, serving
 from virtual_time import VirtualTimeLoop
 
-from batchrank.requests import Answer, Rejection
+from batchrank.data import Answer, Rejection
 from batchrank.send.transport import Http
 from batchrank.wire import CODECS
 

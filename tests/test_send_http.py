@@ -11,7 +11,7 @@ import pytest
 from against import world
 from aiohttp import web
 
-from batchrank.requests import Answer, Rejection
+from batchrank.data import Answer, Rejection
 from batchrank.send.retry import Action, classify, possibly_billed
 from batchrank.send.transport import Http
 from batchrank.tokens import counter

@@ -22,13 +22,12 @@ from batchrank.errors import BatchrankError, QueryError, StoppedError
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
-from batchrank.merging import Chunk, Scores
+from batchrank.outcomes import Chunk, Scores
 from batchrank.pipeline.assemble import engine, sharder
-from batchrank.pipeline.tasks import beside
-from batchrank.send.account import Before
-from batchrank.send.budget import Taken
-from batchrank.send.counts import Errand, Meter
+from batchrank.pipeline.workers import beside
+from batchrank.send.budget import Before, Taken
 from batchrank.send.spend import Spend
+from batchrank.send.stats import Errand, Meter
 
 PASSING = [
     "500", "503+html", "429-requests", "429-tokens", "429-growth", "429+after-absurd", "408", "500+in-200",

@@ -12,7 +12,7 @@ from batchrank.data import Query
 from batchrank.errors import QueryError
 from batchrank.shard.chunks import QueryShards, Sharder
 from batchrank.shard.pack import Sizes, pack
-from batchrank.shard.rules import Limits
+from batchrank.shard.sizes import Limits
 from batchrank.tokens import BytesCounter
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sharding import CARD, Thirds, lists, query
 
 from batchrank.shard.chunks import Sharder
-from batchrank.shard.rules import Limits
+from batchrank.shard.sizes import Limits
 from batchrank.tokens import BytesCounter, counter
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from batchrank.errors import BudgetReachedError, JobError
 from batchrank.models import Price
-from batchrank.send.account import Budget, Reservation
+from batchrank.send.budget import Budget, Reservation
 from batchrank.send.spend import Spend
 
 ANYIO = pytest.mark.anyio

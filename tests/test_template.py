@@ -12,15 +12,15 @@ from jobs import failed, make_job, rows, run, write_jsonl
 from servers import serving
 from sharding import Thirds, query
 
+from batchrank.data import Request
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.models import Template, card
 from batchrank.pipeline.assemble import endpoint, sharder
-from batchrank.pipeline.identity_ import identity
-from batchrank.requests import Request
+from batchrank.pipeline.identity import identity
 from batchrank.shard.chunks import Sharder
 from batchrank.shard.cut import Cutter
-from batchrank.shard.rules import Limits
+from batchrank.shard.sizes import Limits
 from batchrank.wire import CODECS, tailored
 
 ANYIO = pytest.mark.anyio

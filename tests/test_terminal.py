@@ -23,9 +23,8 @@ from typer.testing import CliRunner
 
 from batchrank.cli import terminal as said
 from batchrank.cli.app import app
-from batchrank.cli.logs import log_to_stderr
-from batchrank.errors import BatchrankError
-from batchrank.escape import escaped, escaped_json
+from batchrank.cli.terminal import log_to_stderr
+from batchrank.errors import BatchrankError, escaped, escaped_json
 
 ANYIO = pytest.mark.anyio
 TITLE, CLEAR, FORGED, TURNED = "\x1b]0;owned\x07", "\x1b[2J", "\n12:00:00 INFO all is well", "\u202eevil"

@@ -8,11 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrank.data import Request
 from batchrank.errors import MalformedAnswerError
-from batchrank.requests import Request
 from batchrank.wire import CODECS
-from batchrank.wire.answers import values
-from batchrank.wire.rejections import error
+from batchrank.wire.answers import error, values
 
 DOCUMENTS = [
     "Rerank models are widely used in search engines and recommendation systems. They sort candidate documents based "

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from batchrank.data import Query, is_blank
 from batchrank.errors import MalformedAnswerError
 from batchrank.wire import CODECS
-from batchrank.wire.rejections import error, visible
+from batchrank.wire.answers import error, visible
 
 WIRES = sorted(CODECS)
 SCORES = [0.25, -1.5, 0.75]

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from batchrank.data import Request
 from batchrank.errors import JobError, MalformedAnswerError
-from batchrank.requests import Request
 from batchrank.wire import CODECS, DOCUMENT_BYTES, WRAPPER_BYTES
 
 QUERY = "What is a rerank model?"

@@ -17,8 +17,7 @@ from written import FORMATS, contents, ranking, write
 
 from batchrank.errors import OutputError, Place
 from batchrank.job.sections import Output
-from batchrank.merging import Merged
-from batchrank.outcomes import Failure, QueryCost, Ranking
+from batchrank.outcomes import Failure, Merged, QueryCost, Ranking
 from batchrank.write import rows as parquetwriter
 from batchrank.write.reports import FailureLog, write_summary
 from batchrank.write.writer import Part, StreamWriter, Writer

@@ -15,7 +15,7 @@ from writers_text import Write, jsonl
 
 from batchrank.data import Query
 from batchrank.job.sections import Input
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 CASES = [(name, shape) for name, writer in WRITERS.items() for shape in SHAPES if shape in writer.shapes]
 _expected: dict[tuple[bool, bool], dict[str, bytes]] = {}

@@ -7,8 +7,7 @@ import numpy as np
 
 from batchrank.data import Query
 from batchrank.job.sections import Output
-from batchrank.merging import Merged
-from batchrank.outcomes import QueryCost, Ranking
+from batchrank.outcomes import Merged, QueryCost, Ranking
 from batchrank.write.writer import Part, Writer
 
 FORMATS = {

@@ -12,20 +12,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from batchrank.cli.benchmarks import bench
-from batchrank.cli.emulate_ import emulate
-from batchrank.cli.eval import evaluate
+from batchrank.cli.emulate import emulate
+from batchrank.cli.eval import bench, evaluate, report
 from batchrank.cli.first_steps import check, init, schema
-from batchrank.cli.ledger import show_ledger
-from batchrank.cli.logs import LogFormat, as_json, log_to_stderr
-from batchrank.cli.options import epilog
-from batchrank.cli.options_ import JobFile, LogFormatOption, Quiet, Set, Verbose
-from batchrank.cli.plan import show_plan
-from batchrank.cli.reporting import report
-from batchrank.cli.run import run_job
-from batchrank.cli.signals import code_of, leave_on_interrupt, unwind_on_interrupt
-from batchrank.cli.status import status
-from batchrank.cli.terminal import console, load, open_streams, say
+from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose, epilog
+from batchrank.cli.run import code_of, leave_on_interrupt, run_job, unwind_on_interrupt
+from batchrank.cli.status import show_ledger, show_plan, status
+from batchrank.cli.terminal import LogFormat, as_json, console, load, log_to_stderr, open_streams, say
 from batchrank.errors import BatchrankError
 from batchrank.models import Price, cards
 from batchrank.version import __version__

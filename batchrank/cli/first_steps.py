@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from batchrank.cli.options_ import JobFile, Json, Set
+from batchrank.cli.options import JobFile, Json, Set
 from batchrank.cli.terminal import load, say, say_json
-from batchrank.job.editors import job_schema
+from batchrank.job.schema import job_schema
 
 _SAMPLE = 1000
 

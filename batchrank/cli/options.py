@@ -1,4 +1,11 @@
-"""Examples for ``--help``, by command."""
+"""Options that several commands share, and the examples that ``--help`` shows."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from batchrank.cli.terminal import LogFormat
 
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": (
@@ -37,3 +44,19 @@ def epilog(command: str) -> str | None:
     """The examples of a command as the end of its help, each on a line of its own."""
     lines = EXAMPLES.get(command)
     return None if lines is None else "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file, .yaml or .toml.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the job: --set rate.rpm=60. Repeatable."
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every failed attempt.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option("--log-format", help="json: stderr carries one JSON object a line, and nothing else."),
+]

@@ -1,26 +1,77 @@
-"""Runs a job under a display, with signals handled and its state told to whoever watches."""
+"""Runs a job under a display, with signals heeded and its state told to whoever watches."""
 
+import asyncio
 import ctypes
 import gc
 import logging
 import os
 import signal
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
+from types import FrameType
 
 import anyio
 
-from batchrank.cli.display import Display, closing_lines
-from batchrank.cli.events import Events
-from batchrank.cli.logs import as_json
-from batchrank.cli.signals import code_of, heeding
-from batchrank.cli.terminal import console, say
+from batchrank.cli.display import Display, Events, closing_lines
+from batchrank.cli.terminal import as_json, console, say
 from batchrank.errors import BatchrankError, InterruptedRunError
 from batchrank.job.config import Job
 from batchrank.observe.observer import Observer
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Options, Run
+
+_HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def code_of(number: int) -> int:
+    """The exit code that tells of a signal."""
+    return 128 + number
+
+
+def unwind_on_interrupt() -> None:
+    """Let SIGINT unwind the process from now on; where it is ignored (``nohup``, a shell's job), it stays so."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _unwind)
+
+
+def leave_on_interrupt() -> None:
+    """Let SIGINT end the process at once from now on, as there is nothing left to do."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _leave)
+
+
+@contextmanager
+def heeding(told: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Tell of signals, in the running event loop, until the context is left; one that is ignored stays so.
+
+    The loops' own way would put back Python's handler for SIGINT in the end, and with it the traceback.
+    """
+    loop = asyncio.get_running_loop()
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(told, signal.Signals(number))
+
+    before = {number: signal.getsignal(number) for number in _HEEDED}
+    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    for number in heeded:
+        signal.signal(number, tell)
+    try:
+        yield
+    finally:
+        for number in heeded:
+            signal.signal(number, before[number])
+
+
+def _unwind(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, _leave)
+    raise SystemExit(code_of(number))
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    os._exit(code_of(number))
+
 
 log = logging.getLogger(__name__)
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8

@@ -1,17 +1,21 @@
-"""``batchrank status``: how a job stands, running or not."""
+"""The commands that look: ``status``, ``ledger`` and ``plan``."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import anyio
 import typer
 from rich.table import Table
 
 from batchrank.cli.display import duration
-from batchrank.cli.options_ import Json
-from batchrank.cli.terminal import console, load, say_json
+from batchrank.cli.options import Json
+from batchrank.cli.terminal import console, load, say, say_json
 from batchrank.errors import JobError
-from batchrank.observe.status import Status, read_status
+from batchrank.job.config import Job
+from batchrank.ledger.ledger import Ledger
+from batchrank.observe.observer import Status, read_status
+from batchrank.planning.plan import Inventory, Plan, compact_ledger, inventory, plan
 
 _JOB_FILES = (".yaml", ".yml", ".toml")
 
@@ -26,7 +30,7 @@ def status(
         say_json(found.data())
         return
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in _facts(found):
+    for name, value in _status_facts(found):
         table.add_row(name, value)
     console(soft_wrap=True).print(table)
 
@@ -45,7 +49,7 @@ def output_folder(path: Path) -> Path:
     return Path(job.output.path)
 
 
-def _facts(found: Status) -> Iterator[tuple[str, str]]:
+def _status_facts(found: Status) -> Iterator[tuple[str, str]]:
     yield "job", found.name
     code = "" if found.exit_code is None else f", exit code {found.exit_code}"
     ago = duration(max(0.0, found.age))
@@ -102,3 +106,147 @@ def _counted(found: Status, progress: dict[str, Any]) -> str:
     if found.max_cost is not None and progress["counted_cost"] is not None:
         told.append(f"{progress['counted_cost']:,.4f} of {found.max_cost:g} {progress['currency']}")
     return ", ".join(told or ["none"]) + {"day": " a day (UTC)", "total": " in all"}.get(found.per, "")
+
+
+def show_ledger(job: Job, *, compact: bool, backup: Path | None = None) -> None:
+    """Print what the ledger holds; before that, with ``compact``, drop what the last complete run did not use.
+
+    Args:
+        job: the job.
+        compact: whether to drop something.
+        backup: where a copy goes before anything is dropped; None for none.
+
+    Raises:
+        JobError: there is no ledger.
+        LedgerError: it can't be read, a run is using it, or the copy can't be written.
+    """
+    path = job.ledger_path
+    if path is None or not path.exists():
+        raise JobError(f"{path}: there is no ledger yet: run the job first")
+    ledger = Ledger(path)
+    try:
+        if backup is not None:
+            ledger.copy(backup)
+            say(f"copied to {backup}", error=True)
+        if compact:
+            dropped = anyio.run(compact_ledger, ledger, job)
+            console(error=True).print(f"dropped {dropped:,} entries that the last complete run did not use")
+        found = anyio.run(inventory, ledger)
+    finally:
+        ledger.close()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("ledger", str(path))
+    for name, value in _ledger_facts(job, found, path.stat().st_size):
+        table.add_row(name, value)
+    console().print(table)
+
+
+def _ledger_facts(job: Job, found: Inventory, size: int) -> list[tuple[str, str]]:
+    price = job.price
+    cost = "" if price is None else f", {price.cost(found.tokens):,.4f} {price.currency} at this job's price"
+    return [
+        ("answers", f"{found.answers:,}, with {found.documents:,} scores"),
+        ("tokens", f"{found.tokens:,}{cost}"),
+        ("rejections", f"{found.rejections:,} that decided something"),
+        (
+            "malformed",
+            f"{found.malformed:,} answers of no use, {found.malformed_tokens:,} tokens possibly billed",
+        ),
+        (
+            "ambiguous",
+            f"{found.ambiguous:,} sent, no answer seen, {found.ambiguous_tokens:,} tokens possibly billed",
+        ),
+        ("size", f"{size / 2**20:,.1f} MiB"),
+    ]
+
+
+_WIDTH = 120
+_NOTES = {
+    "raw": "right only if scores are comparable across requests",
+    "rrf": "no guarantee",
+    "hub": "exact to merge.top_k",
+    "full": "the whole order exact",
+}
+
+
+def show_plan(job: Job, *, as_json: bool) -> None:
+    """Print what running the job would take; nothing is sent."""
+    found = plan(job)
+    if as_json:
+        say_json(found.data())
+        return
+    terminal = console(width=_WIDTH)
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in _plan_facts(job, found):
+        facts.add_row(name, value)
+    terminal.print(facts)
+    terminal.print(_methods(job, found))
+    if found.largest:
+        terminal.print(_largest(found))
+
+
+def _plan_facts(job: Job, found: Plan) -> list[tuple[str, str]]:
+    kind = (
+        "exact"
+        if found.exact
+        else "at most, counted as bytes: pip install 'batchrank[qwen]' for exact counts"
+    )
+    rows = [
+        ("queries", f"{found.queries:,}, {found.multi_chunk:,} of them in more than one request"),
+        (
+            "documents",
+            f"{found.documents:,}" + (f", {found.blank:,} blank ones are not sent" if found.blank else ""),
+        ),
+        ("tokens", f"{found.tokens:,} in one pass ({kind})"),
+        ("quota", f"{job.card.rpm:,.0f} requests and {job.card.tpm:,.0f} tokens a minute"),
+    ]
+    if found.truncated:
+        rows.append(
+            (
+                "truncated",
+                f"{found.truncated:,} texts of more than {job.card.item_limits} are cut",
+            )
+        )
+    if found.rejected:
+        causes = ", ".join(f"{cause} {count:,}" for cause, count in sorted(found.rejected.items()))
+        rows.append(("rejected", f"{sum(found.rejected.values()):,} queries or records: {causes}"))
+    return rows
+
+
+def _methods(job: Job, found: Plan) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("method")
+    for name in (
+        "requests",
+        "documents",
+        "tokens",
+        f"cost, {found.currency}" if found.currency else "cost",
+        "at least",
+    ):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for name, bill in found.methods.items():
+        cost = "-" if bill.cost is None else f"{bill.cost:,.4f}"
+        mark = f"{name} *" if name == job.merge.method else name
+        row = (
+            mark,
+            f"{bill.requests:,}",
+            f"{bill.documents:,}",
+            f"{bill.tokens:,}",
+            cost,
+            duration(bill.seconds),
+        )
+        table.add_row(*row, _NOTES[name] + (" (this job)" if name == job.merge.method else ""))
+    return table
+
+
+def _largest(found: Plan) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("largest lists")
+    for name in ("documents", "chunks", "tokens"):
+        table.add_column(name, justify="right")
+    for entry in found.largest:
+        table.add_row(
+            entry["query_id"], f"{entry['documents']:,}", f"{entry['chunks']:,}", f"{entry['tokens']:,}"
+        )
+    return table

@@ -1,8 +1,4 @@
-"""The one way to the terminal: whatever a command says goes through here, without secrets and without control codes.
-
-The streams themselves may be gone (a pipe's reader, a terminal that was hung up, a descriptor that was closed at the
-start): then nothing can be said any more, which is no reason to stop.
-"""
+"""The one way to the terminal, for what commands say and for log records: no secrets, no control codes."""
 
 import io
 import json
@@ -10,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -17,7 +14,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from batchrank.escape import escaped, escaped_json
+from batchrank.errors import escaped, escaped_json
 from batchrank.job.config import Job
 from batchrank.job.load import load_job
 from batchrank.job.secrets import Secrets, secrets_of
@@ -157,3 +154,80 @@ def open_streams() -> None:
 
 def _nowhere() -> TextIO:
     return Path(os.devnull).open("w", encoding="utf-8")
+
+
+class LogFormat(StrEnum):
+    """How records are written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def log_to_stderr(*, verbose: bool, quiet: bool, format: LogFormat = LogFormat.TEXT) -> None:
+    """Send log records to stderr, one line each; of libraries' only warnings and errors."""
+    level = logging.DEBUG if verbose else logging.ERROR if quiet else logging.INFO
+    logger, root = logging.getLogger("batchrank"), logging.getLogger()
+    logger.handlers[:] = [_handler(format)]
+    logger.setLevel(level)
+    logger.propagate = False
+    for old in [handler for handler in root.handlers if isinstance(handler, Handler)]:
+        root.removeHandler(old)
+    libraries = _handler(format)
+    libraries.setLevel(max(level, logging.WARNING))
+    root.addHandler(libraries)
+
+
+def as_json() -> bool:
+    """Whether records are written as JSON, so that nothing else may go to stderr."""
+    return any(not _is_text(handler) for handler in logging.getLogger("batchrank").handlers)
+
+
+def _handler(format: LogFormat) -> Handler:
+    handler = Handler()
+    handler.setFormatter(_json() if format is LogFormat.JSON else _Text())
+    return handler
+
+
+def _is_text(handler: logging.Handler) -> bool:
+    return isinstance(handler.formatter, _Text)
+
+
+class _Text(logging.Formatter):
+    """A line for people; where there is an exception to tell, its lines are indented."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S")
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = super().formatMessage(_with_message(record, self))
+        trace = "" if record.exc_info is None else self.formatException(record.exc_info)
+        return shown(message) + ("\n  " + shown(trace, lines=True) if trace else "")
+
+
+def _with_message(record: logging.LogRecord, formatter: logging.Formatter) -> logging.LogRecord:
+    record.message = record.getMessage()
+    record.asctime = formatter.formatTime(record, formatter.datefmt)
+    return record
+
+
+def _json() -> logging.Formatter:
+    import structlog
+
+    shared: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=shared,
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.processors.JSONRenderer(serializer=_dumped),
+        ],
+    )
+
+
+def _dumped(record: Any, **options: Any) -> str:
+    return shown_json(json.dumps(record, ensure_ascii=False, **options))

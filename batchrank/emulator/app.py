@@ -14,16 +14,13 @@ import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from batchrank.emulator.answer import BODY_FAULTS, RESULT_FAULTS
-from batchrank.emulator.answers import Delivery, hang_up
-from batchrank.emulator.content import value_of
-from batchrank.emulator.counts import Counts, Received
+from batchrank.emulator.answers import BODY_FAULTS, RESULT_FAULTS, Delivery, hang_up
 from batchrank.emulator.endpoints import Endpoint, routes
 from batchrank.emulator.faults import Fate, Fates, rng_for, with_retry_after
 from batchrank.emulator.model import Model, Work
-from batchrank.emulator.quota import Limits, Quota
-from batchrank.emulator.rejections import REJECTIONS, RejectedError, Rejection
-from batchrank.emulator.requests import Asked
+from batchrank.emulator.quota import Counts, Limits, Quota, Received
+from batchrank.emulator.refusals import REJECTIONS, RejectedError, Rejection
+from batchrank.emulator.requests import Asked, value_of
 from batchrank.emulator.settings import Settings
 
 _PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0} {1}</h1></body></html>"

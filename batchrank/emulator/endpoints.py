@@ -4,10 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from batchrank.emulator.answer import Answer
-from batchrank.emulator.content import Medium
+from batchrank.emulator.answers import Answer
 from batchrank.emulator.refusals import DIALECTS, Dialect
-from batchrank.emulator.requests import Asked, asked, invalid, parsed
+from batchrank.emulator.requests import Asked, Medium, asked, invalid, parsed
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,8 @@ from email.utils import formatdate
 from hashlib import blake2b
 from typing import Protocol
 
-from batchrank.emulator.answer import BODY_FAULTS, RESULT_FAULTS
-from batchrank.emulator.answers import DELIVERY_FAULTS, UNBILLED_DELIVERIES
-from batchrank.emulator.rejections import REJECTIONS, Rejection
+from batchrank.emulator.answers import BODY_FAULTS, DELIVERY_FAULTS, RESULT_FAULTS, UNBILLED_DELIVERIES
+from batchrank.emulator.refusals import REJECTIONS, Rejection
 from batchrank.errors import JobError
 
 TWISTS = {

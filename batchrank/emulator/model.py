@@ -9,18 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.arrays import Floats
-from batchrank.content import Kind
-from batchrank.emulator import content
-from batchrank.emulator.answer import Answer
-from batchrank.emulator.content import Content, kind_of, value_of
+from batchrank.data import Floats, Kind
+from batchrank.emulator import requests as content
+from batchrank.emulator.answers import Answer
 from batchrank.emulator.faults import rng_for
-from batchrank.emulator.refusals import Dialect
-from batchrank.emulator.rejections import REJECTIONS, RejectedError
+from batchrank.emulator.refusals import REJECTIONS, Dialect, RejectedError
 from batchrank.emulator.relevance import relevances
-from batchrank.emulator.requests import Asked, invalid
-from batchrank.emulator.scores import absolute, jittered, noisy, relative
-from batchrank.emulator.settings import Settings
+from batchrank.emulator.requests import Asked, Content, invalid, kind_of, value_of
+from batchrank.emulator.settings import Settings, absolute, jittered, noisy, relative
 from batchrank.models import Card
 from batchrank.tokens import counter
 

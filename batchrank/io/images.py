@@ -1,17 +1,38 @@
-"""Opens a file below a folder so that nothing can lead elsewhere: no link at any step, whatever is swapped meanwhile.
-
-A path that is checked first and opened later can be another one by then. So the kernel opens it in one go where it
-has ``openat2`` (Linux 5.6); elsewhere each step is opened from the one before, and a link isn't followed. What was
-opened is looked at, never what was named.
-"""
+"""Image files and what they hold: opened below a folder that nothing leads out of, measured, counted in tokens."""
 
 import ctypes
 import errno
+import io
+import math
 import os
 import platform
 import stat
+import struct
 import sys
 from collections.abc import Callable, Sequence
+
+import imagesize  # type: ignore[import-untyped]  # it ships no types
+import numpy as np
+from numpy.typing import NDArray
+
+from batchrank.data import Content, Image, Kind, Video
+from batchrank.models import Vision
+
+__all__ = ["Content", "Image", "Video", "kind_of", "value_of"]
+
+
+def kind_of(item: Content) -> Kind:
+    """What an item is."""
+    return "text" if isinstance(item, str) else item.kind
+
+
+def value_of(item: Content) -> str:
+    """What is sent of an item: the text, the address or the data URI; bytes must have been prepared before."""
+    if isinstance(item, str):
+        return item
+    assert isinstance(item.value, str)
+    return item.value
+
 
 _OPENAT2 = 437
 """The system call's number, the same on all machines but alpha."""
@@ -113,3 +134,105 @@ def _has_openat2() -> bool:
     finally:
         os.close(folder)
     return True
+
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"II*\x00", "tiff"),
+    (b"MM\x00*", "tiff"),
+    (b"II+\x00", "tiff"),
+    (b"MM\x00+", "tiff"),
+    (b"\x00\x00\x01\x00", "ico"),
+    (b"icns", "icns"),
+    (b"\x01\xda", "sgi"),
+    (b"GIF8", "gif"),
+    (b"%PDF", "pdf"),
+    (b"<svg", "svg"),
+    (b"<?xml", "svg"),
+)
+_BITMAP_HEADERS = frozenset({12, 40, 52, 56, 64, 108, 124})
+_MEASURED = frozenset({"jpeg", "png", "bmp", "tiff", "webp"})
+
+
+def image_format(data: bytes) -> str | None:
+    """The format's name as in ``image/<name>``, None when the beginning is that of none."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BITMAP_HEADERS:
+        return "bmp"
+    if data[:4] == b"\x28\x00\x00\x00" and data[12:14] == b"\x01\x00":  # a bitmap without its file's header
+        return "dib"
+    if data[4:8] == b"ftyp":
+        return {b"avif": "avif", b"heic": "heic"}.get(data[8:12], "mp4")
+    return next((name for magic, name in _MAGIC if data.startswith(magic)), None)
+
+
+def pixels(data: bytes, name: str) -> tuple[int, int] | None:
+    """Width and height by the header; None where it doesn't tell, or this format's headers aren't read."""
+    if name not in _MEASURED:
+        return None
+    try:
+        width, height = imagesize.get(io.BytesIO(data))
+    except (ValueError, TypeError, IndexError, struct.error, OSError, OverflowError):
+        return None
+    return (width, height) if width > 0 and height > 0 else None
+
+
+Counts = NDArray[np.int64]
+
+
+def image_tokens(pixels: tuple[int, int] | None, vision: Vision) -> int:
+    """Tokens of an image of this width and height; the most that any can have when they are unknown."""
+    least, most = vision.image_tokens
+    if pixels is None:
+        return most
+    width, height = pixels
+    side = math.isqrt(vision.token_pixels)
+    scale = max(1.0, math.sqrt(least * side * side / (width * height)))
+    across, down = math.ceil(width * scale / side), math.ceil(height * scale / side)
+    return max(least, min(most, across * down))
+
+
+def video_tokens(vision: Vision, *, fps: float | None = None, seconds: float | None = None) -> int:
+    """Most tokens of a video.
+
+    Args:
+        vision: the model's rule.
+        fps: frames looked at in each second, None for 1, which is the most that can be asked for.
+        seconds: how long it is; None when unknown, then it is as long as can be.
+    """
+    frames: float = vision.video_frames
+    if seconds is not None:
+        frames = min(frames, max(1, math.ceil(seconds * (1.0 if fps is None else fps))))
+    return int(frames) * vision.frame_tokens
+
+
+def tokens(item: Image | Video, vision: Vision, *, fps: float | None = None) -> int:
+    """Most tokens of an image or a video of unknown length."""
+    return image_tokens(item.pixels, vision) if isinstance(item, Image) else video_tokens(vision, fps=fps)
+
+
+def counts(
+    items: Sequence[Content],
+    vision: Vision | None,
+    texts: Callable[[Sequence[str]], Counts],
+    *,
+    fps: float | None = None,
+) -> Counts:
+    """Tokens of each text, image or video.
+
+    Args:
+        items: what is counted; texts only, where a model has no ``vision``.
+        vision: the model's rule.
+        texts: counts texts; it is called once, with all of them.
+        fps: as for ``video_tokens``.
+    """
+    counted = texts([item if isinstance(item, str) else "" for item in items])
+    if vision is None:
+        return counted
+    result = np.array(counted, dtype=np.int64)
+    for at, item in enumerate(items):
+        if not isinstance(item, str):
+            result[at] = tokens(item, vision, fps=fps)
+    return result

@@ -1,32 +1,59 @@
-"""A job's values to content: checked, read where they are local files, encoded where they are bytes.
-
-An image is given as one of
-
-1. bytes, as from a binary column: its format is told by its content;
-2. ``{"bytes": ..., "path": ...}``, as image columns of data sets are: as 1, or as 4 where there are no bytes;
-3. an http(s) address: sent as it is, nothing is fetched;
-4. a data URI: decoded and checked as 1;
-5. a path below ``image_root``: read and checked as 1; without ``image_root``, or with a symbolic link on its way, it is
-   refused, so that a data set can't make this machine's files leave it.
-"""
+"""Turns a job's images and videos into content: checked, read where they are local files, encoded as they are sent."""
 
 import base64
 import binascii
 import errno
+import math
 import os
 import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from batchrank.content import Content, Image, Video
+import numpy as np
+from numpy.typing import NDArray
+
+from batchrank.data import Content, Image, Kind, Video
 from batchrank.errors import JobError, QueryError
-from batchrank.io.content import kind_of
-from batchrank.io.images import NotRegularError, open_beneath
-from batchrank.io.sniff import image_format, pixels
+from batchrank.io.images import NotRegularError, image_format, kind_of, open_beneath, pixels
 from batchrank.models import Card, Vision
+
+
+class Shares:
+    """What each kind of document takes of a request.
+
+    Args:
+        counts: most documents of each kind in a request that holds nothing else; a kind that is missing isn't taken.
+    """
+
+    def __init__(self, counts: Mapping[Kind, int]) -> None:
+        self.counts = dict(counts)
+
+    @cached_property
+    def budget(self) -> int:
+        """What a request holds."""
+        return math.lcm(*self.counts.values())
+
+    @cached_property
+    def weights(self) -> Mapping[Kind, int]:
+        """What a document of each kind takes of the budget."""
+        return {kind: self.budget // most for kind, most in self.counts.items()}
+
+    def of(self, kinds: Iterable[Kind]) -> NDArray[np.int64]:
+        """The weight of each document.
+
+        Raises:
+            KeyError: a kind that isn't taken.
+        """
+        return np.fromiter((self.weights[kind] for kind in kinds), dtype=np.int64)
+
+    def fits(self, kinds: Iterable[Kind]) -> bool:
+        """Whether documents of these kinds make one request."""
+        return int(self.of(kinds).sum()) <= self.budget
+
 
 _DATA = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)

@@ -10,8 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, model_validator
 
 from batchrank.errors import JobError
-from batchrank.job.endpoint import REDACTED, check_body, redacted
-from batchrank.job.proxies import proxy_for
+from batchrank.job.endpoint import REDACTED, check_body, proxy_for, redacted
 from batchrank.job.sections import (
     Budget,
     Endpoint,

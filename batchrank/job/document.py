@@ -1,18 +1,15 @@
-"""Job file -> plain data and the line of each key, refusing what no job file is, in words that repeat nothing of it.
-
-A job file is small and flat. One that is huge, nested without end, or grows without end by its aliases would otherwise
-end in a trace, or in no memory; and what stands in a faulty line may be a secret.
-"""
+"""Reads a job file into plain data and the line of each key, in messages that repeat nothing of its secrets."""
 
 import codecs
+import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from batchrank.errors import JobError
-from batchrank.job.lines import key_lines
 
 _MOST_BYTES = 2**20
 """No job file is as large; a dataset given in its place is."""
@@ -147,3 +144,53 @@ def _said(error: yaml.MarkedYAMLError) -> str:
     elif "mapping values are not allowed" in problem:
         problem += "; put a value that holds ': ' in quotes"
     return f"{where}: {problem}"
+
+
+_TABLE = re.compile(r"^\s*\[\s*([A-Za-z0-9_.\-\"' ]+?)\s*\]\s*(?:#.*)?$")
+_KEY = re.compile(r"^\s*([A-Za-z0-9_.\-\"']+(?:\s*\.\s*[A-Za-z0-9_\-\"']+)*)\s*=")
+
+
+def key_lines(text: str, *, toml: bool) -> dict[tuple[str, ...], int]:
+    """Map each key path to its line, counted from 1.
+
+    Raises:
+        ValueError: a YAML mapping names a key twice (the parser would keep the last silently).
+        yaml.YAMLError: the text is not YAML.
+    """
+    if toml:
+        return dict(_toml_lines(text))
+    node = yaml.compose(text, Loader=yaml.SafeLoader)
+    return dict(_yaml_lines(node, ())) if node is not None else {}
+
+
+def _yaml_lines(node: yaml.Node, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            for _ in _yaml_lines(item, at):  # within a list a key has no path, but may stand there twice
+                pass
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key, value in node.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in seen:
+            raise ValueError(
+                f"line {line}: {'.'.join((*at, name))}: the key stands here a second time; keep one"
+            )
+        seen.add(name)
+        yield (*at, name), line
+        yield from _yaml_lines(value, (*at, name))
+
+
+def _toml_lines(text: str) -> Iterator[tuple[tuple[str, ...], int]]:
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if match := _TABLE.match(line):
+            table = _parts(match[1])
+            yield table, number
+        elif match := _KEY.match(line):
+            yield (*table, *_parts(match[1])), number
+
+
+def _parts(dotted: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))

@@ -1,4 +1,4 @@
-"""What each key of a job means, in one sentence: for editors, and for the job files that ``batchrank init`` writes."""
+"""Explains the keys of a job: one sentence each, and the JSON Schema by which editors complete and check them."""
 
 from collections.abc import Iterator
 from typing import Any, get_args
@@ -6,6 +6,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from batchrank.job.config import Job
+from batchrank.models import Card, cards
 
 KEYS: dict[str, str] = {
     "name": "The job's name; default: the file's stem.",
@@ -108,3 +109,83 @@ def key_names(model: type[BaseModel] = Job, at: str = "") -> Iterator[str]:
         for section in sections(field.annotation):
             if section.__name__ != "Workspace":
                 yield from key_names(section, f"{at}{name}.")
+
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_MAPPING_ONLY = {"base", "price"}
+
+
+def job_schema() -> dict[str, Any]:
+    """The schema of job files, in YAML or TOML.
+
+    What pydantic's own schema says of ``Job`` is made to fit files: a path may be one string, a model's name is one
+    that has a card, a model's mapping has a card's fields, and ``input`` and ``output`` are required.
+    """
+    schema = Job.model_json_schema()
+    definitions = schema["$defs"]
+    card = Card.model_json_schema()
+    definitions |= card.pop("$defs", {})
+    properties = schema["properties"]
+    properties["model"] = {"anyOf": [_names(), _mapping(card)]}
+    keys = definitions["Input"]["properties"]
+    for name in ("path", "corpus", "queries"):
+        keys[name] = {"anyOf": [{"type": "string"}, *keys[name].get("anyOf", [keys[name]])]}
+    schema["required"] = ["input", "model", "output"]
+    for name in ("input", "output"):
+        properties[name] = properties[name]["anyOf"][0]
+    _explain(schema, definitions)
+    described: dict[str, Any] = _plain(schema)
+    return {"$schema": DIALECT, "title": "batchrank job"} | described
+
+
+def _names() -> dict[str, Any]:
+    return {"type": "string", "enum": sorted(cards())}
+
+
+def _mapping(card: dict[str, Any]) -> dict[str, Any]:
+    """A mapping that changes a card: ``base`` names it; ``price`` stands for a price in every region."""
+    fields = {
+        name: {key: value for key, value in field.items() if key != "default"}  # the default is the base's
+        for name, field in card["properties"].items()
+        if name != "prices"
+    }
+    fields["base"] = _names() | {"description": "The model card that this one changes."}
+    fields["price"] = {"$ref": "#/$defs/Price"}
+    named: dict[str, Any] = {"required": ["name"], "properties": {"name": _names()}}
+    return {
+        "type": "object",
+        "properties": dict(sorted(fields.items(), key=lambda item: item[0] not in _MAPPING_ONLY)),
+        "additionalProperties": False,
+        "anyOf": [{"required": ["base"]}, named],
+    }
+
+
+def _explain(schema: dict[str, Any], definitions: dict[str, Any]) -> None:
+    for key, text in KEYS.items():
+        at: dict[str, Any] = schema
+        for name in key.split("."):
+            at = _resolved(at, definitions)["properties"][name]
+        at["description"] = text
+
+
+def _resolved(at: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a section, wherever pydantic put it."""
+    for option in [at, *at.get("anyOf", [])]:
+        if "$ref" in option:
+            found: dict[str, Any] = definitions[option["$ref"].rsplit("/", 1)[1]]
+            return found
+    return at
+
+
+def _plain(node: Any) -> Any:
+    """Without the titles pydantic makes up, and the sections' docstrings, which are about the code."""
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    made_up = {"title"} if isinstance(node.get("title"), str) else set()
+    if isinstance(node.get("default"), dict):
+        made_up.add("default")  # a section's defaults are its keys'
+    if node.get("type") == "object" and "\n" in str(node.get("description", "")):
+        made_up.add("description")
+    return {key: _plain(value) for key, value in node.items() if key not in made_up}

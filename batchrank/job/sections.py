@@ -6,8 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from batchrank.job.endpoint import check_json
-from batchrank.job.proxies import proxy_address
+from batchrank.job.endpoint import check_json, proxy_address
 from batchrank.models import Template, Wire
 
 Positive = Annotated[int, Field(ge=1)]

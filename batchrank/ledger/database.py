@@ -11,8 +11,7 @@ from pathlib import Path
 import orjson
 
 from batchrank.errors import LedgerError
-from batchrank.ledger.checks import ROWS, check, checksum
-from batchrank.ledger.records import lost_commits
+from batchrank.ledger.checks import ROWS, check, checksum, lost_commits
 
 _SCHEMA = 3
 """The schema of this version; what older ones lacked is added, as ``_ADDED`` says."""

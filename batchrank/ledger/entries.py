@@ -8,10 +8,9 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import orjson
 
-from batchrank.arrays import Floats
+from batchrank.data import Answer, Floats, Rejection
 from batchrank.ledger.checks import ROWS, answer_checksum, checksum
 from batchrank.models import SEARCH_DOCUMENTS
-from batchrank.requests import Answer, Rejection
 
 Kind = Literal["malformed", "ambiguous", "probe"]
 """An attempt that gave no result: an answer of no use, an unknown fate; or a probe, billed as its ``predicted``

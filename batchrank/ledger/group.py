@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from batchrank.data import Answer, Rejection
 from batchrank.ledger import entries
 from batchrank.ledger.entries import Known
-from batchrank.requests import Answer, Rejection
 
 Work: TypeAlias = Callable[[sqlite3.Connection], Any]
 

@@ -17,12 +17,12 @@ from typing import Any, Literal
 import anyio
 import anyio.to_thread
 
+from batchrank.data import Answer, Rejection
 from batchrank.errors import LedgerError
 from batchrank.ledger import entries
 from batchrank.ledger.database import connect, copy, translated
 from batchrank.ledger.entries import Kind, Known, Spent
 from batchrank.ledger.group import Group, Work
-from batchrank.requests import Answer, Rejection
 
 Per = Literal["run", "day", "total"]
 """What spending is summed up over: one run, one day, or all that the ledger ever paid."""

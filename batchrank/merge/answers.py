@@ -1,19 +1,53 @@
-"""Answers as the merge works with them, and the small generators that ask for them.
-
-Inside the package a document is its *index*: 0..n-1 over the documents of the first pass, in first-stage
-order. Only ``Pool`` knows document positions.
-"""
+"""Defines what a merge method is, and answers as it works with them, with the small generators that ask for them."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
-from batchrank.arrays import Floats, Positions
-from batchrank.merge.rounds import Consult, Round, Shards, Step
-from batchrank.merging import Chunk, Merged, Overlap, Scores, Verdict
+from batchrank.data import Floats, Positions
+from batchrank.outcomes import Chunk, Merged, Overlap, Scores, Verdict
+
+
+class Shards(Protocol):
+    """What a merge method may ask of sharding, for one query."""
+
+    @property
+    def chunks(self) -> Sequence[Positions]:
+        """The first pass: disjoint, stratified by first-stage rank, each within the limits, all that is sent."""
+
+    @property
+    def limit(self) -> int:
+        """The most documents in one request."""
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Tokens that each document position adds to a request."""
+
+    def fits(self, documents: Positions) -> bool:
+        """Whether these documents fit one request."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Round:
+    """Chunks to be sent together."""
+
+    chunks: Sequence[Chunk]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Consult:
+    """A question for the run-wide verdict; ``probe`` is the evidence of the probe, if this query had one."""
+
+    probe: Overlap | None = None
+
+
+Step: TypeAlias = Round | Consult
+Method: TypeAlias = Generator[Step, "Sequence[Scores] | Verdict", Merged]
+
 
 Reply: TypeAlias = "Sequence[Scores] | Verdict"
 Purpose: TypeAlias = Literal["pass", "probe", "hub", "repair"]

@@ -11,11 +11,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from batchrank.arrays import Floats, Positions
+from batchrank.data import Floats, Positions
 from batchrank.merge.answers import FirstPass
-from batchrank.merge.isotonic import falling
-from batchrank.merge.links import Link, informative, links
-from batchrank.merge.scale import Scale
+from batchrank.merge.scale import Link, Scale, falling, informative, links
 
 INFORMATIVE = 4  # pairs that a piece's line needs; with fewer the piece takes the rank model
 

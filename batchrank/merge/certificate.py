@@ -18,7 +18,7 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-from batchrank.arrays import Floats, Positions
+from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass
 from batchrank.merge.graph import Graph, with_ties_equal, with_ties_open
 

@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from batchrank.arrays import Floats
-from batchrank.merge.links import informative, natural
-from batchrank.merging import Overlap
+from batchrank.data import Floats
+from batchrank.merge.scale import informative, natural
+from batchrank.outcomes import Overlap
 
 STRICT = 0.01  # the largest difference that "equal" allows
 ENOUGH = 4  # informative documents without which a probe says nothing

@@ -5,13 +5,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from batchrank.arrays import Floats, Positions
+from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass, Pool, drift, merged, overlap
 from batchrank.merge.calibration import Estimate, calibrate
 from batchrank.merge.certificate import Certificate, by_value, certify
-from batchrank.merge.isotonic import falling
-from batchrank.merge.scale import Scale, scale
-from batchrank.merging import Merged, Verdict
+from batchrank.merge.scale import Scale, falling, scale
+from batchrank.outcomes import Merged, Verdict
 
 PINNED = 1e6  # weight of a value that the hub itself gave, against 1 for an estimate
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from batchrank.arrays import Positions
+from batchrank.data import Positions
 from batchrank.merge.answers import Answer, FirstPass
 
 

@@ -1,19 +1,99 @@
-"""The table of merge methods, and what all of them begin with."""
+"""The table of merge methods, what all of them begin with, and ``full``, which makes the whole order exact."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 import numpy as np
 
-from batchrank.merge.answers import FirstPass, Pool, Reply, ask, consult, merged, overlap
-from batchrank.merge.certificate import certify
-from batchrank.merge.full import full
+from batchrank.data import Positions
+from batchrank.merge.answers import (
+    Answer,
+    FirstPass,
+    Method,
+    Pool,
+    Reply,
+    Round,
+    Shards,
+    Step,
+    ask,
+    consult,
+    merged,
+    overlap,
+)
+from batchrank.merge.certificate import certify, rank_of
+from batchrank.merge.evidence import Evidence
+from batchrank.merge.hub import PATIENCE, gather, hub, longest_fitting
 from batchrank.merge.hub import probe as probe_documents
-from batchrank.merge.hub_ import hub
-from batchrank.merge.rounds import Method, Round, Shards, Step
-from batchrank.merge.rrf import rrf
-from batchrank.merge.simple import raw
-from batchrank.merging import Chunk, Merged, Scores, Verdict
+from batchrank.merge.simple import raw, rrf
+from batchrank.outcomes import Chunk, Merged, Scores, Verdict
+
+MOST = (
+    0.95  # this share of documents was misplaced by at most the reach: larger costs documents, smaller rounds
+)
+
+
+def full(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
+    """The hub first; then windows until every two neighbours of the order were in one request.
+
+    Only then can the order be exact: two neighbours that were never seen together could change places. When answers
+    contradict each other there is no exact order, and the hub's ranking is returned.
+    """
+    known = yield from gather(pool, first, verdict, top_k=top_k)
+    if isinstance(known, Merged):
+        return known
+    result = known.consistent("full")
+    reach, stuck = 0, 0
+    while result is not None and stuck < PATIENCE:
+        order = pool.index(result.order[: len(first.scored)])
+        windows = _windows(pool, order, _unseen(order, known, result.certified), reach)
+        if not windows:
+            break
+        answers = yield from ask(pool, [pool.chunk(window, "repair") for window in windows])
+        reach = max(reach, _misplaced(order, answers, len(pool)))
+        known.extra += answers
+        before, result = result.certified, known.consistent("full")
+        stuck = 0 if result is not None and result.certified > before else stuck + 1
+    return result or known.contradictory("full")
+
+
+def _unseen(order: Positions, known: Evidence, depth: int) -> Positions:
+    """Places whose document was never in one request with the next one, the proven ones left out."""
+    seen = np.zeros(max(len(order) - 1, 0), dtype=bool)
+    seen[: max(depth - 1, 0)] = True
+    member = np.empty(len(known.first), dtype=bool)
+    for answer in [*known.first.pieces, *known.chains]:
+        member[:] = False
+        member[answer.docs] = True
+        inside = member[order]
+        seen |= inside[1:] & inside[:-1]
+    return np.flatnonzero(~seen)
+
+
+def _windows(pool: Pool, order: Positions, unseen: Positions, reach: int) -> list[Positions]:
+    """Requests that together hold both sides of every gap and up to ``reach`` documents around each.
+
+    Stretches of the order that lie apart may share a request; a stretch that is too long goes on in the next one, which
+    repeats its end.
+    """
+    reach = min(reach, pool.limit // 4)
+    windows = []
+    while len(unseen):
+        around = unseen[: pool.limit, None] + np.arange(-reach, reach + 2)
+        places = np.unique(np.clip(around, 0, len(order) - 1))
+        window = longest_fitting(pool, order[places])
+        windows.append(window)
+        end = int(places[len(window) - 1])
+        # Where tokens bind so hard that the first gap lacks its surroundings, its own two documents must do.
+        margin = reach if unseen[0] + 1 + reach <= end else 0
+        unseen = unseen[max(int(np.searchsorted(unseen, end - margin)), 1) :]
+    return windows
+
+
+def _misplaced(order: Positions, answers: Sequence[Answer], n: int) -> int:
+    """How far documents stood from where they belong in their windows."""
+    rank = rank_of(order, n)
+    shifts = [np.abs(np.argsort(np.argsort(rank[a.docs])) - np.arange(len(a))) for a in answers if len(a)]
+    return int(np.quantile(np.concatenate(shifts), MOST)) if shifts else 0
 
 
 class Build(Protocol):

@@ -1,14 +1,87 @@
-"""The hub's scale: the hub's documents with values that can be compared, made from one answer or from several."""
+"""Puts answers on one scale, the hub's, because scores of different requests can't be compared as they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from batchrank.arrays import Floats, Positions
+from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass
-from batchrank.merge.isotonic import falling
-from batchrank.merge.links import informative, links
+
+
+def falling(values: Floats, weights: Floats | None = None) -> Floats:
+    """The never increasing sequence nearest to ``values`` by weighted squares."""
+    if len(values) < 2 or not (values[1:] > values[:-1]).any():
+        return values
+    levels: list[float] = []
+    masses: list[float] = []
+    counts: list[int] = []
+    mass_of = np.ones(len(values)) if weights is None else weights
+    for value, mass in zip(values.tolist(), mass_of.tolist(), strict=True):
+        count = 1
+        while levels and levels[-1] < value:
+            value = (levels[-1] * masses[-1] + value * mass) / (masses[-1] + mass)
+            mass += masses.pop()
+            count += counts.pop()
+            levels.pop()
+        levels.append(value)
+        masses.append(mass)
+        counts.append(count)
+    return np.repeat(levels, counts)
+
+
+TINY = 1e-15  # stands for 0, and 1 - TINY for 1, where a logarithm is taken
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A strictly increasing function of scores.
+
+    Attributes:
+        name: ``identity``, ``logit`` or ``log``.
+        forward: scores -> link scale; saturated scores come out finite.
+        inverse: link scale -> scores.
+    """
+
+    name: str
+    forward: Callable[[Floats], Floats]
+    inverse: Callable[[Floats], Floats]
+
+
+def _logit(scores: Floats) -> Floats:
+    inside = np.clip(scores, TINY, 1 - TINY)
+    return np.log(inside) - np.log1p(-inside)
+
+
+def _logistic(values: Floats) -> Floats:
+    return 1 / (1 + np.exp(-np.clip(values, -700, 700)))
+
+
+IDENTITY = Link("identity", lambda scores: scores, lambda values: values)
+LOGIT = Link("logit", _logit, _logistic)
+LOG = Link(
+    "log", lambda scores: np.log(np.maximum(scores, TINY)), lambda values: np.exp(np.minimum(values, 700))
+)
+
+
+def links(scores: Floats) -> list[Link]:
+    """The links that these scores allow: probabilities take all, unbounded scores only the identity."""
+    if not len(scores) or scores.min() < 0:
+        return [IDENTITY]
+    return [LOGIT, IDENTITY, LOG] if scores.max() <= 1 else [IDENTITY, LOG]
+
+
+def natural(scores: Floats) -> Link:
+    """The logit of probabilities, otherwise the identity."""
+    return links(scores)[0] if len(scores) and scores.max() <= 1 else IDENTITY
+
+
+def informative(scores: Floats) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """Which scores carry a slope: a probability of exactly 0 or 1 is saturated and carries none."""
+    if len(scores) and scores.min() >= 0 and scores.max() <= 1:
+        return (scores > 0) & (scores < 1)
+    return np.ones(len(scores), dtype=bool)
+
 
 FLAT = 1e-6  # relative spread up to which scores count as all equal
 

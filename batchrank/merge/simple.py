@@ -1,13 +1,12 @@
-"""``raw``: sort the scores of all requests together. Right only when scores are absolute."""
+"""The simple merge methods, without a further request or a guarantee: ``raw`` sorts all scores, ``rrf`` fuses ranks."""
 
 from collections.abc import Generator
 
 import numpy as np
 
-from batchrank.merge.answers import FirstPass, Pool, Reply, drift, merged, overlap
-from batchrank.merge.links import informative, natural
-from batchrank.merge.rounds import Step
-from batchrank.merging import Merged, Verdict
+from batchrank.merge.answers import FirstPass, Pool, Reply, Step, drift, merged, overlap
+from batchrank.merge.scale import informative, natural
+from batchrank.outcomes import Merged, Verdict
 
 
 def raw(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
@@ -47,3 +46,15 @@ def by_standard_score(pool: Pool, first: FirstPass, verdict: Verdict) -> Merged:
     typical = linked[first.scored]
     scores = link.inverse(typical.mean() + value[order] * typical.std())
     return merged(pool, first, order, scores, method="hub (fallback)", verdict=verdict)
+
+
+RANK_CONSTANT = 60  # Cormack, Clarke and Buettcher, SIGIR 2009
+
+
+def rrf(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
+    """Score by rank within the piece, as if all pieces were as long as the average one."""
+    length = len(first.scored) / len(first.pieces)
+    value = 1 / (RANK_CONSTANT + 0.5 + first.quantile * length)
+    order = first.by(value)
+    return merged(pool, first, order, value[order], method="rrf", verdict=verdict)
+    yield  # a method is a generator, even one that asks for nothing more

@@ -19,7 +19,7 @@ from dataclasses import astuple, dataclass
 from typing import Any, Literal, TypeAlias
 
 from batchrank.merge.comparability import SHIFT, Components, HubSums, Probe
-from batchrank.merging import Overlap, Verdict
+from batchrank.outcomes import Overlap, Verdict
 
 SPAN = 1_000  # multi-chunk queries from one probe to the next
 HUBS = 32  # queries with a hub that are pooled, and the length of a block

@@ -1,11 +1,13 @@
-"""Watches a run and tells others: rewrites its status every second, its metrics every few."""
+"""Tells others how a run stands while it goes on: ``status.json`` every second, metrics every few."""
 
 import logging
 import os
 import socket
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
-from typing import Self
+from typing import Any, Literal, Self
 from wsgiref.simple_server import WSGIServer
 
 import anyio
@@ -13,11 +15,95 @@ import anyio.to_thread
 import orjson
 from prometheus_client import start_http_server
 
-from batchrank.errors import BatchrankError, JobError, StoppedError
+from batchrank.errors import BatchrankError, InputError, JobError, StoppedError
 from batchrank.job.secrets import secrets_of
-from batchrank.observe import metrics, status
+from batchrank.observe import metrics
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Run
+
+NAME = "status.json"
+_SILENT = 60.0
+State = Literal["running", "complete", "stopped", "failed", "killed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a job stands.
+
+    Attributes:
+        state: ``running``; ``complete``, perhaps with failed queries; ``stopped``, to be continued; ``failed``;
+            ``killed``: its process is gone without a word.
+        name: the job's name.
+        pid: the process, on ``host``.
+        started: when this process began, and ``updated`` when it last wrote this: ISO 8601, UTC.
+        exit_code: None while it runs.
+        reason: why it ended early.
+        progress: the fields of ``Progress``; None before the first request could be sent.
+        max_cost: the cap in the currency of the price, None without one.
+        max_tokens: the cap in tokens.
+        per: what the caps hold for: ``run``, ``day`` or ``total``.
+    """
+
+    state: State
+    name: str
+    pid: int
+    host: str
+    started: str
+    updated: str
+    exit_code: int | None = None
+    reason: str | None = None
+    progress: dict[str, Any] | None = None
+    max_cost: float | None = None
+    max_tokens: int | None = None
+    per: str = "run"
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last update."""
+        return (datetime.now(UTC) - datetime.fromisoformat(self.updated)).total_seconds()
+
+    def data(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+def now() -> str:
+    """The time of day, for people."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read_status(folder: str | Path) -> Status:
+    """Read how the job stands whose output goes to a folder; it may be running.
+
+    Raises:
+        InputError: there is no such file there, or it can't be read.
+    """
+    path = Path(folder) / NAME
+    try:
+        data = orjson.loads(path.read_bytes())
+        status = Status(**{f.name: data[f.name] for f in fields(Status) if f.name in data})
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; name the output folder of a job that was started") from None
+    except (OSError, orjson.JSONDecodeError, TypeError) as error:
+        raise InputError(f"{path} can't be read: {error}") from None
+    if status.state == "running" and _gone(status):
+        return Status(**(asdict(status) | {"state": "killed"}))
+    return status
+
+
+def _gone(status: Status) -> bool:
+    """Whether the process is no more: asked on its own machine; elsewhere, taken from its silence."""
+    if status.host != socket.gethostname():
+        return status.age > _SILENT
+    try:
+        os.kill(status.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
 
 log = logging.getLogger(__name__)
 _EVERY = 1.0
@@ -42,8 +128,8 @@ class Observer:
         self._run = run
         self._folder = run.folder
         self._collector = metrics.JobCollector(run.job.name or "job")
-        self._status = status.Status(
-            "running", run.job.name or "job", os.getpid(), socket.gethostname(), status.now(), status.now(),
+        self._status = Status(
+            "running", run.job.name or "job", os.getpid(), socket.gethostname(), now(), now(),
             max_cost=run.job.budget.max_cost, max_tokens=run.job.budget.max_tokens, per=run.job.budget.per,
         )  # fmt: skip
         self._secrets = secrets_of(run.job)
@@ -110,15 +196,13 @@ class Observer:
         return True
 
     def _update(self, **changes: object) -> None:
-        self._status = status.Status(**(self._status.data() | {"updated": status.now()} | changes))
+        self._status = Status(**(self._status.data() | {"updated": now()} | changes))
 
     def _write(self, with_metrics: bool) -> None:
         if self._folder is None or not self._folder.is_dir():
             return
         try:
-            _replace(
-                self._folder / status.NAME, orjson.dumps(self._status.data(), option=orjson.OPT_INDENT_2)
-            )
+            _replace(self._folder / NAME, orjson.dumps(self._status.data(), option=orjson.OPT_INDENT_2))
             if with_metrics:
                 _replace(self._folder / metrics.NAME, metrics.text(self._collector))
         except OSError as error:
@@ -127,7 +211,7 @@ class Observer:
             self._told = True
 
 
-def _state(code: int) -> status.State:
+def _state(code: int) -> State:
     if code in (0, 3, 5):
         return "complete"
     return "failed"

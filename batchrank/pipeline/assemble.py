@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import orjson
 
+from batchrank.data import Request
 from batchrank.errors import JobError
-from batchrank.io.mixed import Shares
+from batchrank.io.media import Shares
 from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
 from batchrank.ledger.departures import Departures
@@ -19,27 +20,21 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.limiter.limiter import Limiter
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches, vendor
-from batchrank.pipeline.rank import Driver
-from batchrank.pipeline.tasks import beside
-from batchrank.pipeline.verdicts import SharedVerdicts
-from batchrank.requests import Request
-from batchrank.send.account import Before, Budget
-from batchrank.send.admission import Dispatcher
-from batchrank.send.budget import Taken
-from batchrank.send.descriptors import connections, open_files
-from batchrank.send.encoder import Encoder
-from batchrank.send.places import Places
+from batchrank.pipeline.rank import Driver, SharedVerdicts
+from batchrank.pipeline.workers import beside
+from batchrank.send.admission import Dispatcher, Places
+from batchrank.send.budget import Before, Budget, Taken
+from batchrank.send.connections import connections, open_files, tls_context
+from batchrank.send.known import Encoder
 from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Timeline
-from batchrank.send.tls import tls_context
 from batchrank.send.transport import Http
 from batchrank.shard.chunks import Sharder
-from batchrank.shard.measure import Media
-from batchrank.shard.rules import Limits
+from batchrank.shard.sizes import Limits, Media
 from batchrank.tokens import counter
 from batchrank.wire import Codec, tailored
-from batchrank.write.outputs import OUTPUTS
+from batchrank.write.formats import OUTPUTS
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from batchrank.job.config import Job
 from batchrank.ledger.entries import Spent
 from batchrank.ledger.ledger import Ledger
 from batchrank.merge.verdict import Declared, Verdicts
-from batchrank.pipeline.identity_ import PROGRAM, identity
+from batchrank.pipeline.identity import PROGRAM, identity
 from batchrank.pipeline.summary import Totals
 from batchrank.write.reports import partial
 from batchrank.write.switch import LETTERS

@@ -1,148 +1,95 @@
-"""Tells from what earlier runs left that there was a ledger, so that a lost one never makes a job pay all again.
+"""Tells what a run's rankings depend on, so that two settings, or two inputs, never meet in one output.
 
-What tells it: a summary of a run that paid, parts or dead letters of a run that did not come to its end, the status of
-one that spent. A complete output that was made with another ledger tells nothing: it is replaced as a whole.
+Every key of a job counts, unless it is listed here as harmless: a key that somebody adds counts from its first day.
 """
 
-import os
-from collections.abc import Iterator
-from pathlib import Path
+import hashlib
 from typing import Any
 
 import orjson
 
-from batchrank.errors import LedgerError, OutputError
 from batchrank.job.config import Job
-from batchrank.ledger.ledger import Ledger
-from batchrank.pipeline.output import folder_of
-from batchrank.write import switch
-from batchrank.write.claim import owner
-from batchrank.write.reports import partial
-from batchrank.write.writer import is_part
+from batchrank.job.schema import key_names
+from batchrank.version import __version__
 
-_STATUS = "status.json"
-
-
-def refuse_lost_ledger(job: Job) -> None:
-    """Refuse to pay again because the ledger is gone; it looks at files, so call it in a worker thread.
-
-    Raises:
-        LedgerError: it is gone; the message says what tells of it, and what to do.
-    """
-    path = job.ledger_path
-    if path is None or path.exists():
-        return
-    if (found := _evidence(job)) is not None:
-        raise _lost(found, f"{path}: the ledger is gone")
-
-
-async def refuse_empty_ledger(job: Job, ledger: Ledger) -> None:
-    """Refuse likewise where a ledger that knows of no run has taken its place.
-
-    Raises:
-        LedgerError: it holds nothing, although there was a run that paid.
-    """
-    if ledger.path is None or (found := _evidence(job)) is None:
-        return
-    if await ledger.load("runs") is None:  # noted before a run writes or sends anything
-        raise _lost(found, f"{ledger.path}: the ledger holds nothing")
-
-
-def refuse_unfinished(written: Path, record: dict[str, Any] | None, identity: str) -> None:
-    """Refuse to write over what another ledger's run left unfinished.
-
-    Args:
-        written: where this run writes.
-        record: what the last job that had the folder noted.
-        identity: what tells this job's ledger.
-
-    Raises:
-        OutputError: another job's parts or dead letters are there.
-    """
-    if record is None or record.get("ledger_id") == identity:
-        return
-    found = _unfinished(written)
-    if (
-        written / switch.SUMMARY
-    ).exists():  # that of a run that stopped; its dead letters alone are nothing to keep
-        found = [name for name in found if is_part(name)]
-    if found:
-        raise OutputError(
-            f"{written}: {', '.join(found)} there belong to another job, {record.get('job')}, which isn't complete and "
-            f"keeps its answers in {record.get('ledger')}. Run that one to its end, or choose another output.path; to "
-            "replace them all the same, run with --fresh"
+_ACCESS = "who asks and by which way, not what is asked"
+_PACE = "how fast and how often requests are sent; what became of each is in the ledger"
+_END = "whether the run goes on or passes, not what it writes"
+HARMLESS: dict[str, str] = {
+    "name": "what people call the job; nothing in a ranking says it",
+    "input.path": "the files that it names are compared themselves, by their names, sizes and times",
+    "model": "the card and the price that it stands for are compared instead",
+    **dict.fromkeys(("endpoint.api_key_env", "endpoint.api_key_file", "endpoint.auth"), _ACCESS),
+    **dict.fromkeys(
+        ("endpoint.proxy", "endpoint.ca_file", "endpoint.client_cert", "endpoint.client_key"), _ACCESS
+    ),
+    "endpoint.timeout": _PACE,
+    **dict.fromkeys(("rate.rpm", "rate.tpm", "rate.share", "rate.concurrency"), _PACE),
+    **dict.fromkeys(("retry.attempts", "retry.max_delay", "retry.outage"), _PACE),
+    **dict.fromkeys(("budget.max_cost", "budget.max_tokens", "budget.max_requests", "budget.per"), _END),
+    "failures.max_queries": _END,
+    **{
+        f"gate.{key}": _END
+        for key in (
+            "against", "depth", "persistence", "min_rbo", "min_tau", "qrels", "min_ndcg", "max_ndcg_drop",
         )
+    },
+    "output.path": "each folder has a state of its own in the ledger",
+    "ledger": "where answers are kept, not what they say",
+}  # fmt: skip
+"""Keys that can't change a ranking, each with the reason."""
+_HIDDEN = {"endpoint.headers", "endpoint.body"}
+"""Keys whose values may be secrets: kept as fingerprints."""
+_ADDRESSES = {"endpoint.url", "input.corpus", "input.queries"}
+"""Keys whose values may have a secret in the query of an address."""
+PROGRAM = "batchrank"
+"""What tells the version: another one may rank differently, but goes on with the same run's caps."""
 
 
-def _evidence(job: Job) -> str | None:
-    """What tells that there was a ledger; None when nothing does."""
-    folder = None if job.output is None else folder_of(job)
-    return None if folder is None else next(_traces(job, folder), None)
+def identity(job: Job, tokenizer: str) -> dict[str, Any]:
+    """All that the rankings of a job depend on besides the input's content: by key, and as resolved."""
+    data = job.model_dump(mode="json")
+    card = job.card.model_dump(mode="json", exclude={"rpm", "tpm", "source", "prices"})
+    price = None if job.price is None else job.price.model_dump(mode="json")
+    resolved = {
+        PROGRAM: __version__,
+        "model": {"card": card, "price": price},
+        "endpoint": [_address(job.url), job.wire],
+        "tokenizer in use": tokenizer,
+    }
+    return resolved | {key: _told(key, _value(data, key)) for key in leaves() if key not in HARMLESS}
 
 
-def _traces(job: Job, folder: Path) -> Iterator[str]:
-    record = owner(folder)
-    ours = record is None or _used(record.get("ledger"), str(job.ledger_path))
-    for place in (folder, folder / switch.NEXT):
-        try:
-            summary = orjson.loads(_read(place / switch.SUMMARY))
-            told = _paid(summary, job)
-        except OSError:
-            if ours and (found := _unfinished(place)):
-                yield f"{', '.join(found)} in {place} tell of a run that was under way"
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            yield f"{switch.SUMMARY} in {place}, which can't be read ({error}), tells of a run"
-        else:
-            if told is not None:
-                yield told
-    if ours and not (folder / switch.SUMMARY).exists() and (spent := _spent(folder)):
-        yield f"{_STATUS} beside the output tells of a run that spent {spent:,} tokens"
+def leaves() -> list[str]:
+    """The dotted names of the keys that hold a value, as opposed to those that hold other keys."""
+    names = list(key_names())
+    parents = {name.rpartition(".")[0] for name in names}
+    return [name for name in names if name not in parents]
 
 
-def _read(path: Path) -> bytes:
-    """A file that a run wrote: never a link, which writing will refuse."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        return file.read()
+def _value(data: Any, key: str) -> Any:
+    for name in key.split("."):
+        data = None if data is None else data[name]
+    return data
 
 
-def _unfinished(place: Path) -> list[str]:
-    """A few names of files that only a run that is not complete leaves."""
-    found = place.iterdir() if place.is_dir() else ()
-    names = sorted(path.name for path in found if not path.is_symlink())
-    letters = partial(Path(switch.LETTERS)).name
-    return [name for name in names if name == letters or (is_part(name) and name[0] != ".")][:3]
+def _told(key: str, value: Any) -> Any:
+    """A value as it may be kept in a file."""
+    if not value:
+        return value
+    if key in _HIDDEN:
+        return fingerprint(value)
+    if key in _ADDRESSES:
+        return _address(value) if isinstance(value, str) else [_address(one) for one in value]
+    return value
 
 
-def _paid(summary: dict[str, Any], job: Job) -> str | None:
-    """What a summary tells of answers that were paid for and kept in the ledger that the job has now."""
-    totals, spend = summary["totals"], summary["spend"]
-    if not (totals["requests"] or spend["tokens"]) or not summary["job"]["output"]:
-        return None
-    if not _used(summary["job"].get("ledger"), job.ledger):
-        return None
-    price = f", {spend['cost']:,.4f} {spend['currency']}" if spend.get("cost") else ""
-    return (
-        f"{switch.SUMMARY} beside the output tells of a run that used it ({totals['queries']:,} queries, "
-        f"{totals['tokens']:,} tokens{price})"
-    )
+def _address(url: str) -> str:
+    """An address that tells changes without telling a secret that may be in its query."""
+    base, mark, query = url.partition("?")
+    return base + mark + (fingerprint(query)[:16] if query else "")
 
 
-def _used(before: str | None, now: str | None) -> bool:
-    if before is None or now is None:
-        return before == now
-    return before == now or Path(before).resolve() == Path(now).resolve()
-
-
-def _spent(folder: Path) -> int:
-    try:
-        return int(orjson.loads(_read(folder / _STATUS))["progress"]["tokens"])
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
-        return 0
-
-
-def _lost(found: str, what: str) -> LedgerError:
-    return LedgerError(
-        f"{what}, but {found}: all of that would be paid for again, and no cap would count it. Put the ledger and its "
-        "-wal back, or name it with ledger:; to start without it all the same, run with --fresh"
-    )
+def fingerprint(data: Any) -> str:
+    """SHA-256 of plain data."""
+    return hashlib.sha256(orjson.dumps(data, option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from batchrank.content import Content
-from batchrank.data import Query
+from batchrank.data import Content, Query
 from batchrank.errors import JobError, QueryError
 from batchrank.io.media import Sources
 from batchrank.job.config import Job
@@ -11,8 +10,7 @@ from batchrank.outcomes import Failure
 from batchrank.shard.chunks import QueryShards, Sharder
 from batchrank.shard.cut import Cut, Cutter
 from batchrank.shard.passages import Passages, Splitter, deeper, refuse_long, too_long
-from batchrank.write.fit import refuse_ids
-from batchrank.write.outputs import OUTPUTS
+from batchrank.write.formats import OUTPUTS, refuse_ids
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,7 +10,7 @@ from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
 from batchrank.pipeline.assemble import Engine
 from batchrank.pipeline.checkpoint import Checkpoint
-from batchrank.pipeline.identity_ import fingerprint, identity
+from batchrank.pipeline.identity import fingerprint, identity
 from batchrank.pipeline.summary import Totals
 from batchrank.version import __version__
 

@@ -19,22 +19,25 @@ from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.assemble import Engine, engine, sharder
 from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, passed_over
-from batchrank.pipeline.forecast import Done, next_step, rest_of
-from batchrank.pipeline.identity import refuse_empty_ledger, refuse_lost_ledger, refuse_unfinished
-from batchrank.pipeline.only import OnlyFailed, refuse_unasked
 from batchrank.pipeline.output import Outputs
-from batchrank.pipeline.preconditions import refuse_own_input
+from batchrank.pipeline.preconditions import (
+    OnlyFailed,
+    refuse_empty_ledger,
+    refuse_lost_ledger,
+    refuse_own_input,
+    refuse_unasked,
+    refuse_unfinished,
+)
 from batchrank.pipeline.prepare import Preparer
-from batchrank.pipeline.progress import snapshot
+from batchrank.pipeline.progress import Done, next_step, rest_of, snapshot
 from batchrank.pipeline.report import Report, report
 from batchrank.pipeline.sink import Sink
 from batchrank.pipeline.stages import Flow, Outcome, Reader
 from batchrank.pipeline.summary import Progress, Totals
-from batchrank.pipeline.tasks import bare, beside
-from batchrank.pipeline.workers import ROOM_BYTES, Room
+from batchrank.pipeline.workers import ROOM_BYTES, Room, bare, beside
 from batchrank.read.base import Gauge
 from batchrank.read.layout import facts, notes
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 from batchrank.shard.chunks import Sharder
 from batchrank.write.writer import Part
 

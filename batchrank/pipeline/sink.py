@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio.to_thread
 
-from batchrank.escape import escaped
+from batchrank.errors import escaped
 from batchrank.merge.verdict import SPAN, Verdicts
 from batchrank.outcomes import Failure
 from batchrank.pipeline.checkpoint import Checkpoint

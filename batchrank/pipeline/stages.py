@@ -16,11 +16,10 @@ from anyio.abc import TaskGroup
 from batchrank.data import Query
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.outcomes import Failure
-from batchrank.pipeline.crew import Crew
 from batchrank.pipeline.prepare import Preparer
 from batchrank.pipeline.rank import Driver, Prepared, Ranked, failure
-from batchrank.pipeline.workers import Room
-from batchrank.send.counts import Encoded
+from batchrank.pipeline.workers import Crew, Room
+from batchrank.send.stats import Encoded
 from batchrank.shard.chunks import QueryShards
 
 _BATCH_DOCUMENTS = (250, 4_000)

@@ -1,8 +1,50 @@
-"""Backpressure: how much may be between reading and writing."""
+"""Runs a job's tasks: the workers that rank queries, the memory that holds them back, tasks beside a block."""
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from batchrank.errors import BatchrankError
+from batchrank.pipeline.rank import Prepared
+
+
+class Crew:
+    """Tasks that rank one query after another; starting a task for each would cost as much as sending it."""
+
+    def __init__(self, rank: Callable[[Prepared], Awaitable[None]]) -> None:
+        self._rank = rank
+        self._queue: deque[Prepared] = deque()
+        self._idle: list[asyncio.Event] = []
+        self._dismissed = False
+
+    def hand(self, prepared: Prepared, group: TaskGroup) -> None:
+        """Have a query ranked now, by a task that has nothing to do or by a new one."""
+        self._queue.append(prepared)
+        if self._idle:
+            self._idle.pop().set()
+        else:
+            group.start_soon(self._work)
+
+    def dismiss(self) -> None:
+        """There is no more: let the tasks end."""
+        self._dismissed = True
+        for event in self._idle:
+            event.set()
+
+    async def _work(self) -> None:
+        while self._queue or not self._dismissed:
+            if self._queue:
+                await self._rank(self._queue.popleft())
+            else:
+                event = asyncio.Event()
+                self._idle.append(event)
+                await event.wait()
+
 
 ROOM_BYTES = 48 * 2**20
 """Documents between reading and writing: enough to keep hundreds of requests in flight, whatever the input's size."""
@@ -58,3 +100,37 @@ class Room:
     def _wake(self) -> None:
         if self._waiting:
             self._waiting.popleft().set()
+
+
+@asynccontextmanager
+async def beside(task: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run a task for as long as the block lasts; the block's own error comes out bare, not in a group."""
+    fault: Exception | None = None
+    async with anyio.create_task_group() as group:
+        group.start_soon(task)
+        try:
+            yield
+        except Exception as error:
+            fault = error
+        group.cancel_scope.cancel()
+    if fault is not None:
+        raise fault
+
+
+@contextmanager
+def bare() -> Iterator[None]:
+    """Raise what a task group raises as the one error in it: a fault in the program before one meant for the user."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        leaves = list(_leaves(group))
+        leaf = next((error for error in leaves if not isinstance(error, BatchrankError)), leaves[0])
+        raise leaf from leaf.__cause__
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -12,21 +12,20 @@ from urllib.parse import urlsplit
 
 import anyio
 
+from batchrank.data import Answer, Rejection, Request
 from batchrank.errors import BatchrankError, InputError, JobError
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.assemble import endpoint, places, sharder
-from batchrank.pipeline.identity import refuse_lost_ledger
-from batchrank.pipeline.preconditions import refuse_own_input
+from batchrank.pipeline.preconditions import refuse_lost_ledger, refuse_own_input
 from batchrank.planning.findings import Finding, check_input
-from batchrank.quality.baseline import accepted
+from batchrank.quality.gate import accepted
 from batchrank.quality.measures import Measures
 from batchrank.quality.qrels import load
-from batchrank.read import detect_ as detect
+from batchrank.read import detect
 from batchrank.read.layout import facts
-from batchrank.requests import Answer, Rejection, Request
+from batchrank.send.connections import tls_context
 from batchrank.send.retry import Action, advice, classify, slows
-from batchrank.send.tls import tls_context
 
 _CONNECT = 10.0
 _TIGHT = 2**30

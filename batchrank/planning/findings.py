@@ -12,7 +12,7 @@ from batchrank.outcomes import Failure
 from batchrank.pipeline.assemble import sharder
 from batchrank.pipeline.prepare import Preparer
 from batchrank.read.layout import notes
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 _FAILED_QUERIES = 3
 

@@ -15,7 +15,7 @@ from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
 from batchrank.read.base import Gauge, Source
 from batchrank.read.layout import find, notes
-from batchrank.read.reader_ import read
+from batchrank.read.reader import read
 
 SAMPLE = 1000
 """Queries that are looked at."""

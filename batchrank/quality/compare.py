@@ -7,9 +7,8 @@ from batchrank.errors import InputError
 from batchrank.io import storage
 from batchrank.quality import qrels as judgements
 from batchrank.quality import rankings
-from batchrank.quality.measures import DEFAULT, Measures, Values
-from batchrank.quality.significance import p_value
-from batchrank.read import detect_ as detect
+from batchrank.quality.measures import DEFAULT, Measures, Values, p_value
+from batchrank.read import detect
 
 _SHOWN = 3
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from batchrank.errors import InputError
-from batchrank.io.lines_ import Lines
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
 from batchrank.read import jsonl, runs, textfiles
 from batchrank.read.base import COLUMNAR, Segment, Source, ended
 from batchrank.read.columnar import names_in
+from batchrank.read.detect import INPUTS
+from batchrank.read.jsonl import Lines
 from batchrank.read.jsonstream import Shape
-from batchrank.read.labelled import relevance
-from batchrank.read.names_ import CANDIDATES, IDS, LABELLED, TEXT
-from batchrank.read.table import INPUTS
+from batchrank.read.names import CANDIDATES, IDS, LABELLED, TEXT
+from batchrank.read.values import relevance
 
 Qrels: TypeAlias = dict[str, dict[str, int]]
 """Query id -> document id -> relevance, 0 for not relevant."""

@@ -15,14 +15,13 @@ import numpy as np
 import orjson
 
 from batchrank.errors import InputError
-from batchrank.io.lines_ import Lines
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
-from batchrank.read import detect_ as detect
-from batchrank.read import runs
+from batchrank.read import detect, runs
 from batchrank.read.arrow import at, strings
 from batchrank.read.base import Source, ended
 from batchrank.read.columnar import names_in
+from batchrank.read.jsonl import Lines
 from batchrank.read.parquet import batches, opened
 
 Run: TypeAlias = dict[str, Sequence[str]]

@@ -12,10 +12,9 @@ import pyarrow.compute as pc
 import pyarrow.types as types
 from numpy.typing import NDArray
 
-from batchrank.arrays import Floats, Positions
+from batchrank.data import Floats, Positions, Strings
 from batchrank.read.base import ColumnsError
-from batchrank.read.names_ import Fields, Path
-from batchrank.strings import Strings
+from batchrank.read.names import Fields, Path
 
 Array: TypeAlias = Any  # pyarrow has no type hints
 DataType: TypeAlias = Any

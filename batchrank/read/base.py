@@ -1,16 +1,18 @@
-"""What every file format gives and takes."""
+"""Defines what every file format gives, which columns a file's folders name, and which query ids came already."""
 
-from collections.abc import Callable, Iterator, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
-from batchrank.arrays import Floats
-from batchrank.content import Content
+import pyarrow as pa
+
+from batchrank.data import Content, Floats
 from batchrank.errors import InputError, Place, QueryError
+from batchrank.io.opening import ForeignError
 from batchrank.io.storage import stamp
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
-from batchrank.read.detect import ForeignError
 
 TRUNCATED = "truncated-file"
 """The cause of a failure that ends its whole file."""
@@ -171,3 +173,66 @@ def unreadable(source: Source, error: OSError) -> Unrecognised:
     return Unrecognised(
         Failure(Place(source.name, source.unit, 1), None, "unreadable-file", message), ambiguous=False
     )
+
+
+def schema_with(schema: Any, partition: Mapping[str, str | None]) -> Any:
+    """A schema with the folders' columns; where the file has one of the same name, the file's counts."""
+    for name in partition:
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, pa.string()))
+    return schema
+
+
+def batch_with(batch: Any, partition: Mapping[str, str | None]) -> Any:
+    """A batch with the folders' columns, each with one value in all rows."""
+    for name, value in partition.items():
+        if name not in batch.schema.names:
+            column = pa.repeat(pa.scalar(value, pa.string()), batch.num_rows)
+            schema = batch.schema.append(pa.field(name, pa.string()))
+            batch = pa.RecordBatch.from_arrays([*batch.columns, column], schema=schema)
+    return batch
+
+
+class SeenIds:
+    """Exact, and bounded in memory: SQLite keeps the ids in an anonymous temporary file, about 50 bytes each."""
+
+    _CACHE_KIB = 8192
+
+    def __init__(self) -> None:
+        # The reader may be driven from one thread after another, never from two at a time.
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._database.execute(f"PRAGMA cache_size = -{self._CACHE_KIB}")
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute(
+            "CREATE TABLE seen (id BLOB PRIMARY KEY, file INTEGER, unit TEXT, number INTEGER) WITHOUT ROWID"
+        )
+        self._database.execute("BEGIN")
+        self._files: dict[str, int] = {}
+
+    def add(self, query_id: str, place: Place) -> Place | None:
+        """Note an id; return where it came first if it is not new.
+
+        Raises:
+            InputError: the temporary file can't be written.
+        """
+        key = query_id.encode("utf-8", "surrogatepass")
+        file = self._files.setdefault(place.file, len(self._files))
+        try:
+            new = self._database.execute(
+                "INSERT INTO seen VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (key, file, place.unit, place.number),
+            )
+            if new.rowcount:
+                return None
+            found = self._database.execute("SELECT file, unit, number FROM seen WHERE id = ?", (key,))
+            file, unit, number = found.fetchone()
+        except sqlite3.Error as error:
+            raise InputError(
+                f"the list of query ids seen, which finds duplicates, can't be kept in a temporary file: {error}; "
+                "free some space, or set SQLITE_TMPDIR to a folder that has some"
+            ) from error
+        return Place(list(self._files)[file], unit, number)
+
+    def close(self) -> None:
+        """Drop the list."""
+        self._database.close()

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from batchrank.job.sections import Columns
 from batchrank.read.base import ColumnsError
-from batchrank.read.names_ import (
+from batchrank.read.names import (
     CANDIDATES,
     DOC_ID,
     IDS,

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TypeAlias
 
-from batchrank.io.lines_ import MAX_LINE, Lines, too_long
 from batchrank.read.base import Source
+from batchrank.read.jsonl import MAX_LINE, Lines, too_long
 
 Fields: TypeAlias = list[str]
 Raw: TypeAlias = tuple[int, bytes | None]

@@ -8,14 +8,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchrank.arrays import Floats, Positions
-from batchrank.content import Content
+from batchrank.data import Content, Floats, Positions
 from batchrank.errors import Place, QueryError
 from batchrank.read import arrow
 from batchrank.read.arrow import Array
 from batchrank.read.base import Segment
 from batchrank.read.columns import DocumentRoles, RecordRoles
-from batchrank.read.plain import lists
+from batchrank.read.pieces import lists
 from batchrank.read.values import document_content, query_content, query_text, titled, unnamed
 
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 from batchrank.errors import InputError
 from batchrank.io import storage
-from batchrank.read.detect_ import bare, name_of
-from batchrank.read.table import INPUTS, TEXT_SUFFIXES
+from batchrank.read.detect import INPUTS, TEXT_SUFFIXES, bare, name_of
 
 HIDDEN = ("_", ".")
 _MARKERS = (

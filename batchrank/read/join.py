@@ -14,10 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.arrays import Positions
+from batchrank.data import Positions
 from batchrank.errors import BatchrankError, InputError, MissingExtraError
-from batchrank.read.kept import Kept
-from batchrank.read.scratch import Scratch
+from batchrank.io.scratch import Kept, Scratch
 
 Array: TypeAlias = Any  # pyarrow has no type hints
 Batches: TypeAlias = Iterable[Array]

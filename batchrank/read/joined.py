@@ -21,14 +21,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from batchrank.arrays import taken
+from batchrank.data import taken
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
-from batchrank.read import corpus_ as corpus
-from batchrank.read import instructions, runs
+from batchrank.read import files as instructions
+from batchrank.read import runs
+from batchrank.read import runs as corpus
 from batchrank.read.base import Gauge, Item, Segment, Source, Unrecognised
-from batchrank.read.corpus import ENTRIES, Report
+from batchrank.read.entries import ENTRIES, Report
 from batchrank.read.join import Array, Asked, Join, numbered, numbering
 from batchrank.read.layout import Joined
 from batchrank.read.pieces import ROW_BYTES, query_too_large
@@ -263,7 +264,7 @@ def _segment(asked: Asked, found: _Documents, place: Place, where: str) -> Segme
 def _texts(files: Iterable[Source], columns: Columns, report: Report, *, queries: bool) -> Iterator[Array]:
     for source in files:
         source.gauge.file(source.bytes)
-        yield from corpus.read(source, columns, report, queries=queries)
+        yield from corpus.read_texts(source, columns, report, queries=queries)
 
 
 def _place(source: Source, number: int) -> Place:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
 
-from batchrank.read.detect import ForeignError
-from batchrank.read.names_ import CANDIDATES, DOC_ID, IDS, QUERY, QUERY_ID, SCORE, TEXT
+from batchrank.io.opening import ForeignError
+from batchrank.read.names import CANDIDATES, DOC_ID, IDS, QUERY, QUERY_ID, SCORE, TEXT
 
 LARGEST = 64 * 1024 * 1024
 """Characters of one value; a longer one is not read, like a line that is too long."""

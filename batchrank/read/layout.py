@@ -17,16 +17,13 @@ from pathlib import Path
 
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.io import storage
-from batchrank.io.lines import COMPRESSED
+from batchrank.io.opening import COMPRESSED
 from batchrank.job.sections import Columns, Input
-from batchrank.read import detect_ as detect
-from batchrank.read import textfiles
+from batchrank.read import detect, textfiles
 from batchrank.read.base import COLUMNAR, Source
+from batchrank.read.detect import INPUTS
+from batchrank.read.files import local, looked_up, named, unfolded, within
 from batchrank.read.folders import Found
-from batchrank.read.instructions import within
-from batchrank.read.reader import local, looked_up, named
-from batchrank.read.saved import unfolded
-from batchrank.read.table import INPUTS
 
 _RECORDS = (suffix for name in ("jsonl", *COLUMNAR) for suffix in INPUTS[name].suffixes)
 _EXTENSIONS = "|".join(map(re.escape, (*_RECORDS, ".tsv", ".csv")))

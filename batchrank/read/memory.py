@@ -1,28 +1,22 @@
-"""Data in memory -> items, by the same code that reads files: tables by their columns, records by their keys.
+"""Reads data in memory (tables, records, queries) by the same code and with the same checks as files."""
 
-A table is whatever offers its columns as an Arrow stream (Arrow's and Polars' tables, pandas' frames, DuckDB's
-relations), an older pandas frame, or a data set of Hugging Face's. Nothing of theirs is imported: who has such an
-object has its library.
-"""
-
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
-from batchrank.content import Content
-from batchrank.data import Candidate, Query
+from batchrank.data import Candidate, Content, Query
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
-from batchrank.read.base import ColumnsError, Item, Segment, Source
-from batchrank.read.labelled import Labels
+from batchrank.read.base import ColumnsError, Item, SeenIds, Segment, Source, Unrecognised
+from batchrank.read.groups import queries as joined
 from batchrank.read.objects import Objects
-from batchrank.read.pieces import pieces
-from batchrank.read.plain import plain_schema
+from batchrank.read.pieces import pieces, plain_schema
 from batchrank.read.tables import items, layout, oversized
 from batchrank.read.values import (
+    Labels,
     document_text,
     identifier,
     kind,
@@ -197,3 +191,87 @@ def _scores(query: Query) -> Any:
 def _named(value: object) -> str:
     name = kind(value)
     return name if name != type(value).__name__ else f"a {name}"
+
+
+Record: TypeAlias = Query | Mapping[str, Any]
+"""A query, or a record as a file has it: a query with its candidates, or a pair of a query and a document."""
+Queries: TypeAlias = Iterable[Record] | AsyncIterable[Record] | ArrowStream
+"""What can be ranked: queries or records, one after the other, or a table of records: a data frame, an Arrow table."""
+
+
+class Memory:
+    """Queries from memory; pairs that follow one another and have the same query id are one query.
+
+    Args:
+        columns: what holds what, where the names don't tell.
+    """
+
+    def __init__(self, columns: Columns) -> None:
+        self._columns = columns
+        self._records = Records(columns)
+        self._seen = SeenIds()
+        self._held: list[Segment] = []
+
+    def table(self, data: object) -> Iterator[list[Query | Failure]]:
+        """The queries of a table, some at a time.
+
+        Raises:
+            InputError: its columns don't tell what is what.
+        """
+        for piece in table(data, self._columns):
+            yield [found for item in piece for found in self._push(item)]
+        yield self.end()
+
+    def take(self, value: object) -> list[Query | Failure]:
+        """The queries that are complete with one more query or record: a pair may be continued by the next one."""
+        return self._push(self._records.item(value))
+
+    def end(self) -> list[Query | Failure]:
+        """The query that nothing continues any more."""
+        held, self._held = self._held, []
+        return list(joined(held, self._seen))
+
+    def close(self) -> None:
+        """Forget what came."""
+        self._seen.close()
+
+    def _push(self, item: Item) -> list[Query | Failure]:
+        if isinstance(item, Unrecognised):
+            failure = item.failure
+            message = in_call(failure.message)
+            return [Failure(failure.place, failure.query_id, failure.cause, message)]
+        if isinstance(item, Failure):
+            return [item]
+        if self._held and not item.whole and item.query_id == self._held[0].query_id:
+            self._held.append(item)
+            return []
+        done = self.end()
+        self._held.append(item)
+        return done + self.end() if item.whole else done
+
+
+def refuse_single(data: object) -> None:
+    """Refuse what is no collection of queries.
+
+    Raises:
+        InputError: it is a single query or record, a text, or nothing that can be gone through.
+    """
+    name = type(data).__name__
+    what = "give a list or another iterable of batchrank.Query objects or dicts, or a table of them"
+    if isinstance(data, Query):
+        raise InputError("rerank: queries is a single Query; put it into a list: [query]")
+    if isinstance(data, Mapping):
+        advice = "put it into a list: [record]"
+        if data and not any(isinstance(value, str | list) for value in data.values()):
+            advice = (
+                f"name one of its parts, such as data[{next(iter(data))!r}]"  # a data set with its splits
+            )
+        raise InputError(f"rerank: queries is a single {name}; {advice}")
+    if isinstance(data, str | bytes):
+        raise InputError(
+            f"rerank: queries is a {name}; {what}. batchrank.run() ranks a file that a job names"
+        )
+    if not is_table(data) and not isinstance(data, Iterable | AsyncIterable):
+        raise InputError(
+            f"rerank: queries is a {name}, which can't be gone through; {what} (collect a lazy one)"
+        )

@@ -9,16 +9,15 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from batchrank.arrays import Floats
-from batchrank.content import Content
+from batchrank.data import Content, Floats
 from batchrank.errors import Place, QueryError
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
 from batchrank.read.base import ColumnsError, Item, Segment, Source, Unrecognised
 from batchrank.read.columns import DocumentRoles, RecordRoles, document_roles, record_roles, refuse_plain
-from batchrank.read.labelled import Labels
-from batchrank.read.names_ import LABELLED, Fields, Path
+from batchrank.read.names import LABELLED, Fields, Path
 from batchrank.read.values import (
+    Labels,
     document_content,
     document_text,
     identifier,

@@ -9,11 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batchrank.errors import InputError
+from batchrank.io import opening as foreign
 from batchrank.io.storage import filesystem
-from batchrank.read import detect as foreign
 from batchrank.read.base import Source
-from batchrank.read.pieces import Array, Piece, pieces, too_large
-from batchrank.read.plain import plain_schema
+from batchrank.read.pieces import Array, Piece, pieces, plain_schema, too_large
 
 # Column chunks are read through a window of this many bytes instead of as a whole.
 _WINDOW = 1024 * 1024

@@ -7,8 +7,22 @@ from batchrank.job.sections import Columns
 from batchrank.read.base import ColumnsError
 from batchrank.read.columns import record_roles
 from batchrank.read.delimited import Delimited, Fault, Fields
-from batchrank.read.names import EntryRoles, TextRoles, entry_roles, text_roles
-from batchrank.read.names_ import CANDIDATES, DOC_ID, IDS, IMAGE, QUERY, QUERY_ID, SCORE, TEXT, TITLE, VIDEO
+from batchrank.read.names import (
+    CANDIDATES,
+    DOC_ID,
+    IDS,
+    IMAGE,
+    QUERY,
+    QUERY_ID,
+    SCORE,
+    TEXT,
+    TITLE,
+    VIDEO,
+    EntryRoles,
+    TextRoles,
+    entry_roles,
+    text_roles,
+)
 from batchrank.read.tsv import (
     QUERY_COLUMN,
     Entry,

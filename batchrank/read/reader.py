@@ -1,113 +1,183 @@
-"""Paths of the job -> the files to read, in order."""
+"""Reads the input as queries and failures, in order; pairs that stand in any order are grouped out of core first."""
 
-from collections.abc import Iterable
-from pathlib import Path
+import pickle
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import count
 
-from batchrank.errors import InputError
-from batchrank.io import storage
-from batchrank.read import detect_ as detect
-from batchrank.read.base import Source
-from batchrank.read.folders import HIDDEN, Found, choices, is_marker, refuse_table, search, table_around
+from batchrank.data import Query
+from batchrank.errors import InputError, Place
+from batchrank.job.sections import Columns, Input
+from batchrank.outcomes import Failure
+from batchrank.read.base import Gauge, Item, SeenIds, Segment, Source, Unrecognised
+from batchrank.read.detect import INPUTS
+from batchrank.read.groups import LOST, queries, refuse_unsorted
+from batchrank.read.join import Join
+from batchrank.read.joined import items as joined_items
+from batchrank.read.layout import Joined, layout
 
-_STDIN = "-"
+_ROWS = 16_384
+_FETCHED = 2048
 
-
-def named(paths: Iterable[str], format: str = "auto", key: str = "path") -> list[Source]:
-    """The files that the paths name: each path in turn, the files of a folder or pattern sorted by name.
-
-    1. ``-``: standard input, JSON lines.
-    2. a file: itself, whatever its name.
-    3. a folder: the files that ``folders`` tells: those of a known suffix; files of columns only where there are no
-       others.
-    4. a pattern (``*``, ``?``, ``[...]``, ``**``): the files and folders that match; hidden ones (``.x``, ``_x``) and
-       what is in them only if it says so.
-
-    A file named twice is read once. ``key`` is the input's key that holds the paths, for messages.
-
-    Raises:
-        InputError: a path matches nothing, or is a table's folder; or standard input is to be something other than JSON
-            lines.
-        MissingExtraError: an address needs a library that isn't installed.
-    """
-    found: dict[str, Source] = {}
-    for path in paths:
-        if path == _STDIN:
-            if format not in ("auto", "jsonl"):
-                raise InputError(f"input.{key}: standard input can't be {format}; give a file's path")
-            found[path] = Source("standard input", None, "jsonl")
-            continue
-        for file in looked_up(local(path), format, key).files:
-            name = file if storage.is_remote(file) else str(Path(file).absolute())
-            found.setdefault(name, detect.source(file, format))
-    return list(found.values())
+_PAIRS = "CREATE TABLE pairs (query_id VARCHAR, seq BIGINT, place BIGINT, size BIGINT)"
+_FIRSTS = "CREATE TABLE firsts AS SELECT query_id, min(seq) AS first FROM pairs GROUP BY query_id"
+_GROUPED = (
+    "SELECT query_id, p.place, p.size FROM pairs p JOIN firsts f USING (query_id) ORDER BY f.first, p.seq"
+)
 
 
-def local(path: str) -> str:
-    """A path with the home folder's name in place of ``~``; an address as it is."""
-    return path if storage.is_remote(path) else str(Path(path).expanduser())
-
-
-def looked_up(path: str, format: str, key: str) -> Found:
-    """The files that one path names, and what it names that isn't read.
+def grouped(items: Iterable[Item]) -> Generator[Item, None, None]:
+    """All failures first, as they come, then the segments of each query one after the other.
 
     Raises:
-        InputError: there is none.
+        InputError: a file can't be read to its end, or the temporary folder is full.
+        MissingExtraError: DuckDB isn't installed.
     """
-    found = Found()
-    if storage.is_folder(path):
-        search(path, format, found)
-        if not found.files:
-            wanted = ", ".join(f"*{suffix}" for suffixes in choices(format) for suffix in suffixes)
-            raise InputError(
-                f"input.{key}: the folder {storage.shown(path)} has no data file in it ({wanted}){_left(found)}; "
-                "correct the path"
-            )
-        return found
-    if storage.exists(path):
-        found.files.append(path)
-        if (table := table_around(path)) is not None:
-            found.told.append(
-                f"input.{key}: {storage.shown(path)} is a file of the table {storage.shown(table)}: it was read as it "
-                "is, and may hold rows that were overwritten or deleted"
-            )
-        return found
-    where = "" if storage.is_remote(path) else f" (from {Path.cwd()})"
-    if not storage.has_magic(path):
-        raise InputError(
-            f"input.{key}: no such file or folder: {storage.shown(path)}{where}; correct the path"
+    sorter = _Sorter()
+    with sorter:
+        for item in items:
+            if isinstance(item, Segment):
+                sorter.add(item)
+                continue
+            failure = item if isinstance(item, Failure) else item.failure
+            if failure.cause in LOST:
+                raise InputError(f"{failure.place}: {failure.message}; any query may lack what stands there")
+            yield item
+        yield from sorter.segments()
+
+
+class _Sorter(Join):
+    task = "pairs can't be grouped by query"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._run(_PAIRS)
+        self._numbers = count()
+        self._held: list[tuple[str, int, int, int]] = []
+
+    def add(self, segment: Segment) -> None:
+        """Take one segment."""
+        place, ids = segment.place, segment.doc_ids
+        # As a tuple, because a frozen dataclass takes five times as long.
+        parts = (
+            (place.file, place.unit, place.number),
+            segment.query,
+            list(segment.documents),
+            None if ids is None else list(ids),
+            segment.scores,
+            segment.whole,
+            segment.fault,
         )
-    _match(path, format, found)
-    if not found.files:
-        raise InputError(
-            f"input.{key}: no file matches {storage.shown(path)}{where}{_left(found)}; correct the pattern"
-        )
-    return found
+        at = self._kept.end
+        with self._translated([]):
+            # Not by way of a string of bytes, which would take as much memory again.
+            pickle.dump(parts, self._kept, pickle.HIGHEST_PROTOCOL)
+        self._held.append((segment.query_id, next(self._numbers), at, self._kept.end - at))
+        if len(self._held) >= _ROWS:
+            self._store_pairs()
+
+    def segments(self) -> Iterator[Segment]:
+        """All segments, those of one query one after the other."""
+        self._store_pairs()
+        self._run(_FIRSTS)
+        with self._translated([]):
+            self._kept.flush()
+            result = self._database.execute(_GROUPED)
+            while rows := result.fetchmany(_FETCHED):
+                yield from self._restored(rows)
+
+    def _restored(self, rows: Sequence[tuple[str, int, int]]) -> Iterator[Segment]:
+        for query_id, at, size in rows:
+            place, *parts = pickle.loads(self._kept.read(at, size))  # noqa: S301 we wrote it, to a folder of our own
+            yield Segment(Place(*place), query_id, *parts)
+
+    def _store_pairs(self) -> None:
+        import pyarrow as pa
+
+        if not self._held:
+            return
+        columns = [pa.array(column) for column in zip(*self._held, strict=True)]
+        table = pa.table(columns, names=["query_id", "seq", "place", "size"])
+        self._held = []
+        with self._translated([]):
+            self._database.register("held", table)
+            self._database.execute("INSERT INTO pairs SELECT * FROM held")
+            self._database.unregister("held")
 
 
-def _left(found: Found) -> str:
-    """What there is all the same."""
-    first = next(iter(found.left.items()), None)
-    return f"; {storage.shown(first[0])} is not read ({first[1]})" if first else ""
+# So many records in a row from the start that nobody understands, and the names are wrong, not the records.
+_HOPELESS = 100
 
 
-def _match(pattern: str, format: str, found: Found) -> None:
-    address = pattern.partition("?")[0] if storage.is_remote(pattern) else pattern
-    parts = address.split("/")
-    fixed = next(i for i, part in enumerate(parts) if storage.has_magic(part))
-    hidden = any(part.startswith(HIDDEN) and part not in (".", "..") for part in parts[fixed:])
-    checked: set[str] = set()
-    for match in storage.matches(pattern):
-        below = match.partition("?")[0] if storage.is_remote(match) else match
-        names = below.rstrip("/").split("/")
-        at = next((i for i, name in enumerate(names) if i >= fixed and name.startswith(HIDDEN)), None)
-        if at is not None and not hidden:
-            if not is_marker(names[at]):
-                found.left["/".join(names[: at + 1])] = f"its name begins with {names[at][0]}"
-        elif storage.is_folder(match):
-            search(match.rstrip("/"), format, found)
+def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]:
+    """Yield the input's queries in order, and a failure in the place of each record that can't be ranked.
+
+    One synchronous generator, to be driven by one thread at a time; it holds one query and one batch of records.
+    A failure whose ``query_id`` is None is about a line, a row or (cause ``truncated-file``, ``unreadable-file``)
+    the rest of a file; the next file is read all the same. ``limit`` counts queries, not failures. A ``gauge`` is
+    kept up to date.
+
+    Raises:
+        InputError: a path matches no file; there is no record at all; or the first ones don't tell what is what.
+        UnsortedError: the pairs of a query don't follow one another: before the first query, or later.
+    """
+    gauge = gauge or Gauge()
+    found = layout(source)
+    sources = found.sources if isinstance(found, Joined) else found
+    if isinstance(found, Joined):
+        # Reading them is a small part of what is to be done: progress is that of the queries that come out.
+        records = joined_items(found, source.columns, gauge)
+    else:
+        counts: dict[str, int] = {}
+        plain = [replace(one, gauge=gauge, counts=counts) for one in found]
+        gauge.start(sum(one.bytes for one in plain))
+        records = _items(plain, source.columns)
+        if source.sort:
+            records = grouped(records)
         else:
-            if (folder := storage.parent(match)) not in checked:
-                checked.add(folder)
-                if (table := table_around(match)) is not None:
-                    refuse_table(table)
-            found.files.append(match)
+            refuse_unsorted(plain, source.columns)
+    left = source.limit
+    with closing(SeenIds()) as seen, closing(records):
+        empty = True
+        for item in queries(_recognised(records), seen):
+            empty = False
+            yield item
+            if left is not None and isinstance(item, Query):
+                left -= 1
+                if not left:
+                    return
+    if empty:
+        names = ", ".join(one.name for one in sources[:3])
+        raise InputError(
+            f"input.path: there is no query in {names}; correct the path, or see what wrote the file"
+        )
+
+
+def _items(sources: Iterable[Source], columns: Columns) -> Generator[Item, None, None]:
+    for source in sources:
+        source.gauge.file(source.bytes)
+        yield from INPUTS[source.format].read(source, columns)
+
+
+def _recognised(items: Iterable[Item]) -> Iterator[Segment | Failure]:
+    """Records whose names tell nothing are failures, once any other record was understood.
+
+    Raises:
+        InputError: none was understood, and the first is ambiguous, or there were many, or the input has ended.
+    """
+    first: Failure | None = None
+    understood = False
+    count = 0
+    for item in items:
+        if not isinstance(item, Unrecognised):
+            understood = understood or isinstance(item, Segment)
+            yield item
+            continue
+        count += 1
+        first = first or item.failure
+        if not understood and (item.ambiguous or count == _HOPELESS):
+            break
+        yield item.failure
+    if first and not understood:
+        raise InputError(f"{first.place}: {first.message}")

@@ -1,27 +1,25 @@
-"""Files that name documents by id (runs, qrels, lists of ids) -> Arrow batches of one row a document.
-
-From JSON lines and Parquet, one record is a query with a list of ids (``candidate_ids``, ``corpus-ids``), a query with
-a list of objects that have an id, or a pair. Text files are those of ``tsv``.
-"""
+"""Reads files that name documents by id (runs, qrels, lists of ids), and the collections that hold their texts."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from batchrank.errors import InputError, Place, QueryError
-from batchrank.io.lines_ import Lines
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
-from batchrank.read import corpus as entries
-from batchrank.read import jsonl, textfiles, tsv
+from batchrank.read import arrow, entries, jsonl, textfiles, tsv
 from batchrank.read.base import TRUNCATED, Source, ended
-from batchrank.read.columnar import reason
-from batchrank.read.corpus import ENTRIES, Array, Report
-from batchrank.read.names import EntryRoles, ItemRoles, entry_roles, item_roles
+from batchrank.read.columnar import opened, reason
+from batchrank.read.documents import later, nameless
+from batchrank.read.entries import ENTRIES, Array, Report, readable
+from batchrank.read.jsonl import Lines
+from batchrank.read.names import EntryRoles, ItemRoles, TextRoles, entry_roles, item_roles, text_roles
 from batchrank.read.objects import listed
-from batchrank.read.values import identifier, kind, query_identifier, score
+from batchrank.read.values import document_text, identifier, kind, query_identifier, score, unidentified
 
 _ROWS = 16_384
 _BYTES = 8 * 1024 * 1024
@@ -34,7 +32,8 @@ def read(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
         InputError: the file can't be read to its end, or its first line tells nothing.
     """
     readers: Mapping[str, Callable[[Source, Columns, Report], Iterator[Array]]] = {
-        "jsonl": _from_jsonl, "parquet": entries.read, "arrow": entries.read, "tsv": _from_text, "csv": _from_text,
+        "jsonl": _from_jsonl, "parquet": entries.read_entries, "arrow": entries.read_entries, "tsv": _from_text,
+        "csv": _from_text,
     }  # fmt: skip
     try:
         yield from readers[source.format](source, columns, report)
@@ -177,3 +176,112 @@ def value_at(record: dict[str, Any], path: tuple[str, ...]) -> Any:
     for name in path:
         value = value.get(name) if type(value) is dict else None
     return value
+
+
+TEXTS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.string())])
+"""What a batch holds."""
+
+_TEXT_ROWS = 8192
+_TEXT_BYTES = 8 * 1024 * 1024
+
+
+def read_texts(source: Source, columns: Columns, report: Report, *, queries: bool) -> Iterator[Array]:
+    """The texts of one file, in batches; a record that can't be read is reported.
+
+    Raises:
+        InputError: the file can't be read to its end, or its names tell nothing.
+    """
+    readers: Mapping[str, Callable[..., Iterator[Array]]] = {
+        "jsonl": _texts_of_jsonl, "parquet": _texts_of_table, "arrow": _texts_of_table, "tsv": _texts_of_columns,
+        "csv": _texts_of_columns,
+    }  # fmt: skip
+    try:
+        yield from readers[source.format](source, columns, report, queries)
+    except (OSError, pa.ArrowException) as error:
+        raise ended(source, error, reason(error)) from error
+    except QueryError as error:
+        raise InputError(f"{Place(source.name, source.unit, 1)}: {error}") from error
+
+
+class _Texts:
+    """Texts as they come, until they are a batch."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[str, str, str]] = []
+        self._bytes = 0
+
+    def add(self, row: tuple[str, str, str]) -> None:
+        self._rows.append(row)
+        self._bytes += len(row[2])
+
+    @property
+    def full(self) -> bool:
+        return len(self._rows) >= _TEXT_ROWS or self._bytes >= _TEXT_BYTES
+
+    def take(self) -> Array:
+        columns = list(zip(*self._rows, strict=True)) or [(), (), ()]
+        self._rows, self._bytes = [], 0
+        return pa.RecordBatch.from_arrays([pa.array(c, pa.string()) for c in columns], schema=TEXTS)
+
+
+def _texts_of_jsonl(source: Source, columns: Columns, report: Report, queries: bool) -> Iterator[Array]:
+    known: dict[tuple[str, ...], TextRoles] = {}
+    texts = _Texts()
+    for place, record in records(source, report):
+        shape = tuple(record)
+        roles = known.get(shape)
+        if roles is None:
+            roles = known[shape] = text_roles(dict.fromkeys(record), columns, queries=queries)
+        try:
+            texts.add(_row(record, roles))
+        except QueryError as error:
+            report(Failure(place, None, error.cause, str(error)))
+        if texts.full:
+            yield texts.take()
+    yield texts.take()
+
+
+def _row(record: dict[str, Any], roles: TextRoles) -> tuple[str, str, str]:
+    name = identifier(value_at(record, roles.id), "the id")
+    if not name:
+        raise unidentified()
+    title = document_text(value_at(record, roles.title)) if roles.title else ""
+    return name, title, document_text(value_at(record, roles.text))
+
+
+def _texts_of_columns(source: Source, columns: Columns, report: Report, queries: bool) -> Iterator[Array]:
+    texts = _Texts()
+    for row in textfiles.texts(source, columns, report, queries=queries):
+        texts.add(row)
+        if texts.full:
+            yield texts.take()
+    yield texts.take()
+
+
+def _texts_of_table(source: Source, columns: Columns, report: Report, queries: bool) -> Iterator[Array]:
+    with opened(source) as file:
+        roles = text_roles(arrow.fields_of(file.schema), columns, queries=queries)
+        arrow.require(file.schema, roles.id, "the id", arrow.is_identifier, "strings or whole numbers")
+        arrow.require(file.schema, roles.text, "the text", arrow.is_text, "strings")
+        arrow.require(file.schema, roles.title, "the title", arrow.is_text, "strings")
+        wanted = {".".join(path) for path in (roles.id, roles.text, roles.title) if path}
+        for piece in file.pieces(
+            wanted.__contains__, rows=_TEXT_ROWS, documents=_TEXT_ROWS, size=_TEXT_BYTES
+        ):
+            yield from readable(piece, Place(source.name, "row", piece.first), partial(_made, roles), report)
+            source.gauge.at(file.share)
+
+
+def _made(roles: TextRoles, rows: Array, place: Place, report: Report) -> Array:
+    """The texts of some rows, the first of which stands at ``place``; one without an id is reported."""
+    names = arrow.texts(arrow.at(rows, roles.id))
+    texts = pc.fill_null(arrow.texts(arrow.at(rows, roles.text)), "")
+    titles = arrow.texts(arrow.at(rows, roles.title)) if roles.title else pa.nulls(len(rows), pa.string())
+    batch = pa.RecordBatch.from_arrays([names, titles, texts], schema=TEXTS)
+    wrong = nameless(names)
+    if wrong is None:
+        return batch
+    error = unidentified()
+    for row in np.flatnonzero(wrong).tolist():
+        report(Failure(later(place, row), None, error.cause, str(error)))
+    return batch.filter(pa.array(~wrong))

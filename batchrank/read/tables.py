@@ -17,11 +17,9 @@ from batchrank.read.arrow import Array, DataType
 from batchrank.read.base import ColumnsError, Item, Segment
 from batchrank.read.columns import DocumentRoles, RecordRoles, document_roles, record_roles, refuse_plain
 from batchrank.read.documents import Documents, Queries, candidates, later, nameless, refuse_nameless
-from batchrank.read.labelled import Labels
-from batchrank.read.names_ import LABELLED, Path
-from batchrank.read.pieces import too_large
-from batchrank.read.plain import decoded, is_list, lists
-from batchrank.read.values import query_identifier, unequal, unequal_columns
+from batchrank.read.names import LABELLED, Path
+from batchrank.read.pieces import decoded, is_list, lists, too_large
+from batchrank.read.values import Labels, query_identifier, unequal, unequal_columns
 
 _IMAGES = "strings, bytes, or structs of bytes and path"
 

@@ -13,7 +13,7 @@ from batchrank.errors import InputError, JobError, MissingExtraError
 from batchrank.job.config import Job
 from batchrank.planning.plan import Plan, plan
 from batchrank.quality.compare import Evaluation, evaluate
-from batchrank.read import detect_ as detect
+from batchrank.read import detect
 from batchrank.read.parquet import opened
 from batchrank.write.switch import NEXT
 

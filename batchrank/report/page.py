@@ -4,10 +4,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchrank.errors import MissingExtraError
-from batchrank.escape import escaped
+from batchrank.errors import MissingExtraError, escaped
 from batchrank.report.facts import Facts
-from batchrank.report.plots_ import plots
+from batchrank.report.plots import plots
 from batchrank.version import __version__
 
 Row = tuple[str, ...]

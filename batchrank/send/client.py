@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 
 import anyio
 
+from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError, RunStoppedError
 from batchrank.ledger.ledger import Ledger
-from batchrank.requests import Answer, Rejection
-from batchrank.send.counts import Counts
 from batchrank.send.exchange import Exchange, Outgoing
-from batchrank.send.outage import Prober
-from batchrank.send.outage_ import UNREACHABLE, OutageDetector
+from batchrank.send.health import UNREACHABLE, OutageDetector
+from batchrank.send.probe import Prober
 from batchrank.send.retry import Action, advice, classify, delay, possibly_billed, slows
+from batchrank.send.stats import Counts
 
 log = logging.getLogger(__name__)
 

@@ -1,13 +1,161 @@
-"""Decides where requests go and with which key, and learns both anew where a refusal says that they are wrong."""
+"""Sets up connections: TLS, how many the system allows, deadlines, and the route and key of requests."""
 
-from collections.abc import Callable
+import asyncio
+import errno
+import math
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import anyio.to_thread
 
+from batchrank.data import Answer, Rejection
 from batchrank.errors import JobError
-from batchrank.requests import Answer, Rejection
+
+
+def tls_context(
+    *, ca_file: str | None = None, client_cert: str | None = None, client_key: str | None = None
+) -> ssl.SSLContext:
+    """The context; the server's certificate is always verified.
+
+    Args:
+        ca_file: what is trusted instead of the system's certificates, or of those that ``SSL_CERT_FILE`` names.
+        client_cert: the certificate to show to a server that asks for one.
+        client_key: its key, where it isn't in the same file.
+
+    Raises:
+        JobError: a file can't be used; names the key.
+    """
+    _present("environment, SSL_CERT_FILE", None if ca_file else os.environ.get("SSL_CERT_FILE"))
+    _present("endpoint.ca_file", ca_file)
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise JobError(f"endpoint.ca_file: {ca_file} holds no certificate in PEM form: {error}") from None
+    context.set_alpn_protocols(["http/1.1"])
+    if client_cert is not None:
+        _present("endpoint.client_cert", client_cert)
+        _present("endpoint.client_key", client_key)
+        _show(context, client_cert, client_key)
+    return context
+
+
+def _present(source: str, path: str | None) -> None:
+    """A file that isn't there would be passed over in silence, or without its name."""
+    if path is None:
+        return
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise JobError(f"{source}: {path} can't be read: {error.strerror}") from None
+
+
+class _EncryptedError(Exception):
+    """Raised instead of asking for a password on the terminal."""
+
+
+def _show(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    def password() -> str:
+        raise _EncryptedError
+
+    try:
+        context.load_cert_chain(certificate, key, password)
+    except _EncryptedError:
+        raise JobError(
+            f"endpoint.client_key: the key in {key or certificate} is encrypted; write it without a password "
+            "(openssl pkey -in KEY -out PLAIN), readable by you alone"
+        ) from None
+    except OSError as error:
+        hint = "" if key else ", or name its key in endpoint.client_key"
+        raise JobError(
+            f"endpoint.client_cert: {certificate} and its key can't be used: {error}; write both as PEM{hint}"
+        ) from None
+
+
+_WANTED = 8192
+"""File descriptors to ask the system for: far more than requests are ever in flight; more would only cost it memory."""
+_RESERVE = 96
+"""Descriptors that are left for files: input, output, ledger, libraries, and connections that are being closed."""
+
+
+def open_files() -> float:
+    """How many files and connections this process may have open, after raising that as far as the system lets it."""
+    try:
+        import resource
+    except ImportError:  # a system without such limits
+        return math.inf
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _WANTED if hard == resource.RLIM_INFINITY else min(hard, _WANTED)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+        except (ValueError, OSError):  # macOS says "infinite" and means less
+            pass
+    return math.inf if soft == resource.RLIM_INFINITY else soft
+
+
+def connections(files: float, *, each: int = 1) -> float:
+    """How many connections that leaves room for, at least one; ``each`` of them takes so many descriptors."""
+    return max(1, (files - _RESERVE) // each) if files < math.inf else math.inf
+
+
+def out_of_files(fault: BaseException) -> str | None:
+    """What to tell of a fault that comes from too few descriptors; None for any other."""
+    number = getattr(fault, "errno", None) or getattr(getattr(fault, "os_error", None), "errno", None)
+    if number == errno.EMFILE:
+        return (
+            f"this process may have {open_files():,.0f} files and connections open, and has; raise that limit "
+            "(ulimit -n), or set rate.concurrency lower"
+        )
+    if number == errno.ENFILE:
+        return "this machine has as many files and connections open as it can; set rate.concurrency lower"
+    return None
+
+
+_LAST_LOOK = 0.1
+"""Seconds to read what has arrived when the time is over."""
+_LATE = 0.5
+"""Seconds by which a timer of a loop that is well is never late: if it is, nobody has read for a while."""
+_AWAKE = 2.0
+"""Seconds to read then: hundreds of answers may wait, and the rest of a long one is still on its way."""
+_LOOKS = 3
+"""Looks at most, so that a loop that is always late gives up too."""
+
+
+@asynccontextmanager
+async def deadline(seconds: float) -> AsyncIterator[None]:
+    """Let the block take so many seconds, and what reading takes of that which arrived in time.
+
+    Raises:
+        TimeoutError: the time is over, and the block was cancelled.
+    """
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as limit:
+        timers: list[asyncio.TimerHandle] = []
+
+        def expire(due: float) -> None:
+            now = loop.time()
+            late, looks = now - due > _LATE, len(timers) - 1
+            if looks >= _LOOKS or (looks and not late):
+                limit.reschedule(now)
+            else:
+                wait(now + (_AWAKE if late else _LAST_LOOK))
+
+        def wait(due: float) -> None:
+            timers.append(loop.call_at(due, expire, due))
+
+        wait(loop.time() + seconds)
+        try:
+            yield
+        finally:
+            timers[-1].cancel()
+
 
 _BAD_KEY = ("invalidapikey", "invalid_api_key")
 """What stands for a 401 where errors come inside a 200."""

@@ -8,16 +8,16 @@ from typing import Any, Literal, cast
 
 import anyio
 
+from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError
 from batchrank.ledger.ledger import Ledger
 from batchrank.limiter.limiter import Kind
-from batchrank.requests import Answer, Rejection
-from batchrank.send.account import Reservation
 from batchrank.send.admission import Dispatcher, Priority, Turn
-from batchrank.send.counts import Counts
-from batchrank.send.outage_ import OutageDetector
+from batchrank.send.budget import Reservation
+from batchrank.send.health import OutageDetector
 from batchrank.send.retry import classify, possibly_billed, slows
 from batchrank.send.spend import Spend
+from batchrank.send.stats import Counts
 from batchrank.send.transport import Http
 
 _TRIALS = 5

@@ -1,13 +1,97 @@
-"""Looks up in the ledger what need not be asked: answers, and rejections that still decide."""
+"""Makes requests of queries and documents, and looks up in the ledger which need not be sent."""
 
-from collections.abc import Callable, Container, Sequence
+import hashlib
+from collections.abc import Awaitable, Callable, Container, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
-from batchrank.arrays import Positions
-from batchrank.data import Query
+import anyio
+
+from batchrank.data import Content, Positions, Query, Rejection, Request
+from batchrank.errors import BatchrankError, QueryError
 from batchrank.ledger.entries import Known
 from batchrank.ledger.ledger import Ledger
-from batchrank.requests import Rejection
-from batchrank.send.encoder import Encoder
+from batchrank.send.stats import Encoded
+from batchrank.wire import Codec
+
+Result = TypeVar("Result")
+
+
+async def together(calls: Sequence[Callable[[], Awaitable[Result]]]) -> list[Result]:
+    """What the calls return, in order; one that fails waits for the others, whose answers are being paid for.
+
+    Raises:
+        BatchrankError: what one of them raised, rather one that stops the run than one that concerns a query.
+    """
+    results: dict[int, Result] = {}
+    faults: list[BatchrankError] = []
+
+    async def call(number: int) -> None:
+        try:
+            results[number] = await calls[number]()
+        except BatchrankError as fault:
+            faults.append(fault)
+
+    async with anyio.create_task_group() as group:
+        for number in range(len(calls)):
+            group.start_soon(call, number)
+    if faults:
+        raise min(faults, key=lambda fault: isinstance(fault, QueryError))
+    return [results[number] for number in range(len(calls))]
+
+
+_HARMLESS: tuple[str, list[str]] = ("copy a file", ["Copy a file from one folder to another."])
+"""What the endpoint is asked to see whether it works."""
+
+
+class Encoder:
+    """Encodes requests; all of a run ask the same model in the same way. Safe to use in another thread.
+
+    Args:
+        codec: the wire format.
+        scope: what a request's key depends on besides its body: endpoint and wire format.
+        model: the model's name as the endpoint knows it.
+        instruct: the ranking instruction, None for the model's own.
+        fps: frames of each second of a video, None for the model's own choice.
+    """
+
+    def __init__(
+        self, codec: Codec, *, scope: str, model: str, instruct: str | None, fps: float | None
+    ) -> None:
+        self._codec = codec
+        self._scope = hashlib.sha256(scope.encode())
+        self._model = model
+        self._instruct = instruct
+        self._fps = fps
+
+    def encode(self, query: Query, documents: Positions) -> Encoded:
+        """The request of these documents; takes a while where they are many.
+
+        Raises:
+            JobError: the wire can't say what the query holds.
+        """
+        body = self._body(query.text, _taken(query.documents, documents))
+        digest = self._scope.copy()
+        digest.update(body)
+        return Encoded(body, digest.digest()[:16])
+
+    def of_query(self, query: Query) -> Query:
+        """The same query with one document that nothing has a reason to fail with."""
+        return replace(query, doc_ids=["harmless"], documents=_HARMLESS[1], first_stage_scores=None)
+
+    def harmless(self) -> bytes:
+        """The body of a request that no endpoint has a reason to fail."""
+        return self._body(*_HARMLESS)
+
+    def _body(self, query: Content, documents: Sequence[Content]) -> bytes:
+        return self._codec.body(Request(self._model, query, documents, self._instruct, self._fps))
+
+
+def _taken(documents: Sequence[Content], positions: Positions) -> Sequence[Content]:
+    """Those at ascending positions; all of them need no copy."""
+    if len(positions) == len(documents):
+        return documents
+    return list(map(documents.__getitem__, positions.tolist()))
 
 
 class _Unseen:

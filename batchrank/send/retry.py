@@ -6,7 +6,7 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
-from batchrank.requests import Rejection
+from batchrank.data import Rejection
 from batchrank.wire import phrases
 
 

@@ -11,26 +11,21 @@ from functools import partial
 
 import anyio.to_thread
 
-from batchrank.arrays import Positions
-from batchrank.data import Query
+from batchrank.data import Answer, Positions, Query, Rejection
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.ledger.entries import Known
 from batchrank.ledger.ledger import Ledger
-from batchrank.merging import Chunk, Scores
 from batchrank.models import searches
-from batchrank.requests import Answer, Rejection
+from batchrank.outcomes import Chunk, Scores
 from batchrank.send.admission import Dispatcher
 from batchrank.send.client import Client
-from batchrank.send.counts import Counts, Encoded, Errand
-from batchrank.send.encoder import Encoder
 from batchrank.send.exchange import Exchange, Outgoing
-from batchrank.send.known import Recall
-from batchrank.send.outage import Prober
-from batchrank.send.outage_ import OutageDetector
+from batchrank.send.health import OutageDetector, Size, Sizes
+from batchrank.send.known import Encoder, Recall, together
+from batchrank.send.probe import Prober
 from batchrank.send.retry import Action, classify
-from batchrank.send.sizes import Size, Sizes
 from batchrank.send.spend import Spend
-from batchrank.send.together import together
+from batchrank.send.stats import Counts, Encoded, Errand
 from batchrank.send.transport import Http
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from batchrank.errors import BudgetReachedError
 from batchrank.models import Price
-from batchrank.send.account import Account, Before, Budget, Reservation
+from batchrank.send.budget import Account, Before, Budget, Reservation
 
 _NO_CAP, _NOTHING = Budget(), Before()
 

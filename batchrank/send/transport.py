@@ -15,18 +15,16 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 import orjson
 
+from batchrank.data import Answer, Rejection
 from batchrank.errors import MalformedAnswerError
 from batchrank.job.secrets import Secrets, in_address
-from batchrank.requests import Answer, Rejection
 from batchrank.send.bounds import FREE, Bound, Room
-from batchrank.send.connections import Route, Routes
-from batchrank.send.deadline import deadline
-from batchrank.send.descriptors import out_of_files
-from batchrank.send.outage_ import UNREACHABLE
+from batchrank.send.connections import Route, Routes, deadline, out_of_files
+from batchrank.send.health import UNREACHABLE
 from batchrank.send.retry import retry_after
 from batchrank.version import __version__
 from batchrank.wire import Codec
-from batchrank.wire.rejections import error, said, visible
+from batchrank.wire.answers import error, said, visible
 
 _MESSAGE_LIMIT = 500
 _DIRECT = 2**20

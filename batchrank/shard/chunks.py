@@ -5,14 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from batchrank.arrays import Positions
-from batchrank.data import Query
+from batchrank.data import Positions, Query
 from batchrank.errors import QueryError
 from batchrank.models import Template
-from batchrank.shard.measure import Media, json_bytes
 from batchrank.shard.pack import Sizes, pack, split, stratified
-from batchrank.shard.rules import Limits, Rules
-from batchrank.shard.sizes import Sizing
+from batchrank.shard.sizes import Limits, Media, Rules, Sizing, json_bytes
 from batchrank.tokens import Counter
 
 _WEIGHT = 1 << 40

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from batchrank.content import Content
-from batchrank.data import Query
+from batchrank.data import Content, Query
 from batchrank.errors import JobError
 from batchrank.models import UNLIMITED, Template
 from batchrank.tokens import BytesCounter, Counter

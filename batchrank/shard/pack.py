@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.arrays import Positions
+from batchrank.data import Positions
 
 Sizes = NDArray[np.int64]
 

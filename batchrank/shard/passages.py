@@ -10,11 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from batchrank.arrays import Positions
-from batchrank.content import Content
-from batchrank.data import Query
+from batchrank.data import Content, Positions, Query
 from batchrank.errors import MissingExtraError, QueryError
-from batchrank.merging import Merged
+from batchrank.outcomes import Merged
 from batchrank.tokens import BytesCounter, Counter
 
 _MOST_TOKENS = 12  # that a character can be: four bytes of UTF-8, which normalising may treble

@@ -1,14 +1,116 @@
-"""What each document of a query takes of a request, counted no further than needed."""
+"""Counts what each document takes of a request, by the limits and rules that decide how queries are sharded."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import orjson
+from numpy.typing import NDArray
 
-from batchrank.arrays import Positions
-from batchrank.content import Content
-from batchrank.data import Query
-from batchrank.shard.measure import ESCAPED, json_bytes, kinds, tokens, utf8_bytes
+from batchrank.data import Content, Positions, Query
+from batchrank.io.images import counts, kind_of, value_of
+from batchrank.io.media import Shares
+from batchrank.models import Vision
 from batchrank.shard.pack import Sizes, heaviest
-from batchrank.shard.rules import Rules
-from batchrank.tokens import BytesCounter
+from batchrank.tokens import BytesCounter, Counter
+
+ESCAPED = 6
+"""Most bytes that JSON makes of one byte of UTF-8: a control character becomes ``\\u0000``."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Media:
+    """The rules for a model that takes images or videos.
+
+    Attributes:
+        vision: how many tokens they are.
+        shares: how many of each kind a request holds.
+        fps: frames looked at in each second of a video, None for the model's own choice.
+    """
+
+    vision: Vision
+    shares: Shares
+    fps: float | None = None
+
+
+def tokens(items: Sequence[Content], counter: Counter, media: Media | None) -> NDArray[np.int64]:
+    """Tokens of each item; of images and videos, where the model takes some, the most they can be."""
+    if media is None:
+        return counter.count(items)  # type: ignore[arg-type]  # without media rules all items are texts
+    return counts(items, media.vision, counter.count, fps=media.fps)
+
+
+def utf8_bytes(items: Sequence[Content], counter: Counter, media: Media | None) -> NDArray[np.int64]:
+    """Bytes of each item as it is sent, before JSON."""
+    return counter.count(items if media is None else [value_of(item) for item in items])  # type: ignore[arg-type]
+
+
+def kinds(items: Sequence[Content], media: Media | None) -> NDArray[np.int64] | None:
+    """What each item takes of a request's budget of kinds; None where that can't bind."""
+    if media is None:
+        return None
+    most = media.shares.counts
+    if most.get("text") == max(most.values()) and all(isinstance(item, str) for item in items):
+        return None
+    return media.shares.of(kind_of(item) for item in items)
+
+
+def json_bytes(item: Content) -> int:
+    """Bytes of an item as JSON."""
+    text = value_of(item)
+    try:
+        return len(orjson.dumps(text))
+    except orjson.JSONEncodeError:  # a lone surrogate, however the wire will put it
+        return ESCAPED * len(text.encode("utf-8", "surrogatepass")) + 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one request may hold.
+
+    Attributes:
+        documents: most documents.
+        request_tokens: most tokens, by the documented formula.
+        item_tokens: tokens at which the API cuts a query or a document.
+        body_bytes: largest request body.
+        overhead_tokens: billed per document on top of query, instruct and document.
+        headroom: the fraction of ``request_tokens`` that is kept free.
+    """
+
+    documents: int
+    request_tokens: int
+    item_tokens: int
+    body_bytes: int
+    overhead_tokens: int = 0
+    headroom: float = 0.02
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens of a request that may be planned for."""
+        return math.floor(self.request_tokens * (1 - self.headroom))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rules:
+    """What all queries of a run are sharded by.
+
+    Attributes:
+        limits: what one request may hold.
+        counter: counts tokens.
+        media: the rules for images and videos, for a model that takes some.
+        document_tokens: billed per document on top of query and document: overhead, instruct, prompts.
+        document_bytes: JSON around each document's string.
+        wrapper_bytes: the request body but for query and documents.
+    """
+
+    limits: Limits
+    counter: Counter
+    media: Media | None
+    document_tokens: int
+    document_bytes: int
+    wrapper_bytes: int
+
 
 _SAVED = 0.6
 """The share of a document's bytes that a count is expected to take off its bound, before any was counted."""

@@ -7,13 +7,13 @@ from a known format in a field or two are a row alone.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from batchrank.data import Answer, Request
 from batchrank.models import Template
-from batchrank.requests import Answer, Request
 from batchrank.wire.cohere import Cohere
+from batchrank.wire.content import Tailored
 from batchrank.wire.dashscope import DashScope
 from batchrank.wire.dashscope_native import DashScopeNative
 from batchrank.wire.nim import Nim
-from batchrank.wire.tailored import Tailored
 from batchrank.wire.tei import Tei
 from batchrank.wire.voyage import Voyage
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from batchrank.requests import Answer, Request
+from batchrank.data import Answer, Request
 from batchrank.wire import answers as results
 from batchrank.wire.content import encoded, instruct, texts
 

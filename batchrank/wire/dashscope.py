@@ -3,7 +3,7 @@
 Source: Model Studio, "Text rerank", request and response of qwen3-rerank.
 """
 
-from batchrank.requests import Answer, Request
+from batchrank.data import Answer, Request
 from batchrank.wire import answers as results
 from batchrank.wire.content import encoded, instruct, texts
 

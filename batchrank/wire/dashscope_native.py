@@ -6,8 +6,7 @@ Source: Model Studio, "Text rerank", requests and responses of gte-rerank-v2 and
 from collections.abc import Sequence
 from typing import Any
 
-from batchrank.content import Content
-from batchrank.requests import Answer, Request
+from batchrank.data import Answer, Content, Request
 from batchrank.wire import answers as results
 from batchrank.wire.content import encoded
 

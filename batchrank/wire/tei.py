@@ -3,7 +3,7 @@
 Source: huggingface.github.io/text-embeddings-inference, operation ``rerank``.
 """
 
-from batchrank.requests import Answer, Request
+from batchrank.data import Answer, Request
 from batchrank.wire import answers as results
 from batchrank.wire.content import encoded, instruct, texts
 

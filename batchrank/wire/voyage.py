@@ -3,7 +3,7 @@
 Source: docs.voyageai.com, "Rerankers" and the API reference.
 """
 
-from batchrank.requests import Answer, Request
+from batchrank.data import Answer, Request
 from batchrank.wire import answers as results
 from batchrank.wire.content import encoded, instruct, texts
 

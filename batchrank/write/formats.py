@@ -1,20 +1,18 @@
-"""The TREC run format: ``query Q0 document rank score tag``, one line a document.
+"""Writes the run formats of the field (TREC, MS MARCO, mteb, rank_llm), in the table of all that can be written."""
 
-trec_eval ignores the rank: it sorts by score, read as a 32-bit float in most versions, and breaks ties by document
-id. So scores here are strictly decreasing as 32-bit floats: a tie, or a document without a score, takes the
-nearest lower number that is still free.
-"""
-
+from collections.abc import Sequence
 from typing import BinaryIO
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from batchrank.arrays import Floats
-from batchrank.errors import OutputError
+from batchrank.data import Content, Floats
+from batchrank.errors import OutputError, QueryError
+from batchrank.job.sections import Output
 from batchrank.outcomes import Ranking
-from batchrank.write.rows_ import merge_row
+from batchrank.version import __version__
+from batchrank.write.rows import JsonlWriter, OutputFormat, ParquetWriter, merge_row
 
 _TAG = "batchrank"
 _LARGEST = 3e38
@@ -83,3 +81,119 @@ def _floats(keys: NDArray[np.int64]) -> NDArray[np.float32]:
     size = np.where(keys == 0, 0, np.abs(keys) + (_NORMAL - 1)).astype(np.int32)
     values: NDArray[np.float32] = size.view(np.float32)
     return np.where(keys < 0, -values, values)
+
+
+class MsMarcoWriter:
+    """A run, and beside it one JSON line a query."""
+
+    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
+        self._run, self._queries = files
+
+    def add(self, ranking: Ranking) -> None:
+        """Write one query's lines.
+
+        Raises:
+            OutputError: an id is empty or holds white space.
+        """
+        query = ranking.query_id
+        refuse_spaces(query, f"query {query!r}: its id")
+        for document in ranking.doc_ids:
+            refuse_spaces(document, f"query {query!r}, document {document!r}: the document's id")
+        lines = [f"{query}\t{document}\t{rank}\n" for rank, document in enumerate(ranking.doc_ids, 1)]
+        self._run.write("".join(lines).encode())
+        self._queries.write(
+            orjson.dumps({"query_id": query} | merge_row(ranking), option=orjson.OPT_APPEND_NEWLINE)
+        )
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+
+_META = {"model_name": "batchrank", "revision": __version__}
+_SUBSET, _SPLIT = "default", "test"
+_END = b"\n}}}\n"
+
+
+class PredictionsWriter:
+    """One object, written query by query, and beside it one JSON line a query."""
+
+    def __init__(
+        self, files: tuple[BinaryIO, ...], *, subset: str | None = None, split: str | None = None
+    ) -> None:
+        self._predictions, self._queries = files
+        names = (orjson.dumps(subset or _SUBSET), orjson.dumps(split or _SPLIT))
+        self._start = b'{"mteb_model_meta": %b, %b: {%b: {\n' % (orjson.dumps(_META), *names)
+        self._separator = self._start
+
+    def add(self, ranking: Ranking) -> None:
+        """Write one query's scores."""
+        scores = [float(f"{score:.9g}") for score in decreasing(ranking.scores).tolist()]
+        values = orjson.dumps(dict(zip(ranking.doc_ids, scores, strict=True)))
+        self._predictions.write(self._separator + orjson.dumps(ranking.query_id) + b": " + values)
+        self._separator = b",\n"
+        row = {"query_id": ranking.query_id} | merge_row(ranking)
+        self._queries.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+    def finish(self) -> None:
+        """Close the object; one without a query is an object all the same."""
+        self._predictions.write((self._start if self._separator == self._start else b"") + _END)
+
+
+class RankLlmWriter:
+    """One line a query, and beside it one JSON line of how its ranking was made."""
+
+    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
+        self._results, self._queries = files
+
+    def add(self, ranking: Ranking) -> None:
+        """Write one query's line."""
+        scores = [float(f"{score:.9g}") for score in decreasing(ranking.scores).tolist()]
+        texts = ranking.documents if ranking.documents is not None else [""] * len(ranking)
+        candidates = [
+            {"docid": doc_id, "score": score, "doc": {"text": _text(text)}}
+            for doc_id, score, text in zip(ranking.doc_ids, scores, texts, strict=True)
+        ]
+        result = {"query": {"text": _text(ranking.query), "qid": ranking.query_id}, "candidates": candidates}
+        self._results.write(orjson.dumps(result, option=orjson.OPT_APPEND_NEWLINE))
+        row = {"query_id": ranking.query_id} | merge_row(ranking)
+        self._queries.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+
+def _text(content: Content | None) -> str:
+    """A lone surrogate, which no UTF-8 can hold, becomes a question mark, as it does in requests."""
+    return content.encode("utf-8", "replace").decode() if isinstance(content, str) else ""
+
+
+OUTPUTS: dict[str, OutputFormat] = {
+    "parquet": OutputFormat((("ranking", ".parquet"), ("queries", ".parquet")), ParquetWriter),
+    "jsonl": OutputFormat((("ranking", ".jsonl"),), JsonlWriter),
+    "trec": OutputFormat((("ranking", ".trec"), ("queries", ".jsonl")), TrecWriter, spaceless=True),
+    "rank_llm": OutputFormat((("ranking", ".jsonl"), ("queries", ".jsonl")), RankLlmWriter, texts=True),
+    "mteb": OutputFormat(
+        (("ranking", ".json"), ("queries", ".jsonl")), PredictionsWriter, single=True, dataset=True
+    ),
+    "msmarco": OutputFormat((("ranking", ".tsv"), ("queries", ".jsonl")), MsMarcoWriter, spaceless=True),
+}
+
+
+def refuse_ids(output: Output | None, query_id: str, doc_ids: Sequence[str]) -> None:
+    """Refuse a query with an id that the output's columns can't hold.
+
+    Raises:
+        QueryError: an id is empty or holds white space, and the format sets columns apart by it.
+    """
+    if output is None or output.path == "-" or not OUTPUTS[output.format].spaceless:
+        return
+    names = [query_id, *doc_ids]
+    if " ".join(names).split() == names:
+        return
+    wrong = next(name for name in names if name.split() != [name])
+    what = "the query's id" if query_id.split() != [query_id] else f"the id of document {wrong!r}"
+    raise QueryError(
+        "id-with-space",
+        f"{what} is empty or holds white space, which parts the columns of a {output.format} file; choose "
+        "output.format: parquet or jsonl, or change the id",
+    )

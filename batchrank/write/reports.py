@@ -1,4 +1,4 @@
-"""What a run leaves beside its rankings: the dead letters, and the summary."""
+"""Writes what a run leaves beside its rankings: the dead letters and the summary, as text files that appear whole."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,28 @@ import orjson
 
 from batchrank.io.atomic import Folder, Kept
 from batchrank.outcomes import Failure
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file in UTF-8, durably and as a whole, in place of an older one.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    path = Path(path)
+    folder = Folder(path.parent)
+    try:
+        file = folder.create(path.name)
+        try:
+            # An id that came from Python may hold half a surrogate pair, which no file can.
+            file.write(text.encode("utf-8", "replace"))
+            file.publish()
+        finally:
+            file.discard()
+        folder.sync()
+    finally:
+        folder.close()
+
 
 _OPTIONS = (
     orjson.OPT_INDENT_2

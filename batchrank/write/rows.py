@@ -1,15 +1,72 @@
-"""Parquet, written: rankings and how each was made, a row group at a time."""
+"""Writes rankings as rows, one a document and one a query: to Parquet, and to JSON lines."""
 
-from collections.abc import Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from batchrank.data import Strings, taken
 from batchrank.outcomes import Ranking
-from batchrank.strings import Strings
-from batchrank.write.rows_ import certified, merge_row
+
+RANKING = ("doc_id", "rank", "score", "raw_score", "first_stage_rank", "first_stage_score", "certified")
+
+
+def top(ranking: Ranking, n: int | None) -> Ranking:
+    """The first n documents; copies, so that the rest can be forgotten."""
+    if n is None or n >= len(ranking):
+        return ranking
+    return replace(
+        ranking,
+        doc_ids=taken(ranking.doc_ids, np.arange(n)),
+        scores=ranking.scores[:n].copy(),
+        raw_scores=ranking.raw_scores[:n].copy(),
+        first_stage_ranks=ranking.first_stage_ranks[:n].copy(),
+        first_stage_scores=ranking.first_stage_scores[:n].copy(),
+        documents=None if ranking.documents is None else ranking.documents[:n],
+    )
+
+
+def certified(ranking: Ranking) -> NDArray[np.bool_]:
+    """For each document whether its rank is proven."""
+    return np.arange(len(ranking)) < ranking.merge.certified
+
+
+def ranking_rows(ranking: Ranking) -> list[dict[str, Any]]:
+    """One row a document, best first; a missing number is NaN, which orjson writes as null."""
+    columns = (
+        ranking.doc_ids,
+        range(1, len(ranking) + 1),
+        ranking.scores.tolist(),
+        ranking.raw_scores.tolist(),
+        ranking.first_stage_ranks.tolist(),
+        ranking.first_stage_scores.tolist(),
+        certified(ranking).tolist(),
+    )
+    return [dict(zip(RANKING, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def merge_row(ranking: Ranking) -> dict[str, Any]:
+    """How the ranking was made and what it took; ``documents`` counts those sent, repeats included."""
+    merge, cost = ranking.merge, ranking.cost
+    median, largest = merge.drift or (None, None)
+    return {
+        "documents": cost.documents,
+        "chunks": cost.chunks,
+        "requests": cost.requests,
+        "tokens": cost.tokens,
+        "cost": cost.cost,
+        "method": merge.method,
+        "certified": merge.certified,
+        "verdict": merge.verdict,
+        "drift": median,
+        "drift_max": largest,
+    }
+
 
 # Rows held back until they are written as a row group.
 _GROUP_ROWS = 65_536
@@ -103,3 +160,60 @@ def _ranking_table(rankings: list[Ranking]) -> Any:
         pa.array(np.concatenate([certified(ranking) for ranking in rankings])),
     ]
     return pa.Table.from_arrays(columns, schema=_RANKING)
+
+
+class PartWriter(Protocol):
+    """Writes the files of one output part, in memory bounded whatever the part's size."""
+
+    def add(self, ranking: Ranking) -> None:
+        """Take the next ranking.
+
+        Raises:
+            OutputError: the format can't hold it.
+        """
+
+    def finish(self) -> None:
+        """Write what is still held back; the files themselves stay open."""
+
+
+MakeWriter: TypeAlias = Callable[..., PartWriter]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """How rankings are written.
+
+    Attributes:
+        kinds: the files of one part, in the order in which ``writer`` takes them: (stem, suffix).
+        single: all rankings go into one part, whatever its size.
+        texts: whether rankings must hold the query and the documents themselves.
+        dataset: whether ``writer`` takes the dataset's ``subset`` and ``split`` by name.
+        spaceless: whether ids must be free of white space, which sets columns apart.
+    """
+
+    kinds: tuple[tuple[str, str], ...]
+    writer: MakeWriter
+    single: bool = False
+    texts: bool = False
+    dataset: bool = False
+    spaceless: bool = False
+
+
+class JsonlWriter:
+    """One line a query: its id, its ranking, and how that was made."""
+
+    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
+        (self._file,) = files
+
+    def add(self, ranking: Ranking) -> None:
+        """Write one line."""
+        self._file.write(line(ranking))
+
+    def finish(self) -> None:
+        """Nothing is held back."""
+
+
+def line(ranking: Ranking) -> bytes:
+    """The line of one query, with its line end."""
+    data = {"query_id": ranking.query_id, "ranking": ranking_rows(ranking), "merge": merge_row(ranking)}
+    return orjson.dumps(data, option=orjson.OPT_APPEND_NEWLINE)

@@ -1,14 +1,8 @@
-"""Replaces an earlier complete output by tonight's as a whole, so that a run that is cut short takes nothing away.
+"""Locks an output folder for one job at a time, and replaces an earlier complete output by tonight's as a whole."""
 
-A run whose folder holds a complete output writes below ``.next`` in it, which patterns and data sets' readers pass
-over. Once all of it is there, the switch is decided by a file that says what goes where, made durable before the first
-rename; then it is carried out, by the same process or, if that is killed, by the next one before anything else:
-
-1. ``summary.json`` goes, so that nobody who looks for it takes a mixture for one run's output;
-2. each new file is renamed to its name, over the old one of that name, and what the old output has besides is removed;
-3. the new ``summary.json`` takes its place.
-"""
-
+import errno
+import fcntl
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -17,9 +11,87 @@ from typing import Any
 import orjson
 
 from batchrank.errors import OutputError
-from batchrank.io.atomic import Folder
+from batchrank.io.atomic import Folder, translated
 from batchrank.write.reports import write_summary
 from batchrank.write.writer import is_part
+
+LOCK = ".batchrank.lock"
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What file systems say that know no such locks; there the ledger's own lock has to do."""
+
+
+class Claim:
+    """A folder's lock, which the system releases when the process ends, however it ends.
+
+    Attributes:
+        record: what the last job that had the folder noted; None when there is nothing that can be read.
+
+    Args:
+        folder: the folder, made where it is missing.
+
+    Raises:
+        OutputError: another process has the lock, or the system refuses.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        Folder(folder).close()
+        path = folder / LOCK
+        with translated(str(path), "opened"):
+            self._fd = os.open(path, _FLAGS, 0o644)
+        self.record: dict[str, Any] | None = _record(self._fd)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                return
+            self.close()
+            who = (
+                ""
+                if self.record is None
+                else f" ({self.record.get('job')}, process {self.record.get('pid')})"
+            )
+            raise OutputError(
+                f"{folder}: another batchrank process{who} is writing to this folder; wait for it to end, or choose "
+                "another output.path"
+            ) from None
+
+    def note(self, record: dict[str, Any]) -> None:
+        """Say whose folder it is from now on.
+
+        Raises:
+            OutputError: the system refuses.
+        """
+        with translated(LOCK, "written"):
+            data = orjson.dumps(record)
+            os.ftruncate(self._fd, os.pwrite(self._fd, data, 0))
+
+    def close(self) -> None:
+        """Let others have the folder."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def owner(folder: Path) -> dict[str, Any] | None:
+    """What the last job that had a folder noted, without taking the lock; None when there is nothing."""
+    try:
+        fd = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return _record(fd)
+    finally:
+        os.close(fd)
+
+
+def _record(fd: int) -> dict[str, Any] | None:
+    try:
+        data = orjson.loads(os.pread(fd, 1 << 16, 0))
+    except (OSError, orjson.JSONDecodeError):
+        return None
+    return data if isinstance(data, dict) else None
+
 
 NEXT = ".next"
 SUMMARY = "summary.json"

@@ -11,9 +11,8 @@ from batchrank.errors import OutputError
 from batchrank.io.atomic import Folder, PendingFile
 from batchrank.job.sections import Output
 from batchrank.outcomes import Ranking
-from batchrank.write.jsonlwriter import PartWriter, line
-from batchrank.write.outputs import OUTPUTS
-from batchrank.write.rows_ import top
+from batchrank.write.formats import OUTPUTS
+from batchrank.write.rows import PartWriter, line, top
 
 PART_ROWS = 500_000
 _SUFFIXES = "|".join(sorted({re.escape(suffix) for known in OUTPUTS.values() for _, suffix in known.kinds}))

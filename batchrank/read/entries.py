@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from batchrank.arrays import Positions
+from batchrank.data import Positions
 from batchrank.errors import Place
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
@@ -22,10 +22,8 @@ from batchrank.read import arrow
 from batchrank.read.base import ColumnsError, Source
 from batchrank.read.columnar import opened
 from batchrank.read.documents import candidates, later, nameless
-from batchrank.read.names import EntryRoles, ItemRoles, entry_roles, item_roles
-from batchrank.read.names_ import Path
-from batchrank.read.pieces import Piece, too_large
-from batchrank.read.plain import is_list
+from batchrank.read.names import EntryRoles, ItemRoles, Path, entry_roles, item_roles
+from batchrank.read.pieces import Piece, is_list, too_large
 
 Report: TypeAlias = Callable[[Failure], None]
 Array: TypeAlias = Any  # pyarrow has no type hints
@@ -53,7 +51,7 @@ _BYTES = 8 * 1024 * 1024
 _IDS = "strings or whole numbers"
 
 
-def read(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
+def read_entries(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
     """The entries of one file of columns, in batches; what can't be read is reported.
 
     Raises:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import anyio
 
+from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError, QuotaError, RunStoppedError
-from batchrank.requests import Answer, Rejection
 from batchrank.send.exchange import Exchange, Outgoing
-from batchrank.send.outage_ import OutageDetector
+from batchrank.send.health import OutageDetector
 from batchrank.send.retry import Action, advice, classify, resets
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0

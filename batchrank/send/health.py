@@ -1,12 +1,9 @@
-"""Tells an endpoint that is down, which passes, from requests that fail by themselves, by what else succeeded.
+"""Learns from outcomes: whether the endpoint is down or requests fail by themselves, and which are too large."""
 
-A failed attempt counts against its request only if the endpoint worked at that time: something succeeded since the
-attempt began. Otherwise an outage would turn every query that meets it into a dead letter; and if failures counted only
-while few queries fail, a few bad ones would stop a job for ever. Pure.
-"""
+from typing import NamedTuple
 
+from batchrank.data import Rejection
 from batchrank.errors import OutageError
-from batchrank.requests import Rejection
 
 UNREACHABLE = "unreachable"
 """The rejection code of a request that can't have arrived."""
@@ -101,3 +98,84 @@ def _hint(why: Rejection) -> str:
             "limits.documents to fewer, or endpoint.timeout to more"
         )
     return "Run the job again later: it goes on where it stopped"
+
+
+_ENOUGH = 2
+"""Rejections after which they are believed to follow a rule: a single one may be a gateway's whim."""
+_WELL_BELOW = 2
+"""A request is not too large if one was accepted that is so many times as large."""
+
+
+class Size(NamedTuple):
+    """What limits are of: documents, tokens, bytes of the body."""
+
+    documents: int
+    tokens: int
+    body: int
+
+
+class Sizes:
+    """Compares the requests found too large with those accepted."""
+
+    def __init__(self) -> None:
+        self._widest = self._heaviest = (0, 0)
+        self._count = 0
+        self._rejected: list[tuple[Size, Rejection]] = []
+
+    @property
+    def known(self) -> bool:
+        """Whether sizes matter at all."""
+        return self._count >= _ENOUGH
+
+    def accepted(self, documents: int, body: int) -> None:
+        """Learn that a request with so many documents and bytes was answered."""
+        if documents > self._widest[0]:
+            self._widest = (documents, body)
+        if body > self._heaviest[1]:
+            self._heaviest = (documents, body)
+        if self._rejected:
+            self._rejected = [
+                entry for entry in self._rejected if entry[0].documents > documents or entry[0].body > body
+            ]
+
+    def plausible(self, documents: int, body: int) -> bool:
+        """Whether a request may be too large, given what was accepted."""
+        return not any(
+            documents * _WELL_BELOW <= most and body * _WELL_BELOW <= bytes_
+            for most, bytes_ in (self._widest, self._heaviest)
+        )
+
+    def rejected(self, size: Size, why: Rejection) -> None:
+        """Learn that a request was found too large."""
+        self._count += 1
+        if not _at_least(size, [other for other, _ in self._rejected]):
+            self._rejected = [entry for entry in self._rejected if not _at_least(entry[0], [size])]
+            self._rejected.append((size, why))
+
+    def hopeless(self, size: Size) -> Rejection | None:
+        """What the API said of a request no larger than this one; None if it may be accepted."""
+        return next((why for other, why in self._rejected if _at_least(size, [other])), None)
+
+    @property
+    def notice(self) -> str | None:
+        """What the user should know and set; None if nothing was too large."""
+        if not self._count:
+            return None
+        size, why = min(self._rejected, default=(None, None))
+        most = (
+            f"the largest that it took had {self._widest[0]} documents; set limits.documents to that, or "
+            "limits.request_tokens or limits.body_bytes, if it is tokens or bytes that it limits, or whatever number "
+            "its words or manual name"
+            if self._widest[0]
+            else "it took none"
+        )
+        smallest = (
+            f"; the smallest of them had {size.documents} documents and {size.tokens} tokens" if size else ""
+        )
+        said = f" ({why})" if why else ""
+        return f"the API found {self._count} requests too large, and they were halved{smallest}{said}; {most}"
+
+
+def _at_least(size: Size, others: list[Size]) -> bool:
+    """Whether a size is no smaller than one of the others in any respect."""
+    return any(all(a >= b for a, b in zip(size, other, strict=True)) for other in others)
