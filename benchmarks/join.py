@@ -20,7 +20,7 @@ _READ = """
 import sys
 from batchrank.job import Input
 from batchrank.read import read
-from batchrank.records import Query
+from batchrank.data import Query
 keys = ("path", "corpus", "queries")
 found = [len(q.documents) for q in read(Input(**dict(zip(keys, sys.argv[1:])))) if isinstance(q, Query)]
 assert (len(found), sum(found)) == (int(sys.argv[4]), int(sys.argv[5])), (len(found), sum(found))

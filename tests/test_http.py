@@ -383,7 +383,7 @@ def few_files(most: int) -> Iterator[None]:
 
 async def test_running_out_of_descriptors_is_no_possible_bill(monkeypatch: pytest.MonkeyPatch) -> None:
     """The request can't have arrived: unreachable, with the limit's name and number."""
-    monkeypatch.setattr("batchrank.send.descriptors._WANTED", 200)
+    monkeypatch.setattr("batchrank.send.connections._WANTED", 200)
     async with Http("http://127.0.0.1:9/rerank", FLAT) as http:
         with few_files(200):
             outcome = await http.post(BODY, 2)
@@ -398,7 +398,7 @@ def test_the_limit_of_descriptors_is_raised_and_kept_to(monkeypatch: pytest.Monk
         resource.setrlimit(resource.RLIMIT_NOFILE, (64, before[1]))
         assert open_files() == min(8192, before[1])
         resource.setrlimit(resource.RLIMIT_NOFILE, (128, before[1]))
-        monkeypatch.setattr("batchrank.send.descriptors._WANTED", 128)
+        monkeypatch.setattr("batchrank.send.connections._WANTED", 128)
         room = connections(open_files())
         assert room == 32 and connections(open_files(), each=2) == 16
         assert Places(None, room=room).most == Places(100, room=room).limit == 32

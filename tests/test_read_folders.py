@@ -174,7 +174,7 @@ def test_a_row_too_large_for_a_piece_is_of_its_folder_s_query(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It isn't decoded, and its query is named all the same."""
-    monkeypatch.setattr("batchrank.formats.pieces.ROW_BYTES", 1000)
+    monkeypatch.setattr("batchrank.read.pieces.ROW_BYTES", 1000)
     rows = [
         {"query_id": f"q{i}", "query": "x", "doc_id": "d", "text": "w" * size}
         for i, size in enumerate((9, 2000))

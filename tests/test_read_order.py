@@ -182,7 +182,7 @@ def test_a_file_that_can_not_be_decoded_is_not_sorted_without(
         def failing(*args: Any, wrong: Exception = error, **keys: Any) -> Any:
             raise wrong
 
-        monkeypatch.setattr("batchrank.formats.parquet.Opened.pieces", failing)
+        monkeypatch.setattr("batchrank.read.parquet.Opened.pieces", failing)
         with pytest.raises(InputError, match=f"{why}.*any query may lack what stands there"):
             got(tmp_path, sort=True)
 

@@ -27,7 +27,7 @@ import pathlib, sys
 import orjson
 from batchrank.job import Input
 from batchrank.read import read
-from batchrank.records import Query
+from batchrank.data import Query
 keys = orjson.loads(sys.argv[1])
 print(sum(len(q.documents) for q in read(Input(**keys)) if isinstance(q, Query)))
 # Not ru_maxrss: a process that was just started still counts the peak of the one that started it.

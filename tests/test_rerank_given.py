@@ -216,8 +216,8 @@ async def test_ids_and_scores_are_taken_as_files_have_them() -> None:
 
 async def test_a_row_of_a_table_that_is_too_large_is_a_dead_letter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tables in memory are decoded in pieces of bounded size, as files are."""
-    monkeypatch.setattr("batchrank.formats.pieces.ROW_BYTES", 5000)
-    monkeypatch.setattr("batchrank.formats.pieces._PIECE_BYTES", 1000)
+    monkeypatch.setattr("batchrank.read.pieces.ROW_BYTES", 5000)
+    monkeypatch.setattr("batchrank.read.pieces._PIECE_BYTES", 1000)
     records = pairs(3, 2)
     records[2]["text"] = "w" * 9000
     heard: list[Failure] = []

@@ -9,7 +9,7 @@ from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass, Pool, Reply, Step, ask
 from batchrank.merge.certificate import Certificate, contenders
 from batchrank.merge.evidence import Evidence
-from batchrank.merge.simple import by_raw_score, by_standard_score
+from batchrank.merge.scale import by_raw_score, by_standard_score
 from batchrank.outcomes import Merged, Verdict
 
 DELTA = 0.1  # how often a hub without repairs may miss the cutoff

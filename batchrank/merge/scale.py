@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchrank.data import Floats, Positions
-from batchrank.merge.answers import Answer, FirstPass
+from batchrank.merge.answers import Answer, FirstPass, Pool, drift, merged, overlap
+from batchrank.outcomes import Merged, Verdict
 
 
 def falling(values: Floats, weights: Floats | None = None) -> Floats:
@@ -194,3 +195,36 @@ def _candidates(
 
 def _position(base: Answer, values: Floats) -> Floats:
     return np.interp(-values, -base.values, np.arange(len(base), dtype=np.float64))
+
+
+def by_raw_score(pool: Pool, first: FirstPass, verdict: Verdict) -> Merged:
+    """Sort by score. The order is certified only if the scores were found, or declared, absolute without noise."""
+    order = first.by(first.raw)
+    twice = overlap(first, first.probes)
+    return merged(
+        pool,
+        first,
+        order,
+        first.raw[order],
+        method="raw",
+        certified=len(order) if verdict == "absolute" else 0,
+        verdict=verdict,
+        drift=None if twice is None else drift(twice.first, twice.second),
+    )
+
+
+def by_standard_score(pool: Pool, first: FirstPass, verdict: Verdict) -> Merged:
+    """Sort by the z-score of the logit within each piece: the best guess without any shared document."""
+    link = natural(first.raw[first.scored])
+    linked = np.full(len(first), np.nan)
+    value = linked.copy()
+    for piece in first.pieces:
+        linked[piece.docs] = link.forward(piece.values)
+        inside = informative(piece.values)
+        used = linked[piece.docs][inside] if inside.any() else linked[piece.docs]
+        spread = used.std()
+        value[piece.docs] = (linked[piece.docs] - used.mean()) / (spread if spread > 0 else 1.0)
+    order = first.by(value)
+    typical = linked[first.scored]
+    scores = link.inverse(typical.mean() + value[order] * typical.std())
+    return merged(pool, first, order, scores, method="hub (fallback)", verdict=verdict)

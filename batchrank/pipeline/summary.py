@@ -130,7 +130,7 @@ class Progress:
         share: the part of the input that is done with, by bytes.
         eta: seconds to go at the pace so far, None while unknown.
         throttled: requests refused for going too fast (429).
-        latency: answers by their latency, as ``batchrank.timeline.LATENCY_BOUNDS`` divides it.
+        latency: answers by their latency, as ``batchrank.send.stats.LATENCY_BOUNDS`` divides it.
         latency_sum: seconds that all answers took together.
         trouble: while nothing succeeds: for how long, and why; None while all is well.
     """
