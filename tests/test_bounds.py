@@ -13,7 +13,7 @@ from peak_memory import LINUX, Peak
 from servers import scores
 
 from batchrank.data import Answer, Rejection
-from batchrank.send.bounds import FREE, Bound, Room
+from batchrank.send.health import FREE, Bound, Room
 from batchrank.send.transport import Http
 from batchrank.wire import CODECS
 

@@ -11,7 +11,7 @@ from sharding import Thirds, query
 
 from batchrank.errors import JobError
 from batchrank.models import UNLIMITED, Template, card
-from batchrank.shard.cut import Cutter
+from batchrank.shard.long import Cutter
 from batchrank.tokens import BytesCounter
 
 ANYIO = pytest.mark.anyio

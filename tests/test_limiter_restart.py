@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from limiter_traffic import MANY, Admission, fullest, now, virtually
 
 from batchrank.errors import InterruptedRunError
-from batchrank.ledger import departures
-from batchrank.ledger.departures import Departures
 from batchrank.ledger.ledger import Ledger
 from batchrank.limiter.limiter import Limiter
 from batchrank.pipeline.run import Run
+from batchrank.send import known as departures
+from batchrank.send.known import Departures
 
 pytestmark = pytest.mark.anyio
 

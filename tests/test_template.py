@@ -19,7 +19,7 @@ from batchrank.models import Template, card
 from batchrank.pipeline.assemble import endpoint, sharder
 from batchrank.pipeline.identity import identity
 from batchrank.shard.chunks import Sharder
-from batchrank.shard.cut import Cutter
+from batchrank.shard.long import Cutter
 from batchrank.shard.sizes import Limits
 from batchrank.wire import CODECS, tailored
 

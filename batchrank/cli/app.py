@@ -14,9 +14,8 @@ from rich.table import Table
 
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
-from batchrank.cli.first_steps import check, init, schema
+from batchrank.cli.jobs import check, code_of, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose, epilog
-from batchrank.cli.run import code_of, leave_on_interrupt, run_job, unwind_on_interrupt
 from batchrank.cli.status import show_ledger, show_plan, status
 from batchrank.cli.terminal import LogFormat, as_json, console, load, log_to_stderr, open_streams, say
 from batchrank.errors import BatchrankError

@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from batchrank.cli.run import execute
+from batchrank.cli.jobs import execute
 from batchrank.cli.terminal import console, load, say
 from batchrank.cli.terminal import shown as plain
 from batchrank.demo import write_demo

@@ -9,8 +9,8 @@ from rich.table import Table
 
 from batchrank.bench.matrix import Bench, Cell, load_bench
 from batchrank.bench.table import Result, done, markdown, result, same_job, write_tables
+from batchrank.cli.jobs import run_job
 from batchrank.cli.options import Json, Quiet, Set
-from batchrank.cli.run import run_job
 from batchrank.cli.status import output_folder
 from batchrank.cli.terminal import console, keep_secret, log_to_stderr, say, say_json
 from batchrank.errors import BatchrankError

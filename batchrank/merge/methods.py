@@ -1,4 +1,4 @@
-"""The table of merge methods, what all of them begin with, and ``full``, which makes the whole order exact."""
+"""The table of merge methods and what all begin with; ``raw`` and ``rrf``, without a guarantee; ``full``, all exact."""
 
 from collections.abc import Generator, Sequence
 from typing import Protocol
@@ -24,8 +24,27 @@ from batchrank.merge.certificate import certify, rank_of
 from batchrank.merge.evidence import Evidence
 from batchrank.merge.hub import PATIENCE, gather, hub, longest_fitting
 from batchrank.merge.hub import probe as probe_documents
-from batchrank.merge.simple import raw, rrf
+from batchrank.merge.scale import by_raw_score
 from batchrank.outcomes import Chunk, Merged, Scores, Verdict
+
+
+def raw(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
+    """Sort the first pass; the verdict is reported, whatever it says."""
+    return by_raw_score(pool, first, verdict)
+    yield  # a method is a generator, even one that asks for nothing more
+
+
+RANK_CONSTANT = 60  # Cormack, Clarke and Buettcher, SIGIR 2009
+
+
+def rrf(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
+    """Score by rank within the piece, as if all pieces were as long as the average one."""
+    length = len(first.scored) / len(first.pieces)
+    value = 1 / (RANK_CONSTANT + 0.5 + first.quantile * length)
+    order = first.by(value)
+    return merged(pool, first, order, value[order], method="rrf", verdict=verdict)
+    yield  # a method is a generator, even one that asks for nothing more
+
 
 MOST = (
     0.95  # this share of documents was misplaced by at most the reach: larger costs documents, smaller rounds

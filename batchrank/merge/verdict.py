@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any, Literal, TypeAlias
 
-from batchrank.merge.comparability import SHIFT, Components, HubSums, Probe
+from batchrank.merge.evidence import SHIFT, Components, HubSums, Probe
 from batchrank.outcomes import Overlap, Verdict
 
 SPAN = 1_000  # multi-chunk queries from one probe to the next

@@ -14,7 +14,6 @@ from batchrank.errors import JobError
 from batchrank.io.media import Shares
 from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
-from batchrank.ledger.departures import Departures
 from batchrank.ledger.entries import Spent
 from batchrank.ledger.ledger import Ledger
 from batchrank.limiter.limiter import Limiter
@@ -25,7 +24,7 @@ from batchrank.pipeline.workers import beside
 from batchrank.send.admission import Dispatcher, Places
 from batchrank.send.budget import Before, Budget, Taken
 from batchrank.send.connections import connections, open_files, tls_context
-from batchrank.send.known import Encoder
+from batchrank.send.known import Departures, Encoder
 from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Timeline

@@ -8,8 +8,7 @@ from batchrank.io.media import Sources
 from batchrank.job.config import Job
 from batchrank.outcomes import Failure
 from batchrank.shard.chunks import QueryShards, Sharder
-from batchrank.shard.cut import Cut, Cutter
-from batchrank.shard.passages import Passages, Splitter, deeper, refuse_long, too_long
+from batchrank.shard.long import Cut, Cutter, Passages, Splitter, deeper, refuse_long, too_long
 from batchrank.write.formats import OUTPUTS, refuse_ids
 
 

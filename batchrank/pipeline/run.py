@@ -29,8 +29,7 @@ from batchrank.pipeline.preconditions import (
     refuse_unfinished,
 )
 from batchrank.pipeline.prepare import Preparer
-from batchrank.pipeline.progress import Done, next_step, rest_of, snapshot
-from batchrank.pipeline.report import Report, report
+from batchrank.pipeline.report import Done, Report, next_step, report, rest_of, snapshot
 from batchrank.pipeline.sink import Sink
 from batchrank.pipeline.stages import Flow, Outcome, Reader
 from batchrank.pipeline.summary import Progress, Totals

@@ -14,9 +14,17 @@ from batchrank.read import detect, runs
 from batchrank.read import runs as corpus
 from batchrank.read.base import COLUMNAR, Source
 from batchrank.read.columnar import names_in
-from batchrank.read.detect import name_of
+from batchrank.read.detect import (
+    HIDDEN,
+    Found,
+    choices,
+    is_marker,
+    name_of,
+    refuse_table,
+    search,
+    table_around,
+)
 from batchrank.read.entries import Report
-from batchrank.read.folders import HIDDEN, Found, choices, is_marker, refuse_table, search, table_around
 from batchrank.read.join import Array
 
 _STDIN = "-"

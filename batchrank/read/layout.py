@@ -21,9 +21,8 @@ from batchrank.io.opening import COMPRESSED
 from batchrank.job.sections import Columns, Input
 from batchrank.read import detect, textfiles
 from batchrank.read.base import COLUMNAR, Source
-from batchrank.read.detect import INPUTS
+from batchrank.read.detect import INPUTS, Found
 from batchrank.read.files import local, looked_up, named, unfolded, within
-from batchrank.read.folders import Found
 
 _RECORDS = (suffix for name in ("jsonl", *COLUMNAR) for suffix in INPUTS[name].suffixes)
 _EXTENSIONS = "|".join(map(re.escape, (*_RECORDS, ".tsv", ".csv")))

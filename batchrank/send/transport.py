@@ -18,9 +18,8 @@ import orjson
 from batchrank.data import Answer, Rejection
 from batchrank.errors import MalformedAnswerError
 from batchrank.job.secrets import Secrets, in_address
-from batchrank.send.bounds import FREE, Bound, Room
 from batchrank.send.connections import Route, Routes, deadline, out_of_files
-from batchrank.send.health import UNREACHABLE
+from batchrank.send.health import FREE, UNREACHABLE, Bound, Room
 from batchrank.send.retry import retry_after
 from batchrank.version import __version__
 from batchrank.wire import Codec
