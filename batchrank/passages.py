@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from batchrank.errors import MissingExtraError, QueryError
+from batchrank.errors import MissingExtraError, QueryError, install_line
 from batchrank.records import Content, Merged, Positions, Query
 from batchrank.tokens import BytesCounter, Counter
 
@@ -69,7 +69,7 @@ class Splitter:
             from semantic_text_splitter import TextSplitter
         except ImportError:
             raise MissingExtraError(
-                "limits.long_documents: split needs another package: pip install 'batchrank[split]'"
+                f"limits.long_documents: split needs another package: {install_line('split')}"
             ) from None
         self._counter = counter
         self._tokens = tokens

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchrank.cli.findings import Finding, check_input
-from batchrank.errors import BatchrankError, InputError, JobError
+from batchrank.errors import BatchrankError, InputError, JobError, install_line
 from batchrank.evaluate.measures import Measures
 from batchrank.evaluate.qrels import load
 from batchrank.formats import detect
@@ -79,7 +79,7 @@ def _tokens(job: Job) -> Finding:
     if counter.exact:
         return Finding("tokens", "ok", f"counted exactly ({counter.name})")
     text = "counted as bytes, an upper bound: requests will be less than full"
-    return Finding("tokens", "note", f"{text}; pip install 'batchrank[qwen]' counts exactly")
+    return Finding("tokens", "note", f"{text}; to count exactly: {install_line('qwen')}")
 
 
 def _request(job: Job) -> Finding:

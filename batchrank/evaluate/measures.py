@@ -7,7 +7,7 @@ can hold, measures that it can't compute are refused. Values are those of trec_e
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from batchrank.errors import InputError, JobError, MissingExtraError
+from batchrank.errors import InputError, JobError, MissingExtraError, install_line
 from batchrank.evaluate.qrels import Qrels
 from batchrank.evaluate.rankings import Run
 
@@ -32,7 +32,7 @@ class Measures:
         try:
             import ir_measures
         except ImportError:
-            raise MissingExtraError("eval: ir-measures is needed: pip install 'batchrank[eval]'") from None
+            raise MissingExtraError(f"eval: ir-measures is needed: {install_line('eval')}") from None
         self._library = ir_measures
         self._measures = [self._parsed(name) for name in dict.fromkeys(names)]
         held = {_held(query): _held_judgements(query, judged) for query, judged in qrels.items()}

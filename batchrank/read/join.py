@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.errors import BatchrankError, InputError, MissingExtraError
+from batchrank.errors import BatchrankError, InputError, MissingExtraError, install_line
 from batchrank.read.kept import Kept
 from batchrank.read.scratch import Scratch
 from batchrank.records import Positions
@@ -118,7 +118,7 @@ class Join(AbstractContextManager["Join"]):
         except ImportError:
             raise MissingExtraError(
                 "input: to join candidates with their texts, or to sort pairs, DuckDB is needed: "
-                "pip install 'batchrank[corpus]'"
+                f"{install_line('corpus')}"
             ) from None
         self._errors = (duckdb.Error, pa.ArrowException, OSError)
         self._exhausted = duckdb.OutOfMemoryException

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 import pyarrow as pa
 
-from batchrank.errors import BatchrankError, Place, UnsortedError
+from batchrank.errors import BatchrankError, Place, UnsortedError, install_line
 from batchrank.formats import INPUTS, Gauge, Segment, Source, arrow, storage
 from batchrank.formats.base import COLUMNAR
 from batchrank.formats.columnar import opened
@@ -53,9 +53,7 @@ def _look_through(runs: Iterable[Run]) -> None:
             return
 
 
-_SORT = (
-    "set input.sort: true (DuckDB groups them on disk; pip install 'batchrank[corpus]'), or sort the input"
-)
+_SORT = f"set input.sort: true (DuckDB groups them on disk: {install_line('corpus')}), or sort the input"
 
 
 def unsorted(query_id: str, first: Place, again: Place) -> UnsortedError:
