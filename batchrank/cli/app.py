@@ -19,6 +19,7 @@ from batchrank.cli.examples import epilog
 from batchrank.cli.first_steps import check, init, schema
 from batchrank.cli.ledger import show_ledger
 from batchrank.cli.logs import LogFormat, as_json, log_to_stderr
+from batchrank.cli.manual import manual
 from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose
 from batchrank.cli.plan import show_plan
 from batchrank.cli.reporting import report
@@ -157,7 +158,7 @@ def ledger(
     show_ledger(load(job, overrides), compact=compact, backup=backup)
 
 
-for _command in (init, check, schema, status, report, bench, emulate):
+for _command in (init, check, schema, manual, status, report, bench, emulate):
     app.command(name=_command.__name__)(_command)
 app.command(name="eval")(evaluate)
 for _known in app.registered_commands:
