@@ -1,5 +1,7 @@
 """All errors, with when each is raised, and what makes a text of others safe to print: messages quote servers."""
 
+import shlex
+import sys
 from dataclasses import dataclass
 
 
@@ -21,6 +23,11 @@ class UnknownModelError(JobError):
 
 class MissingExtraError(JobError):
     """Raised when a feature needs an optional dependency that is missing; names the install line."""
+
+
+def install_line(extra: str) -> str:
+    """The command that installs an extra for the interpreter that runs; other ones may come first on ``PATH``."""
+    return f"{shlex.quote(sys.executable)} -m pip install 'batchrank[{extra}]'"
 
 
 class InputError(BatchrankError):

@@ -22,7 +22,7 @@ import orjson
 from gigatoken import BytesSource, Tokenizer
 from numpy.typing import NDArray
 
-from batchrank.errors import JobError, MissingExtraError
+from batchrank.errors import JobError, MissingExtraError, install_line
 
 Counts = NDArray[np.int64]
 
@@ -143,7 +143,7 @@ def counter(name: str) -> Counter:
     if name == "auto":
         return BytesCounter()
     raise MissingExtraError(
-        "tokenizer: qwen needs the Qwen vocabulary, which is not installed: pip install 'batchrank[qwen]' "
+        f"tokenizer: qwen needs the Qwen vocabulary, which is not installed: {install_line('qwen')} "
         "(or set tokenizer: bytes, which counts an upper bound)"
     )
 

@@ -35,7 +35,7 @@ def table(figures: Figures, seconds: float) -> str:
             "of these asked again afterwards",
             f"{sum(figures.repeated)} in all, {statistics.mean(figures.repeated or [0]):.1f} a kill",
         ),
-        ("unusable answers, perhaps billed", f"{figures.unusable:,} (faults)"),
+        ("unusable answers, possibly billed", f"{figures.unusable:,} (faults)"),
         ("ambiguous attempts, counted and shown", f"{figures.ambiguous:,} (kills and faults)"),
         ("payments not accounted for", "0"),
         ("faults", ", ".join(f"{name} {share:.0%}" for name, share in FAULTS.items())),

@@ -40,6 +40,13 @@ def test_every_key_is_explained() -> None:
     assert set(KEYS) == set(key_names())
 
 
+def test_the_nightly_job_has_what_its_recipe_says() -> None:
+    """One ledger, a cap by the day, a part of the quota, and a gate."""
+    job = load_job(FOLDER / "nightly.yaml", environ={})
+    assert job.ledger and job.budget.per == "day" and job.budget.max_cost and job.rate.rpm
+    assert job.gate is not None and job.gate.min_rbo is not None
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 def test_the_schema_accepts_the_ready_jobs(path: Path) -> None:
     """What loads passes the schema too."""

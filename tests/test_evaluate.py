@@ -204,7 +204,7 @@ def test_results_of_beir_and_ranx_are_judged(tmp_path: Path) -> None:
 
 
 def test_arrow_files_are_judged_and_judge(tmp_path: Path) -> None:
-    """As Parquet does; a query without documents is ranked in vain, a document without an id is told."""
+    """As Parquet does; a query without documents scores 0, a document without an id is told."""
     qrels = qrels_file(tmp_path / "qrels.txt")
     expected = judged(tmp_path, qrels).after
     judgements = [{"query_id": q, "doc_id": d, "relevance": 1} for q, d in RELEVANT.items()]
@@ -264,11 +264,11 @@ async def test_an_older_mteb_file_is_its_own_qrels(tmp_path: Path) -> None:
 
 
 def test_judged_queries_without_a_ranking_count_unless_left_out(tmp_path: Path) -> None:
-    """A failed query is no better than one ranked in vain; the note names how many there are."""
+    """A failed query is no better than one that scores 0; the note names how many there are."""
     qrels = lines(tmp_path / "q.txt", [("q0", 0, "d0-0", 1), ("lost", 0, "x", 1)], " ")
     result = judged(tmp_path, qrels, measures=["RR"])
     assert (result.comparisons[0].after, len(result.queries)) == (0.5, 2)
-    assert result.notes[0].startswith("1 of 2 judged queries have no ranking and count as ranked in vain")
+    assert result.notes[0].startswith("1 of 2 judged queries have no ranking and score 0")
     assert result.notes[1] == "4 ranked queries are not judged and don't count"
     assert judged(tmp_path, qrels, measures=["RR"], ranked_only=True).comparisons[0].after == 1.0
 

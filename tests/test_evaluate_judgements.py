@@ -46,7 +46,7 @@ def test_negative_relevances_give_trec_evals_values(
 
 
 def test_eval_and_gate_survive_a_query_with_nothing_but_spam(tmp_path: Path) -> None:
-    """TREC's web tracks judge spam -2: a query that has only such judgements counts as ranked in vain."""
+    """TREC's web tracks judge spam -2: a query that has only such judgements scores 0."""
     qrels = lines(tmp_path / "q.txt", [("q1", 0, "a", -2), ("q1", 0, "b", -3), ("q2", 0, "c", 1)], " ")
     ranking = lines(
         tmp_path / "r.trec", [("q1", "Q0", "a", 1, 2.0, "x"), ("q2", "Q0", "c", 1, 2.0, "x")], " "

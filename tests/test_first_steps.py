@@ -1,6 +1,5 @@
 """A newcomer's commands: init, check, schema, help."""
 
-import shlex
 from functools import partial
 from pathlib import Path
 
@@ -12,17 +11,10 @@ import pytest
 import yaml
 from jobs import rows, write_jsonl
 from test_cli import batchrank, job_file
-from typer.main import get_command
 
-from batchrank.cli.app import app
-from batchrank.cli.options import EXAMPLES
 from batchrank.emulator.app import Emulator
 from batchrank.emulator.settings import Settings
 from batchrank.errors import InputError, JobError
-
-COMMANDS = [
-    command.name or command.callback.__name__ for command in app.registered_commands if command.callback
-]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet", "folder"])
@@ -117,18 +109,6 @@ async def test_check_asks_without_spending(tmp_path: Path) -> None:
             found = await anyio.to_thread.run_sync(partial(findings, tmp_path, "--ask", key=key))
             assert found[0] == code, found
         assert emulator.counts.tokens == 0
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_shows_examples_that_parse(command: str) -> None:
-    """Each command has some; their options exist, and none is lacking."""
-    group = get_command(app)
-    known = group.commands[command]  # type: ignore[attr-defined]
-    assert "Examples:" in (known.epilog or "")
-    for line in EXAMPLES[command]:
-        words = shlex.split(line.partition(" >")[0])
-        assert words[:2] == ["batchrank", command]
-        known.make_context(command, words[2:])
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from rich.table import Table
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
 from batchrank.cli.jobs import check, code_of, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
+from batchrank.cli.manual import manual
 from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose, epilog
 from batchrank.cli.status import show_ledger, show_plan, status
 from batchrank.cli.terminal import LogFormat, as_json, console, load, log_to_stderr, open_streams, say
@@ -149,7 +150,7 @@ def ledger(
     show_ledger(load(job, overrides), compact=compact, backup=backup)
 
 
-for _command in (init, check, schema, status, report, bench, emulate):
+for _command in (init, check, schema, manual, status, report, bench, emulate):
     app.command(name=_command.__name__)(_command)
 app.command(name="eval")(evaluate)
 for _known in app.registered_commands:

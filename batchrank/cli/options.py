@@ -20,6 +20,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "check": ("batchrank check nightly.yaml", "batchrank check nightly.yaml --all --ask"),
     "schema": ("batchrank schema > job.schema.json",),
+    "manual": ("batchrank manual", "batchrank manual merge", "batchrank manual keys | less"),
     "plan": ("batchrank plan nightly.yaml", "batchrank plan nightly.yaml --json"),
     "models": ("batchrank models",),
     "ledger": ("batchrank ledger nightly.yaml", "batchrank ledger nightly.yaml --compact"),

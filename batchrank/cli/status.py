@@ -11,7 +11,7 @@ from rich.table import Table
 from batchrank.cli.display import duration
 from batchrank.cli.options import Json
 from batchrank.cli.terminal import console, load, say, say_json
-from batchrank.errors import JobError
+from batchrank.errors import JobError, install_line
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.observe.observer import Status, read_status
@@ -180,17 +180,15 @@ def show_plan(job: Job, *, as_json: bool) -> None:
     for name, value in _plan_facts(job, found):
         facts.add_row(name, value)
     terminal.print(facts)
+    if not found.exact:
+        terminal.print(f"for exact counts: {install_line('qwen')}", soft_wrap=True)
     terminal.print(_methods(job, found))
     if found.largest:
         terminal.print(_largest(found))
 
 
 def _plan_facts(job: Job, found: Plan) -> list[tuple[str, str]]:
-    kind = (
-        "exact"
-        if found.exact
-        else "at most, counted as bytes: pip install 'batchrank[qwen]' for exact counts"
-    )
+    kind = "exact" if found.exact else "at most, counted as bytes"
     rows = [
         ("queries", f"{found.queries:,}, {found.multi_chunk:,} of them in more than one request"),
         (

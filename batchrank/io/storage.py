@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
-from batchrank.errors import BatchrankError, InputError, MissingExtraError
+from batchrank.errors import BatchrankError, InputError, MissingExtraError, install_line
 
 BUFFER = 1 << 20
 _NATIVE = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
@@ -222,7 +222,7 @@ def _resolve(path: str) -> tuple[Any, str]:
         inner_system, inner = url_to_fs(path)
     except ImportError as error:
         raise MissingExtraError(
-            f"input: {scheme}:// needs more than is installed ({error}): pip install 'batchrank[remote]'"
+            f"input: {scheme}:// needs more than is installed ({error}): {install_line('remote')}"
         ) from None
     except ValueError as error:
         raise InputError(f"input: {shown(path)}: {error}; correct the path") from None

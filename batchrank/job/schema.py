@@ -113,13 +113,15 @@ def key_names(model: type[BaseModel] = Job, at: str = "") -> Iterator[str]:
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _MAPPING_ONLY = {"base", "price"}
+_ONE_OR_MANY = (("Input", "path"), ("Input", "corpus"), ("Input", "queries"), ("Gate", "qrels"))
 
 
 def job_schema() -> dict[str, Any]:
     """The schema of job files, in YAML or TOML.
 
-    What pydantic's own schema says of ``Job`` is made to fit files: a path may be one string, a model's name is one
-    that has a card, a model's mapping has a card's fields, and ``input`` and ``output`` are required.
+    What pydantic's own schema says of ``Job`` is made to fit files: a path may be one string, a column a number, a
+    model's name is one that has a card, a model's mapping has a card's fields, and ``input`` and ``output`` are
+    required.
     """
     schema = Job.model_json_schema()
     definitions = schema["$defs"]
@@ -127,9 +129,11 @@ def job_schema() -> dict[str, Any]:
     definitions |= card.pop("$defs", {})
     properties = schema["properties"]
     properties["model"] = {"anyOf": [_names(), _mapping(card)]}
-    keys = definitions["Input"]["properties"]
-    for name in ("path", "corpus", "queries"):
+    for section, name in _ONE_OR_MANY:
+        keys = definitions[section]["properties"]
         keys[name] = {"anyOf": [{"type": "string"}, *keys[name].get("anyOf", [keys[name]])]}
+    for column in definitions["Columns"]["properties"].values():
+        column["anyOf"].insert(1, {"type": "integer", "minimum": 1})
     schema["required"] = ["input", "model", "output"]
     for name in ("input", "output"):
         properties[name] = properties[name]["anyOf"][0]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from batchrank.data import Content, Query
-from batchrank.errors import JobError, QueryError
+from batchrank.errors import JobError, QueryError, install_line
 from batchrank.io.media import Sources
 from batchrank.job.config import Job
 from batchrank.outcomes import Failure
@@ -64,7 +64,7 @@ class Preparer:
         if self._long != "truncate" and not sharder.counter.exact:
             raise JobError(
                 f"limits.long_documents: {self._long} needs exact token counts, and tokenizer: {sharder.counter.name} "
-                "only bounds them; pip install 'batchrank[qwen]', or name a tokenizer file"
+                f"only bounds them; install the vocabulary: {install_line('qwen')} (or name a tokenizer file)"
             )
         if self._long == "split":
             if job.limits.passage_overlap >= self._document_tokens:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchrank.data import Answer, Rejection, Request
-from batchrank.errors import BatchrankError, InputError, JobError
+from batchrank.errors import BatchrankError, InputError, JobError, install_line
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.assemble import endpoint, places, sharder
@@ -78,7 +78,7 @@ def _tokens(job: Job) -> Finding:
     if counter.exact:
         return Finding("tokens", "ok", f"counted exactly ({counter.name})")
     text = "counted as bytes, an upper bound: requests will be less than full"
-    return Finding("tokens", "note", f"{text}; pip install 'batchrank[qwen]' counts exactly")
+    return Finding("tokens", "note", f"{text}; to count exactly: {install_line('qwen')}")
 
 
 def _request(job: Job) -> Finding:

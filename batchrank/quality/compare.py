@@ -73,7 +73,7 @@ def evaluate(
         qrels: files of judgements.
         measures: names as ir-measures has them.
         before: the rankings to compare with; by default the first stage's, where ``target`` tells them.
-        ranked_only: leave judged queries without a ranking out; otherwise they count as ranked in vain.
+        ranked_only: leave judged queries without a ranking out; otherwise they score 0.
 
     Raises:
         InputError: a file is missing or holds something else, or nothing that is ranked is judged.
@@ -123,7 +123,7 @@ def _notes(
 ) -> list[str]:
     notes = []
     if unranked := len(judged) - len(found.after):
-        count = "are left out" if ranked_only else "count as ranked in vain (--ranked-only leaves them out)"
+        count = "are left out" if ranked_only else "score 0 (--ranked-only leaves them out)"
         notes.append(f"{unranked:,} of {len(judged):,} judged queries have no ranking and {count}")
     if unjudged := found.queries - len(found.after):
         notes.append(f"{unjudged:,} ranked queries are not judged and don't count")

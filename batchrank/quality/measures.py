@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from batchrank.errors import InputError, JobError, MissingExtraError
+from batchrank.errors import InputError, JobError, MissingExtraError, install_line
 from batchrank.quality.qrels import Qrels
 from batchrank.quality.rankings import Run
 
@@ -127,7 +127,7 @@ class Measures:
         try:
             import ir_measures
         except ImportError:
-            raise MissingExtraError("eval: ir-measures is needed: pip install 'batchrank[eval]'") from None
+            raise MissingExtraError(f"eval: ir-measures is needed: {install_line('eval')}") from None
         self._library = ir_measures
         self._measures = [self._parsed(name) for name in dict.fromkeys(names)]
         held = {_held(query): _held_judgements(query, judged) for query, judged in qrels.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from batchrank.data import Content, Floats, Query, Strings, is_blank
-from batchrank.errors import BatchrankError, Place, QueryError, UnsortedError
+from batchrank.errors import BatchrankError, Place, QueryError, UnsortedError, install_line
 from batchrank.io import storage
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
@@ -55,9 +55,7 @@ def _look_through(runs: Iterable[Run]) -> None:
             return
 
 
-_SORT = (
-    "set input.sort: true (DuckDB groups them on disk; pip install 'batchrank[corpus]'), or sort the input"
-)
+_SORT = f"set input.sort: true (DuckDB groups them on disk: {install_line('corpus')}), or sort the input"
 
 
 def unsorted(query_id: str, first: Place, again: Place) -> UnsortedError:

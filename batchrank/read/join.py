@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchrank.data import Positions
-from batchrank.errors import BatchrankError, InputError, MissingExtraError
+from batchrank.errors import BatchrankError, InputError, MissingExtraError, install_line
 from batchrank.io.scratch import Kept, Scratch
 
 Array: TypeAlias = Any  # pyarrow has no type hints
@@ -117,7 +117,7 @@ class Join(AbstractContextManager["Join"]):
         except ImportError:
             raise MissingExtraError(
                 "input: to join candidates with their texts, or to sort pairs, DuckDB is needed: "
-                "pip install 'batchrank[corpus]'"
+                f"{install_line('corpus')}"
             ) from None
         self._errors = (duckdb.Error, pa.ArrowException, OSError)
         self._exhausted = duckdb.OutOfMemoryException

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from batchrank.errors import MissingExtraError, escaped
+from batchrank.errors import MissingExtraError, escaped, install_line
 from batchrank.report.facts import Facts
 from batchrank.report.plots import plots
 from batchrank.version import __version__
@@ -30,7 +30,7 @@ def render(facts: Facts) -> str:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
-        raise MissingExtraError("report: jinja2 is needed: pip install 'batchrank[report]'") from None
+        raise MissingExtraError(f"report: jinja2 is needed: {install_line('report')}") from None
     environment = Environment(
         loader=PackageLoader("batchrank.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_seen,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from batchrank.data import Floats
-from batchrank.errors import MissingExtraError
+from batchrank.errors import MissingExtraError, install_line
 from batchrank.report.facts import Facts
 
 _INK, _GRID = "#010203", "#010204"
@@ -58,7 +58,7 @@ def figure(name: str, draw: Draw) -> str:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtraError("report: matplotlib is needed: pip install 'batchrank[report]'") from None
+        raise MissingExtraError(f"report: matplotlib is needed: {install_line('report')}") from None
     style: Any = _STYLE | {"svg.hashsalt": name}
     with rc_context(style):
         made = Figure(figsize=_SIZE, layout="constrained")

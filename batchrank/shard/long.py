@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from batchrank.data import Content, Positions, Query
-from batchrank.errors import JobError, MissingExtraError, QueryError
+from batchrank.errors import JobError, MissingExtraError, QueryError, install_line
 from batchrank.models import UNLIMITED, Template
 from batchrank.outcomes import Merged
 from batchrank.tokens import BytesCounter, Counter
@@ -233,7 +233,7 @@ class Splitter:
             from semantic_text_splitter import TextSplitter
         except ImportError:
             raise MissingExtraError(
-                "limits.long_documents: split needs another package: pip install 'batchrank[split]'"
+                f"limits.long_documents: split needs another package: {install_line('split')}"
             ) from None
         self._counter = counter
         self._tokens = tokens

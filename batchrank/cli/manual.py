@@ -1,0 +1,134 @@
+"""``batchrank manual``: prints the manuals, so that they can be read where only the package is installed.
+
+A manual is the README.md of the folder that it explains; its topic is the folder's name. One topic is made rather than
+written: ``keys``, the table of all keys of a job, so that it can't differ from what a job accepts.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from batchrank.cli.terminal import console, say
+
+_PACKAGE = Path(__file__).parents[1]
+_KEYS = "keys"
+_KEYS_TITLE = "All keys of a job, with their defaults"
+_KINDS = {
+    "string": "text",
+    "integer": "whole number",
+    "number": "number",
+    "boolean": "true or false",
+    "array": "list",
+    "object": "mapping",
+}
+_MOST_NAMES = 9
+"""Names of a key's values that are listed; more than that, as of models, have a command that lists them."""
+
+
+def manual(
+    topic: Annotated[
+        str | None, typer.Argument(metavar="TOPIC", help="Without it, the topics are listed.")
+    ] = None,
+) -> None:
+    """Print a manual: how jobs are written, what is read and written, how lists are merged, what failures do.
+
+    On a terminal it is laid out; in a pipe it is Markdown as it stands in the repository.
+    """
+    found = manuals()
+    if topic is None:
+        titles = {name: _title(path) for name, path in found.items()} | {_KEYS: _KEYS_TITLE}
+        for name, title in titles.items():
+            say(f"{name:<{max(map(len, titles))}}  {title}")
+        say()
+        say("batchrank manual TOPIC prints one.")
+    elif topic == _KEYS:
+        _print(f"# {_KEYS_TITLE}\n\n{key_table()}")
+    elif topic in found:
+        _print(found[topic].read_text(encoding="utf-8"))
+    else:
+        raise typer.BadParameter(
+            f"there is no manual of {topic!r}; the topics are {', '.join([*found, _KEYS])}"
+        )
+
+
+def manuals() -> dict[str, Path]:
+    """The manuals by topic, that of job files first.
+
+    ``configs`` stands inside an installed package, and beside the package in a clone.
+    """
+    paths = [_PACKAGE.parent / "configs" / "README.md", *sorted(_PACKAGE.glob("*/README.md"))]
+    found = {path.parent.name: path for path in paths if path.is_file()}
+    return {"configs": found["configs"], **found}
+
+
+def key_table() -> str:
+    """All keys of a job as a table in Markdown, made from the schema that job files are checked by."""
+    from batchrank.job.schema import job_schema
+
+    schema = job_schema()
+    lines = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, node, required in _keys(schema, schema["$defs"], "", frozenset(schema["required"])):
+        section = _section(node, schema["$defs"]) is not None
+        kind = "section" if section else _kind(node)
+        default = "required" if required else _default(node)
+        meaning = node["description"].replace("|", "\\|")
+        lines.append(f"| `{name}` | {kind} | {default} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _keys(
+    schema: dict[str, Any], definitions: dict[str, Any], at: str, required: frozenset[str]
+) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Each key's dotted name, its schema, and whether every job must have it; a section comes before its keys."""
+    for name, node in schema["properties"].items():
+        yield at + name, node, name in required
+        if (inner := _section(node, definitions)) is not None:
+            needed = frozenset(inner.get("required", ())) if name in required else frozenset[str]()
+            yield from _keys(inner, definitions, f"{at}{name}.", needed)
+
+
+def _section(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any] | None:
+    """The schema of a section; None for a key with a value of its own, even where a mapping is one way to write it."""
+    options = [option for option in node.get("anyOf", [node]) if option.get("type") != "null"]
+    if len(options) != 1 or "$ref" not in options[0]:
+        return None
+    found: dict[str, Any] = definitions[options[0]["$ref"].rsplit("/", 1)[1]]
+    return found if "properties" in found else None
+
+
+def _kind(node: dict[str, Any]) -> str:
+    """What a key's value may be, in words."""
+    if "anyOf" in node:
+        kinds = [_kind(option) for option in node["anyOf"] if option.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    if "const" in node:
+        return f"`{node['const']}`"
+    if "enum" in node:
+        names = node["enum"]
+        return ", ".join(f"`{name}`" for name in names) if len(names) <= _MOST_NAMES else "name"
+    return _KINDS.get(node.get("type", ""), "mapping")
+
+
+def _default(node: dict[str, Any]) -> str:
+    default = node.get("default")
+    if default is None or default == []:
+        return ""
+    return f"`{str(default).lower()}`" if isinstance(default, bool) else f"`{default}`"
+
+
+def _title(path: Path) -> str:
+    with path.open(encoding="utf-8") as lines:
+        return next(lines).removeprefix("# ").strip()
+
+
+def _print(text: str) -> None:
+    terminal = console()
+    if not terminal.is_terminal:
+        for line in text.splitlines():
+            say(line)
+        return
+    from rich.markdown import Markdown
+
+    terminal.print(Markdown(text, hyperlinks=False))

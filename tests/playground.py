@@ -1,0 +1,108 @@
+"""A folder with every file that the examples of manuals and of ``--help`` name, and commands that are run in it.
+
+Examples are run in this process: two dozen processes would take as many seconds.
+"""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import typer
+import yaml
+from jobs import rows, write_jsonl
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import batchrank.cli.jobs
+from batchrank.cli.app import app
+from batchrank.emulator.app import Emulator
+from batchrank.emulator.settings import Settings
+
+DATA = rows(3, 25)
+QRELS = "".join(f"{row['query_id']} 0 {row['candidates'][3]['id']} 1\n" for row in DATA)
+NIGHTLY: dict[str, Any] = {
+    "input": {"path": "candidates.jsonl"},
+    "model": "qwen3-rerank",
+    "endpoint": {"url": "emulator"},
+    "tokenizer": "bytes",
+    "output": {"path": "out/nightly"},
+}
+_SMALL_BENCH = {
+    "datasets": {"docs": {"path": "candidates.jsonl", "qrels": "qrels.txt"}},
+    "models": ["qwen3-rerank"],
+}
+
+
+def make(folder: Path) -> None:
+    """Write the files, and let the job of ``nightly.yaml`` and the benchmark of ``models.yaml`` run once."""
+    write_jsonl(folder / "candidates.jsonl", DATA)
+    (folder / "export").mkdir()
+    pq.write_table(pa.Table.from_pylist(DATA), folder / "export" / "a.parquet")
+    (folder / "qrels.txt").write_text(QRELS)
+    (folder / "nightly.yaml").write_text(yaml.safe_dump(NIGHTLY))
+    bench = {
+        "output": "bench",
+        "job": {"endpoint": {"url": "emulator"}, "tokenizer": "bytes"},
+        **_SMALL_BENCH,
+    }
+    (folder / "models.yaml").write_text(yaml.safe_dump(bench))
+    (folder / "demo").mkdir()
+    _small_demo(folder / "demo")
+
+
+def command(name: str) -> Any:
+    """A command as its parser sees it."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert name in commands, f"there is no command {name}"
+    return commands[name]
+
+
+def parsed(line: str) -> Any:
+    """Parse one command line as the command does, but don't run it: what the command would refuse raises here too."""
+    program, name, *words = shlex.split(line, comments=True)
+    assert program == "batchrank", line
+    return command(name).make_context(name, words)
+
+
+def run(line: str, patch: pytest.MonkeyPatch) -> str:
+    """Run one command line in the current folder, see that it ends well, and return what it printed.
+
+    What a process of its own would do to itself is left out: its end by force, and its settings of the interpreter.
+    The demo asks three questions, and ``emulate`` starts but doesn't stay.
+    """
+    words = shlex.split(line, comments=True)
+    patch.setattr(batchrank.cli.jobs, "_settle_process", lambda: None)
+    patch.setattr(sys.modules["batchrank.cli.app"], "leave", _leave)
+    patch.setattr(sys.modules["batchrank.cli.emulate"], "run_forever", _start)
+    patch.setattr("batchrank.cli.emulate.write_demo", _small_demo)
+    done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+    assert done.exit_code == 0, f"{line}: {done.output}"
+    return done.output
+
+
+def _leave(code: int) -> None:
+    raise typer.Exit(code)
+
+
+def _small_demo(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    write_jsonl(folder / "candidates.jsonl", DATA)
+    (folder / "qrels.txt").write_text(QRELS)
+
+
+async def _start(settings: Settings, host: str, port: int, *, ready: Any) -> None:
+    async with Emulator(settings) as emulator:
+        ready(emulator)
+
+
+def options(name: str) -> set[str]:
+    """The options of a command, short ones too."""
+    return {
+        option
+        for parameter in command(name).params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
