@@ -21,6 +21,8 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
         ("resume", []),
         ("failures", []),
         ("stages", []),
+        ("straight", ["--only", "1"]),
+        ("way", []),
         ("peers", ["--only", "bare aiohttp loop", "batchrank"]),
     ],
 )
