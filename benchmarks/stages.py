@@ -30,7 +30,7 @@ from batchrank.merge.answers import Round
 from batchrank.merge.methods import start
 from batchrank.outcomes import Merged, QueryCost, Ranking, Scores
 from batchrank.pipeline.assemble import sharder
-from batchrank.pipeline.prepare import Preparer, Ready
+from batchrank.pipeline.prepare import Prepared, Preparer
 from batchrank.read.reader import read
 from batchrank.wire import CODECS
 from batchrank.write.writer import Writer
@@ -103,7 +103,7 @@ def _decoding(data: Path) -> float:
         return (time.perf_counter() - began) / rows * 1e6
 
 
-def _merged(ready: Ready, answer: Answer) -> Merged:
+def _merged(ready: Prepared, answer: Answer) -> Merged:
     method: Any = start("hub", ready.shards, top_k=100, probe=False)
     step = method.send(None)
     assert isinstance(step, Round)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from virtual_time import VirtualTimeLoop
 
-from batchrank.send import known as departures
+from batchrank.send import requests as departures
 
 
 def pytest_configure(config: pytest.Config) -> None:

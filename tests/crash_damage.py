@@ -51,8 +51,9 @@ _FAILED_QUERIES = 3
 _OUTPUT = ("ranking-*", "queries-*", "failed.jsonl")
 _COMMAND = """
 import functools, sys
-from batchrank.cli import main, running
-running.Options = functools.partial(running.Options, part_rows=60)
+from batchrank.cli import jobs
+from batchrank.cli.app import main
+jobs.Options = functools.partial(jobs.Options, part_rows=60)
 sys.argv[:] = ["batchrank", "run", "--quiet", *sys.argv[1:]]
 main()
 """

@@ -13,6 +13,8 @@ import orjson
 import trustme
 from aiohttp import web
 
+from batchrank.send.admission import Priority, Scheduler, Slot
+
 Reply = Callable[[web.Request, Any], Awaitable[web.Response]]
 
 
@@ -156,3 +158,13 @@ class Tls:
             self._authority.configure_trust(context)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+
+@asynccontextmanager
+async def holding(scheduler: Scheduler, priority: Priority, tokens: int) -> AsyncIterator[Slot]:
+    """A scheduler's slot for the length of the block."""
+    slot = await scheduler.slot(priority, tokens)
+    try:
+        yield slot
+    finally:
+        slot.release()

@@ -10,7 +10,7 @@ from against import World, same, world
 from jobs import rows, write_jsonl
 
 from batchrank.cli.status import status
-from batchrank.ledger.checks import answer_checksum, checksum
+from batchrank.ledger.entries import answer_checksum, checksum
 from batchrank.observe.observer import Observer
 from batchrank.pipeline.run import Run
 

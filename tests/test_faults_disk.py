@@ -21,7 +21,7 @@ from batchrank.data import Answer
 from batchrank.errors import LedgerError, OutputError
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.run import Run
-from batchrank.pipeline.workers import beside
+from batchrank.pipeline.workers import background_task
 
 ANYIO = pytest.mark.anyio
 REAL = pytest.mark.real_clock
@@ -128,9 +128,7 @@ def test_a_refused_second_opening_leaves_the_lock_to_the_first(tmp_path: Path) -
     first = Ledger(path)
     with pytest.raises(LedgerError):
         Ledger(path)
-    code = (
-        "import sys; from pathlib import Path; from batchrank.ledger import Ledger; Ledger(Path(sys.argv[1]))"
-    )
+    code = "import sys; from pathlib import Path; from batchrank.ledger.ledger import Ledger; Ledger(Path(sys.argv[1]))"
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     other = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, check=False, env=environ
@@ -220,12 +218,16 @@ async def test_a_commit_under_way_survives_cancellation(tmp_path: Path) -> None:
     """Cancelled at any moment of a commit, a group is committed as a whole, and its waiters are told."""
     path = tmp_path / "ledger.sqlite"
     answer = Answer(np.array([1.0]), 1)
+
+    async def put(ledger: Ledger, key: bytes) -> None:
+        await ledger.put(key, answer, 1)
+
     for delay in range(8):
         ledger = Ledger(path)
         with anyio.CancelScope() as scope:
-            async with beside(ledger.serve), anyio.create_task_group() as group:
+            async with background_task(ledger.serve), anyio.create_task_group() as group:
                 for number in range(5):
-                    group.start_soon(ledger.put, bytes([delay, number]), answer, 1)
+                    group.start_soon(put, ledger, bytes([delay, number]))
                 for _ in range(delay):
                     await anyio.lowlevel.checkpoint()
                 scope.cancel()

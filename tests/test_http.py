@@ -17,7 +17,7 @@ from batchrank.data import Answer, Rejection
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.pipeline.assemble import endpoint
-from batchrank.send.admission import Places
+from batchrank.send.admission import ConcurrencyLimit
 from batchrank.send.connections import connections, open_files, tls_context
 from batchrank.send.retry import possibly_billed
 from batchrank.send.transport import Http
@@ -401,7 +401,7 @@ def test_the_limit_of_descriptors_is_raised_and_kept_to(monkeypatch: pytest.Monk
         monkeypatch.setattr("batchrank.send.connections._WANTED", 128)
         room = connections(open_files())
         assert room == 32 and connections(open_files(), each=2) == 16
-        assert Places(None, room=room).most == Places(100, room=room).limit == 32
-        assert Places(7, room=room).limit == 7
+        assert ConcurrencyLimit(None, room=room).most == ConcurrencyLimit(100, room=room).limit == 32
+        assert ConcurrencyLimit(7, room=room).limit == 7
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from batchrank.data import Answer, Rejection
 from batchrank.errors import LedgerError
 from batchrank.ledger.checks import lost_commits
-from batchrank.ledger.entries import Known, Searches, Spent, pack, unpack
+from batchrank.ledger.entries import Known, pack, unpack
 from batchrank.ledger.ledger import Ledger
-from batchrank.pipeline.workers import beside
+from batchrank.ledger.state import Searches, Spent
+from batchrank.pipeline.workers import background_task
 
 pytestmark = pytest.mark.anyio
 FIRST = """
@@ -49,7 +50,7 @@ ANSWER = Answer(np.array([0.1, 0.25, 1 / 3]), 79, "request-1")
 @asynccontextmanager
 async def opened(path: Path | None) -> AsyncIterator[Ledger]:
     ledger = Ledger(path)
-    async with beside(ledger.serve):
+    async with background_task(ledger.serve):
         yield ledger
     ledger.close()
 
@@ -161,9 +162,13 @@ async def test_many_writers_share_commits(tmp_path: Path) -> None:
     """What arrives while a group is being committed forms the next group."""
     async with opened(tmp_path / "ledger.sqlite") as ledger:
         await ledger.begin(1)
+
+        async def put(number: int) -> None:
+            await ledger.put(number.to_bytes(2, "big"), ANSWER, 1)
+
         async with anyio.create_task_group() as group:
             for number in range(200):
-                group.start_soon(ledger.put, number.to_bytes(2, "big"), ANSWER, 1)
+                group.start_soon(put, number)
         assert (await ledger.begin(1)).answers == 200
 
 
@@ -201,7 +206,10 @@ def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
 def test_a_second_process_fails_with_a_clear_error(tmp_path: Path) -> None:
     """One process per ledger, whatever happens to the first: the lock dies with it."""
     path = tmp_path / "ledger.sqlite"
-    code = "import sys; from pathlib import Path; from batchrank.ledger import Ledger; l = Ledger(Path(sys.argv[1]))\n"
+    code = (
+        "import sys; from pathlib import Path; from batchrank.ledger.ledger import Ledger\n"
+        "l = Ledger(Path(sys.argv[1]))\n"
+    )
     first = subprocess.Popen(
         [sys.executable, "-c", code + "print('open', flush=True); sys.stdin.read()", str(path)],
         stdin=subprocess.PIPE,
@@ -296,13 +304,13 @@ async def test_spending_is_known_by_run_day_and_in_all(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     for run, tokens in ((1, 10), (2, 30)):
         ledger = Ledger(path, today=partial(int, 19_999 + run))
-        async with beside(ledger.serve):
+        async with background_task(ledger.serve):
             await ledger.begin(run)
             await ledger.put(bytes([run]), Answer(np.array([1.0]), tokens), 5)
             await ledger.sent(b"in flight" + bytes([run]), 100, 1)
         ledger.close()
     ledger = Ledger(path, today=lambda: 20_001)
-    async with beside(ledger.serve):
+    async with background_task(ledger.serve):
         found = [await ledger.begin(2), await ledger.spent("day"), await ledger.spent("total")]
     ledger.close()
     assert [(one.tokens, sum(one.lost.values())) for one in found] == [(30, 1), (30, 1), (40, 2)]
@@ -311,7 +319,7 @@ async def test_spending_is_known_by_run_day_and_in_all(tmp_path: Path) -> None:
 async def kept(path: Path, entries: int = 60) -> None:
     """A ledger with rows in every table, cut off as by a kill: its log beside it."""
     ledger = Ledger(path.with_name("source.sqlite"))
-    async with beside(ledger.serve):
+    async with background_task(ledger.serve):
         await ledger.begin(1)
         for number in range(entries):
             await ledger.sent(number.to_bytes(16, "big"), 9, 3)
@@ -389,7 +397,7 @@ async def test_damaged_commits_can_be_given_up(tmp_path: Path) -> None:
             Ledger(path)
     assert log.read_bytes() == data
     ledger = Ledger(path, salvage=True)
-    async with beside(ledger.serve):
+    async with background_task(ledger.serve):
         assert 0 < (await ledger.spent("total")).answers < 60
     ledger.close()
 

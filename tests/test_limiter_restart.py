@@ -14,8 +14,8 @@ from batchrank.errors import InterruptedRunError
 from batchrank.ledger.ledger import Ledger
 from batchrank.limiter.limiter import Limiter
 from batchrank.pipeline.run import Run
-from batchrank.send import known as departures
-from batchrank.send.known import Departures
+from batchrank.send import requests as departures
+from batchrank.send.requests import Departures
 
 pytestmark = pytest.mark.anyio
 

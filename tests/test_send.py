@@ -8,11 +8,12 @@ from against import world
 from hypothesis import given
 from hypothesis import strategies as st
 from jobs import rows
+from servers import holding
 
 from batchrank.data import Rejection
 from batchrank.errors import OutageError, StoppedError
 from batchrank.limiter.limiter import Limiter
-from batchrank.send.admission import Dispatcher, Places
+from batchrank.send.admission import ConcurrencyLimit, Scheduler
 from batchrank.send.health import UNREACHABLE, OutageDetector, Size, Sizes
 
 ANYIO = pytest.mark.anyio
@@ -22,16 +23,16 @@ FAILED = Rejection(500, "InternalError", "oh")
 @ANYIO
 async def test_the_oldest_query_goes_first() -> None:
     """A second round of an early query overtakes the first round of later ones."""
-    dispatcher = Dispatcher(Limiter(rpm=60_000, tpm=1e12), Places(1))
+    scheduler = Scheduler(Limiter(rpm=60_000, tpm=1e12), ConcurrencyLimit(1))
     order: list[int] = []
 
     async def ask(position: int) -> None:
-        async with dispatcher.turn((position, 0, 0), 1):
+        async with holding(scheduler, (position, 0, 0), 1):
             order.append(position)
             await anyio.sleep(1)
 
     async with anyio.create_task_group() as group:
-        group.start_soon(dispatcher.serve)
+        group.start_soon(scheduler.serve)
         group.start_soon(ask, 9)
         await anyio.sleep(0.5)
         for position in (7, 3, 5):
@@ -45,21 +46,21 @@ async def test_the_oldest_query_goes_first() -> None:
 @pytest.mark.parametrize("moment", [0.0, 0.01, 0.5, 1.5])
 async def test_whoever_gives_up_waiting_takes_no_place(moment: float) -> None:
     """Cancelled before, while or after its turn comes: every place is free again."""
-    dispatcher = Dispatcher(Limiter(rpm=60_000, tpm=1e12), Places(2))
+    scheduler = Scheduler(Limiter(rpm=60_000, tpm=1e12), ConcurrencyLimit(2))
 
     async def ask(number: int) -> None:
-        async with dispatcher.turn((number, 0, 0), 1):
+        async with holding(scheduler, (number, 0, 0), 1):
             await anyio.sleep(1)
 
     async with anyio.create_task_group() as serving:
-        serving.start_soon(dispatcher.serve)
+        serving.start_soon(scheduler.serve)
         async with anyio.create_task_group() as group:
             for number in range(6):
                 group.start_soon(ask, number)
             await anyio.sleep(moment)
             group.cancel_scope.cancel()
         await anyio.sleep(0.1)
-        assert dispatcher.places.busy == 0
+        assert scheduler.concurrency.busy == 0
         with anyio.fail_after(2):
             await ask(0)
         serving.cancel_scope.cancel()
@@ -70,24 +71,24 @@ async def test_closing_wakes_everyone_and_ends_the_serving() -> None:
     """Those that wait, the one whose turn is next, and those that come later get the reason; nothing spins."""
     limiter = Limiter(rpm=60_000, tpm=1e12)
     limiter.throttled("requests", 60.0)
-    dispatcher = Dispatcher(limiter, Places(2))
+    scheduler = Scheduler(limiter, ConcurrencyLimit(2))
     told: list[str] = []
 
     async def ask(number: int) -> None:
         try:
-            async with dispatcher.turn((number, 0, 0), 1):
+            async with holding(scheduler, (number, 0, 0), 1):
                 raise AssertionError("sent after the close")
         except StoppedError as reason:
             told.append(str(reason))
 
     async with anyio.create_task_group() as serving:
-        serving.start_soon(dispatcher.serve)
+        serving.start_soon(scheduler.serve)
         with anyio.fail_after(5):
             async with anyio.create_task_group() as group:
                 for number in range(4):
                     group.start_soon(ask, number)
                 await anyio.sleep(1)
-                dispatcher.close(StoppedError("enough"))
+                scheduler.close(StoppedError("enough"))
             await ask(9)
         serving.cancel_scope.cancel()
     assert told == ["enough"] * 5

@@ -99,7 +99,7 @@ async def test_a_server_that_takes_no_connection_was_not_asked() -> None:
 
 CLIENT = """
 import asyncio, sys, uvloop
-from batchrank.send import Http
+from batchrank.send.transport import Http
 from batchrank.wire import CODECS
 
 async def main():

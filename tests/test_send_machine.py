@@ -24,10 +24,11 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Chunk, Scores
 from batchrank.pipeline.assemble import engine, sharder
-from batchrank.pipeline.workers import beside
+from batchrank.pipeline.workers import background_task
 from batchrank.send.budget import Before, Taken
+from batchrank.send.requests import QueryContext
 from batchrank.send.spend import Spend
-from batchrank.send.stats import Errand, Meter
+from batchrank.send.stats import Meter
 
 PASSING = [
     "500", "503+html", "429-requests", "429-tokens", "429-growth", "429+after-absurd", "408", "500+in-200",
@@ -107,7 +108,7 @@ class Sending(RuleBasedStateMachine):
         known = set(self.acknowledged)
         outcomes: dict[int, list[object]] = {number: [] for number in which}
         ledger = Ledger(self.folder / "ledger.sqlite")
-        async with beside(ledger.serve):
+        async with background_task(ledger.serve):
             spent = await ledger.begin(1)
             async with engine(job, sharder(job), ledger, spent, Verdicts("absolute")) as parts:
                 with anyio.move_on_after(None if stop or cut is None else cut):
@@ -135,8 +136,8 @@ class Sending(RuleBasedStateMachine):
         scores: list[Scores] = []
         try:
             for at, chunk in enumerate(shards.chunks):
-                errand = Errand(query, shards, (number, 0), Meter(chunks=len(shards.chunks)))
-                scores += await parts.sender.score(errand, Chunk(chunk), at)
+                context = QueryContext(query=query, shards=shards, position=number, meter=Meter())
+                scores += await parts.sender.score(context, Chunk(chunk), at, turn=0)
         except BatchrankError as error:
             parts.sender.stop(error) if not isinstance(error, QueryError) else None
             outcome.append(error)

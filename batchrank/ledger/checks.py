@@ -3,40 +3,13 @@
 import sqlite3
 import struct
 import sys
-import zlib
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
-ROWS = {
-    "rejections": "key, status, code, message, request_id, run",
-    "attempts": "key, kind, status, code, message, request_id, predicted, run, documents, day",
-    "sent": "key, predicted, run, documents, day",
-    "state": "name, value",
-}
-"""The columns that a row's digest covers: all but the run that used it last, which decides nothing that is paid."""
+from batchrank.ledger.entries import ROWS, answer_checksum, checksum
+
 _ANSWERS = "SELECT key, scores, tokens, predicted, request_id, run, day, searches, digest FROM answers"
-
-
-def checksum(*values: object) -> int:
-    """The digest of a row's values."""
-    return zlib.crc32(repr(values).encode())
-
-
-def answer_checksum(
-    key: bytes,
-    scores: bytes,
-    tokens: int | None,
-    predicted: int,
-    request_id: str,
-    run: int,
-    day: int,
-    searches: int | None,
-) -> int:
-    """The digest of an answer; those of older ledgers, which knew no day, cover less."""
-    known = zlib.crc32(f"{-1 if tokens is None else tokens}".encode(), zlib.crc32(scores, zlib.crc32(key)))
-    known = known if searches is None else zlib.crc32(f"{searches}".encode(), known)
-    return zlib.crc32(f"{predicted} {run} {day} {request_id}".encode(), known) if day else known
 
 
 def check(db: sqlite3.Connection) -> None:

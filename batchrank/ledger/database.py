@@ -11,7 +11,8 @@ from pathlib import Path
 import orjson
 
 from batchrank.errors import LedgerError
-from batchrank.ledger.checks import ROWS, check, checksum, lost_commits
+from batchrank.ledger.checks import check, lost_commits
+from batchrank.ledger.entries import ROWS, checksum
 
 _SCHEMA = 3
 """The schema of this version; what older ones lacked is added, as ``_ADDED`` says."""

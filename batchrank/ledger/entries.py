@@ -1,35 +1,51 @@
-"""What the ledger holds, and how its rows are read and written; every function runs inside a transaction."""
+"""Reads and writes the ledger's rows, those of many requests with one statement, all inside a transaction."""
 
+import asyncio
 import sqlite3
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import orjson
 
 from batchrank.data import Answer, Floats, Rejection
-from batchrank.ledger.checks import ROWS, answer_checksum, checksum
-from batchrank.models import SEARCH_DOCUMENTS
 
 Kind = Literal["malformed", "ambiguous", "probe"]
 """An attempt that gave no result: an answer of no use, an unknown fate; or a probe, billed as its ``predicted``
 says."""
-_Row = TypeVar("_Row")
-_ROWS = 500
+_LOOKED_UP = 500
+"""Keys in one statement, which takes so many values at most."""
 DOCUMENTS = "(LENGTH(scores) - 1) / CASE SUBSTR(scores, 1, 1) WHEN x'34' THEN 4 ELSE 8 END"
 """SQL for the number of documents that an answer scored."""
-_BILLED = f"""
-SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(CASE WHEN tokens IS NULL THEN predicted END), 0),
-COALESCE(SUM(CASE WHEN tokens IS NULL THEN {DOCUMENTS} END), 0), MAX(CAST(tokens AS REAL) / MAX(predicted, 1)),
-MAX(CAST(tokens - predicted AS REAL) / ({DOCUMENTS})) FROM answers
-"""  # noqa: S608 our own words
-_EXPECTED = f"(({DOCUMENTS} + {SEARCH_DOCUMENTS - 1}) / {SEARCH_DOCUMENTS})"
-_SEARCHES = f"""
-SELECT COALESCE(SUM(searches), 0), COALESCE(SUM(CASE WHEN searches IS NULL THEN {_EXPECTED} END), 0),
-COALESCE(SUM(CASE WHEN searches IS NULL THEN {DOCUMENTS} END), 0), MAX(CAST(searches AS REAL) / {_EXPECTED}),
-MAX(CAST(searches - {_EXPECTED} AS REAL) / ({DOCUMENTS})) FROM answers
-"""  # noqa: S608 our own words
+ROWS = {
+    "rejections": "key, status, code, message, request_id, run",
+    "attempts": "key, kind, status, code, message, request_id, predicted, run, documents, day",
+    "sent": "key, predicted, run, documents, day",
+    "state": "name, value",
+}
+"""The columns that a row's digest covers: all but the run that used it last, which decides nothing that is paid."""
+
+
+def checksum(*values: object) -> int:
+    """The digest of a row's values."""
+    return zlib.crc32(repr(values).encode())
+
+
+def answer_checksum(
+    key: bytes,
+    scores: bytes,
+    tokens: int | None,
+    predicted: int,
+    request_id: str,
+    run: int,
+    day: int,
+    searches: int | None,
+) -> int:
+    """The digest of an answer; those of older ledgers, which knew no day, cover less."""
+    known = zlib.crc32(f"{-1 if tokens is None else tokens}".encode(), zlib.crc32(scores, zlib.crc32(key)))
+    known = known if searches is None else zlib.crc32(f"{searches}".encode(), known)
+    return zlib.crc32(f"{predicted} {run} {day} {request_id}".encode(), known) if day else known
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,58 +61,11 @@ class Known:
     earlier: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Searches:
-    """What one run has taken from the account in searches, of a hundred documents each if none is long.
-
-    Attributes:
-        billed: searches billed, those of probes included.
-        unbilled: expected searches and documents of answers that named none.
-        ratio: the most billed for a request, as a multiple of what was expected; None before any bill.
-        hidden: the most searches a document billed beyond what was expected; None before any bill.
-    """
-
-    billed: int = 0
-    unbilled: tuple[int, int] = (0, 0)
-    ratio: float | None = None
-    hidden: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What one run, one day or all runs have taken from the account so far.
-
-    Attributes:
-        answers: answers received.
-        tokens: tokens billed for them, and for probes.
-        unbilled: predicted tokens and documents of answers that named no usage.
-        lost: requests that may have been billed without a result (an unusable answer, or none seen): their predicted
-            tokens and documents, with how many there were.
-        probes: probes answered.
-        ratio: the most that was billed for a request, as a multiple of its prediction; None before any bill.
-        hidden: the most tokens a document billed beyond the prediction; None before any bill.
-        searches: the same in searches, where those are billed.
-    """
-
-    answers: int
-    tokens: int
-    unbilled: tuple[int, int] = (0, 0)
-    lost: dict[tuple[int, int], int] = field(default_factory=dict)
-    probes: int = 0
-    ratio: float | None = None
-    hidden: float | None = None
-    searches: "Searches" = field(default_factory=lambda: Searches())
-
-    @property
-    def requests(self) -> int:
-        """Requests that were, or may have been, billed."""
-        return self.answers + self.probes + sum(self.lost.values())
-
-
 def find(db: sqlite3.Connection, keys: Sequence[bytes], run: int) -> dict[bytes, Known]:
     """What is known about requests, by key; what is found counts as used by the run from now on."""
     found: dict[bytes, Known] = {}
-    for some in _pieces(keys):
+    for first in range(0, len(keys), _LOOKED_UP):
+        some = keys[first : first + _LOOKED_UP]
         _answers(db, some, run, found)
         if left := [key for key in some if key not in found]:
             _rejections(db, left, run, found)
@@ -138,15 +107,12 @@ def _use(db: sqlite3.Connection, table: str, keys: Sequence[bytes], run: int) ->
 
 def store(db: sqlite3.Connection, answers: Sequence[tuple[bytes, Answer, int]], run: int, day: int) -> None:
     """Keep answers, each with its request's key and the tokens predicted for it."""
-    for some in _pieces(answers):
-        row: list[Any] = []
-        for key, answer, predicted in some:
-            scores = pack(answer.values)
-            facts = (key, scores, answer.tokens, predicted, answer.request_id, run)
-            digest = answer_checksum(*facts, day, answer.searches)
-            row += (*facts, run, digest, answer.searches, day)
-        db.execute(f"INSERT OR REPLACE INTO answers VALUES {','.join([_marks(10)] * len(some))}", row)  # noqa: S608 question marks
-        unsend(db, [key for key, _, _ in some])
+    rows = []
+    for key, answer, predicted in answers:
+        facts = (key, pack(answer.values), answer.tokens, predicted, answer.request_id, run)
+        rows.append((*facts, run, answer_checksum(*facts, day, answer.searches), answer.searches, day))
+    db.executemany("INSERT OR REPLACE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+    unsend(db, [row[0] for row in rows])
 
 
 def reject(db: sqlite3.Connection, key: bytes, rejection: Rejection, run: int) -> None:
@@ -158,22 +124,16 @@ def reject(db: sqlite3.Connection, key: bytes, rejection: Rejection, run: int) -
 
 def send(db: sqlite3.Connection, requests: Sequence[tuple[bytes, int, int]], run: int, day: int) -> None:
     """Requests are about to be sent: their keys, their predicted tokens, and how many documents they hold."""
-    for some in _pieces(requests):
-        rows = [(key, tokens, run, documents, day) for key, tokens, documents in some]
-        values = [value for row in rows for value in (*row, checksum(*row))]
-        db.execute(f"INSERT OR REPLACE INTO sent VALUES {','.join([_marks(6)] * len(some))}", values)  # noqa: S608 question marks
+    rows = []
+    for key, tokens, documents in requests:
+        row = (key, tokens, run, documents, day)
+        rows.append((*row, checksum(*row)))
+    db.executemany("INSERT OR REPLACE INTO sent VALUES (?,?,?,?,?,?)", rows)
 
 
 def unsend(db: sqlite3.Connection, keys: Sequence[bytes]) -> None:
     """The requests' fate is known."""
-    for some in _pieces(keys):
-        db.execute(f"DELETE FROM sent WHERE key IN {_marks(len(some))}", some)  # noqa: S608 question marks
-
-
-def _pieces(rows: Sequence[_Row]) -> Iterator[Sequence[_Row]]:
-    """One statement for many rows is many times as fast as one each, but takes so many values at most."""
-    for first in range(0, len(rows), _ROWS):
-        yield rows[first : first + _ROWS]
+    db.executemany("DELETE FROM sent WHERE key = ?", [(key,) for key in keys])
 
 
 def _marks(count: int) -> str:
@@ -184,59 +144,6 @@ def attempt(db: sqlite3.Connection, row: tuple[Any, ...], day: int) -> None:
     """Keep an attempt that gave nothing."""
     db.execute("INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?)", (*row, day, checksum(*row, day)))
     unsend(db, [row[0]])
-
-
-def begin(db: sqlite3.Connection) -> None:
-    """What was in flight when the processes before ended becomes ambiguous, on the day that it was sent."""
-    for key, predicted, run, documents, day in db.execute(f"SELECT {ROWS['sent']} FROM sent").fetchall():  # noqa: S608 our own words
-        killed = (key, "ambiguous", None, "killed", "in flight when the process ended", "")
-        attempt(db, (*killed, predicted, run, documents), day)
-
-
-def spent(db: sqlite3.Connection, where: str = "TRUE", value: int | None = None) -> Spent:
-    """What was spent in all, or where a column has a value: ``run = ?``, ``day = ?``."""
-    given = () if value is None else (value,)
-    alike = (
-        f"SELECT predicted, documents, COUNT(*) FROM attempts WHERE {where} AND kind != 'probe' GROUP BY 1, 2"  # noqa: S608 our own words
-    )
-    lost = {(predicted, documents): count for predicted, documents, count in db.execute(alike, given)}
-    begun = f"(documents + {SEARCH_DOCUMENTS - 1}) / {SEARCH_DOCUMENTS}"
-    sums = f"COUNT(*), COALESCE(SUM(predicted), 0), COALESCE(SUM({begun}), 0)"
-    probed = f"SELECT {sums} FROM attempts WHERE {where} AND kind = 'probe'"  # noqa: S608 our own words
-    probes, probe_tokens, probe_searches = db.execute(probed, given).fetchone()
-    billed = db.execute(f"{_BILLED} WHERE {where}", given).fetchone()
-    answers, tokens, predicted, documents, ratio, hidden = billed
-    named, expected, unnamed, most, more = db.execute(f"{_SEARCHES} WHERE {where}", given).fetchone()
-    searches = Searches(named + probe_searches, (expected, unnamed), most, more)
-    return Spent(
-        answers, tokens + probe_tokens, (predicted, documents), lost, probes, ratio, hidden, searches
-    )
-
-
-def load(db: sqlite3.Connection, name: str) -> Any:
-    """A piece of the run's state, None if absent."""
-    row = db.execute("SELECT value, digest FROM state WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        return None
-    if checksum(name, row[0]) != row[1]:
-        raise sqlite3.DatabaseError(f"the run's state ({name}) is corrupt: it doesn't match its checksum")
-    return orjson.loads(row[0])
-
-
-def save(db: sqlite3.Connection, name: str, value: Any) -> None:
-    """Keep a piece of the run's state; None drops it."""
-    if value is None:
-        db.execute("DELETE FROM state WHERE name = ?", (name,))
-        return
-    data = orjson.dumps(value)
-    db.execute("INSERT OR REPLACE INTO state VALUES (?,?,?)", (name, data, checksum(name, data)))
-
-
-def forget(db: sqlite3.Connection) -> None:
-    """Drop everything but what tells the ledger from others."""
-    for table in ("answers", "rejections", "attempts", "sent"):
-        db.execute(f"DELETE FROM {table}")  # noqa: S608 our own words
-    db.execute("DELETE FROM state WHERE name != 'id'")
 
 
 def pack(values: Floats) -> bytes:
@@ -251,3 +158,60 @@ def pack(values: Floats) -> bytes:
 def unpack(data: bytes) -> Floats:
     """The scores that ``pack`` stored, to the last bit."""
     return np.frombuffer(data, dtype="<f4" if data[:1] == b"4" else "<f8", offset=1).astype(np.float64)
+
+
+Work: TypeAlias = Callable[[sqlite3.Connection], Any]
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """Entries that came while the group before was being committed, each kind of which is one statement.
+
+    Awaiting it waits until it is on disk; entries are part of it at once, whether or not anybody waits.
+
+    Nobody waits for two entries of one key in the same group, but for its being unsent, which comes before its next
+    attempt; so the order of kinds is as good as that of
+
+    Attributes:
+        wait: waits for its commit.
+        works: other work, each with the list that takes its result.
+        unsent: keys of requests that turned out not to be billed.
+        sent: keys of requests about to be sent, their predicted tokens, and how many documents they hold.
+        answers: keys, answers, and the tokens predicted for them.
+        rejections: keys, and rejections that decide something.
+        wanted: keys to look up.
+        found: what is known of these; complete once the group is committed.
+        waiting: who waits for the commit.
+        ended: whether it was committed, or failed to be.
+        committed: whether it is on disk.
+    """
+
+    wait: Callable[["Group"], Coroutine[Any, Any, None]]
+    works: list[tuple[Work, list[Any]]] = field(default_factory=list)
+    unsent: list[bytes] = field(default_factory=list)
+    sent: list[tuple[bytes, int, int]] = field(default_factory=list)
+    answers: list[tuple[bytes, Answer, int]] = field(default_factory=list)
+    rejections: list[tuple[bytes, Rejection]] = field(default_factory=list)
+    wanted: list[bytes] = field(default_factory=list)
+    found: dict[bytes, Known] = field(default_factory=dict)
+    waiting: list[asyncio.Future[None]] = field(default_factory=list)
+    ended: bool = False
+    committed: bool = False
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self.wait(self).__await__()
+
+    def apply(self, db: sqlite3.Connection, run: int, day: int) -> None:
+        """Do it all, within a transaction; lookups last, so that they see the rest."""
+        for work, box in self.works:
+            box.append(work(db))
+        if self.unsent:
+            unsend(db, self.unsent)
+        if self.sent:
+            send(db, self.sent, run, day)
+        if self.answers:
+            store(db, self.answers, run, day)
+        for key, rejection in self.rejections:
+            reject(db, key, rejection, run)
+        if self.wanted:
+            self.found = find(db, self.wanted, run)

@@ -9,7 +9,7 @@ import math
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +19,10 @@ import anyio.to_thread
 
 from batchrank.data import Answer, Rejection
 from batchrank.errors import LedgerError
-from batchrank.ledger import entries
+from batchrank.ledger import entries, state
 from batchrank.ledger.database import connect, copy, translated
-from batchrank.ledger.entries import Kind, Known, Spent
-from batchrank.ledger.group import Group, Work
+from batchrank.ledger.entries import Group, Kind, Known, Work
+from batchrank.ledger.state import Spent
 
 Per = Literal["run", "day", "total"]
 """What spending is summed up over: one run, one day, or all that the ledger ever paid."""
@@ -38,6 +38,9 @@ def utc_day() -> int:
 
 class Ledger:
     """Answers by request key. Open it, run ``serve`` in a task group, and ``close`` it last.
+
+    What is entered belongs at once to the group that is open, before whatever is entered later; it is on disk when the
+    group that was returned has been awaited.
 
     Args:
         path: the file, made where it is missing; None keeps it in memory (library use without an output folder).
@@ -55,7 +58,7 @@ class Ledger:
         self._today = today
         self._dirty = False
         self.run = 0
-        self._pending = Group()
+        self._pending = Group(self._wait)
         self._wake = asyncio.Event()
         self._turn = anyio.Lock()
         self._served = False
@@ -71,14 +74,11 @@ class Ledger:
         """What is known about several requests, by key; those found count as used by this run from now on."""
         group = self._open()
         group.wanted += keys
-        await self._committed(group)
+        await group
         return group.found
 
-    def put(self, key: bytes, outcome: Answer | Rejection, predicted: int) -> Coroutine[Any, Any, None]:
-        """Commit an answer, or a rejection that decides something.
-
-        It is entered at once, before whatever is entered after this call; it is on disk when what is returned has
-        been awaited.
+    def put(self, key: bytes, outcome: Answer | Rejection, predicted: int) -> Group:
+        """Enter an answer, or a rejection that decides something.
 
         Args:
             key: the request's key.
@@ -90,36 +90,33 @@ class Ledger:
             group.answers.append((key, outcome, predicted))
         else:
             group.rejections.append((key, outcome))
-        return self._committed(group)
+        return group
 
-    def put_attempt(
-        self, key: bytes, kind: Kind, rejection: Rejection, tokens: int, documents: int
-    ) -> Coroutine[Any, Any, None]:
-        """Commit an attempt that gave nothing, and what it was expected to cost; entered as by ``put``."""
+    def put_attempt(self, key: bytes, kind: Kind, rejection: Rejection, tokens: int, documents: int) -> Group:
+        """Enter an attempt that gave nothing, and what it was expected to cost."""
         facts = (rejection.status, rejection.code, rejection.message, rejection.request_id)
         row = (key, kind, *facts, tokens, self.run, documents)
-        group = self._open()
-        group.works.append((lambda db: entries.attempt(db, row, self._today()), []))
-        return self._committed(group)
+        return self.note(lambda db: entries.attempt(db, row, self._today()))
 
-    async def sent(self, key: bytes, tokens: int, documents: int) -> None:
-        """Commit that a request of so many documents is about to be sent, and the tokens that it is expected to cost.
+    def sent(self, key: bytes, tokens: int, documents: int) -> Group:
+        """Enter that a request of so many documents is about to be sent, and the tokens that it is expected to cost.
 
-        It is on disk before the request leaves, so that a run that is killed again and again still keeps to its cap.
+        It must be on disk before the request leaves, so that a run that is killed again and again keeps to its cap.
         """
         group = self._open()
         group.sent.append((key, tokens, documents))
-        await self._committed(group)
+        return group
 
-    def unsent(self, key: bytes) -> None:
-        """Note that a sent request was not billed; written with the next group, not waited for."""
+    def unsent(self, key: bytes) -> Group:
+        """Enter that a sent request was not billed; after a fault of the ledger that is lost, on the safe side."""
         self._pending.unsent.append(key)
         self._wake.set()
+        return self._pending
 
     async def begin(self, run: int) -> Spent:
         """Start or continue run number ``run``; what its earlier processes left in flight becomes ambiguous."""
         self.run = run
-        await self.perform(entries.begin)
+        await self.perform(state.begin)
         return await self.spent("run")
 
     async def spent(self, per: Per) -> Spent:
@@ -127,7 +124,7 @@ class Ledger:
         wanted: dict[Per, tuple[Any, ...]] = {
             "run": ("run = ?", self.run), "day": ("day = ?", self._today()), "total": (),
         }  # fmt: skip
-        result: Spent = await self.perform(lambda db: entries.spent(db, *wanted[per]))
+        result: Spent = await self.perform(lambda db: state.spent(db, *wanted[per]))
         return result
 
     async def identity(self) -> str:
@@ -140,27 +137,29 @@ class Ledger:
 
     async def forget(self) -> None:
         """Drop every answer and all state but the ledger's identity."""
-        await self.perform(entries.forget)
+        await self.perform(state.forget)
 
     async def load(self, name: str) -> Any:
         """A stored piece of the run's state, None if absent."""
-        return await self.perform(lambda db: entries.load(db, name))
+        return await self.perform(lambda db: state.load(db, name))
 
     async def save(self, name: str, value: Any) -> None:
         """Commit a piece of the run's state: anything JSON can hold; None deletes it."""
-        await self.perform(lambda db: entries.save(db, name, value))
+        await self.perform(lambda db: state.save(db, name, value))
 
     async def perform(self, work: Work) -> Any:
         """Run some other work on the database, in its turn and committed with its group."""
         box: list[Any] = []
         group = self._open()
         group.works.append((work, box))
-        await self._committed(group)
+        await group
         return box[0]
 
-    def note(self, work: Work) -> None:
-        """Have some work done on the database with the group that is open now; not waited for."""
-        self._open().works.append((work, []))
+    def note(self, work: Work) -> Group:
+        """Enter some other work on the database, whose result nobody needs."""
+        group = self._open()
+        group.works.append((work, []))
+        return group
 
     async def serve(self) -> None:
         """Commit groups until cancelled; what is pending then is still committed."""
@@ -208,16 +207,11 @@ class Ledger:
             self._db.close()
 
     def _open(self) -> Group:
-        """The group that what is asked for now belongs to."""
+        """The group that what is entered now belongs to. It is committed soon, whether or not anybody waits."""
         if self._fault is not None:
             raise self._fault
-        return self._pending
-
-    def _committed(self, group: Group) -> Coroutine[Any, Any, None]:
-        """Have the open group committed; what is returned waits until it is on disk."""
-        group.awaited = True
         self._wake.set()
-        return self._wait(group)
+        return self._pending
 
     async def _wait(self, group: Group) -> None:
         if group is self._pending and not self._served:
@@ -234,9 +228,10 @@ class Ledger:
         """Commit what is pending. Shielded: a group that was taken must not be lost to a cancellation."""
         with anyio.CancelScope(shield=True):
             async with self._turn:
-                group, self._pending, self._wake = self._pending, Group(), asyncio.Event()
+                entered = self._wake.is_set()
+                group, self._pending, self._wake = self._pending, Group(self._wait), asyncio.Event()
                 try:
-                    if group and self._fault is None:
+                    if entered and self._fault is None:
                         await anyio.to_thread.run_sync(self._apply, group)
                         group.committed = True
                 except Exception as error:
@@ -256,13 +251,13 @@ class Ledger:
         raise error
 
     def _apply(self, group: Group) -> None:
-        with translated(self.path, "written"):
+        try:
             self._db.execute("BEGIN IMMEDIATE")
-            try:
-                group.apply(self._db, self.run, self._today())
-                self._db.execute("COMMIT")
-                self._dirty = self.path is not None
-            except BaseException:
-                with suppress(sqlite3.Error):
-                    self._db.execute("ROLLBACK")
+            group.apply(self._db, self.run, self._today())
+            self._db.execute("COMMIT")
+            self._dirty = self.path is not None
+        except BaseException:
+            with suppress(sqlite3.Error):
+                self._db.execute("ROLLBACK")
+            with translated(self.path, "written"):
                 raise

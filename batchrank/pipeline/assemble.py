@@ -14,17 +14,17 @@ from batchrank.errors import JobError
 from batchrank.io.media import Shares
 from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
-from batchrank.ledger.entries import Spent
 from batchrank.ledger.ledger import Ledger
+from batchrank.ledger.state import Spent
 from batchrank.limiter.limiter import Limiter
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches, vendor
 from batchrank.pipeline.rank import Driver, SharedVerdicts
-from batchrank.pipeline.workers import beside
-from batchrank.send.admission import Dispatcher, Places
+from batchrank.pipeline.workers import background_task
+from batchrank.send.admission import ConcurrencyLimit, Scheduler
 from batchrank.send.budget import Before, Budget, Taken
 from batchrank.send.connections import connections, open_files, tls_context
-from batchrank.send.known import Departures, Encoder
+from batchrank.send.requests import Departures, Encoder
 from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Timeline
@@ -48,9 +48,9 @@ class Engine:
     job: Job
     sharder: Sharder
     sender: Sender
-    dispatcher: Dispatcher
+    scheduler: Scheduler
     limiter: Limiter
-    places: Places
+    concurrency: ConcurrencyLimit
     spend: Spend
     verdicts: Verdicts
     driver: Driver
@@ -119,10 +119,10 @@ def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
     ), codec
 
 
-def places(job: Job) -> Places:
+def concurrency_limit(job: Job) -> ConcurrencyLimit:
     """How many requests a job may have in flight: no more than the system lets this process have connections."""
     wanted = job.rate.concurrency if isinstance(job.rate.concurrency, int) else None
-    room = Places(wanted, room=connections(open_files(), each=2 if job.emulated else 1))
+    room = ConcurrencyLimit(wanted, room=connections(open_files(), each=2 if job.emulated else 1))
     if wanted is not None and room.most < wanted:
         log.warning(
             "rate.concurrency: at most %d instead of %d, as this process may not open more connections (ulimit -n)",
@@ -147,8 +147,8 @@ async def engine(
         http = await stack.enter_async_context(session)
         departures = Departures(ledger)
         limiter = Limiter(rpm=card.rpm, tpm=card.tpm, share=job.rate.part, before=await departures.load())
-        room = places(job)
-        dispatcher = Dispatcher(limiter, room, note=departures.note)
+        concurrency = concurrency_limit(job)
+        scheduler = Scheduler(limiter, concurrency, note=departures.note)
         per = job.budget.per
         spend = _spend(job, spent, None if per == "run" else await ledger.spent(per))
         sender = Sender(
@@ -162,7 +162,7 @@ async def engine(
             ),
             wire=job.wire,
             ledger=ledger,
-            dispatcher=dispatcher,
+            scheduler=scheduler,
             spend=spend,
             attempts=job.retry.attempts,
             max_delay=job.retry.max_delay,
@@ -185,8 +185,10 @@ async def engine(
             texts=texts,
             attempts=job.retry.attempts,
         )
-        await stack.enter_async_context(beside(dispatcher.serve))
-        yield Engine(job, shards, sender, dispatcher, limiter, room, spend, verdicts, driver, ledger, http)
+        await stack.enter_async_context(background_task(scheduler.serve))
+        yield Engine(
+            job, shards, sender, scheduler, limiter, concurrency, spend, verdicts, driver, ledger, http
+        )
 
 
 def _spend(job: Job, spent: Spent, counted: Spent | None) -> Spend:

@@ -13,8 +13,8 @@ import anyio.to_thread
 from batchrank.errors import LedgerError
 from batchrank.io.atomic import Kept, digest
 from batchrank.job.config import Job
-from batchrank.ledger.entries import Spent
 from batchrank.ledger.ledger import Ledger
+from batchrank.ledger.state import Spent
 from batchrank.merge.verdict import Declared, Verdicts
 from batchrank.pipeline.identity import PROGRAM, identity
 from batchrank.pipeline.summary import Totals
@@ -55,7 +55,7 @@ class Checkpoint:
         return None if self.letters is None else Kept(*self.letters)
 
 
-def passed_over(items: Iterator[_Item], checkpoints: Sequence[Checkpoint]) -> Iterator[_Item]:
+def skip_completed(items: Iterator[_Item], checkpoints: Sequence[Checkpoint]) -> Iterator[_Item]:
     """The input after the last checkpoint: what came before it is written, its dead letters included."""
     deque(islice(items, checkpoints[-1].position if checkpoints else 0), maxlen=0)
     yield from items

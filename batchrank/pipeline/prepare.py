@@ -1,4 +1,4 @@
-"""A query as read -> what is sent for it: images encoded, long texts split or cut, then sharded."""
+"""Prepares a query to be sent: images are encoded, long texts split or cut, and then it is sharded."""
 
 from dataclasses import dataclass, field, replace
 
@@ -7,40 +7,41 @@ from batchrank.errors import JobError, QueryError, install_line
 from batchrank.io.media import Sources
 from batchrank.job.config import Job
 from batchrank.outcomes import Failure
+from batchrank.send.requests import QueryContext
+from batchrank.send.stats import Meter
 from batchrank.shard.chunks import QueryShards, Sharder
 from batchrank.shard.long import Cut, Cutter, Passages, Splitter, deeper, refuse_long, too_long
-from batchrank.write.formats import OUTPUTS, refuse_ids
+from batchrank.write.formats import OUTPUTS, needs_plain_ids, refuse_ids
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Ready:
-    """A query ready to be sent.
+@dataclass(slots=True, eq=False, kw_only=True)
+class Prepared(QueryContext):
+    """A query from its preparation to its ranking.
 
     Attributes:
-        query: the query, its images and videos as they are sent.
+        source: the query that is ranked, its images and videos as they are sent; requests are made of ``query``.
         shards: its chunks.
         top_k: the depth that must be exact.
-        passages: what is sent in its documents' place, when some were cut.
+        passages: what is sent in its documents' place, when some were cut into passages.
         faults: its documents that can't be sent.
         truncated: its documents (and its own text) that are cut before they are sent, or by the API, as far as that can
             be told exactly.
         visual: whether images or videos are sent, which cost more than text.
-        cut: what is sent in its place, when texts too long for the API were cut.
+        multi_chunk_index: its place among the queries of more than one chunk, from 0; None with a single chunk.
+        preceding: how many queries of more than one chunk came before it.
+        weight: bytes it holds in memory, roughly.
     """
 
-    query: Query
+    source: Query
     shards: QueryShards
     top_k: int
     passages: Passages | None = None
     faults: list[Failure] = field(default_factory=list)
     truncated: int = 0
     visual: bool = False
-    cut: Query | None = None
-
-    @property
-    def sent(self) -> Query:
-        """The query that requests are made of."""
-        return self.cut or (self.passages.query if self.passages else self.query)
+    multi_chunk_index: int | None = None
+    preceding: int = 0
+    weight: int = 0
 
 
 class Preparer:
@@ -53,7 +54,7 @@ class Preparer:
 
     def __init__(self, job: Job, sharder: Sharder) -> None:
         self._sharder = sharder
-        self._output = job.output
+        self._output = job.output if needs_plain_ids(job.output) else None
         self._sources = Sources(job.card, job.image_root)
         self._top_k = job.merge.top_k
         self._long = job.limits.long_documents
@@ -74,13 +75,14 @@ class Preparer:
                 )
             self._splitter = Splitter(sharder.counter, self._document_tokens, job.limits.passage_overlap)
 
-    def prepare(self, query: Query) -> Ready:
-        """Prepare one query.
+    def prepare(self, query: Query, position: int = 0) -> Prepared:
+        """Prepare one query, which stands at a position among all that is read.
 
         Raises:
             QueryError: it, or none of its documents, can be sent, or the output can't hold its ids.
         """
-        refuse_ids(self._output, query.id, query.doc_ids)
+        if self._output is not None:
+            refuse_ids(self._output, query.id, query.doc_ids)
         query, faults, visual = self._encoded(query)
         if self._long == "error":
             refuse_long(query, self._sharder.counter, self._document_tokens)
@@ -91,16 +93,18 @@ class Preparer:
             _refuse_cut(cut)
         shards = self._sharder.shards(cut.query)
         if passages is None and not self._texts:
-            query = whole = cut.query  # what isn't sent need not be kept either
-        return Ready(
-            query,
-            shards,
-            deeper(self._top_k, passages) if passages else self._top_k,
-            passages,
-            faults,
-            self._truncated(cut, shards, passages),
-            visual,
-            None if cut.query is whole else cut.query,
+            query = cut.query  # what isn't sent need not be kept either
+        return Prepared(
+            query=cut.query,
+            shards=shards,
+            position=position,
+            meter=Meter(chunks=len(shards.chunks)),
+            source=query,
+            top_k=deeper(self._top_k, passages) if passages else self._top_k,
+            passages=passages,
+            faults=faults,
+            truncated=self._truncated(cut, shards, passages),
+            visual=visual,
         )
 
     def _truncated(self, cut: Cut, shards: QueryShards, passages: Passages | None) -> int:

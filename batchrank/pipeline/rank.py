@@ -9,19 +9,17 @@ import anyio
 import anyio.to_thread
 import numpy as np
 
-from batchrank.data import Query, Rejection
+from batchrank.data import Rejection
 from batchrank.errors import BatchrankError, Place, QueryError
 from batchrank.merge.answers import Method, Round
 from batchrank.merge.methods import start
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import Price
 from batchrank.outcomes import Chunk, Failure, Merged, Overlap, QueryCost, Ranking, Scores, Verdict
-from batchrank.pipeline.prepare import Ready
-from batchrank.send.known import together
+from batchrank.pipeline.prepare import Prepared
+from batchrank.send.requests import together
 from batchrank.send.retry import Action
 from batchrank.send.sender import Sender
-from batchrank.send.stats import Encoded, Errand, Meter
-from batchrank.shard.chunks import QueryShards
 
 
 class SharedVerdicts:
@@ -85,33 +83,24 @@ _MERGES = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepared:
-    """A query that was read and prepared.
+class Outcome:
+    """What became of one query or bad record.
 
     Attributes:
-        ready: what is sent for it.
-        position: its place among all that was read, from 0.
-        ordinal: its place among the queries of more than one chunk, from 0; None with a single chunk.
-        preceding: how many queries of more than one chunk came before it.
-        weight: bytes it holds in memory, roughly.
-        whole: its request, where there is a single one.
+        position: its place among all that was read.
+        result: the ranking or the dead letter.
+        lost: dead letters of documents in the ranking that could not be sent, or that no request was accepted with.
+        truncated: texts of the query that were cut.
+        multi_chunk_index: as in ``Prepared``.
+        unreadable: whether reading found the fault, so that reading again will find it again.
     """
 
-    ready: Ready
     position: int
-    ordinal: int | None
-    preceding: int
-    weight: int
-    whole: Encoded | None = None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Ranked:
-    """A ranking, the documents in it that could not be sent or were refused, and how many the API cut."""
-
-    ranking: Ranking
-    refused: list[Failure]
+    result: Ranking | Failure
+    lost: Sequence[Failure] = ()
     truncated: int = 0
+    multi_chunk_index: int | None = None
+    unreadable: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,15 +128,12 @@ class Driver:
         default_factory=partial(anyio.CapacityLimiter, _MERGES), init=False
     )
 
-    def foresee(self, query: Query, shards: QueryShards) -> Encoded | None:
-        """Do in the reader's thread what would hold up the event loop: count tokens, and encode the request.
-
-        Returns:
-            The query's request, where there is a single one.
-        """
+    def precompute(self, prepared: Prepared) -> None:
+        """Do in the reader's thread what would hold up the event loop: count tokens, and make a single request."""
         if self.exact:
-            shards.count()
-        return self.sender.encoder.encode(query, shards.chunks[0]) if len(shards.chunks) == 1 else None
+            prepared.shards.count()
+        if len(prepared.shards.chunks) == 1:
+            prepared.whole = self.sender.encoder.encode(prepared.query, prepared.shards.chunks[0])
 
     async def recall(self, prepared: Sequence[Prepared]) -> None:
         """Look up in the ledger, at one time, what queries are going to ask.
@@ -157,7 +143,7 @@ class Driver:
         """
         await self.sender.recall.ahead([item.whole.key for item in prepared if item.whole is not None])
 
-    async def rank(self, prepared: Prepared) -> Ranked:
+    async def rank(self, prepared: Prepared) -> Outcome:
         """Rank one query.
 
         Raises:
@@ -166,81 +152,78 @@ class Driver:
             StoppedError: the run has to stop for now.
         """
         started = anyio.current_time()
+        index = prepared.multi_chunk_index
         try:
-            merged, meter = await self._merge(prepared)
+            merged = await self._merge(prepared)
         except QueryError:
-            self._ended(prepared, None)
+            if index is not None:
+                self.verdicts.record_hub(index, None)
             raise
-        self._ended(prepared, merged)
-        seconds = anyio.current_time() - started
-        self.sender.counts.timeline.ranked(prepared.ready.query.id, seconds, meter.requests, meter.documents)
-        return self._ranked(prepared.ready, merged, meter)
+        if index is not None:
+            self.verdicts.record_hub(index, merged.evidence)
+        meter, seconds = prepared.meter, anyio.current_time() - started
+        self.sender.counts.timeline.ranked(prepared.source.id, seconds, meter.requests, meter.documents)
+        return self._outcome(prepared, merged)
 
     def stop(self, reason: BatchrankError) -> None:
         """Send nothing more and keep nobody waiting for evidence; requests in flight go on."""
         self.sender.stop(reason)
         self.verdicts.stop(reason)
 
-    def _ended(self, prepared: Prepared, merged: Merged | None) -> None:
-        """Record a query's evidence; one that was merely cut off has none to give, as it will be ranked later."""
-        if prepared.ordinal is not None:
-            self.verdicts.record_hub(prepared.ordinal, merged.evidence if merged else None)
-
-    async def _merge(self, prepared: Prepared) -> tuple[Merged, Meter]:
-        ready, ordinal = prepared.ready, prepared.ordinal
-        shards = ready.shards
-        meter = Meter(chunks=len(shards.chunks))
-        probe = ordinal is not None and self.verdicts.verdicts.carries_probe(ordinal)
-        method = start(self.method, shards, top_k=ready.top_k, probe=probe)
+    async def _merge(self, prepared: Prepared) -> Merged:
+        index, shards = prepared.multi_chunk_index, prepared.shards
+        probe = index is not None and self.verdicts.verdicts.carries_probe(index)
+        prepared.sampled = self.sample and (
+            prepared.position < _SAMPLE[0] or not prepared.position % _SAMPLE[1]
+        )
+        method = start(self.method, shards, top_k=prepared.top_k, probe=probe)
         reply: Sequence[Scores] | Verdict | None = None
-        rounds = 0
+        turn = 0
         while True:
-            step = await self._advance(method, reply, large=ordinal is not None)
+            if index is None:
+                step = _step(method, reply)
+            else:  # of a large list in a thread, as it takes a while
+                step = await anyio.to_thread.run_sync(_step, method, reply, limiter=self._threads)
             if isinstance(step, Merged):
-                return step, meter
+                return step
             if isinstance(step, Round):
-                sampled = self.sample and (
-                    prepared.position < _SAMPLE[0] or not prepared.position % _SAMPLE[1]
-                )
-                errand = Errand(
-                    ready.sent, shards, (prepared.position, rounds), meter, prepared.whole, sampled=sampled
-                )
-                reply = await self._round(errand, step.chunks)
-                rounds += 1
-            elif ordinal is None:  # a single chunk that came back in parts: what was known before it must do
+                reply = await self._round(prepared, step.chunks, turn)
+                turn += 1
+            elif index is None:  # a single chunk that came back in parts: what was known before it must do
                 reply = await self.verdicts.before(prepared.preceding)
             else:
                 if step.probe is not None:
-                    self.verdicts.record_probe(ordinal, step.probe)
-                reply = await self.verdicts.at(ordinal)
+                    self.verdicts.record_probe(index, step.probe)
+                reply = await self.verdicts.at(index)
 
-    async def _advance(self, method: Method, reply: Any, *, large: bool) -> Any:
-        """The method's next step, or what it returned: of a large list in a thread, as it takes a while."""
-        if not large:
-            return _step(method, reply)
-        return await anyio.to_thread.run_sync(_step, method, reply, limiter=self._threads)
-
-    async def _round(self, errand: Errand, chunks: Sequence[Chunk]) -> list[Scores]:
+    async def _round(self, prepared: Prepared, chunks: Sequence[Chunk], turn: int) -> list[Scores]:
         """The scores of all chunks; one chunk's failure waits for the others, whose answers are being paid for."""
         if len(chunks) == 1:
-            return await self.sender.score(errand, chunks[0], 0)
-        calls = [partial(self.sender.score, errand, chunk, number) for number, chunk in enumerate(chunks)]
+            return await self.sender.score(prepared, chunks[0], 0, turn=turn)
+        calls = [
+            partial(self.sender.score, prepared, chunk, number, turn=turn)
+            for number, chunk in enumerate(chunks)
+        ]
         return [piece for pieces in await together(calls) for piece in pieces]
 
-    def _ranked(self, ready: Ready, merged: Merged, meter: Meter) -> Ranked:
-        lost = {document: why for document, why in meter.lost if not merged.scored(document)}
-        if not np.isfinite(merged.scores).any():
-            raise self._all_lost(lost[min(lost)])
+    def _outcome(self, prepared: Prepared, merged: Merged) -> Outcome:
+        meter, faults = prepared.meter, prepared.faults
+        if meter.lost:
+            lost = {document: why for document, why in meter.lost if not merged.scored(document)}
+            if not np.isfinite(merged.scores).any():
+                raise self._all_lost(lost[min(lost)])
+            faults = faults + [
+                self._lost(prepared, merged, document, why) for document, why in sorted(lost.items())
+            ]
         cost = None
         if self.price is not None:
-            images = meter.tokens if ready.visual else 0
+            images = meter.tokens if prepared.visual else 0
             cost = self.price.cost(meter.tokens, image_tokens=images, searches=meter.searches)
         took = QueryCost(meter.chunks, meter.requests, meter.documents, meter.tokens, cost, meter.searches)
-        if ready.passages is not None:
-            merged = ready.passages.fold(merged)
-        letters = [self._lost(ready, merged, document, why) for document, why in sorted(lost.items())]
-        ranking = Ranking.of(ready.query, merged, took, texts=self.texts)
-        return Ranked(ranking, ready.faults + letters, ready.truncated)
+        if prepared.passages is not None:
+            merged = prepared.passages.fold(merged)
+        ranking = Ranking.of(prepared.source, merged, took, texts=self.texts)
+        return Outcome(prepared.position, ranking, faults, prepared.truncated, prepared.multi_chunk_index)
 
     def _all_lost(self, why: Rejection) -> QueryError:
         """Why a query has no ranking: refused, rejected, or no request that held any of it was ever answered."""
@@ -252,10 +235,10 @@ class Driver:
         message = f"no part of this query got a usable answer, while other queries did; the last: {why}"
         return QueryError("no-answer", message, attempts=self.attempts)
 
-    def _lost(self, ready: Ready, merged: Merged, document: int, why: Rejection) -> Failure:
-        query, name = ready.query, ready.sent.doc_ids[document]
+    def _lost(self, prepared: Prepared, merged: Merged, document: int, why: Rejection) -> Failure:
+        query, name, passages = prepared.source, prepared.query.doc_ids[document], prepared.passages
         message = f"document {name!r} is ranked last, without a score: {why}"
-        if ready.passages is not None and merged.scored(int(ready.passages.owners[document])):
+        if passages is not None and merged.scored(int(passages.owners[document])):
             message = f"document {name!r} is ranked by its other passages, as one got no score: {why}"
         if self.sender.meaning(why) is Action.REFUSE:
             return Failure(query.place, query.id, "document-refused", message, 1)
@@ -270,6 +253,6 @@ def _step(method: Method, reply: Any) -> Any:
         return end.value
 
 
-def failure(place: Place, query_id: str | None, error: QueryError) -> Failure:
+def failure_record(place: Place, query_id: str | None, error: QueryError) -> Failure:
     """The dead letter of a query that can't be ranked."""
     return Failure(place, query_id, error.cause, str(error), error.attempts)

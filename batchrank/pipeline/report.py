@@ -121,7 +121,7 @@ def snapshot(parts: Engine, totals: Totals, unfinished: int, share: float, elaps
         unfinished=unfinished,
         documents=counts.documents,
         requests=counts.requests,
-        in_flight=parts.places.busy,
+        in_flight=parts.concurrency.busy,
         retries=sum(counts.retries.values()),
         reused=counts.reused_requests,
         tokens=spend.tokens,

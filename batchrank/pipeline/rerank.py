@@ -20,10 +20,10 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure, Ranking
 from batchrank.pipeline.assemble import engine, sharder
-from batchrank.pipeline.prepare import Preparer
-from batchrank.pipeline.rank import Prepared
-from batchrank.pipeline.stages import Flow, Outcome, Reader
-from batchrank.pipeline.workers import ROOM_BYTES, Room, bare, beside
+from batchrank.pipeline.prepare import Prepared, Preparer
+from batchrank.pipeline.rank import Outcome
+from batchrank.pipeline.stages import Flow, Reader
+from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_task, unwrap_exception_groups
 from batchrank.read.memory import Memory, Queries, Record, is_table, refuse_single
 
 _DRAIN = 25.0
@@ -79,13 +79,13 @@ async def rerank(
         async with receive:
             async for outcome in receive:
                 result = outcome.result
-                for failure in [result] if isinstance(result, Failure) else result.refused:
+                for failure in [result] if isinstance(result, Failure) else outcome.lost:
                     if on_failure is not None:
                         on_failure(failure)
                     elif isinstance(result, Failure):
                         raise _error(failure)
                 if not isinstance(result, Failure):
-                    yield result.ranking
+                    yield result
         await running
     finally:
         running.cancel()
@@ -119,7 +119,7 @@ async def _run(
 ) -> None:
     """Rank what comes; whatever happens, the stream is closed, so that nobody waits for it in vain."""
     async with send, aclosing(batches):
-        with bare():
+        with unwrap_exception_groups():
             ledger = await anyio.to_thread.run_sync(Ledger, job.ledger_path)
             try:
                 await _rank(batches, job, ledger, send)
@@ -137,14 +137,14 @@ async def _rank(
         for outcome in outcomes:
             await send.send(outcome)
 
-    async with beside(ledger.serve):
+    async with background_task(ledger.serve):
         spent = await ledger.begin(1 + (await ledger.load("runs") or 0))
         await ledger.save("runs", ledger.run)
         shards = sharder(job)
         async with engine(job, shards, ledger, spent, Verdicts(job.card.scores)) as parts:
-            room = Room(ROOM_BYTES, 4 * parts.places.most, parts.places.ahead)
-            flow = Flow(parts.driver, sink, room=room, drain=_DRAIN)
-            reader = Reader(iter(()), Preparer(job, shards), foresee=parts.driver.foresee)
+            memory = MemoryBudget(MEMORY_BYTES, 4 * parts.concurrency.most, parts.concurrency)
+            flow = Flow(parts.driver, sink, memory=memory, drain=_DRAIN)
+            reader = Reader(iter(()), Preparer(job, shards), precompute=parts.driver.precompute)
             async with aclosing(_prepared(batches, reader)) as prepared:
                 await flow.run(prepared)
     if flow.reason is not None:

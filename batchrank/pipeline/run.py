@@ -18,7 +18,7 @@ from batchrank.errors import (
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.assemble import Engine, engine, sharder
-from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, passed_over
+from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, skip_completed
 from batchrank.pipeline.output import Outputs
 from batchrank.pipeline.preconditions import (
     OnlyFailed,
@@ -29,18 +29,19 @@ from batchrank.pipeline.preconditions import (
     refuse_unfinished,
 )
 from batchrank.pipeline.prepare import Preparer
+from batchrank.pipeline.rank import Outcome
 from batchrank.pipeline.report import Done, Report, next_step, report, rest_of, snapshot
 from batchrank.pipeline.sink import Sink
-from batchrank.pipeline.stages import Flow, Outcome, Reader
+from batchrank.pipeline.stages import Flow, Reader
 from batchrank.pipeline.summary import Progress, Totals
-from batchrank.pipeline.workers import ROOM_BYTES, Room, bare, beside
+from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_task, unwrap_exception_groups
 from batchrank.read.base import Gauge
 from batchrank.read.layout import facts, notes
 from batchrank.read.reader import read
 from batchrank.shard.chunks import Sharder
 from batchrank.write.writer import Part
 
-_FINISHED_PER_PLACE = 4
+_FINISHED_PER_SLOT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Run:
         try:
             ledger = await anyio.to_thread.run_sync(self._open_ledger)
             try:
-                with bare():
+                with unwrap_exception_groups():
                     return await self._execute(ledger, shards, only, files)
             finally:
                 ledger.close()
@@ -140,7 +141,7 @@ class Run:
     async def _execute(
         self, ledger: Ledger, shards: Sharder, only: OnlyFailed | None, facts: list[list[Any]] | None
     ) -> Report:
-        async with beside(ledger.serve):
+        async with background_task(ledger.serve):
             if not self.options.fresh:
                 await refuse_empty_ledger(self.job, ledger)
             finished = await self._take_folder(ledger)
@@ -188,7 +189,7 @@ class Run:
         try:
             sink = Sink(
                 writer, failures, self.totals,
-                top_k=self.job.merge.top_k, verdicts=parts.verdicts, ordinal=last.ordinal if last else 0,
+                top_k=self.job.merge.top_k, verdicts=parts.verdicts, multi_chunk_index=last.ordinal if last else 0,
                 published=published, clear=lambda: outputs.clear(writer),
             )  # fmt: skip
             reason = await self._flow_through(parts, resume, sink, checkpoints)
@@ -233,24 +234,25 @@ class Run:
         last = checkpoints[-1] if checkpoints else None
 
         async def deliver(outcomes: list[Outcome]) -> None:
-            refuse_unasked(outcome.result for outcome in outcomes)
+            if parts.sender.recall.allow is not None:
+                refuse_unasked(outcome.result for outcome in outcomes)
             for checkpoint in await sink.write(outcomes):
                 await resume.published(checkpoint)
                 checkpoints.append(checkpoint)
             self._check_failures()
 
-        room = Room(ROOM_BYTES, _FINISHED_PER_PLACE * parts.places.most, parts.places.ahead)
-        self._flow = flow = Flow(parts.driver, deliver, room=room, drain=self.options.drain)
+        memory = MemoryBudget(MEMORY_BYTES, _FINISHED_PER_SLOT * parts.concurrency.most, parts.concurrency)
+        self._flow = flow = Flow(parts.driver, deliver, memory=memory, drain=self.options.drain)
         if self._reason is not None:
             flow.stop(self._reason)
         position = last.position if last else 0
-        items = passed_over(read(self._input, self._gauge), checkpoints[:])
+        items = skip_completed(read(self._input, self._gauge), checkpoints[:])
         self._reader = reader = Reader(
             items,
             Preparer(self.job, parts.sharder),
             position=position,
-            ordinal=last.ordinal if last else 0,
-            foresee=parts.driver.foresee,
+            multi_chunk_index=last.ordinal if last else 0,
+            precompute=parts.driver.precompute,
         )
         await flow.run(reader.batches(), first=position)
         return flow.reason

@@ -1,4 +1,4 @@
-"""Outcomes -> files, in input order, in a worker thread; a checkpoint after each published part."""
+"""Writes outcomes to files, in input order, in a worker thread, and takes a checkpoint after each published part."""
 
 import logging
 from collections.abc import Callable
@@ -8,10 +8,9 @@ import anyio.to_thread
 
 from batchrank.errors import escaped
 from batchrank.merge.verdict import SPAN, Verdicts
-from batchrank.outcomes import Failure
+from batchrank.outcomes import Failure, Ranking
 from batchrank.pipeline.checkpoint import Checkpoint
-from batchrank.pipeline.rank import Ranked
-from batchrank.pipeline.stages import Outcome
+from batchrank.pipeline.rank import Outcome
 from batchrank.pipeline.summary import Totals
 from batchrank.write.reports import FailureLog
 from batchrank.write.writer import Part, StreamWriter, Writer
@@ -50,7 +49,7 @@ class Sink:
         totals: sums up what was written.
         top_k: the depth that should be certified.
         verdicts: the run-wide verdict, whose state goes into checkpoints.
-        ordinal: queries of more than one chunk that came before.
+        multi_chunk_index: queries of more than one chunk that came before.
         published: where the writer puts each part it has published.
         clear: called before the first ranking is written, or at the end if none is: takes down what an older run left.
     """
@@ -63,7 +62,7 @@ class Sink:
         *,
         top_k: int,
         verdicts: Verdicts,
-        ordinal: int,
+        multi_chunk_index: int,
         published: list[Part],
         clear: Callable[[], None],
     ) -> None:
@@ -74,7 +73,7 @@ class Sink:
         self._totals = totals
         self._top_k = top_k
         self._verdicts = verdicts
-        self._ordinal = ordinal
+        self._multi_chunk_index = multi_chunk_index
         self._position = 0
         self.first_failure: Failure | None = None
         self.held = 0
@@ -99,14 +98,15 @@ class Sink:
     def _write(self, outcomes: list[Outcome]) -> list[Checkpoint]:
         checkpoints: list[Checkpoint] = []
         for outcome in outcomes:
-            if outcome.ordinal is not None:
-                self._ordinal = outcome.ordinal + 1
+            if outcome.multi_chunk_index is not None:
+                self._multi_chunk_index = outcome.multi_chunk_index + 1
             if isinstance(outcome.result, Failure):
                 self._fail(outcome.result)
             else:
-                self._rank(outcome.result)
+                self._rank(outcome, outcome.result)
             self._position = outcome.position + 1
-            checkpoints += self._checkpoints(self._position)
+            if self._published:
+                checkpoints += self._checkpoints(self._position)
         return checkpoints
 
     def _fail(self, failure: Failure) -> None:
@@ -114,13 +114,14 @@ class Sink:
         self.first_failure = self.first_failure or failure
         self._totals.fail(failure.cause)
 
-    def _rank(self, ranked: Ranked) -> None:
-        for failure in ranked.refused:
+    def _rank(self, outcome: Outcome, ranking: Ranking) -> None:
+        for failure in outcome.lost:
             self._failures.write(failure)
-        self._clear_once()
+        if self._clear is not None:
+            self._clear_once()
         self.held += 1
-        self._totals.add(ranked, self._top_k)
-        self._writer.write(ranked.ranking)
+        self._totals.add(ranking, outcome.lost, outcome.truncated, self._top_k)
+        self._writer.write(ranking)
 
     def _clear_once(self) -> None:
         if self._clear is not None:
@@ -130,8 +131,10 @@ class Sink:
     def _evidence(self) -> dict[str, Any]:
         """The verdict's state as far as what is written depends on it: later queries will give theirs again."""
         state = self._verdicts.state()
-        probes = {at: value for at, value in state["probes"].items() if int(at) * SPAN < self._ordinal}
-        hubs = {at: value for at, value in state["hubs"].items() if int(at) < self._ordinal}
+        probes = {
+            at: value for at, value in state["probes"].items() if int(at) * SPAN < self._multi_chunk_index
+        }
+        hubs = {at: value for at, value in state["hubs"].items() if int(at) < self._multi_chunk_index}
         return state | {"probes": probes, "hubs": hubs}
 
     def _checkpoints(self, position: int) -> list[Checkpoint]:
@@ -144,7 +147,7 @@ class Sink:
                 files={file.name: file.bytes for file in part.files},
                 digests={file.name: file.sha256 for file in part.files},
                 position=position,
-                ordinal=self._ordinal,
+                ordinal=self._multi_chunk_index,
                 totals=self._totals.state(),
                 verdicts=self._evidence(),
                 letters=None if letters is None else [letters.bytes, letters.sha256],

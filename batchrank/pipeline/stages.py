@@ -7,7 +7,6 @@ another thread.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
 
 import anyio
 import anyio.to_thread
@@ -16,11 +15,9 @@ from anyio.abc import TaskGroup
 from batchrank.data import Query
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.outcomes import Failure
-from batchrank.pipeline.prepare import Preparer
-from batchrank.pipeline.rank import Driver, Prepared, Ranked, failure
-from batchrank.pipeline.workers import Crew, Room
-from batchrank.send.stats import Encoded
-from batchrank.shard.chunks import QueryShards
+from batchrank.pipeline.prepare import Prepared, Preparer
+from batchrank.pipeline.rank import Driver, Outcome, failure_record
+from batchrank.pipeline.workers import MemoryBudget, WorkerPool
 
 _BATCH_DOCUMENTS = (250, 4_000)
 """Documents read at a time: few at first, so that requests leave soon; then more, as each turn of a thread costs."""
@@ -33,23 +30,6 @@ _OVERHEAD_BYTES = 250
 """What a document holds in memory besides its text: two string objects and its share of lists and arrays."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What became of one query or bad record.
-
-    Attributes:
-        position: its place among all that was read.
-        result: the ranking or the dead letter.
-        ordinal: as in ``Prepared``.
-        unreadable: whether reading found the fault, so that reading again will find it again.
-    """
-
-    position: int
-    result: Ranked | Failure
-    ordinal: int | None = None
-    unreadable: bool = False
-
-
 class Reader:
     """Reads and shards ahead, in worker threads.
 
@@ -57,8 +37,8 @@ class Reader:
         items: what there is to rank.
         preparer: makes them ready to be sent.
         position: the first item's position.
-        ordinal: the first multi-chunk query's ordinal.
-        foresee: does ahead what sending would otherwise do; see ``Driver.foresee``.
+        multi_chunk_index: that of the first query of more than one chunk.
+        precompute: does ahead what sending would otherwise do; see ``Driver.precompute``.
     """
 
     def __init__(
@@ -67,15 +47,15 @@ class Reader:
         preparer: Preparer,
         *,
         position: int = 0,
-        ordinal: int = 0,
-        foresee: Callable[[Query, QueryShards], Encoded | None] | None = None,
+        multi_chunk_index: int = 0,
+        precompute: Callable[[Prepared], None],
     ) -> None:
-        self._foresee = foresee
+        self._precompute = precompute
         self._batch = _BATCH_DOCUMENTS[0]
         self._items = items
         self._preparer = preparer
         self._position = position
-        self._ordinal = ordinal
+        self._multi_chunk_index = multi_chunk_index
         self.exhausted = False
 
     @property
@@ -107,18 +87,21 @@ class Reader:
         if isinstance(item, Failure):
             return Outcome(position, item, unreadable=True)
         try:
-            ready = self._preparer.prepare(item)
+            prepared = self._preparer.prepare(item, position)
         except QueryError as error:
-            return Outcome(position, failure(item.place, item.id, error))
-        ordinal = None
-        if len(ready.shards.chunks) > 1:
-            ordinal, self._ordinal = self._ordinal, self._ordinal + 1
-        whole = self._foresee(ready.sent, ready.shards) if self._foresee else None
-        weight = (
-            ready.shards.text_bytes + _OVERHEAD_BYTES * len(ready.sent) + (len(whole.body) if whole else 0)
+            return Outcome(position, failure_record(item.place, item.id, error))
+        prepared.preceding = self._multi_chunk_index
+        if len(prepared.shards.chunks) > 1:
+            prepared.multi_chunk_index = self._multi_chunk_index
+            self._multi_chunk_index += 1
+        self._precompute(prepared)
+        whole = prepared.whole
+        prepared.weight = (
+            prepared.shards.text_bytes
+            + _OVERHEAD_BYTES * len(prepared.query.documents)
+            + (len(whole.body) if whole is not None else 0)
         )
-        preceding = self._ordinal if ordinal is None else ordinal
-        return Prepared(ready, position, ordinal, preceding, weight, whole)
+        return prepared
 
 
 class Flow:
@@ -127,16 +110,21 @@ class Flow:
     Args:
         driver: ranks one query.
         sink: takes outcomes, in input order, a few at a time.
-        room: how much may be under way.
+        memory: how much may be under way.
         drain: seconds that requests in flight are given once the run has to stop.
     """
 
     def __init__(
-        self, driver: Driver, sink: Callable[[list[Outcome]], Awaitable[None]], *, room: Room, drain: float
+        self,
+        driver: Driver,
+        sink: Callable[[list[Outcome]], Awaitable[None]],
+        *,
+        memory: MemoryBudget,
+        drain: float,
     ) -> None:
         self._driver = driver
         self._sink = sink
-        self._room = room
+        self._memory = memory
         self._drain = drain
         self._next = 0
         self._done: dict[int, tuple[Outcome, int]] = {}
@@ -145,7 +133,7 @@ class Flow:
         self._broken = False
         self.admitted = 0
         self.admitted_documents = 0
-        self._crew = Crew(self._rank)
+        self._workers = WorkerPool(self._rank)
         self._stopping = asyncio.Event()
         self._admission = anyio.CancelScope()
         self.reason: BatchrankError | None = None
@@ -153,7 +141,7 @@ class Flow:
     @property
     def unfinished(self) -> int:
         """Queries under way, finished ones that wait for their turn included."""
-        return self._room.queries
+        return self._memory.queries
 
     def stop(self, reason: BatchrankError) -> None:
         """Admit nothing more; what is in flight is drained, then ``run`` returns. The first reason counts."""
@@ -174,7 +162,7 @@ class Flow:
                     async with anyio.create_task_group() as queries:
                         with self._admission:
                             await self._admit(batches, queries)
-                        self._crew.dismiss()
+                        self._workers.dismiss()
                     ranking.cancel_scope.cancel()
             finally:
                 self._ended = True
@@ -197,29 +185,33 @@ class Flow:
             async for batch in receive:
                 for item in batch:
                     weight = item.weight if isinstance(item, Prepared) else _OVERHEAD_BYTES
-                    await self._room.enter(weight)
+                    await self._memory.acquire(weight)
                     self.admitted += 1
                     if isinstance(item, Prepared):
-                        self.admitted_documents += len(item.ready.sent)
-                        self._crew.hand(item, queries)
+                        self.admitted_documents += len(item.query.documents)
+                        self._workers.hand(item, queries)
                     else:
-                        self._room.ranked(0)
+                        self._memory.shrink(0)
                         self._finish(item, weight)
 
     async def _rank(self, prepared: Prepared) -> None:
-        query = prepared.ready.query
+        query = prepared.source
         try:
-            result: Ranked | Failure = await self._driver.rank(prepared)
+            outcome = await self._driver.rank(prepared)
         except QueryError as error:
-            result = failure(query.place, query.id, error)
+            outcome = Outcome(
+                prepared.position,
+                failure_record(query.place, query.id, error),
+                multi_chunk_index=prepared.multi_chunk_index,
+            )
         except BatchrankError as error:
             self.stop(error)
             return
         kept = prepared.weight
         if not self._driver.texts:  # its documents are dropped with this task
-            kept = min(kept, _RANKED_BYTES * len(query))
-        self._room.ranked(prepared.weight - kept)
-        self._finish(Outcome(prepared.position, result, prepared.ordinal), kept)
+            kept = min(kept, _RANKED_BYTES * len(query.documents))
+        self._memory.shrink(prepared.weight - kept)
+        self._finish(outcome, kept)
 
     def _finish(self, outcome: Outcome, weight: int) -> None:
         self._done[outcome.position] = (outcome, weight)
@@ -247,7 +239,7 @@ class Flow:
                 if not self._broken:
                     await self._deliver(ready)
                 for weight in weights:
-                    self._room.leave(weight)
+                    self._memory.release(weight)
             elif self._ended:
                 return
             if self._ended or self._next in self._done:

@@ -1,13 +1,14 @@
 """What a run amounts to: totals that a rerun repeats, and a snapshot for the display."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from batchrank.outcomes import Ranking
-from batchrank.pipeline.rank import LOST, Ranked
+from batchrank.outcomes import Failure, Ranking
+from batchrank.pipeline.rank import LOST
 
 DOCUMENT_CAUSES = frozenset({"missing-document", LOST})
 """Causes of dead letters about one document, whose query is ranked all the same."""
@@ -58,28 +59,28 @@ class Totals:
     verdicts: dict[str, int] = field(default_factory=dict)
     causes: dict[str, int] = field(default_factory=dict)
 
-    def add(self, ranked: Ranked, top_k: int) -> None:
-        """Count one ranked query."""
-        ranking = ranked.ranking
+    def add(self, ranking: Ranking, lost: Sequence[Failure], truncated: int, top_k: int) -> None:
+        """Count one ranked query, the dead letters of its documents, and how many of its texts were cut."""
         cost, merge = ranking.cost, ranking.merge
+        scored = int(np.isfinite(merge.scores).sum())
         self.queries += 1
-        self.documents += len(ranking)
-        self.unscored += _unscored(ranking)
-        self.refused += len(ranked.refused)
-        self.truncated += ranked.truncated
+        self.documents += len(ranking.doc_ids)
+        self.unscored += len(ranking.doc_ids) - scored
+        self.refused += len(lost)
+        self.truncated += truncated
         self.chunks += cost.chunks
         self.requests += cost.requests
         self.sent += cost.documents
         self.one_pass += len(merge.order)
         self.tokens += cost.tokens
         self.searches += cost.searches
-        self.certified += merge.certified >= min(top_k, int(np.isfinite(merge.scores).sum()))
+        self.certified += merge.certified >= min(top_k, scored)
         _count(self.methods, merge.method)
         if cost.chunks > 1:
             self.multi_chunk += 1
             _count(self.verdicts, merge.verdict)
         self.halved += cost.chunks == 1 and merge.method != "single"
-        for failure in ranked.refused:
+        for failure in lost:
             self.lost += failure.cause == LOST
             _count(self.causes, failure.cause)
 
@@ -96,10 +97,6 @@ class Totals:
     def extra(self) -> float:
         """Documents paid for beyond one pass, as a share of one pass."""
         return self.sent / self.one_pass - 1 if self.one_pass else 0.0
-
-
-def _unscored(ranking: Ranking) -> int:
-    return int(np.isnan(ranking.scores).sum())
 
 
 def _count(table: dict[str, int], name: str) -> None:

@@ -10,10 +10,11 @@ import anyio
 from anyio.abc import TaskGroup
 
 from batchrank.errors import BatchrankError
-from batchrank.pipeline.rank import Prepared
+from batchrank.pipeline.prepare import Prepared
+from batchrank.send.admission import ConcurrencyLimit
 
 
-class Crew:
+class WorkerPool:
     """Tasks that rank one query after another; starting a task for each would cost as much as sending it."""
 
     def __init__(self, rank: Callable[[Prepared], Awaitable[None]]) -> None:
@@ -46,11 +47,11 @@ class Crew:
                 await event.wait()
 
 
-ROOM_BYTES = 48 * 2**20
+MEMORY_BYTES = 48 * 2**20
 """Documents between reading and writing: enough to keep hundreds of requests in flight, whatever the input's size."""
 
 
-class Room:
+class MemoryBudget:
     """Admits queries while their documents and their number stay within bounds, in the order they come.
 
     A query larger than the whole room is admitted when the room is empty.
@@ -58,19 +59,19 @@ class Room:
     Args:
         weight: bytes of documents that may be inside.
         queries: queries that may be inside.
-        unranked: queries that may be inside without a ranking yet, asked anew each time; None for any number.
+        concurrency: tells how many queries may be inside without a ranking yet; None for any number.
     """
 
-    def __init__(self, weight: int, queries: int, unranked: Callable[[], int] | None = None) -> None:
+    def __init__(self, weight: int, queries: int, concurrency: ConcurrencyLimit | None = None) -> None:
         self._limit = weight
         self._most = queries
-        self._most_unranked = unranked
+        self._concurrency = concurrency
         self.weight = 0
         self.queries = 0
         self.unranked = 0
         self._waiting: deque[asyncio.Event] = deque()
 
-    async def enter(self, weight: int) -> None:
+    async def acquire(self, weight: int) -> None:
         """Wait until there is room, and take it."""
         while self.queries and self._full(weight):
             event = asyncio.Event()
@@ -80,20 +81,20 @@ class Room:
         self.queries += 1
         self.unranked += 1
 
-    def ranked(self, weight: int) -> None:
+    def shrink(self, weight: int) -> None:
         """Give back what a query no longer needs now that it is ranked."""
         self.weight -= weight
         self.unranked -= 1
         self._wake()
 
-    def leave(self, weight: int) -> None:
+    def release(self, weight: int) -> None:
         """Give back the rest."""
         self.weight -= weight
         self.queries -= 1
         self._wake()
 
     def _full(self, weight: int) -> bool:
-        if self._most_unranked is not None and self.unranked >= self._most_unranked():
+        if self._concurrency is not None and self.unranked >= self._concurrency.queries:
             return True
         return self.weight + weight > self._limit or self.queries >= self._most
 
@@ -103,8 +104,8 @@ class Room:
 
 
 @asynccontextmanager
-async def beside(task: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """Run a task for as long as the block lasts; the block's own error comes out bare, not in a group."""
+async def background_task(task: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """Run a task for as long as the block lasts; the block's own error comes out as it is, not in a group."""
     fault: Exception | None = None
     async with anyio.create_task_group() as group:
         group.start_soon(task)
@@ -118,7 +119,7 @@ async def beside(task: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator
 
 
 @contextmanager
-def bare() -> Iterator[None]:
+def unwrap_exception_groups() -> Iterator[None]:
     """Raise what a task group raises as the one error in it: a fault in the program before one meant for the user."""
     try:
         yield

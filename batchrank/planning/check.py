@@ -16,7 +16,7 @@ from batchrank.data import Answer, Rejection, Request
 from batchrank.errors import BatchrankError, InputError, JobError, install_line
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
-from batchrank.pipeline.assemble import endpoint, places, sharder
+from batchrank.pipeline.assemble import concurrency_limit, endpoint, sharder
 from batchrank.pipeline.preconditions import refuse_lost_ledger, refuse_own_input
 from batchrank.planning.findings import Finding, check_input
 from batchrank.quality.gate import accepted
@@ -94,7 +94,7 @@ def _request(job: Job) -> Finding:
 
 
 def _rate(job: Job) -> Finding:
-    most, wanted = places(job).most, job.rate.concurrency
+    most, wanted = concurrency_limit(job).most, job.rate.concurrency
     if isinstance(wanted, int) and wanted > most:
         text = f"this process may have {most:,} connections open, fewer than rate.concurrency: {wanted:,}"
         return Finding("rate", "note", f"{text}; raise the limit of open files (ulimit -n)")

@@ -20,8 +20,8 @@ from batchrank.models import searches
 from batchrank.outcomes import Failure, Scores
 from batchrank.pipeline.assemble import sharder
 from batchrank.pipeline.checkpoint import scope
-from batchrank.pipeline.prepare import Preparer, Ready
-from batchrank.pipeline.workers import beside
+from batchrank.pipeline.prepare import Prepared, Preparer
+from batchrank.pipeline.workers import background_task
 from batchrank.read.base import Gauge
 from batchrank.read.reader import read
 from batchrank.shard.chunks import QueryShards
@@ -43,7 +43,7 @@ class Inventory:
 
 async def inventory(ledger: Ledger) -> Inventory:
     """Count what a ledger holds."""
-    async with beside(ledger.serve):
+    async with background_task(ledger.serve):
         result: Inventory = await ledger.perform(_count)
         return result
 
@@ -56,7 +56,7 @@ async def compact_ledger(ledger: Ledger, job: Job) -> int:
     Raises:
         JobError: the job has no complete run.
     """
-    async with beside(ledger.serve):
+    async with background_task(ledger.serve):
         state = await ledger.load(f"run/{scope(job)}")
         if state is None or not state["complete"]:
             raise JobError(
@@ -181,13 +181,13 @@ def _reject(found: Plan, cause: str) -> None:
     found.rejected[cause] = found.rejected.get(cause, 0) + 1
 
 
-def _add(found: Plan, ready: Ready, forecast: "_Forecast") -> dict[str, Any]:
-    query, known = ready.query, ready.shards
+def _add(found: Plan, ready: Prepared, forecast: "_Forecast") -> dict[str, Any]:
+    query, known = ready.source, ready.shards
     tokens = sum(known.tokens(chunk) for chunk in known.chunks)
     sendable = sum(map(len, known.chunks))
     found.queries += 1
     found.documents += len(query)
-    found.blank += len(ready.sent) - sendable
+    found.blank += len(ready.query) - sendable
     found.tokens += tokens
     found.chunks += len(known.chunks)
     found.multi_chunk += len(known.chunks) > 1

@@ -3,8 +3,7 @@
 import asyncio
 import heapq
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -18,7 +17,7 @@ _BETTER = 1.05
 _REST, _REST_EPOCHS = 10.0, 50.0
 
 
-class Places:
+class ConcurrencyLimit:
     """How many requests may be in flight, and how many are.
 
     With a fixed number it is that. ``auto`` keeps to Little's law, by which a rate needs rate x latency requests in
@@ -32,6 +31,12 @@ class Places:
        room grows by one at a time.
 
     Never more than what the rate needs at the latency of now, and a margin.
+
+    Attributes:
+        busy: requests in flight.
+        limit: requests that may be in flight now.
+        most: requests that may ever be in flight.
+        queries: queries that may be under way, so that a request is always at hand and no more documents are held.
 
     Args:
         fixed: so many, always; None for ``auto``.
@@ -54,20 +59,8 @@ class Places:
         self._began, self._answers = -math.inf, 0
         self._rate = 0.0
         self.busy = 0
-
-    @property
-    def limit(self) -> int:
-        """Requests that may be in flight now."""
-        return self._fixed or max(1, int(min(self._room, self._needed)))
-
-    @property
-    def most(self) -> int:
-        """Requests that may ever be in flight."""
-        return self._fixed or self._most
-
-    def ahead(self) -> int:
-        """Queries that may be under way, so that a request is always at hand and no more documents are held."""
-        return self.limit + self.limit // 4 + 24
+        self.most = fixed or most
+        self._apply()
 
     def succeeded(self, now: float, latency: float, rate: float, *, waiting: bool) -> None:
         """Learn from an answer.
@@ -81,9 +74,14 @@ class Places:
         self._latency += (_SMOOTHING if self._latency else 1.0) * (latency - self._latency)
         self._lowest = min(self._lowest, self._latency)
         self._needed = min(self._most, _LEAST + _MARGIN * rate * self._latency)
-        if not waiting:
+        if waiting:
+            self._grow(now, rate)
+        else:
             self._begin(now, growing=False)  # where there is little to do, the rate tells nothing
-            return
+        self._apply()
+
+    def _grow(self, now: float, rate: float) -> None:
+        """Make room while requests wait, as far as the server copes."""
         need = rate * self._lowest
         granted = min(self._most, _LEAST + _MARGIN * need)
         if self._struggled_at is None and need < self._most and self._room < granted:
@@ -104,6 +102,11 @@ class Places:
             self._room = max(1.0, 0.7 * min(self._room, self._needed))
             self._rate = 0.0
             self._begin(now, growing=False)
+            self._apply()
+
+    def _apply(self) -> None:
+        self.limit = self._fixed or max(1, int(min(self._room, self._needed)))
+        self.queries = self.limit + self.limit // 4 + 24
 
     def _judge(self, now: float) -> None:
         """End an epoch: after one of growth measure, after one of measuring decide."""
@@ -126,139 +129,114 @@ Priority = tuple[int, int, int]
 """Query position, round, chunk: the smallest goes first."""
 
 
-@dataclass(order=True, slots=True)
-class _Waiter:
-    priority: Priority
-    order: int
-    tokens: int = field(compare=False)
-    granted: asyncio.Event = field(compare=False)
-    left: bool = field(default=False, compare=False)
-    held: bool = field(default=False, compare=False)
-    admission: Admission | None = field(default=None, compare=False)
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A request's place in the queue; once it is granted, one of those in flight.
+
+    Attributes:
+        tokens: what the request is predicted to take.
+        admission: what the limiter charged it; set when the slot is granted.
+    """
+
+    scheduler: "Scheduler"
+    tokens: int
+    granted: asyncio.Event
+    left: bool = False
+    held: bool = False
+    admission: Admission = field(init=False)
+
+    def release(self) -> None:
+        """Let another request have it. Whoever waits for it, or holds it, must call this; again does no harm."""
+        self.left = True
+        if self.held:
+            self.held = False
+            self.scheduler.leave()
 
 
-class Turn:
-    """A request's turn, and the place that it holds once it is granted."""
+class Scheduler:
+    """Gives slots to requests, those of the oldest query first; ``serve`` runs in the run's task group.
 
-    def __init__(self, dispatcher: "Dispatcher", waiter: _Waiter) -> None:
-        self._dispatcher = dispatcher
-        self._waiter = waiter
-
-    def announce(self) -> None:
-        """Tell that the request is about to be sent, which is noted for the processes after this one."""
-        if self._dispatcher.note is not None:
-            self._dispatcher.note(self._admission.charged)
-
-    def depart(self) -> None:
-        """Tell that the request is sent now: it may have been held up since its turn came."""
-        self._dispatcher.limiter.departed(self._admission)
-
-    def settle(self, billed: int | None) -> None:
-        """Tell what the answer says was billed, None where it says nothing."""
-        self._dispatcher.limiter.settle(self._admission, billed)
-
-    def unbilled(self) -> None:
-        """Tell that the request was rejected, and cost nothing."""
-        self._dispatcher.limiter.unbilled(self._admission)
-
-    def leave(self) -> None:
-        """Free the place for another request."""
-        if self._waiter.held:
-            self._waiter.held = False
-            self._dispatcher.leave()
-
-    @property
-    def _admission(self) -> Admission:
-        assert self._waiter.admission is not None
-        return self._waiter.admission
-
-
-class Dispatcher:
-    """Gives turns to requests; ``serve`` runs in the run's task group.
-
-    Args:
+    Attributes:
         limiter: decides when.
-        places: decides how many at a time.
+        concurrency: decides how many at a time.
         note: told of each request that is about to be sent, and the tokens that it counts as.
     """
 
     def __init__(
-        self, limiter: Limiter, places: Places, *, note: Callable[[int], None] | None = None
+        self, limiter: Limiter, concurrency: ConcurrencyLimit, *, note: Callable[[int], object] = bool
     ) -> None:
         self.limiter = limiter
+        self.concurrency = concurrency
         self.note = note
-        self.places = places
-        self._waiting: list[_Waiter] = []
-        self._next: _Waiter | None = None
+        self._waiting: list[tuple[Priority, int, Slot]] = []
+        self._next: Slot | None = None
         self._order = count()
         self._changed = asyncio.Event()
         self._closed: BatchrankError | None = None
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for their turn."""
+        """Requests that wait for a slot."""
         return len(self._waiting)
 
-    @asynccontextmanager
-    async def turn(self, priority: Priority, tokens: int) -> AsyncIterator["Turn"]:
-        """Wait for a turn, and hold a place until it is left, at the latest at the end of the block.
+    async def slot(self, priority: Priority, tokens: int) -> Slot:
+        """Wait for a slot; whoever gets it has to ``release`` it.
 
         Raises:
             BatchrankError: the one given to ``close``.
         """
         if self._closed is not None:
             raise self._closed
-        waiter = _Waiter(priority, next(self._order), tokens, asyncio.Event())
-        heapq.heappush(self._waiting, waiter)
+        slot = Slot(self, tokens, asyncio.Event())
+        heapq.heappush(self._waiting, (priority, next(self._order), slot))
         self._changed.set()
-        turn = Turn(self, waiter)
         try:
-            await waiter.granted.wait()
+            await slot.granted.wait()
             if self._closed is not None:
                 raise self._closed
-            yield turn
-        finally:
-            waiter.left = True
-            turn.leave()
+        except BaseException:
+            slot.release()
+            raise
+        return slot
 
-    def answered(self, latency: float, tokens: int) -> None:
+    def answered(self, now: float, latency: float, tokens: int) -> None:
         """Learn that the answer to a request of so many tokens took so many seconds."""
-        now, rate = asyncio.get_running_loop().time(), self.limiter.pace(tokens)
-        self.places.succeeded(now, latency, rate, waiting=bool(self._waiting))
+        rate = self.limiter.pace(tokens)
+        self.concurrency.succeeded(now, latency, rate, waiting=bool(self._waiting))
 
     def close(self, reason: BatchrankError) -> None:
-        """Give no more turns: whoever waits, or comes later, gets the reason raised."""
+        """Give no more slots: whoever waits, or comes later, gets the reason raised."""
         self._closed = self._closed or reason
-        for waiter in [*self._waiting, *([self._next] if self._next else [])]:
-            waiter.granted.set()  # the next one too, which may have a long pause of the limiter before it
+        for slot in [*(slot for _, _, slot in self._waiting), *([self._next] if self._next else [])]:
+            slot.granted.set()  # the next one too, which may have a long pause of the limiter before it
         self._waiting.clear()
         self._changed.set()
 
     async def serve(self) -> None:
-        """Give turns until cancelled or closed."""
+        """Give slots until cancelled or closed."""
         while self._closed is None:
             self._changed = asyncio.Event()
-            if not self._waiting or self.places.busy >= self.places.limit:
+            if not self._waiting or self.concurrency.busy >= self.concurrency.limit:
                 await self._changed.wait()
                 continue
-            waiter = heapq.heappop(self._waiting)
-            if waiter.left:
+            slot = heapq.heappop(self._waiting)[2]
+            if slot.left:
                 continue
-            self.places.busy += 1
-            self._next = waiter
+            self.concurrency.busy += 1
+            self._next = slot
             try:
-                waiter.admission = await self.limiter.acquire(waiter.tokens)
+                slot.admission = await self.limiter.acquire(slot.tokens)
             except BaseException:
                 self.leave()
                 raise
             self._next = None
-            if waiter.left:
+            if slot.left:
                 self.leave()
             else:
-                waiter.held = True
-                waiter.granted.set()
+                slot.held = True
+                slot.granted.set()
 
     def leave(self) -> None:
-        """One place less is taken."""
-        self.places.busy -= 1
+        """One request less is in flight."""
+        self.concurrency.busy -= 1
         self._changed.set()

@@ -138,9 +138,15 @@ class Reservation:
 
 
 class Account:
-    """What was billed, or may have been: of one run, or of all that a cap holds for."""
+    """What was billed, or may have been: of one run, or of all that a cap holds for.
 
-    def __init__(self, before: Before) -> None:
+    Args:
+        before: what was taken in earlier processes.
+        per_search: whether searches are billed; they are not counted otherwise.
+    """
+
+    def __init__(self, before: Before, *, per_search: bool) -> None:
+        self._per_search = per_search
         self.tokens = Quantity(before.tokens, ratio=_FIRST_RATIO, hidden=_FIRST_HIDDEN)
         self.searches = Quantity(before.searches, ratio=1.0, hidden=_FIRST_HIDDEN_SEARCHES)
         self.requests = before.requests
@@ -148,17 +154,20 @@ class Account:
     def bill(self, reservation: Reservation, tokens: int | None, searches: int | None) -> bool:
         """Count an answer; whether its bill was worse than all before it."""
         self.requests += 1
-        self.searches.bill(reservation.searches, reservation.documents, searches)
+        if self._per_search:
+            self.searches.bill(reservation.searches, reservation.documents, searches)
         return self.tokens.bill(reservation.predicted, reservation.documents, tokens)
 
     def bill_probe(self, reservation: Reservation, tokens: int) -> None:
         """Count a probe's answer."""
         self.requests += 1
         self.tokens.billed += tokens
-        self.searches.billed += reservation.searches
+        if self._per_search:
+            self.searches.billed += reservation.searches
 
     def lose(self, reservation: Reservation) -> None:
         """Count a request that may have been billed and gave nothing."""
         self.requests += 1
         self.tokens.lose(reservation.predicted, reservation.documents)
-        self.searches.lose(reservation.searches, reservation.documents)
+        if self._per_search:
+            self.searches.lose(reservation.searches, reservation.documents)

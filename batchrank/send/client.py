@@ -15,9 +15,10 @@ import anyio
 from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError, RunStoppedError
 from batchrank.ledger.ledger import Ledger
-from batchrank.send.exchange import Exchange, Outgoing
+from batchrank.send.exchange import Exchange
 from batchrank.send.health import UNREACHABLE, OutageDetector
 from batchrank.send.probe import Prober
+from batchrank.send.requests import Outgoing
 from batchrank.send.retry import Action, advice, classify, delay, possibly_billed, slows
 from batchrank.send.stats import Counts
 
@@ -90,48 +91,69 @@ class Client:
             RunStoppedError: no request of this run can succeed.
             StoppedError: the run has to stop for now.
         """
+        tries = _Tries(self._attempts, part_of)
+        first = anyio.current_time()
         try:
-            return await self._ask(request, where, part_of)
+            while True:
+                started = anyio.current_time()
+                outcome = await self._exchange.send(request)
+                if isinstance(outcome, Answer):
+                    if tries.last is not None and tries.costly:
+                        self._outage.wasted(tries.costly, tries.last)
+                    return outcome
+                decided = await self._failed(request, outcome, tries, first, started, where)
+                if decided is not None:
+                    return decided
+                if tries.last is None:  # it was the endpoint's fault: the count begins anew
+                    first = anyio.current_time()
+                self._counts.retries[outcome.code or str(outcome.status)] += 1
+                await self._exchange.pause(
+                    delay(max(1, tries.failures), outcome.retry_after, self._max_delay, self._rng)
+                )
         except BatchrankError as error:
             # Now: other requests of the query, for which this one's task waits, may be waiting too.
             self._exchange.stop(error)
             raise
 
-    async def _ask(
-        self, request: Outgoing, where: Callable[[], str], part_of: Rejection | None
-    ) -> Answer | Rejection:
-        tries = _Tries(self._attempts, part_of)
-        first = anyio.current_time()
-        while True:
-            started = anyio.current_time()
-            outcome = await self._exchange.send(request)
-            if isinstance(outcome, Answer):
-                if tries.last is not None and tries.costly:
-                    self._outage.wasted(tries.costly, tries.last)
-                return outcome
-            log.debug("attempt failed: %s", outcome)
-            action = classify(outcome, self._wire)
-            self._stop_if_hopeless(outcome, action, where)
-            if action is Action.REFUSE:
-                self._exchange.understood()
-            if action in (Action.SPLIT, Action.REFUSE):
+    async def _failed(
+        self,
+        request: Outgoing,
+        outcome: Rejection,
+        tries: "_Tries",
+        first: float,
+        started: float,
+        where: Callable[[], str],
+    ) -> Rejection | None:
+        """Learn from a failed try; the rejection where that decides something, None where it is to be asked again.
+
+        Args:
+            request: what was asked.
+            outcome: what came back.
+            tries: what became of its tries; as new where the endpoint was at fault.
+            first: when the first of these tries began, seconds.
+            started: when this try began.
+            where: tells which request it is.
+        """
+        log.debug("attempt failed: %s", outcome)
+        action = classify(outcome, self._wire)
+        self._stop_if_hopeless(outcome, action, where)
+        if action is Action.REFUSE:
+            self._exchange.understood()
+        if action in (Action.SPLIT, Action.REFUSE):
+            return await self._decided(request, outcome, action, where)
+        now = anyio.current_time()
+        self._outage.failed(now, outcome)
+        enough = tries.failed(outcome, action, costly=possibly_billed(outcome, self._wire))
+        hung = now - started > _RECENT  # what succeeded before it was sent tells nothing of now
+        if enough or not (slows(action) or self._outage.works((now if hung else first) - _RECENT)):
+            # Whether it is the request's own fault must be sure before that decides anything.
+            since = started if enough else now - _RECENT if hung else first
+            own = await self._prober.verify(since, outcome, where)
+            if own and enough:
                 return await self._decided(request, outcome, action, where)
-            now = anyio.current_time()
-            self._outage.failed(now, outcome)
-            enough = tries.failed(outcome, action, costly=possibly_billed(outcome, self._wire))
-            hung = now - started > _RECENT  # what succeeded before it was sent tells nothing of now
-            if enough or not (slows(action) or self._outage.works((now if hung else first) - _RECENT)):
-                # Whether it is the request's own fault must be sure before that decides anything.
-                since = started if enough else now - _RECENT if hung else first
-                own = await self._prober.verify(since, outcome, where)
-                if own and enough:
-                    return await self._decided(request, outcome, action, where)
-                if not own:
-                    tries, first = _Tries(self._attempts, part_of), anyio.current_time()
-            self._counts.retries[outcome.code or str(outcome.status)] += 1
-            await self._exchange.pause(
-                delay(max(1, tries.failures), outcome.retry_after, self._max_delay, self._rng)
-            )
+            if not own:
+                tries.forget()
+        return None
 
     def _stop_if_hopeless(self, outcome: Rejection, action: Action, where: Callable[[], str]) -> None:
         if action is not Action.STOP:
@@ -174,6 +196,11 @@ class _Tries:
     _alike: int = 0
     _kinds: dict[str, int] = field(default_factory=dict)
     _throttled: int = 0
+
+    def forget(self) -> None:
+        """Begin anew: what failed was the endpoint."""
+        self.failures = self.costly = self._alike = self._throttled = 0
+        self.last, self._kinds = None, {}
 
     def failed(self, why: Rejection, action: Action, *, costly: bool) -> bool:
         """Count a failure; whether it was one too many, if it was the request's own."""

@@ -197,16 +197,16 @@ class Routes:
         self.notice: str | None = None
         self._other_url = other_url
         self._newer_key = newer_key
-        self._accepted = False
+        self.accepted = False
 
     async def second(self, route: Route, outcome: Answer | Rejection) -> Route | None:
         """The route of a second chance, if what came back gives one."""
         if isinstance(outcome, Answer):
-            self._accepted = True
+            self.accepted = True
             return None
         if outcome.status == 401 or outcome.code.lower() in _BAD_KEY:
             return await self._with_newer_key(route)
-        if outcome.status != 404 or self._accepted or outcome.code.lower() in _KNOWN_404:
+        if outcome.status != 404 or self.accepted or outcome.code.lower() in _KNOWN_404:
             return None
         if route.url != self.current.url:
             return self.current  # another request learnt it meanwhile

@@ -1,20 +1,19 @@
-"""Sends one request once: its turn, its reservation, HTTP, and the entry in the ledger of what came of it."""
+"""Sends one request once: its slot, its reservation, HTTP, and the entry in the ledger of what came of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import cast
 
 import anyio
 
 from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError
+from batchrank.ledger.entries import Group, Kind
 from batchrank.ledger.ledger import Ledger
-from batchrank.limiter.limiter import Kind
-from batchrank.send.admission import Dispatcher, Priority, Turn
+from batchrank.limiter.limiter import Kind as Throttled
+from batchrank.send.admission import Scheduler, Slot
 from batchrank.send.budget import Reservation
 from batchrank.send.health import OutageDetector
+from batchrank.send.requests import Outgoing
 from batchrank.send.retry import classify, possibly_billed, slows
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Counts
@@ -22,28 +21,6 @@ from batchrank.send.transport import Http
 
 _TRIALS = 5
 """Chunks that are tried before the endpoint has taken any request."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Outgoing:
-    """One request on its way.
-
-    Attributes:
-        key: what the ledger knows it by.
-        body: what is sent.
-        documents: how many it holds.
-        predicted: the tokens it is expected to cost; a count if ``exact``, else perhaps an upper bound.
-        priority: query, round and chunk; the smallest goes first.
-        purpose: why it is sent: a ``probe`` only tells whether the endpoint works.
-    """
-
-    key: bytes
-    body: bytes
-    documents: int
-    predicted: int
-    priority: Priority
-    exact: bool
-    purpose: Literal["scores", "probe"] = "scores"
 
 
 class Exchange:
@@ -60,7 +37,7 @@ class Exchange:
         http: Http,
         wire: str,
         ledger: Ledger,
-        dispatcher: Dispatcher,
+        scheduler: Scheduler,
         spend: Spend,
         outage: OutageDetector,
         counts: Counts,
@@ -68,7 +45,7 @@ class Exchange:
         self._http = http
         self._wire = wire
         self._ledger = ledger
-        self._dispatcher = dispatcher
+        self._scheduler = scheduler
         self._spend = spend
         self._outage = outage
         self._counts = counts
@@ -81,14 +58,14 @@ class Exchange:
     def stop(self, reason: BatchrankError) -> None:
         """Send nothing more; requests in flight go on, whoever waits gets the reason raised."""
         self._reason = self._reason or reason
-        self._dispatcher.close(self._reason)
+        self._scheduler.close(self._reason)
         self._stopping.set()
         self._notify()
 
     @property
     def busy(self) -> bool:
         """Whether any request is on its way."""
-        return self._dispatcher.places.busy > 0
+        return self._scheduler.concurrency.busy > 0
 
     def understood(self) -> None:
         """Learn that model, route and format are right: an answer is known, or content was read and refused."""
@@ -121,11 +98,43 @@ class Exchange:
         """
         if not self._outage.accepted:
             await self._try_out(request)
-        if self._spend.blind:
-            async with self._first:  # until a bill shows what requests cost, they go one at a time
-                if self._spend.blind:
-                    return await self._send(request)
-        return await self._send(request)
+        alone = self._spend.blind  # until a bill shows what requests cost, they go one at a time
+        if alone:
+            await self._first.acquire()
+        slot: Slot | None = None
+        try:
+            if alone and not self._spend.blind:
+                self._first.release()
+                alone = False
+            slot = await self._scheduler.slot(request.priority, request.predicted)
+            while self._outage.down and request.purpose != "probe":
+                slot = await self._other_slot(slot, request)
+            if self._spend.limited:
+                await self._affordable(request)
+            reservation = self._spend.reserve(request.predicted, request.documents)
+            started = 0.0
+            try:
+                self._scheduler.note(slot.admission.charged)
+                await self._ledger.sent(request.key, request.predicted, request.documents)
+                self._scheduler.limiter.departed(slot.admission)
+                started = anyio.current_time()
+                outcome = await self._http.post(request.body, request.documents)
+            except BaseException:
+                self._abandon(request, reservation, posted=bool(started))
+                raise
+            durable = self._ended(request, outcome, reservation, slot, started)
+            # The next request in this slot is noted as sent after this one's outcome, so no more of them than there
+            # are slots can ever be without one.
+            slot.release()
+            if durable is not None:
+                with anyio.CancelScope(shield=True):
+                    await durable
+            return outcome
+        finally:
+            if slot is not None:
+                slot.release()
+            if alone:
+                self._first.release()
 
     async def _try_out(self, request: Outgoing) -> None:
         """Until the endpoint has taken a request, a few are tried: a wrong model or wire must not cost many."""
@@ -136,68 +145,51 @@ class Exchange:
             else:
                 await self.settled()
 
-    async def _send(self, request: Outgoing) -> Answer | Rejection:
-        async with self._turn(request) as turn:
-            reservation = await self._reserve(request)
-            posted = False
-            try:
-                turn.announce()
-                await self._ledger.sent(request.key, request.predicted, request.documents)
-                turn.depart()
-                posted, started = True, anyio.current_time()
-                outcome = await self._http.post(request.body, request.documents)
-            except BaseException:
-                self._abandon(request, reservation, posted=posted)
-                raise
-            self._measure(request, started, outcome)
-            try:
-                durable = self._settle(request, outcome, reservation, turn, started)
-            finally:
-                self._notify()
-            # The next request in this place is noted as sent after this one's outcome, so no more of them than there
-            # are places can ever be without one.
-            turn.leave()
-            if durable is not None:
-                with anyio.CancelScope(shield=True):
-                    await durable
-        return outcome
+    async def _other_slot(self, slot: Slot, request: Outgoing) -> Slot:
+        """Give a slot back while the endpoint is down, when only probes are sent, and wait for another."""
+        slot.release()
+        while self._outage.down:
+            await self.settled()
+        return await self._scheduler.slot(request.priority, request.predicted)
 
-    @asynccontextmanager
-    async def _turn(self, request: Outgoing) -> AsyncIterator[Turn]:
-        """A turn to send something; while the endpoint is down only probes have one."""
-        while True:
-            async with self._dispatcher.turn(request.priority, request.predicted) as turn:
-                if not self._outage.down or request.purpose == "probe":
-                    yield turn
-                    return
-            while self._outage.down:
-                await self.settled()
-
-    def _measure(self, request: Outgoing, started: float, outcome: Answer | Rejection) -> None:
+    def _ended(
+        self,
+        request: Outgoing,
+        outcome: Answer | Rejection,
+        reservation: Reservation,
+        slot: Slot,
+        started: float,
+    ) -> Group | None:
+        """Let everybody learn from what came back; what to wait for, if anything."""
         now = anyio.current_time()
-        answered = isinstance(outcome, Answer)
         self._counts.requests += 1
         self._counts.latency += 0.1 * (now - started - self._counts.latency)
-        if answered:
-            self._dispatcher.answered(now - started, request.predicted)
+        answered, throttled = isinstance(outcome, Answer), False
+        if isinstance(outcome, Answer):
+            self._scheduler.answered(now, now - started, request.predicted)
+        else:
+            throttled = slows(classify(outcome, self._wire))
         self._counts.timeline.ended(
             started,
             now,
             documents=request.documents,
             tokens=request.predicted,
-            in_flight=self._dispatcher.places.busy,
+            in_flight=self._scheduler.concurrency.busy,
             answered=answered,
-            throttled=isinstance(outcome, Rejection) and slows(classify(outcome, self._wire)),
+            throttled=throttled,
         )
+        try:
+            if isinstance(outcome, Answer):
+                self._scheduler.limiter.settle(slot.admission, outcome.tokens)
+                return self._answered(request, outcome, reservation, now)
+            return self._rejected(request, outcome, reservation, slot, started)
+        finally:
+            self._notify()
 
-    async def _reserve(self, request: Outgoing) -> Reservation:
-        """Set aside what the request may cost; what is in flight may turn out cheaper than feared, so wait for it."""
-        predicted, documents = request.predicted, request.documents
-        while self._spend.in_flight and self._reason is None and not self._spend.fits(predicted, documents):
-            await self._settled.wait()
-        if self._reason is not None:
-            raise self._reason
-        return self._spend.reserve(predicted, documents)
+    async def _affordable(self, request: Outgoing) -> None:
+        """Wait while the request could pass a cap, as what is in flight may turn out cheaper than feared."""
+        while self._spend.in_flight and not self._spend.fits(request.predicted, request.documents):
+            await self.settled()
 
     def _abandon(self, request: Outgoing, reservation: Reservation, *, posted: bool) -> None:
         """Cut off: if the request may have left, the ledger keeps it as in flight, and so ambiguous."""
@@ -209,53 +201,10 @@ class Exchange:
             self._ledger.unsent(request.key)
         self._notify()
 
-    def _settle(
-        self,
-        request: Outgoing,
-        outcome: Answer | Rejection,
-        reservation: Reservation,
-        turn: Turn,
-        sent: float,
-    ) -> Coroutine[Any, Any, None] | None:
-        """Enter what came back into the ledger, and let everybody learn from it; what to wait for, if anything.
-
-        1. An answer: committed, billed.
-        2. A malformed answer, or an unknown fate: committed as possibly billed.
-        3. Any other rejection: not billed.
-        """
-        if isinstance(outcome, Answer):
-            turn.settle(outcome.tokens)
-            return self._answered(request, outcome, reservation)
-        if possibly_billed(outcome, self._wire):
-            self._spend.lose(reservation)
-            malformed = outcome.code == "malformed"
-            self._counts.malformed += malformed
-            self._counts.ambiguous += not malformed
-            if (
-                outcome.status in (None, 504) and request.purpose != "probe"
-            ):  # which tells only that it is down
-                self._dispatcher.places.struggled(anyio.current_time())
-            return self._ledger.put_attempt(
-                request.key,
-                "malformed" if malformed else "ambiguous",
-                outcome,
-                request.predicted,
-                request.documents,
-            )
-        turn.unbilled()
-        self._spend.release(reservation)
-        self._ledger.unsent(request.key)
-        action = classify(outcome, self._wire)
-        if slows(action):
-            self._dispatcher.limiter.throttled(cast(Kind, action.value), outcome.retry_after, sent=sent)
-        return None
-
-    def _answered(
-        self, request: Outgoing, answer: Answer, reservation: Reservation
-    ) -> Coroutine[Any, Any, None]:
-        predicted = request.predicted
-        tokens = predicted if answer.tokens is None else answer.tokens
-        self._outage.succeeded(anyio.current_time())
+    def _answered(self, request: Outgoing, answer: Answer, reservation: Reservation, now: float) -> Group:
+        """An answer: committed, billed."""
+        tokens = request.predicted if answer.tokens is None else answer.tokens
+        self._outage.succeeded(now)
         if request.purpose == "probe":
             self._spend.settle_probe(reservation, tokens)
             what = Rejection(200, "probe", "asked whether the endpoint works", None, answer.request_id)
@@ -263,7 +212,33 @@ class Exchange:
         self._spend.settle(reservation, answer.tokens, searches=answer.searches, exact=request.exact)
         self._counts.documents += request.documents
         self._counts.tokens += tokens
-        return self._ledger.put(request.key, answer, predicted)
+        return self._ledger.put(request.key, answer, request.predicted)
+
+    def _rejected(
+        self, request: Outgoing, why: Rejection, reservation: Reservation, slot: Slot, sent: float
+    ) -> Group | None:
+        """Anything else.
+
+        1. A malformed answer, or an unknown fate: committed as possibly billed.
+        2. Any other rejection: not billed, and nothing to wait for.
+        """
+        if possibly_billed(why, self._wire):
+            self._spend.lose(reservation)
+            malformed = why.code == "malformed"
+            self._counts.malformed += malformed
+            self._counts.ambiguous += not malformed
+            # A probe tells only that the endpoint is down.
+            if why.status in (None, 504) and request.purpose != "probe":
+                self._scheduler.concurrency.struggled(anyio.current_time())
+            kind: Kind = "malformed" if malformed else "ambiguous"
+            return self._ledger.put_attempt(request.key, kind, why, request.predicted, request.documents)
+        self._scheduler.limiter.unbilled(slot.admission)
+        self._spend.release(reservation)
+        self._ledger.unsent(request.key)
+        action = classify(why, self._wire)
+        if slows(action):
+            self._scheduler.limiter.throttled(cast(Throttled, action.value), why.retry_after, sent=sent)
+        return None
 
     def _notify(self) -> None:
         self._settled.set()

@@ -5,6 +5,7 @@ admits no others then. While the endpoint is down, requests that failed wait her
 costs a few tiny requests, and ends for all at once.
 """
 
+import math
 import random
 import secrets
 from collections.abc import Callable
@@ -13,8 +14,9 @@ import anyio
 
 from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError, QuotaError, RunStoppedError
-from batchrank.send.exchange import Exchange, Outgoing
+from batchrank.send.exchange import Exchange
 from batchrank.send.health import OutageDetector
+from batchrank.send.requests import Outgoing
 from batchrank.send.retry import Action, advice, classify, resets
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
@@ -38,6 +40,9 @@ class Prober:
 
     What is asked is a harmless document of our own. Should that fail, and have never succeeded, the smallest request
     that was ever answered is asked: an endpoint that answers that works, whatever it has against ours.
+
+    Attributes:
+        smallest: bytes of the smallest request answered so far.
 
     Args:
         exchange: sends requests.
@@ -64,6 +69,7 @@ class Prober:
         self._harmless_works: bool | None = None
         self._in_vain = self._doubts = 0
         self._answered: tuple[bytes, int, int] | None = None
+        self.smallest = math.inf
         self._wire = wire
         self._max_delay = max_delay
         self._rng = rng
@@ -74,9 +80,9 @@ class Prober:
         self._hopeless: RunStoppedError | QuotaError | None = None
 
     def answered(self, body: bytes, documents: int, tokens: int) -> None:
-        """Learn of a request that was answered, and how many tokens it took."""
-        if self._answered is None or len(body) < len(self._answered[0]):
-            self._answered = body, documents, tokens
+        """Learn of a request that was answered, and how many tokens it took; only if it is the smallest so far."""
+        self.smallest = len(body)
+        self._answered = body, documents, tokens
 
     async def verify(self, since: float, why: Rejection, where: Callable[[], str]) -> bool:
         """Wait until something has succeeded since a moment.
@@ -161,7 +167,7 @@ class Prober:
     async def _send(self, body: bytes, documents: int, tokens: int) -> Answer | Rejection:
         # Each probe has a key of its own, as each is billed.
         key = secrets.token_bytes(16)
-        request = Outgoing(key, body, documents, tokens, (-1, 0, 0), exact=False, purpose="probe")
+        request = Outgoing(key, body, documents, tokens, purpose="probe")
         return await self._exchange.send(request)
 
     def _postpone(self, why: Rejection) -> None:

@@ -17,15 +17,15 @@ from batchrank.ledger.entries import Known
 from batchrank.ledger.ledger import Ledger
 from batchrank.models import searches
 from batchrank.outcomes import Chunk, Scores
-from batchrank.send.admission import Dispatcher
+from batchrank.send.admission import Priority, Scheduler
 from batchrank.send.client import Client
-from batchrank.send.exchange import Exchange, Outgoing
+from batchrank.send.exchange import Exchange
 from batchrank.send.health import OutageDetector, Size, Sizes
-from batchrank.send.known import Encoder, Recall, together
 from batchrank.send.probe import Prober
+from batchrank.send.requests import Encoder, Outgoing, QueryContext, Recall, together
 from batchrank.send.retry import Action, classify
 from batchrank.send.spend import Spend
-from batchrank.send.stats import Counts, Encoded, Errand
+from batchrank.send.stats import Counts
 from batchrank.send.transport import Http
 
 
@@ -54,7 +54,7 @@ class Sender:
         encoder: Encoder,
         wire: str,
         ledger: Ledger,
-        dispatcher: Dispatcher,
+        scheduler: Scheduler,
         spend: Spend,
         attempts: int,
         max_delay: float,
@@ -73,7 +73,7 @@ class Sender:
         self.counts = Counts()
         self._outage = OutageDetector(outage, accepted=accepted)
         self._exchange = Exchange(
-            http=http, wire=wire, ledger=ledger, dispatcher=dispatcher, spend=spend, outage=self._outage,
+            http=http, wire=wire, ledger=ledger, scheduler=scheduler, spend=spend, outage=self._outage,
             counts=self.counts,
         )  # fmt: skip
         self._prober = Prober(
@@ -108,164 +108,182 @@ class Sender:
             )
         return found
 
-    async def score(self, errand: Errand, chunk: Chunk, number: int) -> list[Scores]:
+    async def score(self, context: QueryContext, chunk: Chunk, number: int, *, turn: int) -> list[Scores]:
         """The scores of chunk ``number`` of a round: one ``Scores``, more where it had to be halved.
 
-        Documents that no request was accepted with are left out, and noted in the errand's meter.
+        Documents that no request was accepted with are left out, and noted in the query's meter.
+
+        Args:
+            context: the query's.
+            chunk: what is asked about.
+            number: the chunk's place in its round, from 0.
+            turn: the round's place among the query's, from 0.
 
         Raises:
             QueryError: the ledger lacks an answer, and this run may not ask for it.
             RunStoppedError: no request of this run can succeed.
             StoppedError: the run has to stop for now.
         """
-        parts = await self._parts(errand, chunk.documents, number, _Tally(), None)
-        return [Scores(documents, answer.values, number) for documents, answer in parts]
+        documents, priority = chunk.documents, (context.position, turn, number)
+        request, outcome = await self._ask(context, documents, priority, None)
+        if isinstance(outcome, Answer):
+            return [Scores(documents, outcome.values, number)]
+        parts = await self._divided(context, documents, priority, _Tally(), request, outcome)
+        return [Scores(positions, answer.values, number) for positions, answer in parts]
 
     async def _parts(
-        self, errand: Errand, documents: Positions, number: int, tally: "_Tally", part_of: Rejection | None
+        self,
+        context: QueryContext,
+        documents: Positions,
+        priority: Priority,
+        tally: "_Tally",
+        part_of: Rejection | None,
     ) -> list[tuple[Positions, Answer]]:
-        """Ask for a chunk, or for a part of one that failed as ``part_of`` says; what was answered.
+        """Ask for a part of a chunk that failed, if the rejection tells, as ``part_of`` says; what was answered.
 
         Halves are asked one after the other, so that what becomes of them doesn't depend on timing, and little is asked
         in vain; those of a request that was too large at the same time, once something of the chunk was accepted.
         """
-        if tally.doubtful and await self._query_fails(errand, number, tally):
-            return self._lose(errand, documents, tally.why)
-        encoded, outcome = await self._ask(errand, documents, number, part_of)
+        if tally.doubtful and await self._query_fails(context, priority, tally):
+            return _lose(context, documents, tally.why)
+        request, outcome = await self._ask(context, documents, priority, part_of)
         if isinstance(outcome, Answer):
             tally.answered = True
             return [(documents, outcome)]
+        return await self._divided(context, documents, priority, tally, request, outcome)
+
+    async def _divided(
+        self,
+        context: QueryContext,
+        documents: Positions,
+        priority: Priority,
+        tally: "_Tally",
+        request: Outgoing,
+        why: Rejection,
+    ) -> list[tuple[Positions, Answer]]:
+        """Ask for the halves of a request that was rejected; a single document is lost."""
         if len(documents) == 1:
-            tally.why = outcome
-            return self._lose(errand, documents, outcome)
+            tally.why = why
+            return _lose(context, documents, why)
         self.counts.splits += 1
-        self._slow += outcome.status == 504 or outcome.code == "timeout"
+        self._slow += why.status == 504 or why.code == "timeout"
         # Each half is a sample of the chunk, whose documents stand in first-stage order.
         halves = documents[::2], documents[1::2]
-        if not self._believed(outcome, documents, encoded):
-            first = await self._parts(errand, halves[0], number, tally, outcome)
-            return first + await self._parts(errand, halves[1], number, tally, outcome)
+        if not self._believed(why, request):
+            first = await self._parts(context, halves[0], priority, tally, why)
+            return first + await self._parts(context, halves[1], priority, tally, why)
         if tally.answered:
-            calls = [partial(self._parts, errand, half, number, _Tally(), None) for half in halves]
+            calls = [partial(self._parts, context, half, priority, _Tally(), None) for half in halves]
             found = [piece for pieces in await together(calls) for piece in pieces]
         else:
-            found = await self._parts(errand, halves[0], number, tally, None)
-            found += await self._parts(errand, halves[1], number, tally, None)
+            found = await self._parts(context, halves[0], priority, tally, None)
+            found += await self._parts(context, halves[1], priority, tally, None)
         if sum(len(part) for part, _ in found) == len(documents):
             # Nothing of it is too large alone, so it was the request's size.
-            self._sizes.rejected(self._size(errand, documents, encoded), outcome)
+            self._sizes.rejected(_size(context, documents, request), why)
         return found
 
-    async def _query_fails(self, errand: Errand, number: int, tally: "_Tally") -> bool:
+    async def _query_fails(self, context: QueryContext, priority: Priority, tally: "_Tally") -> bool:
         """Whether it is the query that every request fails with: asked once, with a harmless document."""
         if tally.cleared is None:
-            query = self.encoder.of_query(errand.query)
-            _, outcome = await self._ask(errand.of(query), query.sendable, number, tally.why)
+            query = self.encoder.of_query(context.query)
+            _, outcome = await self._ask(context.instead(query), query.sendable, priority, tally.why)
             tally.cleared = isinstance(outcome, Answer)
         return not tally.cleared
-
-    def _lose(
-        self, errand: Errand, documents: Positions, why: Rejection | None
-    ) -> list[tuple[Positions, Answer]]:
-        assert why is not None
-        errand.meter.lost += [(document, why) for document in documents.tolist()]
-        return []
 
     def _too_large(self, outcome: Rejection) -> bool:
         return self.meaning(outcome) is Action.SPLIT
 
-    def _believed(self, outcome: Rejection, documents: Positions, encoded: Encoded) -> bool:
+    def _believed(self, why: Rejection, request: Outgoing) -> bool:
         """Whether a request really was too large: not where much larger ones were accepted, whatever is said."""
-        return self._too_large(outcome) and self._sizes.plausible(len(documents), len(encoded.body))
+        return self._too_large(why) and self._sizes.plausible(request.documents, len(request.body))
 
     async def _ask(
-        self, errand: Errand, documents: Positions, number: int, part_of: Rejection | None
-    ) -> tuple[Encoded, Answer | Rejection]:
+        self, context: QueryContext, documents: Positions, priority: Priority, part_of: Rejection | None
+    ) -> tuple[Outgoing, Answer | Rejection]:
         """A request, and its answer or a rejection that calls for its halves."""
-        whole = errand.whole if len(documents) == len(errand.query.sendable) else None
-        encoded = whole or self.encoder.encode(errand.query, documents)
-        key = encoded.key
-        while (asked := self._asked.get(key)) is not None:
+        whole = context.whole if len(documents) == len(context.query.sendable) else None
+        request = whole or self.encoder.encode(context.query, documents)
+        while (asked := self._asked.get(request.key)) is not None:
             await asked.wait()  # the very same request is under way: its answer will do for both
-        self._asked[key] = done = asyncio.Event()
+        self._asked[request.key] = done = asyncio.Event()
         try:
-            known = await self.recall.known(errand.query, documents, key)
-            if known is None:
-                outcome = await self._fresh(errand, documents, number, encoded, part_of)
-            else:
-                outcome = self._reused(errand, documents, known)
+            known = await self.recall.known(context.query, documents, request.key)
+            outcome: Answer | Rejection | None = None
+            if known is not None:
+                outcome = self._reused(context, documents, known)
+            elif self.recall.allow is not None or self._sizes.known:
+                outcome = await self._foregone(context, documents, request)
+            if outcome is None:
+                request.priority = priority
+                # Counted where a cap depends on it, else perhaps an upper bound.
+                request.predicted = context.shards.tokens(documents, exact=self.spend.capped)
+                request.exact = context.shards.exact
+                where = partial(_where, context.query, documents)
+                outcome = await self._client.ask(request, where, part_of=part_of)
+                if context.sampled and not request.exact:
+                    await self._compare(context, documents, priority, outcome)
         finally:
-            del self._asked[key]
+            del self._asked[request.key]
             done.set()
         if isinstance(outcome, Answer):
-            self._accept(errand, documents, encoded, outcome)
-        return encoded, outcome
+            self._accept(context, documents, request, outcome)
+        return request, outcome
 
-    def _reused(self, errand: Errand, documents: Positions, known: Known) -> Answer | Rejection:
+    def _reused(self, context: QueryContext, documents: Positions, known: Known) -> Answer | Rejection:
         """What the ledger knows, counted."""
         if isinstance(known.outcome, Answer):
             self._exchange.understood()
             self.counts.reused_requests += 1
             if known.earlier:
                 self.counts.saved_requests += 1
-                self.counts.saved_tokens += _billed(errand, documents, known.outcome)
+                self.counts.saved_tokens += _billed(context, documents, known.outcome)
                 self.counts.saved_searches += _searches(documents, known.outcome)
         return known.outcome
 
-    async def _fresh(
-        self,
-        errand: Errand,
-        documents: Positions,
-        number: int,
-        encoded: Encoded,
-        part_of: Rejection | None,
-    ) -> Answer | Rejection:
-        """Ask the API, unless what it said of smaller requests tells the answer."""
-        if self.recall.allow is not None and not self.recall.allow(errand.query):
+    async def _foregone(
+        self, context: QueryContext, documents: Positions, request: Outgoing
+    ) -> Rejection | None:
+        """The answer that what the API said of smaller requests tells, if any.
+
+        Raises:
+            QueryError: this run may not ask about the query.
+        """
+        if self.recall.allow is not None and not self.recall.allow(context.query):
             raise QueryError(
                 "not-asked", "the ledger lacks an answer, and this run asks only about what failed"
             )
-        if len(documents) > 1 and self._sizes.known:  # a single one has no halves to be asked instead
-            why = self._sizes.hopeless(self._size(errand, documents, encoded))
-            if why is not None:
-                await self._ledger.put(encoded.key, why, 0)  # so that a rerun halves it too
-                return why
-        predicted, exact = self._predicted(errand, documents), errand.predictor.exact
-        request = Outgoing(
-            encoded.key, encoded.body, len(documents), predicted, (*errand.priority, number), exact
-        )
-        where = partial(_where, errand.query, documents)
-        outcome = await self._client.ask(request, where, part_of=part_of)
-        if isinstance(outcome, Answer) and errand.sampled and not number and not exact:
-            await self._compare(errand, documents, outcome)
-        return outcome
+        if len(documents) == 1 or not self._sizes.known:  # a single one has no halves to be asked instead
+            return None
+        why = self._sizes.hopeless(_size(context, documents, request))
+        if why is not None:
+            await self._ledger.put(request.key, why, 0)  # so that a rerun halves it too
+        return why
 
-    def _accept(self, errand: Errand, documents: Positions, encoded: Encoded, answer: Answer) -> None:
+    def _accept(self, context: QueryContext, documents: Positions, request: Outgoing, answer: Answer) -> None:
         """Count an answer for its query, once, and learn from it."""
-        tokens = _billed(errand, documents, answer)
-        self._sizes.accepted(len(documents), len(encoded.body))
-        self._prober.answered(encoded.body, len(documents), tokens)
-        meter = errand.meter
-        if encoded.key not in meter.keys:
-            meter.keys.add(encoded.key)
+        tokens, size = answer.tokens, len(request.body)
+        if tokens is None:
+            tokens = _billed(context, documents, answer)
+        self._sizes.accepted(len(documents), size)
+        if size < self._prober.smallest:
+            self._prober.answered(request.body, len(documents), tokens)
+        meter = context.meter
+        if request.key not in meter.keys:
+            meter.keys.add(request.key)
             meter.requests += 1
             meter.documents += len(documents)
             meter.tokens += tokens
             meter.searches += _searches(documents, answer)
 
-    def _size(self, errand: Errand, documents: Positions, encoded: Encoded) -> Size:
-        return Size(len(documents), errand.predictor.tokens(documents, exact=True), len(encoded.body))
-
-    async def _compare(self, errand: Errand, documents: Positions, answer: Answer) -> None:
-        """Tell the drift by a count that was not worth holding the request up for."""
-        if answer.tokens is not None:
-            count = partial(errand.predictor.tokens, documents, exact=True)
+    async def _compare(
+        self, context: QueryContext, documents: Positions, priority: Priority, outcome: Answer | Rejection
+    ) -> None:
+        """Tell the drift, by the first request of a round, with a count that was not worth holding it up for."""
+        if isinstance(outcome, Answer) and outcome.tokens is not None and priority[2] == 0:
+            count = partial(context.shards.tokens, documents, exact=True)
             predicted = await anyio.to_thread.run_sync(count)
-            self.spend.compare(predicted, answer.tokens, len(documents))
-
-    def _predicted(self, errand: Errand, documents: Positions) -> int:
-        """The tokens to expect: counted where a cap depends on it, else perhaps an upper bound."""
-        return errand.predictor.tokens(documents, exact=self.spend.capped)
+            self.spend.compare(predicted, outcome.tokens, len(documents))
 
 
 @dataclass(slots=True)
@@ -296,6 +314,19 @@ def _searches(documents: Positions, answer: Answer) -> int:
     return searches(len(documents)) if answer.searches is None else answer.searches
 
 
-def _billed(errand: Errand, documents: Positions, answer: Answer) -> int:
+def _billed(context: QueryContext, documents: Positions, answer: Answer) -> int:
     """The tokens billed; where the API named none, a count, which is the same on every run."""
-    return errand.predictor.tokens(documents, exact=True) if answer.tokens is None else answer.tokens
+    return context.shards.tokens(documents, exact=True) if answer.tokens is None else answer.tokens
+
+
+def _size(context: QueryContext, documents: Positions, request: Outgoing) -> Size:
+    return Size(len(documents), context.shards.tokens(documents, exact=True), len(request.body))
+
+
+def _lose(
+    context: QueryContext, documents: Positions, why: Rejection | None
+) -> list[tuple[Positions, Answer]]:
+    """Note documents that no request was accepted with; what was answered of them."""
+    assert why is not None
+    context.meter.lost += [(document, why) for document in documents.tolist()]
+    return []

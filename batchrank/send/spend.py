@@ -15,6 +15,11 @@ class Spend:
     A reservation assumes the worst of what any bill has shown. The cap holds as long as no bill is worse than all
     before it; with a cap, the first requests therefore go one at a time (``blind``).
 
+    Attributes:
+        limited: whether there is any cap.
+        capped: whether there is a cap that tokens count against.
+        blind: whether there is a cap and no answer has shown yet what requests really cost.
+
     Args:
         price: the price, None when unknown.
         budget: the caps.
@@ -31,15 +36,18 @@ class Spend:
     ) -> None:
         self.price = price
         self.budget = budget
-        self._run = Account(before)
-        self._cap = self._run if counted is None else Account(counted)
+        self._per_search = price is not None and price.search is not None
+        self._run = Account(before, per_search=self._per_search)
+        self._cap = self._run if counted is None else Account(counted, per_search=self._per_search)
         self._accounts = [self._run] if counted is None else [self._run, self._cap]
         self.predicted_tokens = 0
         self.billed_tokens = 0
         self.billed_documents = 0
         self._reserved = 0
         self._open: set[Reservation] = set()
-        self._answered = self._cap.tokens.seen
+        self.limited = budget != Budget(per=budget.per)
+        self.capped = budget.tokens is not None or (budget.cost is not None and not self._per_search)
+        self.blind = (budget.cost is not None or budget.tokens is not None) and not self._cap.tokens.seen
 
     @property
     def tokens(self) -> int:
@@ -77,16 +85,6 @@ class Spend:
         return self._run.requests
 
     @property
-    def capped(self) -> bool:
-        """Whether there is a cap that tokens count against."""
-        return self.budget.tokens is not None or (self.budget.cost is not None and not self._per_search)
-
-    @property
-    def blind(self) -> bool:
-        """Whether there is a cap and no answer has shown yet what requests really cost."""
-        return self._limited and not self._answered
-
-    @property
     def in_flight(self) -> int:
         """Reservations whose fate is open."""
         return len(self._open)
@@ -103,7 +101,7 @@ class Spend:
 
     def fits(self, predicted: int, documents: int) -> bool:
         """Whether a request may be sent now without risk of passing a cap."""
-        return self._problem(self._reservation(predicted, documents)) is None
+        return next(self._problems(self._reservation(predicted, documents)), None) is None
 
     def reserve(self, predicted: int, documents: int) -> Reservation:
         """Set aside what a request may cost.
@@ -112,7 +110,7 @@ class Spend:
             BudgetReachedError: it could pass a cap.
         """
         reservation = self._reservation(predicted, documents)
-        if problem := self._problem(reservation):
+        if self.limited and (problem := next(self._problems(reservation), None)):
             begun = self._cap.requests > 0 or bool(self._open)  # else no day will do
             raise BudgetReachedError(problem, later=self.budget.per == "day" and begun)
         self._open.add(reservation)
@@ -131,13 +129,14 @@ class Spend:
             exact: whether the prediction was a count, as opposed to an upper bound; only counts tell a drift.
         """
         self.release(reservation)
-        predicted, documents = reservation.predicted, reservation.documents
-        self._answered = True
-        worse = [account.bill(reservation, billed, searches) for account in self._accounts]
-        if any(worse):
+        self.blind = False
+        worse = False
+        for account in self._accounts:
+            worse |= account.bill(reservation, billed, searches)
+        if worse:
             self._reserve_anew()
         if exact and billed is not None:
-            self.compare(predicted, billed, documents)
+            self.compare(reservation.predicted, billed, reservation.documents)
 
     def settle_probe(self, reservation: Reservation, billed: int) -> None:
         """Replace a probe's reservation by its bill, which tells nothing of other requests: it was hardly predicted."""
@@ -173,14 +172,6 @@ class Spend:
         excess = self.billed_tokens - self.predicted_tokens
         return excess / self.billed_documents if self.billed_documents else 0.0
 
-    @property
-    def _per_search(self) -> bool:
-        return self.price is not None and self.price.search is not None
-
-    @property
-    def _limited(self) -> bool:
-        return self.budget.cost is not None or self.budget.tokens is not None
-
     def _reservation(self, predicted: int, documents: int) -> Reservation:
         return Reservation(predicted, documents, self._cap.tokens.worst(predicted, documents))
 
@@ -195,9 +186,6 @@ class Spend:
 
     def _reserved_searches(self, *more: Reservation) -> int:
         return sum(self._cap.searches.worst(one.searches, one.documents) for one in [*self._open, *more])
-
-    def _problem(self, more: Reservation) -> str | None:
-        return next(self._problems(more), None)
 
     def _problems(self, more: Reservation) -> Iterator[str]:
         most, spent, reserved = self.budget, self.bound, self._reserved

@@ -3,11 +3,11 @@
 import bisect
 import heapq
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
-from batchrank.data import Positions, Query, Rejection
+from batchrank.data import Rejection
 
 MOST_BINS = 480
 _SLOWEST = 20
@@ -97,8 +97,8 @@ class Timeline:
         """
         if self._start is None:
             self._start = started
-        sent, end = self._bin(started), self._bin(now)
-        sent = self._bin(started)  # the width may just have changed
+        end = self._bin(now)  # first, as this may change the width
+        sent = self._bin(started)
         sent.sent += 1
         sent.tokens += tokens
         end.in_flight = max(end.in_flight, in_flight)
@@ -179,17 +179,6 @@ class Timeline:
         }
 
 
-class Predictor(Protocol):
-    """What sending asks of sharding, for one query."""
-
-    @property
-    def exact(self) -> bool:
-        """Whether ``tokens`` tells exact counts by now, as opposed to an upper bound."""
-
-    def tokens(self, documents: Positions, *, exact: bool = False) -> int:
-        """Tokens that a request with these documents is expected to cost; ``exact``: count them now if possible."""
-
-
 @dataclass(slots=True)
 class Meter:
     """What one query took: answered requests only, each once, so that it is the same on every run.
@@ -211,51 +200,6 @@ class Meter:
     searches: int = 0
     lost: list[tuple[int, Rejection]] = field(default_factory=list)
     keys: set[bytes] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Encoded:
-    """A request ready to be sent: its body, and the key that the ledger knows it by."""
-
-    body: bytes
-    key: bytes
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Errand:
-    """One query's errand: what every request made for it shares.
-
-    Attributes:
-        whole: the request of all its documents, where that was encoded ahead.
-        sampled: whether the tokens of each round's first request are counted for the drift of bills, where nothing else
-            needs that.
-    """
-
-    query: Query
-    predictor: Predictor
-    priority: tuple[int, int]
-    meter: Meter
-    whole: Encoded | None = None
-    sampled: bool = False
-
-    def of(self, query: Query) -> "Errand":
-        """The same for another query, whose requests are not counted for this one."""
-        return replace(self, query=query, predictor=_Bytes(query), meter=Meter(), whole=None, sampled=False)
-
-
-class _Bytes:
-    """Predicts tokens by bytes, which are never fewer, for a query that wasn't sharded."""
-
-    exact = False
-
-    def __init__(self, query: Query) -> None:
-        self._query = query
-
-    def tokens(self, documents: Positions, *, exact: bool = False) -> int:
-        """The most tokens that a request with these documents can take."""
-        query = len(str(self._query.text).encode("utf-8", "replace"))
-        texts = (str(self._query.documents[i]) for i in documents.tolist())
-        return sum(query + len(text.encode("utf-8", "replace")) for text in texts)
 
 
 @dataclass(slots=True)

@@ -129,6 +129,9 @@ class Http:
         """
         route = self._routes.current
         outcome = await self._attempt(route, body, documents)
+        if isinstance(outcome, Answer):
+            self._routes.accepted = True
+            return outcome
         while (other := await self._routes.second(route, outcome)) is not None:
             first, route = outcome, other
             outcome = await self._attempt(route, body, documents)

@@ -179,14 +179,17 @@ OUTPUTS: dict[str, OutputFormat] = {
 }
 
 
-def refuse_ids(output: Output | None, query_id: str, doc_ids: Sequence[str]) -> None:
-    """Refuse a query with an id that the output's columns can't hold.
+def needs_plain_ids(output: Output | None) -> bool:
+    """Whether ids must be free of white space, as it sets the columns of the job's output apart."""
+    return output is not None and output.path != "-" and OUTPUTS[output.format].spaceless
+
+
+def refuse_ids(output: Output, query_id: str, doc_ids: Sequence[str]) -> None:
+    """Refuse a query with an id that the output's columns can't hold; see ``needs_plain_ids``.
 
     Raises:
-        QueryError: an id is empty or holds white space, and the format sets columns apart by it.
+        QueryError: an id is empty or holds white space.
     """
-    if output is None or output.path == "-" or not OUTPUTS[output.format].spaceless:
-        return
     names = [query_id, *doc_ids]
     if " ".join(names).split() == names:
         return

@@ -4,8 +4,8 @@ import hashlib
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Container, Sequence
-from dataclasses import replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeVar
 
 import anyio
 
@@ -13,7 +13,8 @@ from batchrank.data import Content, Positions, Query, Rejection, Request
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.ledger.entries import Known
 from batchrank.ledger.ledger import Ledger
-from batchrank.send.stats import Encoded
+from batchrank.send.admission import Priority
+from batchrank.send.stats import Meter
 from batchrank.wire import Codec
 
 _MINUTE = 60.0
@@ -90,6 +91,81 @@ async def together(calls: Sequence[Callable[[], Awaitable[Result]]]) -> list[Res
     return [results[number] for number in range(len(calls))]
 
 
+@dataclass(slots=True, eq=False)
+class Outgoing:
+    """One request: made of a query's documents, looked up in the ledger, and sent where that lacks it.
+
+    Attributes:
+        key: what the ledger knows it by.
+        body: what is sent.
+        documents: how many it holds.
+        predicted: the tokens it is expected to cost, set right before it is sent; a count if ``exact``, else perhaps
+            an upper bound.
+        priority: query, round and chunk; the smallest goes first.
+        purpose: why it is sent: a ``probe`` only tells whether the endpoint works.
+    """
+
+    key: bytes
+    body: bytes
+    documents: int
+    predicted: int = 0
+    exact: bool = False
+    priority: Priority = (-1, 0, 0)
+    purpose: Literal["scores", "probe"] = "scores"
+
+
+class Predictor(Protocol):
+    """What sending asks of sharding, for one query."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether ``tokens`` tells exact counts by now, as opposed to an upper bound."""
+
+    def tokens(self, documents: Positions, *, exact: bool = False) -> int:
+        """Tokens that a request with these documents is expected to cost; ``exact``: count them now if possible."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class QueryContext:
+    """What all requests made for one query share.
+
+    Attributes:
+        query: what they are made of.
+        shards: predicts their tokens.
+        position: the query's place among all that was read, from 0; the smallest goes first.
+        meter: counts what was answered.
+        whole: the request of all its documents, where that was made ahead.
+        sampled: whether the tokens of each round's first request are counted for the drift of bills, where nothing else
+            needs that.
+    """
+
+    query: Query
+    shards: Predictor
+    position: int
+    meter: Meter
+    whole: Outgoing | None = None
+    sampled: bool = False
+
+    def instead(self, query: Query) -> "QueryContext":
+        """The same for another query, whose requests are not counted for this one."""
+        return QueryContext(query=query, shards=_Bytes(query), position=self.position, meter=Meter())
+
+
+class _Bytes:
+    """Predicts tokens by bytes, which are never fewer, for a query that wasn't sharded."""
+
+    exact = False
+
+    def __init__(self, query: Query) -> None:
+        self._query = query
+
+    def tokens(self, documents: Positions, *, exact: bool = False) -> int:
+        """The most tokens that a request with these documents can take."""
+        query = len(str(self._query.text).encode("utf-8", "replace"))
+        texts = (str(self._query.documents[i]) for i in documents.tolist())
+        return sum(query + len(text.encode("utf-8", "replace")) for text in texts)
+
+
 _HARMLESS: tuple[str, list[str]] = ("copy a file", ["Copy a file from one folder to another."])
 """What the endpoint is asked to see whether it works."""
 
@@ -114,16 +190,19 @@ class Encoder:
         self._instruct = instruct
         self._fps = fps
 
-    def encode(self, query: Query, documents: Positions) -> Encoded:
+    def encode(self, query: Query, documents: Positions) -> Outgoing:
         """The request of these documents; takes a while where they are many.
 
         Raises:
             JobError: the wire can't say what the query holds.
         """
-        body = self._body(query.text, _taken(query.documents, documents))
+        texts = query.documents  # all of them need no copy
+        if len(documents) < len(texts):
+            texts = list(map(texts.__getitem__, documents.tolist()))
+        body = self._body(query.text, texts)
         digest = self._scope.copy()
         digest.update(body)
-        return Encoded(body, digest.digest()[:16])
+        return Outgoing(digest.digest()[:16], body, len(documents))
 
     def of_query(self, query: Query) -> Query:
         """The same query with one document that nothing has a reason to fail with."""
@@ -135,13 +214,6 @@ class Encoder:
 
     def _body(self, query: Content, documents: Sequence[Content]) -> bytes:
         return self._codec.body(Request(self._model, query, documents, self._instruct, self._fps))
-
-
-def _taken(documents: Sequence[Content], positions: Positions) -> Sequence[Content]:
-    """Those at ascending positions; all of them need no copy."""
-    if len(positions) == len(documents):
-        return documents
-    return list(map(documents.__getitem__, positions.tolist()))
 
 
 class _Unseen:

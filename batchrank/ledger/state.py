@@ -1,0 +1,123 @@
+"""Keeps what a run needs to know of itself: what it has spent, what its earlier processes left, its state."""
+
+import sqlite3
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from batchrank.ledger.entries import DOCUMENTS, ROWS, attempt, checksum
+from batchrank.models import SEARCH_DOCUMENTS
+
+_BILLED = f"""
+SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(CASE WHEN tokens IS NULL THEN predicted END), 0),
+COALESCE(SUM(CASE WHEN tokens IS NULL THEN {DOCUMENTS} END), 0), MAX(CAST(tokens AS REAL) / MAX(predicted, 1)),
+MAX(CAST(tokens - predicted AS REAL) / ({DOCUMENTS})) FROM answers
+"""  # noqa: S608 our own words
+_EXPECTED = f"(({DOCUMENTS} + {SEARCH_DOCUMENTS - 1}) / {SEARCH_DOCUMENTS})"
+_SEARCHES = f"""
+SELECT COALESCE(SUM(searches), 0), COALESCE(SUM(CASE WHEN searches IS NULL THEN {_EXPECTED} END), 0),
+COALESCE(SUM(CASE WHEN searches IS NULL THEN {DOCUMENTS} END), 0), MAX(CAST(searches AS REAL) / {_EXPECTED}),
+MAX(CAST(searches - {_EXPECTED} AS REAL) / ({DOCUMENTS})) FROM answers
+"""  # noqa: S608 our own words
+
+
+@dataclass(frozen=True, slots=True)
+class Searches:
+    """What one run has taken from the account in searches, of a hundred documents each if none is long.
+
+    Attributes:
+        billed: searches billed, those of probes included.
+        unbilled: expected searches and documents of answers that named none.
+        ratio: the most billed for a request, as a multiple of what was expected; None before any bill.
+        hidden: the most searches a document billed beyond what was expected; None before any bill.
+    """
+
+    billed: int = 0
+    unbilled: tuple[int, int] = (0, 0)
+    ratio: float | None = None
+    hidden: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What one run, one day or all runs have taken from the account so far.
+
+    Attributes:
+        answers: answers received.
+        tokens: tokens billed for them, and for probes.
+        unbilled: predicted tokens and documents of answers that named no usage.
+        lost: requests that may have been billed without a result (an unusable answer, or none seen): their predicted
+            tokens and documents, with how many there were.
+        probes: probes answered.
+        ratio: the most that was billed for a request, as a multiple of its prediction; None before any bill.
+        hidden: the most tokens a document billed beyond the prediction; None before any bill.
+        searches: the same in searches, where those are billed.
+    """
+
+    answers: int
+    tokens: int
+    unbilled: tuple[int, int] = (0, 0)
+    lost: dict[tuple[int, int], int] = field(default_factory=dict)
+    probes: int = 0
+    ratio: float | None = None
+    hidden: float | None = None
+    searches: "Searches" = field(default_factory=lambda: Searches())
+
+    @property
+    def requests(self) -> int:
+        """Requests that were, or may have been, billed."""
+        return self.answers + self.probes + sum(self.lost.values())
+
+
+def begin(db: sqlite3.Connection) -> None:
+    """What was in flight when the processes before ended becomes ambiguous, on the day that it was sent."""
+    for key, predicted, run, documents, day in db.execute(f"SELECT {ROWS['sent']} FROM sent").fetchall():  # noqa: S608 our own words
+        killed = (key, "ambiguous", None, "killed", "in flight when the process ended", "")
+        attempt(db, (*killed, predicted, run, documents), day)
+
+
+def spent(db: sqlite3.Connection, where: str = "TRUE", value: int | None = None) -> Spent:
+    """What was spent in all, or where a column has a value: ``run = ?``, ``day = ?``."""
+    given = () if value is None else (value,)
+    alike = (
+        f"SELECT predicted, documents, COUNT(*) FROM attempts WHERE {where} AND kind != 'probe' GROUP BY 1, 2"  # noqa: S608 our own words
+    )
+    lost = {(predicted, documents): count for predicted, documents, count in db.execute(alike, given)}
+    begun = f"(documents + {SEARCH_DOCUMENTS - 1}) / {SEARCH_DOCUMENTS}"
+    sums = f"COUNT(*), COALESCE(SUM(predicted), 0), COALESCE(SUM({begun}), 0)"
+    probed = f"SELECT {sums} FROM attempts WHERE {where} AND kind = 'probe'"  # noqa: S608 our own words
+    probes, probe_tokens, probe_searches = db.execute(probed, given).fetchone()
+    billed = db.execute(f"{_BILLED} WHERE {where}", given).fetchone()
+    answers, tokens, predicted, documents, ratio, hidden = billed
+    named, expected, unnamed, most, more = db.execute(f"{_SEARCHES} WHERE {where}", given).fetchone()
+    searches = Searches(named + probe_searches, (expected, unnamed), most, more)
+    return Spent(
+        answers, tokens + probe_tokens, (predicted, documents), lost, probes, ratio, hidden, searches
+    )
+
+
+def load(db: sqlite3.Connection, name: str) -> Any:
+    """A piece of the run's state, None if absent."""
+    row = db.execute("SELECT value, digest FROM state WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        return None
+    if checksum(name, row[0]) != row[1]:
+        raise sqlite3.DatabaseError(f"the run's state ({name}) is corrupt: it doesn't match its checksum")
+    return orjson.loads(row[0])
+
+
+def save(db: sqlite3.Connection, name: str, value: Any) -> None:
+    """Keep a piece of the run's state; None drops it."""
+    if value is None:
+        db.execute("DELETE FROM state WHERE name = ?", (name,))
+        return
+    data = orjson.dumps(value)
+    db.execute("INSERT OR REPLACE INTO state VALUES (?,?,?)", (name, data, checksum(name, data)))
+
+
+def forget(db: sqlite3.Connection) -> None:
+    """Drop everything but what tells the ledger from others."""
+    for table in ("answers", "rejections", "attempts", "sent"):
+        db.execute(f"DELETE FROM {table}")  # noqa: S608 our own words
+    db.execute("DELETE FROM state WHERE name != 'id'")
