@@ -55,9 +55,10 @@ class Strings(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> "Strings": ...
     def __getitem__(self, index: int | slice) -> "str | Strings":
+        array = self._array if self._order is None else self.array
         if isinstance(index, slice):
-            return Strings(self.array[index])
-        found: str = self.array[int(index)].as_py()
+            return Strings(array[index])
+        found: str = array[int(index)].as_py()
         return found
 
     def __iter__(self) -> Iterator[str]:
@@ -73,12 +74,12 @@ class Strings(Sequence[str]):
 
     def tolist(self) -> list[str]:
         """All of them as Python strings."""
-        values: list[str] = self.array.to_pylist()
+        values: list[str] = (self._array if self._order is None else self.array).to_pylist()
         return values
 
     def take(self, positions: Positions) -> "Strings":
         """Those at the positions given, in that order; looked up when first needed, by whoever needs them."""
-        taken = Strings(self.array)
+        taken = Strings(self._array if self._order is None else self.array)
         taken._order = np.asarray(positions)
         return taken
 
@@ -178,8 +179,8 @@ class Query:
         with suppress(
             TypeError, IndexError
         ):  # from an image or a video, which is never blank; from an empty text
-            ends = (map(end, self.documents) for end in (_first, _last))  # type: ignore[arg-type]
-            if any(map(_INVISIBLE.isdisjoint, ends)):
+            texts: Any = self.documents
+            if _INVISIBLE.isdisjoint(map(_first, texts)) or _INVISIBLE.isdisjoint(map(_last, texts)):
                 return np.arange(len(self.documents), dtype=np.intp)
         blank = [i for i, item in enumerate(self.documents) if is_blank(item)]
         return np.delete(np.arange(len(self.documents), dtype=np.intp), blank)

@@ -144,21 +144,22 @@ class Ranking:
     documents: Sequence[Content] | None = None
 
     def __len__(self) -> int:
-        return len(self.doc_ids)
+        return len(self.scores)
 
     @classmethod
     def of(cls, query: Query, merged: Merged, cost: QueryCost, *, texts: bool = False) -> "Ranking":
         """Join a query with its merged order; documents that were never sent follow last."""
-        ranking = cls._complete(query, merged, cost)
+        if len(merged.order) == len(query.documents):
+            ranking = cls._joined(query, merged, cost, merged.order, merged.scores, merged.raw_scores)
+        else:
+            ranking = cls._completed(query, merged, cost)
         if not texts:
             return ranking
         documents = taken(query.documents, ranking.first_stage_ranks - 1)
         return replace(ranking, query=query.text, documents=documents)
 
     @classmethod
-    def _complete(cls, query: Query, merged: Merged, cost: QueryCost) -> "Ranking":
-        if len(merged.order) == len(query):
-            return cls._joined(query, merged, cost, merged.order, merged.scores, merged.raw_scores)
+    def _completed(cls, query: Query, merged: Merged, cost: QueryCost) -> "Ranking":
         sent = np.zeros(len(query), dtype=bool)
         sent[merged.order] = True
         unsent = np.flatnonzero(~sent)

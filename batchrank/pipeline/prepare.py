@@ -88,9 +88,13 @@ class Preparer:
             refuse_long(query, self._sharder.counter, self._document_tokens)
         passages = self._splitter.passages(query) if self._splitter else None
         whole = passages.query if passages else query
-        cut = self._cutter.cut(whole)
-        if self._long == "error":
-            _refuse_cut(cut)
+        spared = self._cutter.spared
+        if visual or len(whole.text) > spared or max(map(len, whole.documents), default=0) > spared:  # type: ignore[arg-type]
+            cut = self._cutter.cut(whole)
+            if self._long == "error":
+                _refuse_cut(cut)
+        else:
+            cut = Cut(whole)
         shards = self._sharder.shards(cut.query)
         if passages is None and not self._texts:
             query = cut.query  # what isn't sent need not be kept either

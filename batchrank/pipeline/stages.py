@@ -75,7 +75,7 @@ class Reader:
         for item in self._items:
             position, self._position = self._position, self._position + 1
             batch.append(self.prepare(item, position))
-            documents += len(item) if isinstance(item, Query) else 0
+            documents += len(item.documents) if isinstance(item, Query) else 0
             if documents >= self._batch or time.monotonic() - started > _BATCH_SECONDS:
                 break
         else:

@@ -64,8 +64,8 @@ class Totals:
         cost, merge = ranking.cost, ranking.merge
         scored = int(np.isfinite(merge.scores).sum())
         self.queries += 1
-        self.documents += len(ranking.doc_ids)
-        self.unscored += len(ranking.doc_ids) - scored
+        self.documents += len(ranking.scores)
+        self.unscored += len(ranking.scores) - scored
         self.refused += len(lost)
         self.truncated += truncated
         self.chunks += cost.chunks

@@ -73,7 +73,11 @@ class MemoryBudget:
 
     async def acquire(self, weight: int) -> None:
         """Wait until there is room, and take it."""
-        while self.queries and self._full(weight):
+        while self.queries and (
+            self.weight + weight > self._limit
+            or self.queries >= self._most
+            or (self._concurrency is not None and self.unranked >= self._concurrency.queries)
+        ):
             event = asyncio.Event()
             self._waiting.append(event)
             await event.wait()
@@ -85,20 +89,13 @@ class MemoryBudget:
         """Give back what a query no longer needs now that it is ranked."""
         self.weight -= weight
         self.unranked -= 1
-        self._wake()
+        if self._waiting:
+            self._waiting.popleft().set()
 
     def release(self, weight: int) -> None:
         """Give back the rest."""
         self.weight -= weight
         self.queries -= 1
-        self._wake()
-
-    def _full(self, weight: int) -> bool:
-        if self._concurrency is not None and self.unranked >= self._concurrency.queries:
-            return True
-        return self.weight + weight > self._limit or self.queries >= self._most
-
-    def _wake(self) -> None:
         if self._waiting:
             self._waiting.popleft().set()
 

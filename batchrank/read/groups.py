@@ -210,7 +210,10 @@ class _Group:
         parts = [self._first, *self._more]
         raw: Sequence[str | None] | None
         if len(parts) == 1:
-            texts, raw, scores = list(self._first.documents), self._first.doc_ids, self._first.scores
+            first = self._first
+            found = first.documents
+            texts = found.tolist() if isinstance(found, Strings) else list(found)
+            raw, scores = first.doc_ids, first.scores
         else:
             texts = [text for part in parts for text in part.documents]
             raw = [i for part in parts for i in part.doc_ids or [None] * len(part.documents)]

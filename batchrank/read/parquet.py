@@ -70,9 +70,15 @@ class Opened:
             values = max((chunk.num_values for chunk in chunks), default=1) / count
             stored = sum(chunk.total_uncompressed_size for chunk in chunks) / count
             most = min(rows, documents / max(values, 1), size / max(stored, 1))
-            if any(_is_prefixed(chunk) for chunk in chunks):
-                most = min(most, _PREFIXED_ROWS)
-            file = self._reader(number, chunks)
+            # Others would do no harm even if the longest value that they can hold stood in all of their rows.
+            harmful = [
+                chunk for chunk in chunks if chunk.num_values * chunk.total_uncompressed_size > _HARMLESS
+            ]
+            file = self._file
+            if harmful:
+                if any("DELTA_BYTE_ARRAY" in chunk.encodings for chunk in harmful):
+                    most = min(most, _PREFIXED_ROWS)
+                file = self._reader(number, harmful)
             # Long texts may stand together: few rows at a time are decoded then, and put together where they are short.
             uneven = file is self._file and stored * count > _HARMLESS
             step = most / _STEPS if uneven else most
@@ -89,7 +95,7 @@ class Opened:
                 )
 
     def _reader(self, number: int, chunks: Sequence[Any]) -> Any:
-        """The file; opened so that it leaves columns encoded that could blow up in decoding."""
+        """The file; opened so that it leaves those of the columns encoded that could blow up in decoding."""
         doubtful = tuple(chunk.path_in_schema for chunk in chunks if _is_doubtful(chunk))
         if not doubtful or self._source is None:
             return self._file
@@ -120,21 +126,12 @@ def _gathered(batches: Iterable[Any], rows: float, size: int) -> Iterator[Any]:
         yield held[0] if len(held) == 1 else pa.concat_batches(held)
 
 
-def _is_prefixed(chunk: Any) -> bool:
-    return "DELTA_BYTE_ARRAY" in chunk.encodings and not _is_harmless(chunk)
-
-
-def _is_harmless(chunk: Any) -> bool:
-    """Whether even the longest value that the column can hold, in all of its rows, would do no harm."""
-    return bool(chunk.num_values * chunk.total_uncompressed_size <= _HARMLESS)
-
-
 def _is_doubtful(chunk: Any) -> bool:
     """Whether the column has a dictionary of texts, each of which may be meant many times."""
     encoded = any(
         "DICTIONARY" in encoding for encoding in chunk.encodings
     )  # not all writers tell where it is
-    return encoded and chunk.physical_type == "BYTE_ARRAY" and not _is_harmless(chunk)
+    return encoded and chunk.physical_type == "BYTE_ARRAY"
 
 
 def _blows_up(chunk: Any, longest: int) -> bool:

@@ -131,7 +131,7 @@ class Exchange:
                     await durable
             return outcome
         finally:
-            if slot is not None:
+            if slot is not None and not slot.left:
                 slot.release()
             if alone:
                 self._first.release()

@@ -83,7 +83,10 @@ class QueryShards:
         self._rules = rules
         self._query = query
         self._sizing = Sizing(rules, query)
-        self.chunks: Sequence[Positions] = tuple(self._chunks())
+        documents = query.sendable
+        self.chunks: Sequence[Positions] = (
+            (documents,) if self._sizing.fit_one(documents) else tuple(self._chunks(documents))
+        )
 
     @property
     def exact(self) -> bool:
@@ -126,8 +129,7 @@ class QueryShards:
         """Count tokens exactly, if the counter can and it hasn't been done; safe to call in another thread."""
         self._sizing.count()
 
-    def _chunks(self) -> Iterator[Positions]:
-        documents = self._query.sendable
+    def _chunks(self, documents: Positions) -> Iterator[Positions]:
         if not len(documents):
             return iter(())
         few = stratified(documents, math.ceil(len(documents) / self.limit), self._query.id)

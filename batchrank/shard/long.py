@@ -1,6 +1,7 @@
 """Handles documents longer than the API reads: cut so that what it reads counts, or ranked by their passages. Pure."""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -68,11 +69,16 @@ class _Room:
                 "limits.item_tokens and limits.item_characters; shorten it, or raise the limit"
             )
 
-    def takes(self, texts: Sequence[str]) -> bool:
-        """Whether there is room for all, as far as their lengths alone tell that."""
-        longest = _MOST_BYTES * max(map(len, texts), default=0)
-        return longest <= self._characters and (
-            self._tokens is None or (self._counter.bytes_bound and _NORMALIZED * longest <= self._tokens)
+    @property
+    def spared(self) -> int:
+        """The most characters of a text for which there is room whatever it holds; -1 where no length tells that."""
+        by_characters = self._characters // _MOST_BYTES
+        if self._tokens is None:
+            return by_characters
+        return (
+            min(by_characters, self._tokens // (_NORMALIZED * _MOST_BYTES))
+            if self._counter.bytes_bound
+            else -1
         )
 
     def cut(self, texts: Sequence[str]) -> list[str]:
@@ -120,6 +126,9 @@ class _Room:
 class Cutter:
     """Cuts what is too long; the same text is always cut at the same place.
 
+    Attributes:
+        spared: the most characters of any text that is never cut, whatever it holds; -1 where no length tells that.
+
     Args:
         characters: most characters of an item that the API takes.
         in_bytes: whether bytes of UTF-8 are counted in their place, which leaves the least text: vendors don't always
@@ -155,6 +164,8 @@ class Cutter:
             )
         )
 
+        self.spared = sys.maxsize if self._never else min(self._query.spared, self._document.spared)
+
     def cut(self, query: Query) -> Cut:
         """A query with whatever is too long in it cut."""
         if self._never:
@@ -172,7 +183,7 @@ class Cutter:
 def _cut(items: Sequence[Content], room: _Room) -> Sequence[Content]:
     """Texts cut; images and videos are addresses or data, of which nothing can be left out."""
     texts = [item for item in items if isinstance(item, str)]
-    if room.takes(texts):
+    if max(map(len, texts), default=0) <= room.spared:
         return items
     cut = iter(room.cut(texts))
     return [next(cut) if isinstance(item, str) else item for item in items]

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import orjson
@@ -41,15 +42,8 @@ def tokens(items: Sequence[Content], counter: Counter, media: Media | None) -> N
     return counts(items, media.vision, counter.count, fps=media.fps)
 
 
-def utf8_bytes(items: Sequence[Content], counter: Counter, media: Media | None) -> NDArray[np.int64]:
-    """Bytes of each item as it is sent, before JSON."""
-    return counter.count(items if media is None else [value_of(item) for item in items])  # type: ignore[arg-type]
-
-
-def kinds(items: Sequence[Content], media: Media | None) -> NDArray[np.int64] | None:
+def kinds(items: Sequence[Content], media: Media) -> NDArray[np.int64] | None:
     """What each item takes of a request's budget of kinds; None where that can't bind."""
-    if media is None:
-        return None
     most = media.shares.counts
     if most.get("text") == max(most.values()) and all(isinstance(item, str) for item in items):
         return None
@@ -76,6 +70,7 @@ class Limits:
         body_bytes: largest request body.
         overhead_tokens: billed per document on top of query, instruct and document.
         headroom: the fraction of ``request_tokens`` that is kept free.
+        token_budget: tokens of a request that may be planned for.
     """
 
     documents: int
@@ -84,11 +79,10 @@ class Limits:
     body_bytes: int
     overhead_tokens: int = 0
     headroom: float = 0.02
+    token_budget: int = field(init=False)
 
-    @property
-    def token_budget(self) -> int:
-        """Tokens of a request that may be planned for."""
-        return math.floor(self.request_tokens * (1 - self.headroom))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "token_budget", math.floor(self.request_tokens * (1 - self.headroom)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +106,7 @@ class Rules:
     wrapper_bytes: int
 
 
+_BYTES = BytesCounter()
 _SAVED = 0.6
 """The share of a document's bytes that a count is expected to take off its bound, before any was counted."""
 _MOST = 0.6
@@ -135,15 +130,18 @@ class Sizing:
         self._rules = rules
         self._query = query
         media = rules.media
-        items = [query.text, *query.documents]
-        utf8 = utf8_bytes(items, BytesCounter(), media)
-        bounds = utf8 if media is None else tokens(items, BytesCounter(), media)
+        items: list[Any] = [query.text, *query.documents]
+        if media is None:  # all are texts
+            bounds = utf8 = _BYTES.count(items)
+            self.kinds = None
+        else:
+            utf8, bounds = _BYTES.count([value_of(item) for item in items]), tokens(items, _BYTES, media)
+            self.kinds = kinds(query.documents, media)
         self.text_bytes = int(utf8.sum())
         self._query_tokens = int(bounds[0])
         self._query_counted = False
         self.tokens = self._of_request(bounds[1:], self._query_tokens)
         self._counted: np.ndarray[tuple[int], np.dtype[np.bool_]] | None = None
-        self.kinds = kinds(query.documents, media)
         self.bodies: Sizes = ESCAPED * utf8[1:] + (2 + rules.document_bytes)
         self.wrapper = rules.wrapper_bytes + ESCAPED * int(utf8[0]) + 2
         self._bodies_measured = False
@@ -171,6 +169,16 @@ class Sizing:
         texts = self._query.documents
         counts = self._counts([self._query.text, *(texts[i] for i in documents.tolist())])
         return int(self._of_request(counts[1:], int(counts[0])).sum())
+
+    def fit_one(self, documents: Positions) -> bool:
+        """Whether these documents, all of the query's, fit one request as far as bounds tell; False where they may."""
+        limits = self._rules.limits
+        return (
+            self.kinds is None
+            and 0 < len(documents) <= limits.documents
+            and int(self.tokens[documents].sum()) <= limits.token_budget
+            and self.wrapper + int(self.bodies[documents].sum()) <= limits.body_bytes
+        )
 
     def fit(self, columns: Positions) -> bool:
         """Whether each column's documents fit one request; -1 stands for none."""
@@ -237,9 +245,10 @@ class Sizing:
         return False
 
     def _count_query(self) -> None:
-        before = self._capped(self._query_tokens)
+        most = self._rules.limits.item_tokens
+        before = min(self._query_tokens, most)
         self._query_tokens, self._query_counted = int(self._counts([self._query.text])[0]), True
-        self.tokens -= before - self._capped(self._query_tokens)
+        self.tokens -= before - min(self._query_tokens, most)
 
     def _mark(self, chosen: Positions) -> None:
         if self._counted is None:
@@ -269,13 +278,10 @@ class Sizing:
     def _counts(self, items: list[Content]) -> Sizes:
         return tokens(items, self._rules.counter, self._rules.media)
 
-    def _capped(self, count: int) -> int:
-        return min(count, self._rules.limits.item_tokens)
-
     def _of_request(self, counts: Sizes, query: int) -> Sizes:
         """What documents of so many tokens add to a request: the query, instruct and overhead are billed with each."""
-        added = self._capped(query) + self._rules.document_tokens
-        sizes: Sizes = np.minimum(counts, self._rules.limits.item_tokens) + added
+        most = self._rules.limits.item_tokens
+        sizes: Sizes = np.minimum(counts, most) + (min(query, most) + self._rules.document_tokens)
         return sizes
 
     def _measure_bodies(self) -> None:

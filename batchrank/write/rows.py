@@ -16,9 +16,9 @@ from batchrank.outcomes import Ranking
 RANKING = ("doc_id", "rank", "score", "raw_score", "first_stage_rank", "first_stage_score", "certified")
 
 
-def top(ranking: Ranking, n: int | None) -> Ranking:
+def top(ranking: Ranking, n: int) -> Ranking:
     """The first n documents; copies, so that the rest can be forgotten."""
-    if n is None or n >= len(ranking):
+    if n >= len(ranking):
         return ranking
     return replace(
         ranking,
@@ -33,7 +33,7 @@ def top(ranking: Ranking, n: int | None) -> Ranking:
 
 def certified(ranking: Ranking) -> NDArray[np.bool_]:
     """For each document whether its rank is proven."""
-    return np.arange(len(ranking)) < ranking.merge.certified
+    return np.arange(len(ranking.scores)) < ranking.merge.certified
 
 
 def ranking_rows(ranking: Ranking) -> list[dict[str, Any]]:
@@ -113,7 +113,7 @@ class ParquetWriter:
     def add(self, ranking: Ranking) -> None:
         """Hold one ranking until a row group is full."""
         self._held.append(ranking)
-        self._rows += len(ranking)
+        self._rows += len(ranking.scores)
         # A query without a document counts too, so that no number of them is held.
         if self._rows + len(self._held) >= _GROUP_ROWS:
             self._flush()

@@ -101,11 +101,12 @@ class Writer:
 
     def write(self, ranking: Ranking) -> None:
         """Write one ranking; it is in place once its part is."""
-        ranking = top(ranking, self._top_n)
+        if self._top_n is not None:
+            ranking = top(ranking, self._top_n)
         part = self._open = self._open or self._start()
         part.writer.add(ranking)
         part.queries += 1
-        part.rows += len(ranking)
+        part.rows += len(ranking.scores)
         if part.rows >= self._part_rows:
             self._publish(part)
 
@@ -190,7 +191,7 @@ class StreamWriter:
 
     def write(self, ranking: Ranking) -> None:
         """Write one line and flush it."""
-        data = line(top(ranking, self._top_n))
+        data = line(ranking if self._top_n is None else top(ranking, self._top_n))
         try:
             self._stream.write(data)
             self._stream.flush()
