@@ -13,7 +13,7 @@ from virtual_time import VirtualTimeLoop
 
 from batchrank.ledger import departures
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 the temporary files in it are pytest's own
+_MEMORY = Path("/dev/shm")
 _MEMORY_NEEDED = 2 * 2**30  # bytes; ten times what a run of all tests was seen to hold there
 
 
