@@ -8,7 +8,7 @@ from against import world
 from aiohttp import web
 
 pytestmark = pytest.mark.anyio
-QUERIES, WELL, SOON = 60, 1.0, 15.0
+QUERIES, WELL, SOON = 40, 1.0, 15.0
 CALLS = QUERIES * 10
 """More requests than the job needs; in a storm no more than that again is sent."""
 
