@@ -1,8 +1,8 @@
 """Kills a job with SIGKILL at random moments and at chosen points, runs it again until it is complete, and checks.
 
 The job runs in a process of its own, against an emulator with faults in this one. Chosen points are every commit of
-the ledger, rename and fsync, before and after: a ``sitecustomize`` of the test's own, put before the job's start,
-counts them and kills the process at the n-th.
+the ledger, rename and fsync, before and after: code of the test's own, run before the job's, counts them and kills the
+process at the n-th.
 
 What must hold, after each kill:
 1. a file under its final name is byte for byte the one of an uninterrupted run;
@@ -19,14 +19,13 @@ import os
 import random
 import shutil
 import sqlite3
-import sys
 import tempfile
-from asyncio.subprocess import Process
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import commands
 import orjson
 
 from batchrank.emulator.app import Emulator
@@ -122,8 +121,6 @@ class Harness:
         self._url = emulator.url + PATH
         self.input = folder / "in.jsonl"
         self._write_input(queries)
-        (folder / "killer").mkdir()
-        (folder / "killer" / "sitecustomize.py").write_text(_KILLER)
         (folder / "key").write_text("sk-test-key")
 
     def _write_input(self, queries: int) -> None:
@@ -163,16 +160,14 @@ class Harness:
         assert code in (0, -9), errors
         return code
 
-    async def start(self, job: Path, crash_at: str = "", runner: str = _RUNNER, *more: str) -> Process:
+    async def start(
+        self, job: Path, crash_at: str = "", runner: str = _RUNNER, *more: str
+    ) -> commands.Process:
         """Start a job in a process of its own."""
-        environ = {**os.environ, "PYTHONPATH": str(self.folder / "killer")}
-        if crash_at:
-            environ["CRASH_AT"] = crash_at
-        return await asyncio.create_subprocess_exec(
-            sys.executable, "-c", runner, str(job), *more, env=environ, stderr=asyncio.subprocess.PIPE
-        )
+        environ = {**os.environ, **({"CRASH_AT": crash_at} if crash_at else {})}
+        return commands.Process(_KILLER + runner, str(job), *more, cwd=self.folder, environ=environ)
 
-    async def ended(self, process: Process, kill_after: int | None = None) -> tuple[int, str]:
+    async def ended(self, process: commands.Process, kill_after: int | None = None) -> tuple[int, str]:
         """Wait for the end of a process, or kill it after so many requests; its code, and what it said on stderr."""
         ended = asyncio.create_task(process.communicate())
         if kill_after is not None:

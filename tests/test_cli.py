@@ -1,4 +1,4 @@
-"""The command line as a user meets it: a process, its output, its exit code."""
+"""The command line as a user meets it: a command, its output, its exit code."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 from jobs import rows, write_jsonl
 
@@ -13,11 +14,11 @@ from jobs import rows, write_jsonl
 def batchrank(
     *arguments: str, cwd: Path, stdin: bytes = b"", **environ: str
 ) -> subprocess.CompletedProcess[bytes]:
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("BATCHRANK_", "DASHSCOPE_"))}
-    command = [sys.executable, "-m", "batchrank", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, input=stdin, capture_output=True, env={**clean, **environ}, check=False
-    )
+    return commands.run(*arguments, cwd=cwd, stdin=stdin, environ={**_clean(), **environ})
+
+
+def _clean() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("BATCHRANK_", "DASHSCOPE_"))}
 
 
 def job_file(folder: Path, **keys: object) -> str:
@@ -48,7 +49,8 @@ def test_a_pipe_in_and_a_pipe_out(tmp_path: Path) -> None:
     """Standard input to standard output: JSON lines, and nothing else, on stdout."""
     keys = {"input": {"path": "-"}, "output": {"path": "-"}}
     data = b"".join(json.dumps(row).encode() + b"\n" for row in rows(2, 3))
-    done = batchrank("run", job_file(tmp_path, **keys), cwd=tmp_path, stdin=data)
+    command = [sys.executable, "-m", "batchrank", "run", job_file(tmp_path, **keys)]
+    done = subprocess.run(command, cwd=tmp_path, input=data, capture_output=True, env=_clean())
     assert done.returncode == 0, done.stderr
     assert [json.loads(line)["query_id"] for line in done.stdout.splitlines()] == ["q0", "q1"]
 

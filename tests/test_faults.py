@@ -281,7 +281,7 @@ async def test_a_limit_that_is_smaller_than_planned_is_learned_and_named(
     tmp_path: Path, limit: dict[str, Any]
 ) -> None:
     """Later lists are halved without being asked first; the summary says what to set, and a rerun pays nothing."""
-    async with world(tmp_path, queries=40, **limit) as w:
+    async with world(tmp_path, queries=20, **limit) as w:
         job = w.job()
         report = await w.run(job)
         assert report.exit_code == 0

@@ -3,8 +3,8 @@
 import asyncio
 import hashlib
 import math
+import os
 import random
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import commands
 import orjson
 import pytest
 from aiohttp import web
@@ -222,20 +223,21 @@ def test_many_servers_that_do_whatever_they_like(
     check_world(weights, seed, most, characters, queries, documents)
 
 
-async def _process(job: Path, server: Server, kill_after: int | None) -> int:
+async def _process(job: Path, server: Server, kill_after: int | None) -> int | None:
     """Run a job in a process of its own; killed once so many requests have come in, if that is wanted."""
     runner = (
         "import sys, anyio\nfrom batchrank.job.load import load_job\nfrom batchrank.pipeline.run import Options, run\n"
         "sys.exit(anyio.run(run, load_job(sys.argv[1]), Options(part_rows=60)).exit_code)"
     )
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", runner, str(job))
+    process = commands.Process(runner, str(job), cwd=job.parent, environ=os.environ)
     until = len(server.asked) + (kill_after or 0)
-    ended = asyncio.create_task(process.wait())
+    ended = asyncio.create_task(process.communicate())
     while kill_after and not ended.done() and len(server.asked) < until:
         await asyncio.wait([ended], timeout=0.001)
     if kill_after and not ended.done():
         process.kill()
-    return await ended
+    await ended
+    return process.returncode
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def test_bills_keep_to_the_quota_whatever_was_predicted(ratio: float, latency: f
 @pytest.mark.parametrize("latency", [0.2, 2.0])
 def test_the_quota_is_used_whatever_was_predicted(ratio: float, latency: float) -> None:
     """Once bills are known at least 95% of the quota is billed, be they a tenth of the prediction or ten times that."""
-    size = max(2, round(TPS / 100 / ratio))
+    size = max(2, round(TPS / 50 / ratio))
     bills = virtually(billed(Limiter(rpm=MANY, tpm=TPS * 60), 100, latency, ratio, size=size))
     steady = [tokens for time, tokens in bills if time >= bills[0][0] + 10]
     assert sum(steady) >= 0.95 * TPS * 90

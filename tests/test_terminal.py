@@ -8,9 +8,11 @@ import pty
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import commands
 import orjson
 import pytest
 from aiohttp import web
@@ -108,13 +110,8 @@ def _job(folder: Path, url: str) -> None:
 
 
 async def _command(folder: Path, *arguments: str) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "batchrank", *arguments),
-        cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
-    )  # fmt: skip
-    out, errors = await process.communicate()
-    return process.returncode or 0, out.decode(), errors.decode()
+    done = await asyncio.to_thread(partial(commands.run, *arguments, cwd=folder, environ=os.environ))
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 
 def _invoke(command: str) -> tuple[int, str, str]:

@@ -1,4 +1,4 @@
-"""The same 50 queries through every writer at hand, in every shape: rankings are the same, byte for byte."""
+"""The same queries through every writer at hand, in every shape: rankings are the same, byte for byte."""
 
 import uuid
 from pathlib import Path

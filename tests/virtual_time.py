@@ -27,7 +27,7 @@ START = 1000.0  # seconds; the same in every test
 LATE = 1e-6
 FROZEN_LIMIT = 60.0
 _LONG_JUMP = 0.5
-_GRACE = 0.002
+_GRACE = 0.0005
 _DEADLOCK_GRACE = 1.0
 _POLL = 0.01
 
