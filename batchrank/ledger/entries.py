@@ -2,9 +2,12 @@
 
 import asyncio
 import sqlite3
+import threading
 import zlib
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -215,3 +218,55 @@ class Group:
             reject(db, key, rejection, run)
         if self.wanted:
             self.found = find(db, self.wanted, run)
+
+
+class CommitThread(threading.Thread):
+    """The thread that works on the ledger's file: handing each group to a pool of threads would cost more than it does.
+
+    It starts with the first work, and ends with ``end``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(name="ledger", daemon=True)
+        self._queue: SimpleQueue[tuple[Callable[[], object], asyncio.Future[None]] | None] = SimpleQueue()
+        self._open = 0
+
+    def busy(self) -> bool:
+        """Whether work is under way whose end the event loop has not heard of."""
+        return self._open > 0
+
+    def do(self, work: Callable[[], object]) -> asyncio.Future[None]:
+        """Have some work done after what was given before; awaiting the future raises what the work raises."""
+        if not self.is_alive():
+            self.start()
+        done = asyncio.get_running_loop().create_future()
+        self._open += 1
+        self._queue.put((work, done))
+        return done
+
+    def end(self) -> None:
+        """Wait until all is done."""
+        if self.is_alive():
+            self._queue.put(None)
+            self.join()
+
+    def run(self) -> None:
+        """Work until the end."""
+        while (item := self._queue.get()) is not None:
+            work, done = item
+            fault = None
+            try:
+                work()
+            except BaseException as error:
+                fault = error
+            with suppress(RuntimeError):  # the loop is closed, and nobody waits
+                done.get_loop().call_soon_threadsafe(self._tell, done, fault)
+
+    def _tell(self, done: asyncio.Future[None], fault: BaseException | None) -> None:
+        self._open -= 1
+        if done.done():
+            return
+        if fault is None:
+            done.set_result(None)
+        else:
+            done.set_exception(fault)

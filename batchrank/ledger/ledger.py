@@ -11,17 +11,17 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import anyio
-import anyio.to_thread
 
 from batchrank.data import Answer, Rejection
 from batchrank.errors import LedgerError
 from batchrank.ledger import entries, state
 from batchrank.ledger.database import connect, copy, translated
-from batchrank.ledger.entries import Group, Kind, Known, Work
+from batchrank.ledger.entries import CommitThread, Group, Kind, Known, Work
 from batchrank.ledger.state import Spent
 
 Per = Literal["run", "day", "total"]
@@ -61,6 +61,7 @@ class Ledger:
         self._pending = Group(self._wait)
         self._wake = asyncio.Event()
         self._turn = anyio.Lock()
+        self._thread = CommitThread()
         self._served = False
         self._fault: LedgerError | None = None
         with translated(path, "opened"):
@@ -184,7 +185,7 @@ class Ledger:
         async with self._turn:
             self._dirty = False
             with suppress(sqlite3.Error):
-                await anyio.to_thread.run_sync(self._db.execute, "PRAGMA wal_checkpoint(PASSIVE)")
+                await self._thread.do(partial(self._db.execute, "PRAGMA wal_checkpoint(PASSIVE)"))
 
     def copy(self, to: Path) -> None:
         """Write a consistent copy to a file that is not there yet; nothing else may be under way.
@@ -203,6 +204,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the file and let other processes have it."""
+        self._thread.end()
         with suppress(sqlite3.Error):
             self._db.close()
 
@@ -232,7 +234,7 @@ class Ledger:
                 group, self._pending, self._wake = self._pending, Group(self._wait), asyncio.Event()
                 try:
                     if entered and self._fault is None:
-                        await anyio.to_thread.run_sync(self._apply, group)
+                        await self._thread.do(partial(self._apply, group))
                         group.committed = True
                 except Exception as error:
                     self._fail(error)

@@ -40,7 +40,7 @@ class Documents:
         self._scores: Floats | None = None
         self._wrong: NDArray[np.bool_] | None = None
         self._nameless: NDArray[np.bool_] | None = None
-        self._visual = roles is not None and roles.visual
+        self._visual = roles is not None and bool(roles.image or roles.video)
         if roles is None:
             self._texts = arrow.column(array, missing="")
             return

@@ -82,7 +82,10 @@ class Opened:
             # Long texts may stand together: few rows at a time are decoded then, and put together where they are short.
             uneven = file is self._file and stored * count > _HARMLESS
             step = most / _STEPS if uneven else most
-            batches = file.iter_batches(batch_size=max(int(step), 1), row_groups=[number], columns=names)
+            # In this thread: handing columns to others and waking them would take longer than decoding them.
+            batches = file.iter_batches(
+                batch_size=max(int(step), 1), row_groups=[number], columns=names, use_threads=False
+            )
             for batch in _gathered(batches, most, size) if uneven else batches:
                 yield from pieces(batch, first)
                 first += batch.num_rows

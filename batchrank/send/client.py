@@ -5,6 +5,7 @@ when it comes again and again although the endpoint works. What is decided is in
 that a run that goes on decides alike.
 """
 
+import asyncio
 import logging
 import random
 from collections.abc import Callable
@@ -92,10 +93,11 @@ class Client:
             StoppedError: the run has to stop for now.
         """
         tries = _Tries(self._attempts, part_of)
-        first = anyio.current_time()
+        clock = asyncio.get_running_loop()
+        first = clock.time()
         try:
             while True:
-                started = anyio.current_time()
+                started = clock.time()
                 outcome = await self._exchange.send(request)
                 if isinstance(outcome, Answer):
                     if tries.last is not None and tries.costly:
@@ -105,7 +107,7 @@ class Client:
                 if decided is not None:
                     return decided
                 if tries.last is None:  # it was the endpoint's fault: the count begins anew
-                    first = anyio.current_time()
+                    first = clock.time()
                 self._counts.retries[outcome.code or str(outcome.status)] += 1
                 await self._exchange.pause(
                     delay(max(1, tries.failures), outcome.retry_after, self._max_delay, self._rng)

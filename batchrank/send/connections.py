@@ -1,20 +1,24 @@
-"""Sets up connections: TLS, how many the system allows, deadlines, and the route and key of requests."""
+"""Sets up connections (TLS, their number, route and key) and reads what comes back where it is no answer."""
 
-import asyncio
+import base64
 import errno
 import math
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+import aiohttp
 import anyio.to_thread
+import orjson
 
 from batchrank.data import Answer, Rejection
 from batchrank.errors import JobError
+from batchrank.send.retry import retry_after
+from batchrank.wire.answers import error, said, visible
 
 
 def tls_context(
@@ -118,43 +122,59 @@ def out_of_files(fault: BaseException) -> str | None:
     return None
 
 
-_LAST_LOOK = 0.1
-"""Seconds to read what has arrived when the time is over."""
-_LATE = 0.5
-"""Seconds by which a timer of a loop that is well is never late: if it is, nobody has read for a while."""
-_AWAKE = 2.0
-"""Seconds to read then: hundreds of answers may wait, and the rest of a long one is still on its way."""
-_LOOKS = 3
-"""Looks at most, so that a loop that is always late gives up too."""
+MESSAGE_LIMIT = 500
+"""Characters of a server's words that are kept, where they are no error in a known shape."""
 
 
-@asynccontextmanager
-async def deadline(seconds: float) -> AsyncIterator[None]:
-    """Let the block take so many seconds, and what reading takes of that which arrived in time.
+def retry_wait(response: aiohttp.ClientResponse) -> float | None:
+    """Seconds that the API asks to wait; None when it asks nothing."""
+    # The one use of the wall clock: HTTP-dates mean nothing else.
+    return retry_after(response.headers.get("Retry-After"), time.time())
 
-    Raises:
-        TimeoutError: the time is over, and the block was cancelled.
+
+def refusal(
+    response: aiohttp.ClientResponse, data: bytes, problem: str, hide: Callable[[str], str]
+) -> Rejection:
+    """Anything but a good answer: the API's error in any of its shapes, a redirect, a page, or no use at all.
+
+    Args:
+        response: its status and headers.
+        data: its body.
+        problem: what is wrong with it as an answer; empty for nothing.
+        hide: takes secrets out of a text.
     """
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(None) as limit:
-        timers: list[asyncio.TimerHandle] = []
+    status, wait = response.status, retry_wait(response)
+    try:
+        decoded = orjson.loads(data)
+    except orjson.JSONDecodeError:
+        decoded = None
+    location = response.headers.get("Location") if 300 <= status < 400 else None
+    if location is not None:
+        message = f"redirected to {hide(location)[:200]!r}, which is never followed; set endpoint.url"
+        return Rejection(status, "", message, wait)
+    if known := error(decoded):
+        code, message, request_id = map(hide, known)
+        return Rejection(status, code, message, wait, request_id)
+    text = said(decoded) or visible(data)
+    if 200 <= status < 300:
+        problem = problem or "no answer"
+        return Rejection(
+            status, "malformed", (f"{problem}: {text!r}" if text else problem)[:MESSAGE_LIMIT], wait
+        )
+    return Rejection(status, "", (text or str(response.reason or ""))[:MESSAGE_LIMIT], wait)
 
-        def expire(due: float) -> None:
-            now = loop.time()
-            late, looks = now - due > _LATE, len(timers) - 1
-            if looks >= _LOOKS or (looks and not late):
-                limit.reschedule(now)
-            else:
-                wait(now + (_AWAKE if late else _LAST_LOOK))
 
-        def wait(due: float) -> None:
-            timers.append(loop.call_at(due, expire, due))
-
-        wait(loop.time() + seconds)
-        try:
-            yield
-        finally:
-            timers[-1].cancel()
+def proxy_parts(address: str | None) -> tuple[str | None, dict[str, str]]:
+    """A proxy's address without user and password, and those two for the proxy."""
+    if address is None:
+        return None, {}
+    parts = urlsplit(address)
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if not parts.username and not parts.password:
+        return bare, {}
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    said = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return bare, {"Proxy-Authorization": f"Basic {said}"}
 
 
 _BAD_KEY = ("invalidapikey", "invalid_api_key")

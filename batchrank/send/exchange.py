@@ -117,7 +117,7 @@ class Exchange:
                 self._scheduler.note(slot.admission.charged)
                 await self._ledger.sent(request.key, request.predicted, request.documents)
                 self._scheduler.limiter.departed(slot.admission)
-                started = anyio.current_time()
+                started = asyncio.get_running_loop().time()
                 outcome = await self._http.post(request.body, request.documents)
             except BaseException:
                 self._abandon(request, reservation, posted=bool(started))
@@ -161,7 +161,7 @@ class Exchange:
         started: float,
     ) -> Group | None:
         """Let everybody learn from what came back; what to wait for, if anything."""
-        now = anyio.current_time()
+        now = asyncio.get_running_loop().time()
         self._counts.requests += 1
         self._counts.latency += 0.1 * (now - started - self._counts.latency)
         answered, throttled = isinstance(outcome, Answer), False
@@ -229,7 +229,7 @@ class Exchange:
             self._counts.ambiguous += not malformed
             # A probe tells only that the endpoint is down.
             if why.status in (None, 504) and request.purpose != "probe":
-                self._scheduler.concurrency.struggled(anyio.current_time())
+                self._scheduler.concurrency.struggled(asyncio.get_running_loop().time())
             kind: Kind = "malformed" if malformed else "ambiguous"
             return self._ledger.put_attempt(request.key, kind, why, request.predicted, request.documents)
         self._scheduler.limiter.unbilled(slot.admission)

@@ -1,16 +1,14 @@
 """The only place that speaks HTTP: one attempt, its answer or its rejection."""
 
-import base64
+import asyncio
 import io
 import math
 import ssl
-import time
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
-from urllib.parse import unquote, urlsplit
 
 import aiohttp
 import orjson
@@ -18,14 +16,20 @@ import orjson
 from batchrank.data import Answer, Rejection
 from batchrank.errors import MalformedAnswerError
 from batchrank.job.secrets import Secrets, in_address
-from batchrank.send.connections import Route, Routes, deadline, out_of_files
+from batchrank.send.connections import (
+    MESSAGE_LIMIT,
+    Route,
+    Routes,
+    out_of_files,
+    proxy_parts,
+    refusal,
+    retry_wait,
+)
 from batchrank.send.health import FREE, UNREACHABLE, Bound, Room
-from batchrank.send.retry import retry_after
 from batchrank.version import __version__
 from batchrank.wire import Codec
-from batchrank.wire.answers import error, said, visible
+from batchrank.wire.answers import error
 
-_MESSAGE_LIMIT = 500
 _DIRECT = 2**20
 """Bytes of a body that are written at once; a larger one goes out piece by piece, so that the event loop goes on."""
 _PROXY_AUTH = "the proxy asks for a user and a password, or refuses those it got; correct endpoint.proxy"
@@ -43,6 +47,41 @@ _HEADER_BYTES = 2**16
 """The longest header of an answer that is read: gateways send some that are longer than a client's usual 8 kB."""
 _NO_ANSWER = (204, 206)
 """Statuses of success that hold no answer: nothing, or a part."""
+
+
+_LAST_LOOK = 0.1
+"""Seconds to read what has arrived when the time is over."""
+_LATE = 0.5
+"""Seconds by which a timer of a loop that is well is never late: if it is, nobody has read for a while."""
+_AWAKE = 2.0
+"""Seconds to read then: hundreds of answers may wait, and the rest of a long one is still on its way."""
+_LOOKS = 3
+"""Looks at most, so that a loop that is always late gives up too."""
+
+
+class _Deadline:
+    """Cancels a block when its time is over, but not before what has arrived is read, because that is paid for.
+
+    Attributes:
+        timer: what looks next whether the time is over.
+    """
+
+    def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
+        self._limit = limit
+        self._loop = asyncio.get_running_loop()
+        self._looks = 0
+        self._due = self._loop.time() + seconds
+        self.timer = self._loop.call_at(self._due, self._expire)
+
+    def _expire(self) -> None:
+        now = self._loop.time()
+        late = now - self._due > _LATE
+        if self._looks >= _LOOKS or (self._looks and not late):
+            self._limit.reschedule(now)
+            return
+        self._looks += 1
+        self._due = now + (_AWAKE if late else _LAST_LOOK)
+        self.timer = self._loop.call_at(self._due, self._expire)
 
 
 class Http:
@@ -91,7 +130,7 @@ class Http:
             "User-Agent": f"batchrank/{__version__}",
             **(headers or {}),
         }
-        self._proxy, self._proxy_headers = _proxy(proxy)
+        self._proxy, self._proxy_headers = proxy_parts(proxy)
         self._tls = tls
         values = [key or "", *(headers or {}).values(), *in_address(proxy or ""), *in_address(url)]
         self._secrets = Secrets(values) | (secrets or Secrets())
@@ -99,6 +138,7 @@ class Http:
         # Only connecting is left to aiohttp: a request that waits for a connection can't have arrived.
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout, ceil_threshold=math.inf)
         self._answer_bytes = answer_bytes
+        self._small = min(FREE, answer_bytes)
         self._room = Room()
         self._session: aiohttp.ClientSession | None = None
 
@@ -151,27 +191,18 @@ class Http:
         return key
 
     async def _attempt(self, route: Route, body: bytes, documents: int) -> Answer | Rejection:
-        assert self._session is not None
+        limit = asyncio.timeout(None)
+        deadline = _Deadline(limit, self._seconds)
         try:
-            payload = body if len(body) <= _DIRECT else io.BytesIO(body)
-            tunnel = route.url.startswith(
-                "https:"
-            )  # the proxy is asked to connect, and sees nothing of the request
-            posting = self._session.post(
-                route.url,
-                data=payload,
-                headers=self._key_header(route.key) | ({} if tunnel else self._proxy_headers),
-                proxy=self._proxy,
-                proxy_headers=dict(self._proxy_headers) if tunnel else None,
-                allow_redirects=False,
-            )
-            async with deadline(self._seconds), posting as response:
+            async with limit, self._posting(route, body) as response:
                 if response.status == 407 and self._proxy:
                     return Rejection(407, "", _PROXY_AUTH)
+                length, encoding = response.content_length, response.headers.get("Content-Encoding")
+                if length is not None and length <= self._small and encoding is None:
+                    return self._decode(response, await response.read(), "", documents)
                 async with AsyncExitStack() as held:
-                    data, problem = await self._read(
-                        response, Bound(body, documents, self._answer_bytes), held
-                    )
+                    bound = Bound(body, documents, self._answer_bytes)
+                    data, problem = await self._read(response, bound, held)
                     return self._decode(response, data, problem, documents)
         except aiohttp.ClientConnectorCertificateError as fault:
             return self._lost("certificate", f"can't be verified: {fault.certificate_error}")
@@ -187,6 +218,22 @@ class Http:
             return self._lost("timeout", f"no complete answer within {self._seconds:g} s")
         except (aiohttp.ClientError, OSError) as fault:
             return self._broken(fault)
+        finally:
+            deadline.timer.cancel()
+
+    def _posting(self, route: Route, body: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        assert self._session is not None
+        # The proxy of a tunnel is asked to connect, and sees nothing of the request.
+        tunnel = route.url.startswith("https:")
+        headers = self._key_header(route.key)
+        return self._session.post(
+            route.url,
+            data=body if len(body) <= _DIRECT else io.BytesIO(body),
+            headers=headers if tunnel or not self._proxy_headers else headers | self._proxy_headers,
+            proxy=self._proxy,
+            proxy_headers=dict(self._proxy_headers) if tunnel else None,
+            allow_redirects=False,
+        )
 
     def _broken(self, fault: BaseException) -> Rejection:
         """A connection that broke: with the request's fate unknown, unless it can't have been read."""
@@ -224,76 +271,31 @@ class Http:
         self, response: aiohttp.ClientResponse, data: bytes | None, problem: str, documents: int
     ) -> Answer | Rejection:
         if data is None:
-            return Rejection(response.status, "malformed", problem, _wait(response))
-        decoded, problem = _json(data)
-        # Scores of every document are an answer, whatever a gateway puts around them. Without documents nothing tells
-        # an empty answer from an error, so that is looked for first.
-        if _succeeded(response.status) and not problem and (documents or not error(decoded)):
-            try:
+            return Rejection(response.status, "malformed", problem, retry_wait(response))
+        try:
+            decoded = orjson.loads(data)
+            # Scores of every document are an answer, whatever a gateway puts around them. Without documents nothing
+            # tells an empty answer from an error, so that is looked for first.
+            if (
+                200 <= response.status < 300
+                and response.status not in _NO_ANSWER
+                and (documents or not error(decoded))
+            ):
                 answer = self._codec.answer(decoded, documents)
-            except MalformedAnswerError as fault:
-                problem = str(fault)
-            else:
                 return replace(answer, request_id=self._secrets.hide(answer.request_id))
-        return self._refused(response, self._secrets.hide_bytes(data), problem)
-
-    def _refused(self, response: aiohttp.ClientResponse, data: bytes, problem: str) -> Rejection:
-        """Anything but a good answer: the API's error in any of its shapes, a redirect, a page, or no use at all."""
-        status, wait = response.status, _wait(response)
-        decoded, broken = _json(data)
-        location = response.headers.get("Location") if 300 <= status < 400 else None
-        if location is not None:
-            where = self._secrets.hide(location)[:200]
-            return Rejection(
-                status, "", f"redirected to {where!r}, which is never followed; set endpoint.url", wait
-            )
-        if known := error(decoded):
-            code, message, request_id = map(self._secrets.hide, known)
-            return Rejection(status, code, message, wait, request_id)
-        text = said(decoded) or visible(data)
-        if 200 <= status < 300:
-            problem = problem or broken or "no answer"
-            return Rejection(
-                status, "malformed", self._hide(f"{problem}: {text!r}" if text else problem), wait
-            )
-        return Rejection(status, "", self._hide(text or str(response.reason or "")), wait)
+        except orjson.JSONDecodeError as fault:
+            problem = f"not JSON ({fault})"
+        except MalformedAnswerError as fault:
+            problem = str(fault)
+        why = refusal(response, self._secrets.hide_bytes(data), problem, self._secrets.hide)
+        return replace(why, message=self._secrets.hide(why.message))
 
     def _lost(self, code: str, message: str) -> Rejection:
         return Rejection(None, code, self._hide(message))
 
     def _hide(self, text: str) -> str:
-        return self._secrets.hide(self._secrets.hide(text)[:_MESSAGE_LIMIT])
-
-
-def _json(data: bytes) -> tuple[object, str]:
-    """The decoded body, or None and what is wrong with it. Nesting deeper than the decoder allows is wrong."""
-    try:
-        return orjson.loads(data), ""
-    except orjson.JSONDecodeError as fault:
-        return None, f"not JSON ({fault})"
-
-
-def _succeeded(status: int) -> bool:
-    return 200 <= status < 300 and status not in _NO_ANSWER
-
-
-def _wait(response: aiohttp.ClientResponse) -> float | None:
-    # The one use of the wall clock: HTTP-dates mean nothing else.
-    return retry_after(response.headers.get("Retry-After"), time.time())
+        return self._secrets.hide(self._secrets.hide(text)[:MESSAGE_LIMIT])
 
 
 def _named(fault: BaseException) -> str:
     return f"{type(fault).__name__}: {fault}"
-
-
-def _proxy(address: str | None) -> tuple[str | None, dict[str, str]]:
-    """A proxy's address without user and password, and those two for the proxy."""
-    if address is None:
-        return None, {}
-    parts = urlsplit(address)
-    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    if not parts.username and not parts.password:
-        return bare, {}
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    said = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return bare, {"Proxy-Authorization": f"Basic {said}"}
