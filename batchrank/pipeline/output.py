@@ -18,7 +18,7 @@ from batchrank.quality.rankings import tops
 from batchrank.write import switch
 from batchrank.write.reports import FailureLog, write_summary
 from batchrank.write.switch import MARKER, Claim
-from batchrank.write.writer import Part, StreamWriter, Writer
+from batchrank.write.writer import StreamWriter, Writer
 
 GATE_FAILED = 5
 
@@ -146,13 +146,12 @@ class Outputs:
         return finished
 
     def open(
-        self, first_part: int, published: list[Part], letters: Kept | None = None
+        self, first_part: int, letters: Kept | None = None
     ) -> tuple[Writer | StreamWriter, FailureLog | FailureLines]:
         """What rankings and dead letters are written with.
 
         Args:
             first_part: the first part that is to be written.
-            published: takes each part that was published.
             letters: what stays of the dead letters of an earlier process.
 
         Raises:
@@ -164,7 +163,6 @@ class Outputs:
             self._output.model_copy(update={"path": str(self.written)}),
             first_part=first_part,
             part_rows=self._part_rows,
-            on_published=published.append,
             dataset=(self._job.input.subset, self._job.input.split) if self._job.input else (None, None),
         )
         return writer, FailureLog(self.written / switch.LETTERS, letters)

@@ -39,7 +39,6 @@ from batchrank.read.base import Gauge
 from batchrank.read.layout import facts, notes
 from batchrank.read.reader import read
 from batchrank.shard.chunks import Sharder
-from batchrank.write.writer import Part
 
 _FINISHED_PER_SLOT = 4
 
@@ -181,16 +180,15 @@ class Run:
         checkpoints = list(start.checkpoints)
         last = checkpoints[-1] if checkpoints else None
         self.totals = start.totals
-        published: list[Part] = []
         outputs = self.outputs
         writer, failures = await anyio.to_thread.run_sync(
-            outputs.open, len(checkpoints), published, last.kept if last else None
+            outputs.open, len(checkpoints), last.kept if last else None
         )
         try:
             sink = Sink(
                 writer, failures, self.totals,
                 top_k=self.job.merge.top_k, verdicts=parts.verdicts, multi_chunk_index=last.ordinal if last else 0,
-                published=published, clear=lambda: outputs.clear(writer),
+                clear=lambda: outputs.clear(writer),
             )  # fmt: skip
             reason = await self._flow_through(parts, resume, sink, checkpoints)
             if reason is None and not self.totals.queries and sink.first_failure is not None:
