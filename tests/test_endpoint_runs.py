@@ -14,8 +14,7 @@ from servers import Tls, proxying, ranks, scores, serving
 
 from batchrank.job.config import Job
 from batchrank.job.sections import Rate
-from batchrank.planning.check import check_job
-from batchrank.planning.findings import Finding
+from batchrank.planning.check import Finding, check_job
 
 ANYIO = pytest.mark.anyio
 API, MODE = "/compatible-api/v1/reranks", "/compatible-mode/v1/reranks"

@@ -13,7 +13,7 @@ from batchrank.pipeline.checkpoint import Checkpoint
 from batchrank.pipeline.rank import Ranked
 from batchrank.pipeline.stages import Outcome
 from batchrank.pipeline.summary import Totals
-from batchrank.write.reports import FailureLog
+from batchrank.write.folder import FailureLog
 from batchrank.write.writer import Part, StreamWriter, Writer
 
 log = logging.getLogger(__name__)
