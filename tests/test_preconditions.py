@@ -172,7 +172,7 @@ async def test_another_jobs_unfinished_output_is_left_alone(tmp_path: Path) -> N
 
 async def test_the_folders_lock_is_released_by_a_kill(tmp_path: Path) -> None:
     """A process that is gone locks nobody out."""
-    code = "import sys, os, signal; from pathlib import Path; from batchrank.write import Claim\n"
+    code = "import sys, os, signal; from pathlib import Path; from batchrank.write.switch import Claim\n"
     code += "Claim(Path(sys.argv[1])).note({'job': 'killed'}); os.kill(os.getpid(), signal.SIGKILL)"
     await anyio.run_process([sys.executable, "-c", code, str(tmp_path)], check=False)
     claim = Claim(tmp_path)

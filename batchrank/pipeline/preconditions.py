@@ -5,7 +5,6 @@ Both go through the steps of ``Preconditions``, in one order, so that they can't
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import Any
 
 import anyio
 
-from batchrank.errors import BatchrankError, JobError, LedgerError, OutputError
+from batchrank.errors import JobError, LedgerError, OutputError
 from batchrank.io import storage
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
@@ -26,7 +25,6 @@ from batchrank.read.layout import facts, notes
 from batchrank.shard.chunks import Sharder
 from batchrank.write.folder import (
     DECIDED,
-    LOCK,
     NEXT,
     STATUS,
     SUMMARY,
@@ -35,7 +33,7 @@ from batchrank.write.folder import (
     is_part,
     is_written,
 )
-from batchrank.write.switch import Claim
+from batchrank.write.switch import refuse_claimed, refuse_unwritable
 
 _KEYS = ("path", "corpus", "queries")
 _MAGIC = re.compile(r"[*?\[]")
@@ -88,7 +86,7 @@ class Preconditions:
             "budget": lambda: refuse_unknown_cost(self.job),
             "input": self._files,
             "gate": lambda: None if self.job.gate is None else judged(self.job.gate),
-            "output": lambda: refuse_unusable_folder(self.job.output_folder),
+            "output": self._output,
             "ledger": lambda: None if self._fresh else refuse_lost_ledger(self.job),
         }
 
@@ -98,29 +96,11 @@ class Preconditions:
         self.notes = notes(self.job.input)
         refuse_own_input(self.job, self.files)
 
-
-def refuse_unusable_folder(folder: Path | None) -> None:
-    """Refuse an output folder that can't be made or written to, or that another process is writing to.
-
-    Raises:
-        OutputError: it is so; the message says why.
-    """
-    if folder is None:
-        return
-    _refuse_unwritable(folder, OutputError)
-    if (folder / LOCK).exists():
-        Claim(folder).close()
-
-
-def _refuse_unwritable(folder: Path, kind: type[BatchrankError]) -> None:
-    there = next(parent for parent in [folder, *folder.absolute().parents] if os.path.lexists(parent))
-    if not there.is_dir():
-        raise kind(f"{there} is not a folder; choose another output.path, or another ledger")
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        raise kind(f"nothing can be written to {there}: {error.strerror or error}") from None
+    def _output(self) -> None:
+        folder = self.job.output_folder
+        if folder is not None:
+            refuse_unwritable(folder, OutputError)
+            refuse_claimed(folder)
 
 
 def look_into_ledger(job: Job) -> None:
@@ -141,7 +121,7 @@ def look_into_ledger(job: Job) -> None:
             runs, identity = anyio.run(_known, path)
         refuse_empty_ledger(job, runs)
     elif path is not None:
-        _refuse_unwritable(path.parent, LedgerError)
+        refuse_unwritable(path.parent, LedgerError)
     folder = job.output_folder
     if folder is None or (folder / NEXT / DECIDED).exists():
         return

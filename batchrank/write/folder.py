@@ -43,7 +43,6 @@ RANKING, QUERIES = "ranking", "queries"
 _SUFFIXES = sorted({suffix for known in OUTPUTS.values() for _, suffix in known.kinds})
 _PART = re.compile(rf"(?:{RANKING}|{QUERIES})-(\d{{5,}})(?:{'|'.join(map(re.escape, _SUFFIXES))})")
 _OTHERS = (SUMMARY, LETTERS, PARTIAL_LETTERS, STATUS, METRICS, MARKER, BASELINE)
-_SWITCHED = (SUMMARY, LETTERS, MARKER)
 
 
 def part_number(name: str) -> int | None:
@@ -59,7 +58,7 @@ def is_part(name: str) -> bool:
 
 def is_output(name: str) -> bool:
     """Whether a complete output has a file of that name, which replaces an earlier output's."""
-    return name in _SWITCHED or is_part(name)
+    return name in (SUMMARY, LETTERS, MARKER) or is_part(name)
 
 
 def is_left(name: str) -> bool:
@@ -106,7 +105,7 @@ class OutputFolder:
         """What came of the run.
 
         Args:
-            links: whether the file may be a symbolic link, which a run would refuse to write.
+            links: whether the file may be a symbolic link; a run writes none.
 
         Raises:
             OSError: there is none, or it can't be read.
@@ -140,12 +139,7 @@ class OutputFolder:
             return True
 
     def status(self, *, links: bool = True) -> dict[str, Any]:
-        """How the run stands.
-
-        Raises:
-            OSError: there is no such file, or it can't be read.
-            ValueError: it is no JSON object.
-        """
+        """How the run stands; raises what ``summary`` does."""
         return _object(self.path / STATUS, links=links)
 
     def letters(self) -> Path:

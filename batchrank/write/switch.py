@@ -3,13 +3,14 @@
 import errno
 import fcntl
 import os
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from batchrank.errors import OutputError
+from batchrank.errors import BatchrankError, OutputError
 from batchrank.io.atomic import Folder, translated
 from batchrank.write.folder import (
     DECIDED,
@@ -77,6 +78,32 @@ class Claim:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def refuse_claimed(folder: Path) -> None:
+    """Refuse a folder that another process is writing to; it is not locked by that, nor made.
+
+    Raises:
+        OutputError: another process has the lock.
+    """
+    if (folder / LOCK).exists():
+        Claim(folder).close()
+
+
+def refuse_unwritable(folder: Path, kind: type[BatchrankError]) -> None:
+    """Refuse a folder in which nothing can be written, or that can't be made; it isn't made either.
+
+    Raises:
+        BatchrankError: of the kind given; the message says why.
+    """
+    there = next(parent for parent in [folder, *folder.absolute().parents] if os.path.lexists(parent))
+    if not there.is_dir():
+        raise kind(f"{there} is not a folder; choose another output.path, or another ledger")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise kind(f"nothing can be written to {there}: {error.strerror or error}") from None
 
 
 def aside(folder: Path) -> Path:
