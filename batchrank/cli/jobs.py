@@ -65,8 +65,8 @@ def check(
 ) -> None:
     """Find what would keep a job from running: key, endpoint, output, ledger, data. Spends nothing.
 
-    Exit codes: 0 ready; otherwise the first fault's, as `batchrank run` would end: 2 job or key, 3 some queries would
-    fail, 4 input unusable, 1 output or ledger unusable or the key refused, 75 the endpoint can't be reached.
+    Exit codes: 0 ready; otherwise the one that `batchrank run` would end with: 2 job or key, 3 some queries would
+    fail, 4 input unusable, 5 nothing to compare with, 1 output or ledger unusable or the key refused, 75 the endpoint can't be reached.
     """
     from batchrank.planning.check import check_job, ending
 
