@@ -167,11 +167,11 @@ def test_check_tells_prompts_fields_and_what_will_be_cut(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("endpoint", "name", "said"),
     [
-        ({"ca_file": "gone.pem"}, "endpoint", "endpoint.ca_file: "),
+        ({"ca_file": "gone.pem"}, "request", "endpoint.ca_file: "),
         ({"proxy": "http://me:canary@127.0.0.1:9"}, "endpoint", "the proxy 127.0.0.1:9 can't be reached"),
         (
             {"template": {"document": "{document}" + "x" * 300}},
-            "input",
+            "prepare",
             "endpoint.template: the prompt around a document",
         ),
     ],

@@ -66,7 +66,8 @@ def check(
     """Find what would keep a job from running: key, endpoint, output, ledger, data. Spends nothing.
 
     Exit codes: 0 ready; otherwise the one that `batchrank run` would end with: 2 job or key, 3 some queries would
-    fail, 4 input unusable, 5 nothing to compare with, 1 output or ledger unusable or the key refused, 75 the endpoint can't be reached.
+    fail, 4 input unusable, 5 gate.against holds nothing to compare with, 1 output or ledger unusable or the key
+    refused, 75 the endpoint can't be reached.
     """
     from batchrank.planning.check import check_job, ending
 

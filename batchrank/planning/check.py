@@ -9,8 +9,9 @@ import shutil
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
@@ -18,17 +19,24 @@ import anyio
 from batchrank.data import Answer, Rejection, Request
 from batchrank.errors import BatchrankError, ExitCode, install_line
 from batchrank.job.config import Job
+from batchrank.job.sections import Gate
 from batchrank.pipeline.assemble import endpoint, places
 from batchrank.pipeline.preconditions import Preconditions, look_into_ledger
-from batchrank.planning.survey import Cause, Survey, survey
+from batchrank.planning.survey import Survey, survey
 from batchrank.send.connections import tls_context
 from batchrank.send.retry import Action, advice, classify, slows
 from batchrank.write.folder import OutputFolder
+from batchrank.write.switch import nearest
 
 _CONNECT = 10.0
 _TIGHT = 2**30
 _IN_THE_END = (ExitCode.GATE, ExitCode.FAILED_QUERIES)
 """What a run comes to only where nothing stopped it: first the gate's judgement, then queries that failed."""
+
+
+State: TypeAlias = Literal["ok", "note", "fault"]
+"""A note is about what a run would do all the same."""
+Said: TypeAlias = tuple[State, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +45,13 @@ class Finding:
 
     Attributes:
         name: what was looked at.
-        state: ``ok``, ``note`` (the job would run) or ``fault``.
+        state: whether it is well.
         text: what was found, and what to do about it.
         exit_code: what a run would end with because of it.
     """
 
     name: str
-    state: Literal["ok", "note", "fault"]
+    state: State
     text: str
     exit_code: ExitCode = ExitCode.COMPLETE
 
@@ -60,47 +68,57 @@ def check_job(job: Job, *, limit: int | None, ask: bool) -> Iterator[Finding]:
 
     Args:
         job: the job, already validated.
-        limit: queries of the input to look at, None for all.
+        limit: records of the input to look at, None for all.
         ask: also send a request without documents, rejected and not billed, to see whether the key is accepted.
     """
-    yield Finding("job", "ok", f"{job.card.name} over the {job.wire} format, merge method {job.merge.method}")
     ground = Preconditions(job)
+    steps = ground.steps() | {"ledger": lambda: look_into_ledger(job)}
     told: set[str] = set()
-    for name, step in (ground.steps() | {"ledger": lambda: look_into_ledger(job)}).items():
-        try:
-            step()
-        except BatchrankError as error:
-            if str(error) not in told:  # what one step is made of, the next one may need as well
-                yield Finding(name, "fault", str(error), error.exit_code)
-            told.add(str(error))
-        else:
-            if name in _WELL and (found := _WELL[name](ground)) is not None:
-                yield found
+    yield Finding("job", "ok", f"{job.card.name} over the {job.wire} format, merge method {job.merge.method}")
+    for name, step in steps.items():
+        yield from _guarded(name, partial(_stepped, name, step, ground), told)
     yield _rate(job)
-    yield from _input(job, ground, limit, able=not told)
-    yield _endpoint_of(job, ask)
+    yield from _guarded("input", partial(_input, ground, limit), told)
+    yield from _guarded("endpoint", partial(_endpoint, job, ask), told)
     if job.gate is not None:
-        yield _gate(job)
+        yield _compared(job, job.gate)
 
 
-def _key(ground: Preconditions) -> Finding:
+def _guarded(name: str, look: Callable[[], Iterable[Finding]], told: set[str]) -> Iterator[Finding]:
+    """What a look finds, or the fault that ends it, unless it was told before: looks need things of one another."""
+    try:
+        yield from look()
+    except BatchrankError as error:
+        if str(error) not in told:
+            yield Finding(name, "fault", str(error), error.exit_code)
+        told.add(str(error))
+
+
+def _stepped(name: str, step: Callable[[], object], ground: Preconditions) -> Iterator[Finding]:
+    """Take a step of the preconditions, and say what is so if nothing stands against it."""
+    step()
+    state, text = _WELL[name](ground) if name in _WELL else ("ok", "")
+    if text:
+        yield Finding(name, state, text)
+
+
+def _key(ground: Preconditions) -> Said:
     job = ground.job
     if job.emulated:
-        return Finding("key", "ok", "the emulator needs none")
-    if job.api_key() is None:
-        return Finding("key", "ok", "the server needs none")
-    return Finding("key", "ok", f"there is one in {job.endpoint.api_key_file or job.api_key_env}")
+        return "ok", "the emulator needs none"
+    there = job.endpoint.api_key_file or job.api_key_env
+    return "ok", "the server needs none" if job.api_key() is None else f"there is one in {there}"
 
 
-def _tokens(ground: Preconditions) -> Finding:
+def _tokens(ground: Preconditions) -> Said:
     counter = ground.sharder.counter
     if counter.exact:
-        return Finding("tokens", "ok", f"counted exactly ({counter.name})")
+        return "ok", f"counted exactly ({counter.name})"
     text = "counted as bytes, an upper bound: requests will be less than full"
-    return Finding("tokens", "note", f"{text}; to count exactly: {install_line('qwen')}")
+    return "note", f"{text}; to count exactly: {install_line('qwen')}"
 
 
-def _request(ground: Preconditions) -> Finding | None:
+def _request(ground: Preconditions) -> Said:
     """What the job makes of every request besides the wire format's own."""
     job, said = ground.job, []
     if job.template is not None:
@@ -108,45 +126,42 @@ def _request(ground: Preconditions) -> Finding | None:
         said.append(f"the model's own prompt goes around the query and each document{instruct}")
     if job.endpoint.body:
         said.append(f"{', '.join(job.endpoint.body)} added to every request")
-    return Finding("request", "ok", "; ".join(said)) if said else None
+    return "ok", "; ".join(said)
 
 
-def _budget(ground: Preconditions) -> Finding:
+def _budget(ground: Preconditions) -> Said:
     budget, price = ground.job.budget, ground.job.price
     span = {"run": " a run", "day": " a day (UTC)", "total": " in all"}[budget.per]
     if budget.max_cost is not None and price is not None:
-        return Finding("budget", "ok", f"at most {budget.max_cost:g} {price.currency}{span}")
-    if budget.max_tokens is not None:
-        return Finding("budget", "ok", f"at most {budget.max_tokens:,} tokens{span}")
-    if budget.max_requests is not None:
-        return Finding("budget", "ok", f"at most {budget.max_requests:,} requests{span}")
+        return "ok", f"at most {budget.max_cost:g} {price.currency}{span}"
+    for most, what in ((budget.max_tokens, "tokens"), (budget.max_requests, "requests")):
+        if most is not None:
+            return "ok", f"at most {most:,} {what}{span}"
     if ground.job.emulated:
-        return Finding("budget", "ok", "none is needed on the emulator")
-    return Finding("budget", "note", "there is no cap; set budget.max_cost, or look at: batchrank plan")
+        return "ok", "none is needed on the emulator"
+    return "note", "there is no cap; set budget.max_cost, or look at: batchrank plan"
 
 
-def _output(ground: Preconditions) -> Finding:
+def _output(ground: Preconditions) -> Said:
     folder = ground.job.output_folder
     if folder is None:
-        return Finding("output", "ok", "JSON lines on standard output")
-    there = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
-    free = shutil.disk_usage(there).free
+        return "ok", "JSON lines on standard output"
+    free = shutil.disk_usage(nearest(folder)).free
     if free < _TIGHT:
-        return Finding("output", "note", f"{folder}: only {free / 2**20:,.0f} MiB are free on that disk")
-    return Finding("output", "ok", f"{folder} can be written, {free / 2**30:,.0f} GiB free")
+        return "note", f"{folder}: only {free / 2**20:,.0f} MiB are free on that disk"
+    return "ok", f"{folder} can be written, {free / 2**30:,.0f} GiB free"
 
 
-def _ledger(ground: Preconditions) -> Finding:
+def _ledger(ground: Preconditions) -> Said:
     path = ground.job.ledger_path
-    if path is None or not path.exists():
-        return Finding("ledger", "ok", f"{path} will be made" if path else "there will be none")
-    return Finding("ledger", "ok", f"{path}: its answers will be reused")
+    if path is not None and path.exists():
+        return "ok", f"{path}: its answers will be reused"
+    return "ok", f"{path} will be made" if path else "there will be none"
 
 
-_WELL: dict[str, Callable[[Preconditions], Finding | None]] = {
+_WELL: dict[str, Callable[[Preconditions], Said]] = {
     "key": _key, "tokens": _tokens, "request": _request, "budget": _budget, "output": _output, "ledger": _ledger,
 }  # fmt: skip
-"""What is said of a step of the preconditions that nothing stands against."""
 
 
 def _rate(job: Job) -> Finding:
@@ -157,64 +172,41 @@ def _rate(job: Job) -> Finding:
     return Finding("rate", "ok", f"at most {most:,} requests in flight")
 
 
-def _gate(job: Job) -> Finding:
-    assert job.gate is not None
-    output = job.gate.against or job.output_folder or Path()
+def _compared(job: Job, gate: Gate) -> Finding:
+    output = gate.against or job.output_folder or Path()
     if OutputFolder(output).accepted():
         return Finding("gate", "ok", f"compares with {output}")
-    if job.gate.against:
+    if gate.against:
         text = f"gate.against: {output} holds no complete run that passed its gate"
         return Finding("gate", "fault", text, ExitCode.GATE)
     return Finding("gate", "note", "there is no earlier run to compare with; the first one passes")
 
 
-def _input(job: Job, ground: Preconditions, limit: int | None, *, able: bool) -> Iterator[Finding]:
+def _input(ground: Preconditions, limit: int | None) -> Iterator[Finding]:
     yield from (Finding("input", "note", note) for note in ground.notes)
-    if job.input is not None and "-" in job.input.path:
+    if ground.job.input is not None and "-" in ground.job.input.path:
         yield Finding("input", "note", "standard input can be read only once, so it was not looked at")
         return
-    try:
-        found = survey(ground, Survey(), limit=limit)
-    except BatchrankError as error:
-        if able:  # else it was told before
-            yield Finding("input", "fault", str(error), error.exit_code)
-        return
-    scope = (
-        "all of it was read"
-        if found.whole
-        else f"the first {limit:,} records were read; --all reads the rest"
-    )
-    extra = f", {found.blank:,} blank documents will not be sent" if found.blank else ""
-    extra += f", {found.truncated:,} texts are longer than is read and will be cut" if found.truncated else ""
-    text = (
-        f"{found.queries:,} queries, {found.documents:,} documents, {found.chunks:,} requests{extra}; {scope}"
-    )
-    yield Finding("input", "ok" if found.queries else "fault", text)
-    if (reason := found.stop(job)) is not None:
+    found = survey(ground, Survey(), limit=limit)
+    text = f"{found.queries:,} queries, {found.documents:,} documents, {found.chunks:,} requests"
+    text += f", {found.blank:,} blank documents will not be sent" if found.blank else ""
+    text += f", {found.truncated:,} texts are longer than is read and will be cut" if found.truncated else ""
+    scope = "all of it was read" if found.whole else f"the first {limit:,} records were read; --all reads all"
+    yield Finding("input", "ok" if found.queries else "fault", f"{text}; {scope}")
+    if (reason := found.stop(ground.job)) is not None:
         yield Finding("input", "fault", str(reason), reason.exit_code)
     for cause in sorted(found.failed.values(), key=lambda cause: -cause.count):
-        yield Finding(
-            "input", "fault", f"{cause.count:,} would fail: {_first(cause)}", ExitCode.FAILED_QUERIES
-        )
+        yield Finding("input", "fault", f"{cause.count:,} would fail: {cause}", ExitCode.FAILED_QUERIES)
     for cause in sorted(found.refused.values(), key=lambda cause: -cause.count):
-        text = f"{cause.count:,} documents would be left out or ranked last: {_first(cause)}"
-        yield Finding("input", "note", text)
+        yield Finding("input", "note", f"{cause.count:,} documents would be ranked last or left out: {cause}")
 
 
-def _first(cause: Cause) -> str:
-    return f"{cause.first.cause}; the first, {cause.first.place}: {cause.first.message}"
+def _endpoint(job: Job, ask: bool) -> Iterator[Finding]:
+    emulated = Finding("endpoint", "ok", "the emulator, inside the process")
+    yield emulated if job.emulated else anyio.run(_connected, job, ask)
 
 
-def _endpoint_of(job: Job, ask: bool) -> Finding:
-    if job.emulated:
-        return Finding("endpoint", "ok", "the emulator, inside the process")
-    try:
-        return anyio.run(_endpoint, job, ask)
-    except BatchrankError as error:
-        return Finding("endpoint", "fault", str(error), error.exit_code)
-
-
-async def _endpoint(job: Job, ask: bool) -> Finding:
+async def _connected(job: Job, ask: bool) -> Finding:
     proxy, own = job.proxy(), job.endpoint
     parts = urlsplit(proxy or job.url)
     host, tls = parts.hostname or "", parts.scheme == "https"

@@ -53,30 +53,28 @@ class Found(Survey):
         self.longest = max(self.longest, *lengths, 0)
 
 
-def look(path: str, model: str, sample: int = SAMPLE) -> Found:
+def look(path: str, model: str, *, sort: bool = False) -> Found:
     """Read the first records of a dataset, as a job of this model would.
 
     Raises:
         InputError: nothing of it can be ranked; says what would help.
         JobError: the model is unknown.
     """
-    try:
-        found = _sampled(path, model, sample)
-    except UnsortedError as error:
-        found = _sampled(path, model, sample, sort=True)
-        found.unsorted = str(error)
-    if not found.queries:
-        why = next(iter(found.failed.values()), None)
-        hint = f"; the first, {why.first.place}: {why.first.message}" if why else ""
-        raise InputError(f"{path}: none of its {found.lost:,} records can be ranked{hint}")
-    return found
-
-
-def _sampled(path: str, model: str, sample: int, *, sort: bool = False) -> Found:
     # Nothing that is told depends on exact counts, and the vocabulary takes its time.
     job = Job(model=model, input=Input(path=(path,), sort=sort), tokenizer="bytes")
     found = Found(sources=find([path]), notes=notes(Input(path=(path,))))
-    return survey(Preconditions(job), found, limit=sample)
+    try:
+        survey(Preconditions(job), found, limit=SAMPLE)
+    except UnsortedError as error:
+        if sort:
+            raise
+        found = look(path, model, sort=True)
+        found.unsorted = str(error)
+    if not found.queries:
+        why = next(iter(found.failed.values()), None)
+        hint = f": {why}" if why else ""
+        raise InputError(f"{path}: none of its {found.lost:,} records can be ranked{hint}")
+    return found
 
 
 def write_job(data: str, path: Path, *, model: str, force: bool) -> Found:
@@ -130,9 +128,8 @@ def facts(found: Found) -> list[str]:
         ("records can't be ranked", found.failed),
         ("documents can't be sent", found.refused),
     ):
-        for name, cause in sorted(causes.items(), key=lambda item: -item[1].count):
-            lines.append(f"{cause.count:,} {what}: {name}")
-            lines.append(f"  the first, {cause.first.place}: {cause.first.message}")
+        for cause in sorted(causes.values(), key=lambda cause: -cause.count):
+            lines.append(f"{cause.count:,} {what}: {cause}")
     return lines
 
 

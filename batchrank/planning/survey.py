@@ -26,6 +26,9 @@ class Cause:
     first: Failure
     count: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.first.cause}; the first, {self.first.place}: {self.first.message}"
+
 
 @dataclass(slots=True, kw_only=True)
 class Survey:

@@ -90,13 +90,18 @@ def refuse_claimed(folder: Path) -> None:
         Claim(folder).close()
 
 
+def nearest(folder: Path) -> Path:
+    """The folder itself, or the closest one above it that is there."""
+    return next(parent for parent in [folder, *folder.absolute().parents] if os.path.lexists(parent))
+
+
 def refuse_unwritable(folder: Path, kind: type[BatchrankError]) -> None:
     """Refuse a folder in which nothing can be written, or that can't be made; it isn't made either.
 
     Raises:
         BatchrankError: of the kind given; the message says why.
     """
-    there = next(parent for parent in [folder, *folder.absolute().parents] if os.path.lexists(parent))
+    there = nearest(folder)
     if not there.is_dir():
         raise kind(f"{there} is not a folder; choose another output.path, or another ledger")
     try:
