@@ -158,6 +158,7 @@ class Plan(Survey):
     def data(self) -> dict[str, Any]:
         """As plain data."""
         found = {name: getattr(self, name) for name in _TOLD}
+        found["truncated"] = self.truncated if self.exact else None
         return found | {"methods": {name: asdict(bill) for name, bill in self.methods.items()}}
 
 
