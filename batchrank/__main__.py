@@ -5,11 +5,11 @@ import os
 import signal
 from types import FrameType
 
-_INTERRUPTED = 130
+from batchrank.errors import ExitCode
 
 
 def _at_once(number: int, frame: FrameType | None) -> None:
-    os._exit(_INTERRUPTED)  # nothing is open yet that would have to be put in order
+    os._exit(ExitCode.of_signal(number))  # nothing is open yet that would have to be put in order
 
 
 def main() -> None:

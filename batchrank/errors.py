@@ -1,20 +1,54 @@
-"""All errors, with when each is raised, and what makes a text of others safe to print: messages quote servers."""
+"""Holds all errors, with when each is raised, the exit codes that they end with, and what makes their messages safe.
+
+Messages quote servers and data, which may hold what steers a terminal.
+"""
 
 import shlex
 import sys
 from dataclasses import dataclass
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a command ends with, so that a scheduler knows what to do; the README's table explains each code."""
+
+    COMPLETE = 0
+    FAILED = 1
+    USAGE = 2
+    FAILED_QUERIES = 3
+    INPUT = 4
+    GATE = 5
+    STOPPED = 75
+    HANGUP = 129
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+    @classmethod
+    def of_signal(cls, number: int) -> "ExitCode":
+        """The code of a run that SIGHUP, SIGINT or SIGTERM ended, as shells tell it: 128 and the signal's number."""
+        return cls(128 + number)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the output is complete, though queries may be missing from it, or it may have failed the gate."""
+        return self in (ExitCode.COMPLETE, ExitCode.FAILED_QUERIES, ExitCode.GATE)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended it."""
+        return self >= ExitCode.HANGUP
 
 
 class BatchrankError(Exception):
     """The root of all errors batchrank raises on purpose; its text is meant for the user."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class JobError(BatchrankError):
     """Raised when a job file, an environment variable or ``--set`` can't be understood or used."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class UnknownModelError(JobError):
@@ -33,7 +67,7 @@ def install_line(extra: str) -> str:
 class InputError(BatchrankError):
     """Raised when the input as a whole is unusable: no such file, ambiguous columns, no query that can be ranked."""
 
-    exit_code = 4
+    exit_code = ExitCode.INPUT
 
 
 class UnsortedError(InputError):
@@ -69,7 +103,7 @@ class QueryError(BatchrankError):
     ``cause`` is a short stable word for machines, the text is for people.
     """
 
-    exit_code = 3
+    exit_code = ExitCode.FAILED_QUERIES
 
     def __init__(self, cause: str, message: str, *, attempts: int = 0) -> None:
         super().__init__(message)
@@ -88,7 +122,7 @@ class LedgerError(BatchrankError):
 class StoppedError(BatchrankError):
     """Raised when a run ended early but can go on where it stopped: budget, outage, interruption."""
 
-    exit_code = 75
+    exit_code = ExitCode.STOPPED
 
 
 class BudgetReachedError(StoppedError):
@@ -99,7 +133,7 @@ class BudgetReachedError(StoppedError):
 
     def __init__(self, message: str, *, later: bool = False) -> None:
         super().__init__(message)
-        self.exit_code = 75 if later else 1
+        self.exit_code = ExitCode.STOPPED if later else ExitCode.FAILED
 
 
 class QuotaError(StoppedError):
@@ -116,7 +150,7 @@ class InterruptedRunError(StoppedError):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
-        self.exit_code = 128 + signal
+        self.exit_code = ExitCode.of_signal(signal)
 
 
 class TooManyFailuresError(BatchrankError):

@@ -19,7 +19,7 @@ from batchrank.errors import OutputError, Place
 from batchrank.job.sections import Output
 from batchrank.outcomes import Failure, Merged, QueryCost, Ranking
 from batchrank.write import rows as parquetwriter
-from batchrank.write.reports import FailureLog, write_summary
+from batchrank.write.folder import FailureLog, write_summary
 from batchrank.write.writer import StreamWriter, Writer
 
 
@@ -196,7 +196,7 @@ def test_failures_are_seen_at_once_and_published_at_the_end(tmp_path: Path) -> N
     """A killed run shows what failed so far; the final name always holds a complete file."""
     path = tmp_path / "failed.jsonl"
     path.write_text("of the run before")
-    log = FailureLog(path)
+    log = FailureLog(tmp_path)
     log.write(FAILURE)
     expected = {
         "query_id": None,
@@ -217,7 +217,7 @@ def test_failures_are_seen_at_once_and_published_at_the_end(tmp_path: Path) -> N
 def test_no_failure_is_an_empty_file(tmp_path: Path) -> None:
     """The dead letters of an earlier run never outlive a good one."""
     (tmp_path / "failed.jsonl").write_text("of the run before")
-    FailureLog(tmp_path / "failed.jsonl").close()
+    FailureLog(tmp_path).close()
     assert (tmp_path / "failed.jsonl").read_bytes() == b""
 
 

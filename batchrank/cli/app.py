@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 import threading
 import traceback
@@ -14,12 +13,12 @@ from rich.table import Table
 
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
-from batchrank.cli.jobs import check, code_of, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
+from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.manual import manual
 from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose, epilog
 from batchrank.cli.status import show_ledger, show_plan, status
 from batchrank.cli.terminal import LogFormat, as_json, console, load, log_to_stderr, open_streams, say
-from batchrank.errors import BatchrankError
+from batchrank.errors import BatchrankError, ExitCode
 from batchrank.models import Price, cards
 from batchrank.version import __version__
 
@@ -187,7 +186,7 @@ def main() -> None:
         code = _ended()
         sys.stdout.flush()
     except BrokenPipeError:
-        os._exit(1)  # whoever read our output went away: nothing can be said any more
+        os._exit(ExitCode.FAILED)  # whoever read our output went away: nothing can be said any more
     leave_on_interrupt()
     sys.exit(code)
 
@@ -202,13 +201,13 @@ def _ended() -> int:
         _tell(str(error), "failed")
         return error.exit_code
     except KeyboardInterrupt:
-        return code_of(signal.SIGINT)
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         raise
     except Exception:  # a fault of ours: its trace is needed, and may hold anything
         _tell(traceback.format_exc().rstrip(), "crashed")
-        return 1
-    return 0
+        return ExitCode.FAILED
+    return ExitCode.COMPLETE
 
 
 def _tell(text: str, what: str) -> None:

@@ -14,6 +14,7 @@ from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Run
 from batchrank.pipeline.summary import Progress
 from batchrank.tokens import counter
+from batchrank.write.folder import LETTERS, PARTIAL_LETTERS
 
 _REFRESH = 0.25
 _LINE_EVERY = 10.0
@@ -126,7 +127,7 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     if totals.failed or totals.refused:
         causes = ", ".join(f"{name} {count:,}" for name, count in sorted(totals.causes.items()))
         written = run.outputs.written
-        letters = "failed.partial.jsonl" if report.reason else "failed.jsonl"
+        letters = PARTIAL_LETTERS if report.reason else LETTERS
         where = "the log above" if written is None else str(written / letters)
         yield f"failed: {causes}; see {where}"
     for notice in report.data["notices"]:

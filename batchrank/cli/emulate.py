@@ -25,6 +25,7 @@ from batchrank.emulator.faults import FAULTS
 from batchrank.emulator.settings import Settings, described
 from batchrank.errors import JobError
 from batchrank.pipeline.run import Run
+from batchrank.write.folder import OutputFolder, records
 
 _CUTOFF = 10
 _WIDTH = 120
@@ -84,9 +85,8 @@ def _read(folder: Path, out: Path) -> list[Shown]:
         data = orjson.loads(row)
         questions[data["query_id"]] = data["query"]
     shown = []
-    for part in sorted(out.glob("ranking-*.jsonl")):
-        for row in part.read_bytes().splitlines():
-            data = orjson.loads(row)
+    for part in OutputFolder(out).parts():
+        for data in records(part):
             ranking, right = data["ranking"], answers.get(data["query_id"], set())
             found = [entry for entry in ranking if entry["doc_id"] in right]
             shown.append(

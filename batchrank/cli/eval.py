@@ -13,16 +13,11 @@ from batchrank.cli.jobs import run_job
 from batchrank.cli.options import Json, Quiet, Set
 from batchrank.cli.status import output_folder
 from batchrank.cli.terminal import console, keep_secret, log_to_stderr, say, say_json
-from batchrank.errors import BatchrankError
-from batchrank.write.reports import write_text
+from batchrank.errors import BatchrankError, ExitCode
+from batchrank.write.folder import REPORT, write_text
 
 if TYPE_CHECKING:
     from batchrank.quality.compare import Comparison, Evaluation
-
-
-_FAILED_CELLS = 3
-_INTERRUPTED = (129, 130, 143)
-_COMPLETE = (0, 3, 5)
 
 
 def bench(
@@ -41,29 +36,31 @@ def bench(
     log_to_stderr(verbose=False, quiet=quiet)
     found, cells = load_bench(file)
     results: list[Result] = []
-    code = 0
+    code = ExitCode.COMPLETE
     for number, cell in enumerate(cells, 1):
         if not quiet:
             say(f"[{number}/{len(cells)}] {cell.name}", error=True)
-        code = code if code in _INTERRUPTED else 0
+        code = code if code.interrupted else ExitCode.COMPLETE
         error = ""
         if not only_table and not code:
             code, error = _run(cell, overrides or (), quiet=quiet)
-        told = "" if code in _INTERRUPTED else error
+        told = "" if code.interrupted else error
         results.append(result(cell, found.measures, overrides=overrides or (), error=told))
         _write(results, cells, found, file)
     for line in markdown(results).removesuffix("\n").split("\n"):
         say(line)
     failed = any(r.state == "failed" for r in results)
-    raise typer.Exit(code if code in _INTERRUPTED else _FAILED_CELLS if failed else 0)
+    if not code.interrupted:
+        code = ExitCode.FAILED_QUERIES if failed else ExitCode.COMPLETE
+    raise typer.Exit(code)
 
 
-def _run(cell: Cell, overrides: Sequence[str], *, quiet: bool) -> tuple[int, str]:
+def _run(cell: Cell, overrides: Sequence[str], *, quiet: bool) -> tuple[ExitCode, str]:
     """Run one cell unless it is done; its exit code, and why it is not complete."""
     try:
         summary = done(cell)
         if summary is not None and same_job(cell, overrides, summary):
-            return 0, ""
+            return ExitCode.COMPLETE, ""
         job = cell.job(overrides)
         keep_secret(job)
         report = run_job(job, fresh=False, forget=False, only_failed=False, quiet=quiet)
@@ -71,7 +68,7 @@ def _run(cell: Cell, overrides: Sequence[str], *, quiet: bool) -> tuple[int, str
         if not quiet:
             say(f"batchrank: {error}", error=True, lines=True)
         return error.exit_code, str(error)
-    return report.exit_code, "" if report.exit_code in _COMPLETE else str(report.reason)
+    return report.exit_code, "" if report.exit_code.complete else str(report.reason)
 
 
 def _write(results: Sequence[Result], cells: Sequence[Cell], found: Bench, file: Path) -> None:
@@ -212,7 +209,7 @@ def report(
     from batchrank.report.page import render
 
     folder = output_folder(folder)
-    path = output or folder / "report.html"
+    path = output or folder / REPORT
     page = render(gather(folder, qrels=qrels or (), with_plan=plan))
     write_text(path, page)
     say(str(path))

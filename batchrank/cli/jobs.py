@@ -21,7 +21,7 @@ import typer
 from batchrank.cli.display import Display, Events, closing_lines
 from batchrank.cli.options import JobFile, Json, Set
 from batchrank.cli.terminal import as_json, console, load, say, say_json
-from batchrank.errors import BatchrankError, InterruptedRunError
+from batchrank.errors import BatchrankError, ExitCode, InterruptedRunError
 from batchrank.job.config import Job
 from batchrank.job.schema import job_schema
 from batchrank.observe.observer import Observer
@@ -65,19 +65,20 @@ def check(
 ) -> None:
     """Find what would keep a job from running: key, endpoint, output, ledger, data. Spends nothing.
 
-    Exit codes: 0 ready; otherwise the first fault's, as `batchrank run` would end: 2 job or key, 3 some queries would
-    fail, 4 input unusable, 1 output or ledger unusable or the key refused, 75 the endpoint can't be reached.
+    Exit codes: 0 ready; otherwise the one that `batchrank run` would end with: 2 job or key, 3 some queries would
+    fail, 4 input unusable, 5 gate.against holds nothing to compare with, 1 output or ledger unusable or the key
+    refused, 75 the endpoint can't be reached.
     """
-    from batchrank.planning.check import check_job
+    from batchrank.planning.check import check_job, ending
 
-    code, findings = 0, []
+    findings = []
     for finding in check_job(load(job, overrides), limit=None if everything else limit, ask=ask):
-        code = code or finding.exit_code
-        findings.append(asdict(finding))
+        findings.append(finding)
         if not as_json:
             say(f"{finding.state:<5} {finding.name:<8} {finding.text}")
+    code = ending(findings)
     if as_json:
-        say_json({"exit_code": code, "findings": findings})
+        say_json({"exit_code": code, "findings": [asdict(finding) for finding in findings]})
     elif not code:
         say(f"ready: batchrank run {job}")
     raise typer.Exit(code)
@@ -89,11 +90,6 @@ def schema() -> None:
 
 
 _HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def code_of(number: int) -> int:
-    """The exit code that tells of a signal."""
-    return 128 + number
 
 
 def unwind_on_interrupt() -> None:
@@ -132,11 +128,11 @@ def heeding(told: Callable[[signal.Signals], None]) -> Iterator[None]:
 
 def _unwind(number: int, frame: FrameType | None) -> None:
     signal.signal(number, _leave)
-    raise SystemExit(code_of(number))
+    raise SystemExit(ExitCode.of_signal(number))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    os._exit(code_of(number))
+    os._exit(ExitCode.of_signal(number))
 
 
 log = logging.getLogger(__name__)
@@ -217,7 +213,7 @@ async def _watched(run: Run, show: Display | Events | None, observer: Observer) 
 
 def _stop(run: Run, number: signal.Signals) -> None:
     if run.stopping:
-        os._exit(code_of(number))
+        os._exit(ExitCode.of_signal(number))
     text = f"{number.name}: waiting for requests in flight; once more to stop at once"
     if as_json():
         log.warning("%s", text)

@@ -44,9 +44,9 @@ def output_folder(path: Path) -> Path:
     if path.suffix not in _JOB_FILES or not path.is_file():
         return path
     job = load(path)
-    if job.output is None or job.output.path == "-":
+    if job.output_folder is None:
         raise JobError(f"{path}: output.path is standard output, so there is no folder to look at")
-    return Path(job.output.path)
+    return job.output_folder
 
 
 def _status_facts(found: Status) -> Iterator[tuple[str, str]]:

@@ -15,13 +15,13 @@ import anyio.to_thread
 import orjson
 from prometheus_client import start_http_server
 
-from batchrank.errors import BatchrankError, InputError, JobError, StoppedError
+from batchrank.errors import BatchrankError, ExitCode, InputError, JobError, StoppedError
 from batchrank.job.secrets import secrets_of
 from batchrank.observe import metrics
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Run
+from batchrank.write.folder import METRICS, STATUS, OutputFolder
 
-NAME = "status.json"
 _SILENT = 60.0
 State = Literal["running", "complete", "stopped", "failed", "killed"]
 
@@ -79,13 +79,13 @@ def read_status(folder: str | Path) -> Status:
     Raises:
         InputError: there is no such file there, or it can't be read.
     """
-    path = Path(folder) / NAME
+    path = Path(folder) / STATUS
     try:
-        data = orjson.loads(path.read_bytes())
+        data = OutputFolder(folder).status()
         status = Status(**{f.name: data[f.name] for f in fields(Status) if f.name in data})
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name the output folder of a job that was started") from None
-    except (OSError, orjson.JSONDecodeError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} can't be read: {error}") from None
     if status.state == "running" and _gone(status):
         return Status(**(asdict(status) | {"state": "killed"}))
@@ -173,11 +173,15 @@ class Observer:
         """Write how the run ended: with a report, or without one because of an error."""
         if not self._snapshot() and report is None:
             return  # it never began, so what an earlier run left stays
-        code = report.exit_code if report else (error.exit_code if error else 1)
+        code = report.exit_code if report else (error.exit_code if error else ExitCode.FAILED)
         reason = report.reason if report else error
         self._collector.exit_code = code
         self._update(
-            state="stopped" if isinstance(reason, StoppedError) else _state(code),
+            state="stopped"
+            if isinstance(reason, StoppedError)
+            else "complete"
+            if code.complete
+            else "failed",
             exit_code=code,
             reason=None if reason is None else self._secrets.hide(str(reason)),
             notices=self._secrets.hide_all(report.data["notices"] if report else self._run.notices),
@@ -202,19 +206,13 @@ class Observer:
         if self._folder is None or not self._folder.is_dir():
             return
         try:
-            _replace(self._folder / NAME, orjson.dumps(self._status.data(), option=orjson.OPT_INDENT_2))
+            _replace(self._folder / STATUS, orjson.dumps(self._status.data(), option=orjson.OPT_INDENT_2))
             if with_metrics:
-                _replace(self._folder / metrics.NAME, metrics.text(self._collector))
+                _replace(self._folder / METRICS, metrics.text(self._collector))
         except OSError as error:
             if not self._told:
                 log.warning("the status can't be written: %s; the run goes on", error)
             self._told = True
-
-
-def _state(code: int) -> State:
-    if code in (0, 3, 5):
-        return "complete"
-    return "failed"
 
 
 def _replace(path: Path, data: bytes) -> None:

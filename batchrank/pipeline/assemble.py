@@ -191,11 +191,20 @@ async def engine(
         )
 
 
-def _spend(job: Job, spent: Spent, counted: Spent | None) -> Spend:
+def refuse_unknown_cost(job: Job) -> None:
+    """Refuse a cap on a cost that can't be known.
+
+    Raises:
+        JobError: the model has no price.
+    """
     if job.budget.max_cost is not None and job.price is None:
         raise JobError(
             f"budget.max_cost: no price is known for {job.card.name}; set model.price or budget.max_tokens"
         )
+
+
+def _spend(job: Job, spent: Spent, counted: Spent | None) -> Spend:
+    refuse_unknown_cost(job)
     own = job.budget
     return Spend(
         job.price.dearest if job.price else None,  # a cap must hold whatever the requests hold

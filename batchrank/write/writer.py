@@ -1,6 +1,5 @@
 """Rankings -> parts, in input order; or JSON lines on a stream."""
 
-import re
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -10,17 +9,11 @@ from batchrank.errors import OutputError
 from batchrank.io.atomic import Folder, PendingFile
 from batchrank.job.sections import Output
 from batchrank.outcomes import Ranking
+from batchrank.write.folder import part_number
 from batchrank.write.formats import OUTPUTS
 from batchrank.write.rows import PartWriter, line, top
 
 PART_ROWS = 500_000
-_SUFFIXES = "|".join(sorted({re.escape(suffix) for known in OUTPUTS.values() for _, suffix in known.kinds}))
-_OURS = re.compile(rf"\.?(?:ranking|queries)-(\d{{5,}})(?:{_SUFFIXES})(?:\.tmp)?")
-
-
-def is_part(name: str) -> bool:
-    """Whether a file has a name that parts of an output have, or the temporary one of a part."""
-    return _OURS.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +119,8 @@ class Writer:
         assert self._open is None
         removed = []
         for name in sorted(self._folder.names()):
-            match = _OURS.fullmatch(name)
-            kept = match and int(match[1]) < self._next and name in self._names(int(match[1]))
-            if match and not kept:
+            number = part_number(name)
+            if number is not None and not (number < self._next and name in self._names(number)):
                 self._folder.remove(name)
                 removed.append(name)
         self._folder.sync()
