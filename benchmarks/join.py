@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 _READ = """
 import sys
-from batchrank.job import Input
-from batchrank.read import read
+from batchrank.job.sections import Input
+from batchrank.read.reader import read
 from batchrank.data import Query
 keys = ("path", "corpus", "queries")
 found = [len(q.documents) for q in read(Input(**dict(zip(keys, sys.argv[1:])))) if isinstance(q, Query)]

@@ -55,8 +55,8 @@ _WORDS = [
 
 _RUNNER = """
 import sys, anyio
-from batchrank.job import load_job
-from batchrank.pipeline import Options, run
+from batchrank.job.load import load_job
+from batchrank.pipeline.run import Options, run
 sys.exit(anyio.run(run, load_job(sys.argv[1]), Options(part_rows=100)).exit_code)
 """
 _KILLER = """

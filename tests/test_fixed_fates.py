@@ -225,7 +225,7 @@ def test_many_servers_that_do_whatever_they_like(
 async def _process(job: Path, server: Server, kill_after: int | None) -> int:
     """Run a job in a process of its own; killed once so many requests have come in, if that is wanted."""
     runner = (
-        "import sys, anyio\nfrom batchrank.job import load_job\nfrom batchrank.pipeline import Options, run\n"
+        "import sys, anyio\nfrom batchrank.job.load import load_job\nfrom batchrank.pipeline.run import Options, run\n"
         "sys.exit(anyio.run(run, load_job(sys.argv[1]), Options(part_rows=60)).exit_code)"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", runner, str(job))

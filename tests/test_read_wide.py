@@ -25,8 +25,8 @@ _DEPTH = 20
 _READ = """
 import pathlib, sys
 import orjson
-from batchrank.job import Input
-from batchrank.read import read
+from batchrank.job.sections import Input
+from batchrank.read.reader import read
 from batchrank.data import Query
 keys = orjson.loads(sys.argv[1])
 print(sum(len(q.documents) for q in read(Input(**keys)) if isinstance(q, Query)))
