@@ -5,8 +5,10 @@ Messages quote servers and data, which may hold what steers a terminal.
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cache
 
 
 class ExitCode(IntEnum):
@@ -180,10 +182,19 @@ def _in_json(code: int) -> str:
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
 
-_ALL = [*_CONTROLS, *_DIRECTIONS, *_LINES, *_UNSEEN, *_SURROGATES]
-_ONE_LINE = {code: _escape(code) for code in _ALL} | _SHORT
-_SEVERAL = {code: text for code, text in _ONE_LINE.items() if code != ord("\n")} | {ord("\n"): "\n  "}
-_JSON = {code: _in_json(code) for code in _ALL if code not in (ord("\n"), ord(" "))}
+@cache  # the tables are made when something is printed, as each takes a millisecond
+def _table(escape: Callable[[int], str]) -> dict[int, str]:
+    return {code: escape(code) for code in (*_CONTROLS, *_DIRECTIONS, *_LINES, *_UNSEEN, *_SURROGATES)}
+
+
+@cache
+def _text_table(lines: bool) -> dict[int, str]:
+    return _table(_escape) | _SHORT | ({ord("\n"): "\n  "} if lines else {})
+
+
+@cache
+def _json_table() -> dict[int, str]:
+    return {code: text for code, text in _table(_in_json).items() if code != ord("\n")}
 
 
 def escaped(text: str, *, lines: bool = False) -> str:
@@ -193,9 +204,9 @@ def escaped(text: str, *, lines: bool = False) -> str:
         text: whatever somebody else may have had a hand in.
         lines: keep its lines, each but the first indented, so that none can pass for a line of ours.
     """
-    return text.translate(_SEVERAL if lines else _ONE_LINE)
+    return text.translate(_text_table(lines))
 
 
 def escaped_json(text: str) -> str:
     r"""The same JSON, with what could steer a terminal written as ``\u009b``."""
-    return text.translate(_JSON)
+    return text.translate(_json_table())

@@ -1,4 +1,8 @@
-"""The commands; each does little more than call the library and print."""
+"""The commands; each does little more than call the library and print.
+
+What takes long to import is imported by the command that needs it, here and in the modules that this one imports, so
+that ``--help`` and short commands start at once.
+"""
 
 import logging
 import os
@@ -6,10 +10,9 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
@@ -19,8 +22,10 @@ from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose,
 from batchrank.cli.status import show_ledger, show_plan, status
 from batchrank.cli.terminal import LogFormat, as_json, console, load, log_to_stderr, open_streams, say
 from batchrank.errors import BatchrankError, ExitCode
-from batchrank.models import Price, cards
 from batchrank.version import __version__
+
+if TYPE_CHECKING:
+    from batchrank.models import Price
 
 _WIDTH = 160
 _GRACE = 0.2
@@ -101,7 +106,7 @@ def plan(
     show_plan(load(job, overrides), as_json=as_json)
 
 
-def _priced(price: Price) -> str:
+def _priced(price: "Price") -> str:
     """A price for people: of a million tokens, or of a thousand searches."""
     if price.search is not None:
         return f"{price.search:g} {price.currency} per 1k searches"
@@ -111,6 +116,10 @@ def _priced(price: Price) -> str:
 @app.command()
 def models() -> None:
     """List the model cards: limits, quotas, prices."""
+    from rich.table import Table
+
+    from batchrank.models import cards
+
     table = Table(box=None, pad_edge=False)
     for name in (
         "model",

@@ -1,22 +1,26 @@
-"""The commands that judge: ``bench``, ``eval`` and ``report``."""
+"""The commands that judge: ``bench``, ``eval`` and ``report``.
+
+The command line imports this whatever the command, so what takes long to import is imported by the function that
+needs it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from batchrank.bench.matrix import Bench, Cell, load_bench
-from batchrank.bench.table import Result, done, markdown, result, same_job, write_tables
 from batchrank.cli.jobs import run_job
 from batchrank.cli.options import Json, Quiet, Set
 from batchrank.cli.status import output_folder
 from batchrank.cli.terminal import console, keep_secret, log_to_stderr, say, say_json
 from batchrank.errors import BatchrankError, ExitCode
-from batchrank.write.folder import REPORT, write_text
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from batchrank.bench.matrix import Bench, Cell
+    from batchrank.bench.table import Result
     from batchrank.quality.compare import Comparison, Evaluation
 
 
@@ -33,6 +37,9 @@ def bench(
     What is done stays; what was cut short goes on where it stopped; a cell that fails does not stop the others.
     Exit codes: 0 all done; 3 some cells failed; 2 benchmark file; 129/130/143 interrupted: run it again to continue.
     """
+    from batchrank.bench.matrix import load_bench
+    from batchrank.bench.table import markdown, result
+
     log_to_stderr(verbose=False, quiet=quiet)
     found, cells = load_bench(file)
     results: list[Result] = []
@@ -55,8 +62,10 @@ def bench(
     raise typer.Exit(code)
 
 
-def _run(cell: Cell, overrides: Sequence[str], *, quiet: bool) -> tuple[ExitCode, str]:
+def _run(cell: "Cell", overrides: Sequence[str], *, quiet: bool) -> tuple[ExitCode, str]:
     """Run one cell unless it is done; its exit code, and why it is not complete."""
+    from batchrank.bench.table import done, same_job
+
     try:
         summary = done(cell)
         if summary is not None and same_job(cell, overrides, summary):
@@ -71,8 +80,10 @@ def _run(cell: Cell, overrides: Sequence[str], *, quiet: bool) -> tuple[ExitCode
     return report.exit_code, "" if report.exit_code.complete else str(report.reason)
 
 
-def _write(results: Sequence[Result], cells: Sequence[Cell], found: Bench, file: Path) -> None:
+def _write(results: "Sequence[Result]", cells: "Sequence[Cell]", found: "Bench", file: Path) -> None:
     """Write the table as it stands: cells to come are in it as such."""
+    from batchrank.bench.table import Result, write_tables
+
     rest = [Result(cell, "missing") for cell in cells[len(results) :]]
     write_tables([*results, *rest], file.parent / Path(found.output).expanduser())
 
@@ -123,7 +134,9 @@ def evaluate(
         terminal.print(f"note: {note}", soft_wrap=True)
 
 
-def _summary(result: "Evaluation") -> Table:
+def _summary(result: "Evaluation") -> "Table":
+    from rich.table import Table
+
     compared = result.before is not None
     table = Table(
         box=None, pad_edge=False, title_justify="left", title=f"{len(result.queries):,} judged queries"
@@ -145,7 +158,9 @@ def _cells(one: "Comparison", queries: int) -> list[str]:
     return [*figures, f"{better:,}", f"{worse:,}", f"{queries - better - worse:,}"]
 
 
-def _per_query(result: "Evaluation") -> Table:
+def _per_query(result: "Evaluation") -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     table.add_column("query", no_wrap=True)
     for name in result.after:
@@ -207,6 +222,7 @@ def report(
     """
     from batchrank.report.facts import gather
     from batchrank.report.page import render
+    from batchrank.write.folder import REPORT, write_text
 
     folder = output_folder(folder)
     path = output or folder / REPORT

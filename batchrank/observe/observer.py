@@ -1,4 +1,7 @@
-"""Tells others how a run stands while it goes on: ``status.json`` every second, metrics every few."""
+"""Tells others how a run stands while it goes on: ``status.json`` every second, metrics every few.
+
+``batchrank status`` reads that file and needs nothing of a run: what watching one takes is imported by ``Observer``.
+"""
 
 import logging
 import os
@@ -7,20 +10,18 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal, Self
-from wsgiref.simple_server import WSGIServer
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import anyio
-import anyio.to_thread
 import orjson
-from prometheus_client import start_http_server
 
 from batchrank.errors import BatchrankError, ExitCode, InputError, JobError, StoppedError
-from batchrank.job.secrets import secrets_of
-from batchrank.observe import metrics
-from batchrank.pipeline.report import Report
-from batchrank.pipeline.run import Run
 from batchrank.write.folder import METRICS, STATUS, OutputFolder
+
+if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
+    from batchrank.pipeline.report import Report
+    from batchrank.pipeline.run import Run
 
 _SILENT = 60.0
 State = Literal["running", "complete", "stopped", "failed", "killed"]
@@ -124,7 +125,10 @@ class Observer:
         JobError: the port is taken.
     """
 
-    def __init__(self, run: Run, *, port: int | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(self, run: "Run", *, port: int | None = None, host: str = "127.0.0.1") -> None:
+        from batchrank.job.secrets import secrets_of
+        from batchrank.observe import metrics
+
         self._run = run
         self._folder = run.folder
         self._collector = metrics.JobCollector(run.job.name or "job")
@@ -137,6 +141,8 @@ class Observer:
         self._server: WSGIServer | None = None
         self._thread: Thread | None = None
         if port is not None:
+            from prometheus_client import start_http_server
+
             try:
                 self._server, self._thread = start_http_server(
                     port, addr=host, registry=metrics.registry(self._collector)
@@ -162,6 +168,8 @@ class Observer:
 
     async def watch(self) -> None:
         """Take a snapshot every second until cancelled, and write it once the run has got as far as its folder."""
+        import anyio.to_thread
+
         ticks = 0
         while True:
             await anyio.sleep(_EVERY)
@@ -169,7 +177,7 @@ class Observer:
                 await anyio.to_thread.run_sync(self._write, ticks % _METRICS_EVERY == 0)
                 ticks += 1
 
-    def ended(self, report: Report | None, error: BatchrankError | None = None) -> None:
+    def ended(self, report: "Report | None", error: BatchrankError | None = None) -> None:
         """Write how the run ended: with a report, or without one because of an error."""
         if not self._snapshot() and report is None:
             return  # it never began, so what an earlier run left stays
@@ -208,6 +216,8 @@ class Observer:
         try:
             _replace(self._folder / STATUS, orjson.dumps(self._status.data(), option=orjson.OPT_INDENT_2))
             if with_metrics:
+                from batchrank.observe import metrics
+
                 _replace(self._folder / METRICS, metrics.text(self._collector))
         except OSError as error:
             if not self._told:

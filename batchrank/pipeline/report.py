@@ -2,8 +2,10 @@
 
 import math
 import platform
+import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from batchrank.errors import BatchrankError, ExitCode
@@ -293,8 +295,11 @@ def _verdict_notices(job: Job, parts: Engine, totals: Totals) -> list[str]:
 def _versions() -> dict[str, str]:
     found = {"batchrank": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+        with suppress(PackageNotFoundError):
+            # A package's metadata holds its README and is slow to parse; its version is among the first lines.
+            stated = re.search(
+                r"^Version: *(\S+)", distribution(name).read_text("METADATA") or "", re.MULTILINE
+            )
+            if stated is not None:
+                found[name] = stated[1]
     return found
