@@ -1,4 +1,4 @@
-"""Requests and tokens per second: the whole of the quota, and never more of it.
+"""Limits requests and tokens per second, because an API refuses what passes its quota and a job wants all of it.
 
 **Promise.** With ``rpm`` and ``tpm`` the quota times the share, no one second holds more than rpm/60 requests or
 tpm/60 tokens, and no one minute more than rpm and tpm (a second is any [t, t + 1), not only those of the clock).
@@ -12,25 +12,22 @@ Where that can't be kept:
    processes ask for each request would lose nothing.
 3. A share of less than one request a second: a second holds one all the same. The minute holds.
 
-**Use.** A caller that always has a request ready gets 98% of the quota; at the least 97% of the requests where
-rpm/60 is no whole number (of the whole ones of a share), and 97% of the tokens where a request takes a fiftieth of
-tpm/60.
+**Use.** A caller that always has a request ready gets 98% of the quota; at the least 97% of the requests where rpm/60
+is no whole number (of the whole ones of a share), and 97% of the tokens where a request takes a fiftieth of tpm/60.
 Larger ones use what whole requests fill of a second: two of 0.4 x tpm/60 are all that one second can hold.
 
-**How.** An admission must satisfy, for requests and for tokens: a pace (one request's worth of time after another,
-with a tolerance of two requests or 10 ms for timers that wake late), and the sums of the last second and minute.
-The sums make the promise true by construction; the pace keeps them from ever filling up in a burst. The windows are
-a little longer than a second and a minute, because requests arrive less evenly than they are sent. A bucket alone,
-such as aiolimiter's, admits burst + rate in a second: to promise as much it must give up 7% of 60 requests a second.
-Nor can it charge two accounts at one time, correct an account or change its rate.
+**How.** Requests and tokens each pass a bucket of aiolimiter: one request's worth of time after another, with a
+tolerance of one more request or 10 ms for timers that wake late. As a bucket admits its burst and its rate in one
+second, the sums of the last second and minute stand beside it: they make the promise true by construction, and the
+pace keeps them from ever filling up in a burst. The windows are a little longer than a second and a minute, because
+requests arrive less evenly than they are sent.
 
 A request may be held up between its admission and its departure; it is counted anew when it departs, and the promise
 holds for departures as long as none is held up for more than a second.
 
-**Bills.** The quota of tokens holds for what is billed. Before the first answer a request is charged ten times its
-prediction; from then on what bills have been of their predictions, and what a second's sum
-may scatter by. A bill corrects what its request was charged. Bills that change at once pass the quota for as long as
-their answers take. A usage that no request can have is not believed, and told.
+**Bills.** The quota of tokens holds for what is billed: a request is charged what bills have been of their predictions,
+ten times its prediction before the first, and its own bill corrects that. Bills that change at once pass the quota
+for as long as their answers take. A usage that no request can have is not believed, and told.
 
 **429s.** A few requests refused, for requests or for tokens, may be bad luck on the way to a server that counts
 strictly: that account slows to 97%, and all pause for a moment. Where three or more are refused within two seconds,

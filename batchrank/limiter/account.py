@@ -1,7 +1,9 @@
-"""The requests, or the tokens, of one quota: their pace, and their sums over the last second and minute."""
+"""Counts the requests, or the tokens, of one quota, because a pace alone does not promise what any one second holds."""
 
 import math
 from collections import deque
+
+from batchrank.limiter.bucket import Bucket
 
 PACE = 0.985
 SECOND = 1.015
@@ -18,16 +20,12 @@ _MANY, _SHARE, _SPAN = 3, 0.1, 0.25
 _HOLD = 2.0
 _MOMENT = 0.1
 _FAST, _CAREFUL, _NEAR = 0.03, 0.004, 0.9
-_LONGEST_DEBT = 60.0
-"""Seconds that bills beyond their predictions delay at most: what a minute holds is all that a quota counts."""
 LEAST_RATE = 0.2
 """Requests a second that are asked for at least, as one of them has to find out that the API takes requests again."""
 _CLOSED = 2
-"""Slow-downs in a row without any acceptance after which the API takes nothing at all: with one, the first acceptance
-may still be on its way."""
+"""Slow-downs in a row without any acceptance that tell of an API which takes nothing: one may precede its answer."""
 _REOPENED = 1.0
-"""Seconds in which the speed doubles once an API that refused everything takes requests again: it is known what it took
-before."""
+"""Seconds in which the speed doubles once an API that refused everything takes again what it is known to have taken."""
 _AGAIN = 20.0
 """Seconds after an incident in which another one shows where the quota ends, and so how carefully to come near it."""
 
@@ -40,10 +38,9 @@ class Account:
         self._slowest = slowest
         self._rate = per_minute / 60 * PACE
         self._per_minute = per_minute
-        self._tolerance = tolerance
-        self._second = _Window(SECOND, per_second, 0.002)
+        self.bucket = Bucket(tolerance)
+        self.second = _Window(SECOND, per_second, 0.002)
         self._minute = _Window(_MINUTE, math.floor(per_minute), 0.25)
-        self._due = -math.inf
         self._slowed_at = -math.inf
         self._refused_speed = 1.0
         self._refusals = 0
@@ -59,47 +56,39 @@ class Account:
         return self._rate * self.speed
 
     def delay(self, now: float, amount: int) -> float:
-        """Seconds until so much may be charged; none or less: now."""
-        return max(
-            self._due - self._tolerance - now,
-            self._second.delay(now, amount),
-            self._minute.delay(now, amount),
-        )
+        """Seconds until the last second and minute have room for so much; none or less: now."""
+        return max(window.delay(now, amount) for window in (self.second, self._minute))
 
-    def charge(self, now: float, amount: int, ramp: float = 1.0) -> None:
-        """Charge so much, at ``ramp`` times the pace."""
-        if self.speed < 1:
-            self._recover(now)
-        self._due = max(self._due, now) + amount / (self._rate * self.speed * ramp)
-        self._second.add(now, amount)
-        self._minute.add(now, amount)
+    async def charge(self, now: float, amount: int, ramp: float = 1.0) -> None:
+        """Charge so much, at ``ramp`` times the pace: at once where the bucket is drained."""
+        self._recover(now)
+        await self.bucket.fill(amount / (self.pace * ramp))
+        for window in (self.second, self._minute):
+            window.add(now, amount)
 
-    def correct(self, then: float, now: float, more: int) -> None:
+    def restore(self, then: float, now: float, amount: int) -> None:
+        """Count what an earlier process was charged; of the pace, what its last request still takes."""
+        self.bucket.correct(max(0.0, amount / self._rate - (now - then)))
+        for window in (self.second, self._minute):
+            window.add(then, amount)
+
+    def correct(self, then: float, more: int) -> None:
         """Have what was charged at ``then`` be so much more, or less if negative: it slows, or hastens, what comes."""
-        due = (max(self._due, now) if more > 0 else self._due) + more / self._rate
-        self._due = max(self._due, min(due, now + _LONGEST_DEBT)) if more > 0 else due
-        self._second.amend(then, more)
-        self._minute.amend(then, more)
-
-    def recent(self, now: float) -> float:
-        """What was charged in the last second."""
-        return self._second.total(now)
+        self.bucket.correct(more / self._rate)
+        for window in (self.second, self._minute):
+            window.amend(then, more)
 
     def postpone(self, admitted: float, now: float, amount: int) -> None:
         """Count what was charged at ``admitted`` as of now, because it was held up."""
-        self._second.move(admitted, now, amount)
-        self._minute.move(admitted, now, amount)
+        for window in (self.second, self._minute):
+            window.amend(admitted, -amount)
+            window.add(now, amount)
 
     def slow_down(self, now: float, requests: float, sent: float) -> float:
         """Seconds to pause: one incident refuses many requests that are on their way, and counts once.
 
-        What was sent before the account was cut down says nothing new.
-
-        Args:
-            now: the time, seconds.
-            requests: how many were sent in the last second.
-            sent: when the refused request was sent; those that were held up on the way arrive in a bunch, which a
-                smaller quota is told from by the time between the first and the last.
+        What was ``sent`` before the account was cut down says nothing new. A smaller quota refuses many of a second's
+        ``requests``, and over a time: those that were held up on their way arrive, and are refused, in a bunch.
         """
         self._recover(now)
         self._recovered_at = now + _HOLD
@@ -114,19 +103,19 @@ class Account:
             self._refused_speed, self._refusals, self._sent, self._cut = self.speed, 0, (sent, sent), False
         self._refusals += 1
         self._sent = min(self._sent[0], sent), max(self._sent[1], sent)
-        if self._refusals == 1:
-            return self._slow(now, _SLIGHTLY, _MOMENT)
-        many = self._refusals >= max(_MANY, math.ceil(_SHARE * requests))
-        if self._cut or not many or self._sent[1] - self._sent[0] < _SPAN:
-            return 0.0
-        self._cut = True
-        return self._slow(now, _SLOWER, PAUSE)
+        if self._refusals > 1:
+            many = self._refusals >= max(_MANY, math.ceil(_SHARE * requests))
+            if self._cut or not many or self._sent[1] - self._sent[0] < _SPAN:
+                return 0.0
+            self._cut = True
+        self.speed = max(self._refused_speed * (_SLOWER if self._cut else _SLIGHTLY), self._slowest)
+        self._known, self._slowed_at = self.speed, now
+        return PAUSE if self._cut else _MOMENT
 
     def accepted(self, now: float, sent: float) -> None:
         """Learn that a request was accepted, which was sent at a time.
 
-        Where nothing was through several slow-downs, the API took nothing at all, so its quota is no smaller than
-        before: then the speed of before is soon asked for again.
+        An API that took nothing at all has no smaller quota than before: the speed of before is soon asked for again.
         """
         if self._accepted or sent <= self._slowed_at:
             return
@@ -135,19 +124,13 @@ class Account:
             self._again = self._cut = False
             self._known, self._recovered_at = self._before * _SLIGHTLY, now
 
-    def _slow(self, now: float, factor: float, pause: float) -> float:
-        self.speed, self._slowed_at = max(self._refused_speed * factor, self._slowest), now
-        self._known = self.speed
-        return pause
-
     def used(self, now: float, elapsed: float) -> float:
         """The part of the quota used in the last minute, or in the seconds elapsed."""
         return self._minute.total(now) / (self._per_minute * elapsed / 60)
 
     def _recover(self, now: float) -> None:
-        if now <= self._recovered_at:
-            return
-        seconds, self._recovered_at = now - self._recovered_at, now
+        seconds = max(0.0, now - self._recovered_at)
+        self._recovered_at += seconds
         if self.speed < self._known:
             self.speed = min(self._known, self.speed * 2 ** min(seconds / _REOPENED, 10.0))
             return
@@ -156,10 +139,7 @@ class Account:
 
 
 class _Window:
-    """The sum of the last so many seconds, never less than it really is.
-
-    What is added within ``grain`` seconds leaves together, with the last of it.
-    """
+    """The sum of the last so many seconds, or a little more: what is added within ``grain`` seconds leaves together."""
 
     def __init__(self, length: float, allowance: int, grain: float) -> None:
         self._length, self._allowance, self._grain = length, allowance, grain
@@ -173,19 +153,12 @@ class _Window:
 
     def delay(self, now: float, amount: int) -> float:
         """Seconds until so much fits; what never fits waits until the window is empty."""
-        excess = self.total(now) + amount - self._allowance
-        if excess <= 0 or not self._cells:
-            return 0.0
+        excess, delay = self.total(now) + amount - self._allowance, 0.0
         for _, last, leaving in self._cells:
-            excess -= leaving
             if excess <= 0:
-                return last + self._length - now
-        return self._cells[-1][1] + self._length - now
-
-    def move(self, then: float, now: float, amount: int) -> None:
-        """Have what was added at ``then`` count from now on."""
-        self.amend(then, -amount)
-        self.add(now, amount)
+                break
+            excess, delay = excess - leaving, last + self._length - now
+        return delay
 
     def amend(self, then: float, more: int) -> None:
         """Have what was added at ``then`` be so much more, if it still counts."""
@@ -196,9 +169,8 @@ class _Window:
                 return
 
     def add(self, now: float, amount: int) -> None:
-        if self._cells and now - self._cells[-1][0] < self._grain:
-            self._cells[-1][1] = now
-            self._cells[-1][2] += amount
-        else:
-            self._cells.append([now, now, amount])
+        if not self._cells or now - self._cells[-1][0] >= self._grain:
+            self._cells.append([now, now, 0])
+        self._cells[-1][1] = now
+        self._cells[-1][2] += amount
         self._total += amount

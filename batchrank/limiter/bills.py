@@ -1,12 +1,12 @@
 """Learns how bills differ from predictions, because a quota of tokens holds for what is billed.
 
-A request is charged its prediction times what bills have been of theirs: the total of the last bills over the total of
-their predictions, and what the sum of a second's requests may scatter by. Bills that are far from all others are left
-out, as one absurd usage must not slow a run. Pure.
+A request is charged its prediction times what the last bills have been of theirs in total, and what a second's sum
+may scatter by. Bills that are far from all others are left out, as one absurd usage must not slow a run. Pure.
 """
 
 import math
 from collections import deque
+from statistics import median_low
 
 _FIRST_RATIO = 10.0
 """How far a bill may exceed the prediction before any was seen; the first answer gives back what was too much."""
@@ -69,13 +69,9 @@ class Bills:
 
     def _average(self) -> None:
         self._new = 0
-        ratios = sorted(bill / prediction for prediction, bill in self._recent)
-        self._typical = ratios[(len(ratios) - 1) // 2]
-        kept = [
-            (prediction, bill)
-            for prediction, bill in self._recent
-            if bill <= _ABSURD * self._typical * prediction
-        ]
+        self._typical = median_low(bill / prediction for prediction, bill in self._recent)
+        most = _ABSURD * self._typical
+        kept = [(prediction, bill) for prediction, bill in self._recent if bill <= most * prediction]
         if len(self._recent) < _FEW:
             self._ratio = max(bill / prediction for prediction, bill in kept)
         else:

@@ -5,7 +5,6 @@ import math
 from batchrank.limiter.account import INCIDENT, SLOWEST
 
 _RAMP, _LONGEST_RAMP, _IDLE = 3.0, 60.0, 30.0
-
 _CLOSED = 1 / 32
 """The part of the quota that is asked for while nothing is accepted."""
 
@@ -49,9 +48,8 @@ class Ramp:
             return False
         self._refused_at = self._began = now
         self._closed = not self._accepted
-        if self._closed:
-            return True
-        self._accepted = False
-        self._start = max(self._start / 2, SLOWEST)
-        self._seconds = min(self._seconds * 2, _LONGEST_RAMP)
+        if not self._closed:
+            self._accepted = False
+            self._start = max(self._start / 2, SLOWEST)
+            self._seconds = min(self._seconds * 2, _LONGEST_RAMP)
         return True
