@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limiter_traffic import MANY, now, saturate, virtually
 
-from batchrank.limiter import Limiter
-from batchrank.limiter.bucket import Bucket
+from batchrank.send.limiter import Limiter
+from batchrank.send.quota import Bucket
 
 pytestmark = pytest.mark.anyio
 PACED = 0.985

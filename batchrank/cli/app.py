@@ -27,6 +27,7 @@ from batchrank.version import __version__
 if TYPE_CHECKING:
     from batchrank.models import Price
 
+
 _WIDTH = 160
 _GRACE = 0.2
 """Seconds that a thread of ours has to end once its work is done."""

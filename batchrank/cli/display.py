@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+
 _REFRESH = 0.25
 _LINE_EVERY = 10.0
 

@@ -26,6 +26,7 @@ from batchrank.errors import JobError
 if TYPE_CHECKING:
     from batchrank.emulator.app import Emulator
 
+
 _CUTOFF = 10
 _WIDTH = 120
 JOB = """\

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from batchrank.pipeline.report import Report
     from batchrank.pipeline.run import Run
 
+
 _SAMPLE = 1000
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchrank.observe.observer import Status
     from batchrank.planning.plan import Inventory, Plan
 
+
 _JOB_FILES = (".yaml", ".yml", ".toml")
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchrank.job.config import Job
     from batchrank.job.secrets import Secrets
 
+
 _known: "Secrets | None" = None
 """The secrets of the jobs that were loaded; None before the first."""
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+
 Result = dict[str, Any]
 
 

@@ -11,11 +11,12 @@ from batchrank.errors import JobError
 if TYPE_CHECKING:
     from batchrank.models import Card
 
+
 Family = Literal["logistic", "minmax", "softmax", "ordinal", "warped"]
 
 
 def _cards() -> "Mapping[str, Card]":
-    from batchrank.models import cards  # which takes longer to import than the options of a command may
+    from batchrank.models import cards
 
     return cards()
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from batchrank.pipeline.report import Report
     from batchrank.pipeline.run import Run
 
+
 _SILENT = 60.0
 State = Literal["running", "complete", "stopped", "failed", "killed"]
 

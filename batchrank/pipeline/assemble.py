@@ -17,7 +17,6 @@ from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
 from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.state import Spent
-from batchrank.limiter.limiter import Limiter
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches, vendor
 from batchrank.pipeline.rank import Driver, SharedVerdicts
@@ -25,6 +24,7 @@ from batchrank.pipeline.workers import background_task
 from batchrank.send.admission import ConcurrencyLimit, Scheduler
 from batchrank.send.budget import Before, Budget, Taken
 from batchrank.send.connections import connections, open_files, tls_context
+from batchrank.send.limiter import Limiter
 from batchrank.send.requests import Departures, Encoder
 from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend

@@ -23,16 +23,7 @@ from batchrank.pipeline.workers import background_task
 from batchrank.quality.gate import judged
 from batchrank.read.layout import facts, notes
 from batchrank.shard.chunks import Sharder
-from batchrank.write.folder import (
-    DECIDED,
-    NEXT,
-    STATUS,
-    SUMMARY,
-    WRITTEN,
-    OutputFolder,
-    is_part,
-    is_written,
-)
+from batchrank.write.folder import DECIDED, NEXT, STATUS, SUMMARY, WRITTEN, OutputFolder, is_part, is_written
 from batchrank.write.switch import refuse_claimed, refuse_unwritable
 
 _KEYS = ("path", "corpus", "queries")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from batchrank.errors import BatchrankError
-from batchrank.limiter.limiter import Admission, Limiter
+from batchrank.send.limiter import Admission, Limiter
 
 _SMOOTHING = 0.1
 _MARGIN, _LEAST = 1.5, 4.0

@@ -1,9 +1,86 @@
-"""Counts the requests, or the tokens, of one quota, because a pace alone does not promise what any one second holds."""
+"""Keeps requests, or tokens, within a quota: their pace, and their sums over the last second and minute.
+
+**Promise.** With ``rpm`` and ``tpm`` the quota times the share, no one second holds more than rpm/60 requests or
+tpm/60 tokens, and no one minute more than rpm and tpm (a second is any [t, t + 1), not only those of the clock).
+Where that can't be kept:
+
+1. A request of more tokens than tpm/60: it has the second before and after it to itself. One of more than tpm: the
+   minute likewise.
+2. rpm/60 is no whole number and its whole part wastes too much of it (2.5%): requests are evenly spaced, and a second
+   holds the next whole number. The minute holds. Not so where the quota is shared: if each process rounded up, all
+   together would pass it. There the whole part is sent and the rest is lost, which a notice tells; an account that
+   processes ask for each request would lose nothing.
+3. A share of less than one request a second: a second holds one all the same. The minute holds.
+
+**Use.** A caller that always has a request ready gets 98% of the quota; at the least 97% of the requests where rpm/60
+is no whole number (of the whole ones of a share), and 97% of the tokens where a request takes a fiftieth of tpm/60.
+Larger ones use what whole requests fill of a second: two of 0.4 x tpm/60 are all that one second can hold.
+
+**How.** Requests and tokens each pass a bucket of aiolimiter: one request's worth of time after another, with a
+tolerance of one more request or 10 ms for timers that wake late. As a bucket admits its burst and its rate in one
+second, the sums of the last second and minute stand beside it: they make the promise true by construction, and the
+pace keeps them from ever filling up in a burst. The windows are a little longer than a second and a minute, because
+requests arrive less evenly than they are sent.
+
+A request may be held up between its admission and its departure; it is counted anew when it departs, and the promise
+holds for departures as long as none is held up for more than a second.
+
+**Bills.** The quota of tokens holds for what is billed: a request is charged what bills have been of their predictions,
+ten times its prediction before the first, and its own bill corrects that. Bills that change at once pass the quota
+for as long as their answers take. A usage that no request can have is not believed, and told.
+
+**429s.** A few requests refused, for requests or for tokens, may be bad luck on the way to a server that counts
+strictly: that account slows to 97%, and all pause for a moment. Where three or more are refused within two seconds,
+which are also 10% of a second's requests and were not sent in a bunch (within a quarter of a second), the quota is
+smaller than told: 70%, and a pause of a second. Two seconds after the last refusal it recovers, by 3% of the quota a
+second; near the speed that was refused only by 0.4%, if it was refused in the 20 seconds before that as well. Growth
+refused: back to the slow start of requests that every run begins with, from lower and for longer.
+"""
 
 import math
 from collections import deque
 
-from batchrank.limiter.bucket import Bucket
+from aiolimiter import AsyncLimiter
+
+_LONGEST_DEBT = 60.0
+"""Seconds that bills beyond their predictions delay at most: what a minute holds is all that a quota counts."""
+
+
+class Bucket:
+    """One ``AsyncLimiter``, and what bills changed since; for one caller at a time, as it lets small amounts go first.
+
+    Args:
+        tolerance: seconds that may be left in it when the next request goes: so much is ready at once after a rest.
+    """
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._limiter = AsyncLimiter(tolerance, tolerance)
+        self._owed = 0.0  # seconds that are to be put in yet; if negative, so many of those in it don't count
+
+    def correct(self, seconds: float) -> None:
+        """Have so many seconds more be in it, or fewer if negative: then who waits should wait anew."""
+        owed = self._owed + seconds
+        self._owed = owed if seconds < 0 else max(self._owed, min(owed, _LONGEST_DEBT))
+
+    async def drained(self) -> None:
+        """Wait until no more is left than the tolerance."""
+        if self._owed < 0 and self._limiter.has_capacity(self._limiter.max_rate + self._owed):
+            self._limiter = AsyncLimiter(self._tolerance, self._tolerance)
+            self._owed = 0.0  # all that was left is given back
+        while True:
+            owed = self._owed
+            await self.fill(0.0)
+            if max(owed, self._owed) <= 0:
+                return
+
+    async def fill(self, seconds: float) -> None:
+        """Put so many seconds in, and what is owed, once it is drained: at once where it is."""
+        given_back, more = max(0.0, -self._owed), max(0.0, self._owed + seconds)
+        self._limiter.max_rate = self._tolerance + given_back + more
+        await self._limiter.acquire(more)
+        self._owed += seconds - more
+
 
 PACE = 0.985
 SECOND = 1.015
