@@ -109,14 +109,16 @@ def _classes(n: int, chains: Sequence[Answer]) -> Positions:
     ties = [(chain, rows) for chain in chains if len(rows := np.flatnonzero(_tied(chain)))]
     if not ties:
         return np.arange(n)
+    # Union-find by path halving, over the tied ones alone: most documents are tied with none.
     parent = list(range(n))
-
-    def root(doc: int) -> int:
-        while parent[doc] != doc:
-            parent[doc] = doc = parent[parent[doc]]
-        return doc
-
     for chain, rows in ties:
         for one, two in zip(chain.docs[rows].tolist(), chain.docs[rows + 1].tolist(), strict=True):
-            parent[root(two)] = root(one)
-    return np.array([root(doc) for doc in range(n)], dtype=np.intp)
+            while parent[one] != one:
+                parent[one] = one = parent[parent[one]]
+            while parent[two] != two:
+                parent[two] = two = parent[parent[two]]
+            parent[two] = one
+    first = np.array(parent, dtype=np.intp)
+    while ((found := first[first]) != first).any():
+        first = found
+    return first

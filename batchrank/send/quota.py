@@ -134,7 +134,7 @@ class Account:
 
     def delay(self, now: float, amount: int) -> float:
         """Seconds until the last second and minute have room for so much; none or less: now."""
-        return max(window.delay(now, amount) for window in (self.second, self._minute))
+        return max(self.second.delay(now, amount), self._minute.delay(now, amount))
 
     async def charge(self, now: float, amount: int, ramp: float = 1.0) -> None:
         """Charge so much, at ``ramp`` times the pace: at once where the bucket is drained."""
