@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 from virtual_time import VirtualTimeLoop
 
-from batchrank.send import requests as departures
+from batchrank.ledger import state as departures
 
 _MEMORY = Path("/dev/shm")
 _MEMORY_NEEDED = 4 * 2**30  # bytes; the slow tests sort half a gigabyte there, two of them at a time

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from limiter_traffic import MANY, Admission, fullest, now, virtually
 
 from batchrank.errors import InterruptedRunError
+from batchrank.ledger import state as departures
 from batchrank.ledger.ledger import Ledger
+from batchrank.ledger.state import Departures
 from batchrank.pipeline.run import Run
-from batchrank.send import requests as departures
 from batchrank.send.limiter import Limiter
-from batchrank.send.requests import Departures
 
 pytestmark = pytest.mark.anyio
 

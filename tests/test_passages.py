@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from batchrank.data import Candidate, Query
 from batchrank.errors import QueryError
 from batchrank.outcomes import Merged
-from batchrank.shard.long import Passages, Splitter, refuse_long, too_long
+from batchrank.pipeline.prepare import refuse_long
+from batchrank.shard.long import Passages, Splitter, too_long
 from batchrank.tokens import counter
 
 COUNTER = counter("qwen")

@@ -82,7 +82,8 @@ def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
     yield (
         "requests",
         f"{progress.requests:,}, {per_minute:,.0f}/min of {progress.rpm:,.0f} ({progress.quota_used:.0%} of the quota "
-        f"in the last minute), {progress.in_flight} in flight, {progress.retries:,} retries",
+        f"in the last minute), {progress.in_flight} in flight, {progress.retries:,} retries"
+        f"{f'; held back by {progress.gate}' if progress.gate else ''}",
     )
     if progress.reused:
         yield "reused", f"{progress.reused:,} requests from the ledger"

@@ -92,6 +92,8 @@ def _progress(found: "Status", progress: dict[str, Any]) -> Iterator[tuple[str, 
         f"{progress['requests']:,} sent, {progress['in_flight']:,} in flight, {progress['retries']:,} retries, "
         f"{progress['throttled']:,} throttled (429), {progress['reused']:,} from the ledger",
     )
+    if found.state == "running" and progress.get("gate"):
+        yield "held back by", progress["gate"]
     yield "quota", f"{progress['quota_used']:.0%} used in the last minute"
     possible = progress.get("possible_tokens")
     possibly = f", {possible:,} of them possibly billed without a result" if possible else ""

@@ -1,13 +1,17 @@
 """Keeps what a run needs to know of itself: what it has spent, what its earlier processes left, its state."""
 
 import sqlite3
+import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from batchrank.ledger.entries import DOCUMENTS, ROWS, attempt, checksum
 from batchrank.models import SEARCH_DOCUMENTS
+
+if TYPE_CHECKING:
+    from batchrank.ledger.ledger import Ledger
 
 _BILLED = f"""
 SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(CASE WHEN tokens IS NULL THEN predicted END), 0),
@@ -121,3 +125,51 @@ def forget(db: sqlite3.Connection) -> None:
     for table in ("answers", "rejections", "attempts", "sent"):
         db.execute(f"DELETE FROM {table}")  # noqa: S608 our own words
     db.execute("DELETE FROM state WHERE name != 'id'")
+
+
+_MINUTE = 60.0
+"""Seconds: the longest window of a quota."""
+_SYNC = 1.0
+"""Seconds that a request may leave after it was noted, as that has to be on disk before; it is taken to have left so
+much later."""
+_PRUNE = 10.0
+"""Seconds between two removals of what is old; each looks at the whole table."""
+_TABLE = "CREATE TABLE IF NOT EXISTS departures (at REAL NOT NULL, tokens INTEGER NOT NULL)"
+
+wall = time.time
+"""What tells the time, in seconds since 1970."""
+
+
+class Departures:
+    """When requests left, in the ledger; ``load`` once before the first ``note``."""
+
+    def __init__(self, ledger: "Ledger") -> None:
+        self._ledger = ledger
+        self._pruned = 0.0
+
+    async def load(self) -> list[tuple[float, int]]:
+        """What left in the last minute: how many seconds ago, and the tokens of each.
+
+        Times in the future are those of a clock that was set back since; they tell nothing, and must not stall a run.
+        """
+        now = wall()
+        rows: list[tuple[float, int]] = await self._ledger.perform(lambda db: _recent(db, now))
+        return [(max(0.0, now - at - _SYNC), tokens) for at, tokens in rows]
+
+    def note(self, tokens: int) -> None:
+        """Note that a request of so many tokens is about to leave; written with the group that is open now."""
+        now = wall()
+        self._ledger.note(lambda db: db.execute("INSERT INTO departures VALUES (?,?)", (now, tokens)))
+        if abs(now - self._pruned) > _PRUNE:
+            self._pruned = now
+            self._ledger.note(lambda db: _prune(db, now))
+
+
+def _recent(db: sqlite3.Connection, now: float) -> list[tuple[float, int]]:
+    db.execute(_TABLE)
+    _prune(db, now)
+    return db.execute("SELECT at, tokens FROM departures").fetchall()
+
+
+def _prune(db: sqlite3.Connection, now: float) -> None:
+    db.execute("DELETE FROM departures WHERE at NOT BETWEEN ? AND ?", (now - _MINUTE - _SYNC, now))

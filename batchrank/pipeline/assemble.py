@@ -16,7 +16,7 @@ from batchrank.io.media import Shares
 from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
 from batchrank.ledger.ledger import Ledger
-from batchrank.ledger.state import Spent
+from batchrank.ledger.state import Departures, Spent
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches, vendor
 from batchrank.pipeline.rank import Driver, SharedVerdicts
@@ -25,7 +25,7 @@ from batchrank.send.admission import ConcurrencyLimit, Scheduler
 from batchrank.send.budget import Before, Budget, Taken
 from batchrank.send.connections import connections, open_files, tls_context
 from batchrank.send.limiter import Limiter
-from batchrank.send.requests import Departures, Encoder
+from batchrank.send.requests import Encoder
 from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Timeline

@@ -10,7 +10,8 @@ from batchrank.outcomes import Failure
 from batchrank.send.requests import QueryContext
 from batchrank.send.stats import Meter
 from batchrank.shard.chunks import QueryShards, Sharder
-from batchrank.shard.long import Cut, Cutter, Passages, Splitter, deeper, refuse_long, too_long
+from batchrank.shard.long import Cut, Cutter, Passages, Splitter, deeper, too_long
+from batchrank.tokens import Counter
 from batchrank.wire import tailored
 from batchrank.write.formats import OUTPUTS, needs_plain_ids, refuse_ids
 
@@ -190,3 +191,19 @@ def _refuse_cut(cut: Cut) -> None:
 
 def _given(item: Content) -> object:
     return item if isinstance(item, str) else {item.kind: item.value}
+
+
+def refuse_long(query: Query, counter: Counter, tokens: int) -> None:
+    """Let a query with a document of more than so many tokens fail.
+
+    Raises:
+        QueryError: cause ``too-long``, naming the first such document.
+    """
+    long = too_long(query, counter, tokens)
+    if len(long):
+        more = f" (and {len(long) - 1} more)" if len(long) > 1 else ""
+        raise QueryError(
+            "too-long",
+            f"document {query.doc_ids[long[0]]!r}{more} is longer than {tokens} tokens, where the API cuts it; "
+            "shorten it, or set limits.long_documents to truncate or split",
+        )

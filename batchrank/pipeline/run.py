@@ -23,10 +23,10 @@ from batchrank.pipeline.output import Outputs
 from batchrank.pipeline.preconditions import Preconditions, refuse_empty_ledger, refuse_unfinished
 from batchrank.pipeline.prepare import Preparer
 from batchrank.pipeline.rank import Outcome
-from batchrank.pipeline.report import Done, Report, next_step, report, rest_of, snapshot
+from batchrank.pipeline.report import Report, report, snapshot
 from batchrank.pipeline.sink import Sink
 from batchrank.pipeline.stages import Flow, Reader
-from batchrank.pipeline.summary import Progress, Totals
+from batchrank.pipeline.summary import Done, Progress, Totals, next_step, rest_of
 from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_task, unwrap_exception_groups
 from batchrank.read.base import Gauge
 from batchrank.read.reader import read
@@ -62,9 +62,8 @@ class Run:
 
     def __init__(self, job: Job, options: Options | None = None) -> None:
         if not isinstance(job, Job):
-            raise JobError(
-                f"a run needs a batchrank.Job, this is a {type(job).__name__}; load_job() reads a job file"
-            )
+            kind = type(job).__name__
+            raise JobError(f"a run needs a batchrank.Job, this is a {kind}; load_job() reads a job file")
         if job.input is None or job.output is None:
             raise JobError("a run needs input.path and output.path; batchrank.rerank() needs neither")
         self.job = job
@@ -280,7 +279,10 @@ class Run:
             return None
         done = self.totals.queries + self.totals.failed
         share = self._gauge.share * done / max(1, self._reader.read if self._reader else 0)
-        return snapshot(parts, self.totals, flow.unfinished, share, time.monotonic() - self._started)
+        elapsed = time.monotonic() - self._started
+        return snapshot(
+            parts, self.totals, unfinished=flow.unfinished, gate=flow.gate, share=share, elapsed=elapsed
+        )
 
 
 async def run(job: Job, options: Options | None = None) -> Report:

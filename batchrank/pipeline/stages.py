@@ -1,7 +1,17 @@
-"""The four stages in one task group, with everything between them bounded.
+"""Runs the four stages in one task group, with everything between them bounded, so that any input needs little memory.
 
-Reading and sharding run ahead in a thread, sending and merging in a task a query, writing in input order in
-another thread.
+Reading and sharding run ahead in a thread, sending and merging in a task a query, writing in input order in another
+thread. What can hold a query back on its way, in this order; ``Flow.gate`` tells which one does now:
+
+1. ``memory``: documents between reading and writing take at most ``MEMORY_BYTES`` (``MemoryBudget``).
+2. ``queries``: those without a ranking are at most a few more than may be in flight, those without a place in the
+   output four times as many (``MemoryBudget``).
+3. ``concurrency``: requests in flight, ``rate.concurrency`` (``ConcurrencyLimit``); the oldest query goes first.
+4. ``rate``: requests and tokens a second and a minute, ``rate.rpm`` and ``rate.tpm`` (``Limiter``).
+5. ``budget``: what is in flight could pass a cap, ``budget.*``, together with the next request (``Spend``).
+6. ``outage``: so much failed in a row that only probes are sent (``OutageDetector``).
+
+A merge may wait as well: for the run-wide verdict, which depends on earlier queries only.
 """
 
 import asyncio
@@ -143,6 +153,11 @@ class Flow:
     def unfinished(self) -> int:
         """Queries under way, finished ones that wait for their turn included."""
         return self._memory.queries
+
+    @property
+    def gate(self) -> str | None:
+        """What holds queries back now, the last on their way first; None for nothing: there is no more to read yet."""
+        return self._driver.sender.gate or self._memory.gate
 
     def stop(self, reason: BatchrankError) -> None:
         """Admit nothing more; what is in flight is drained, then ``run`` returns. The first reason counts."""

@@ -71,6 +71,14 @@ class MemoryBudget:
         self.unranked = 0
         self._waiting: deque[asyncio.Event] = deque()
 
+    @property
+    def gate(self) -> str | None:
+        """What the next query waits for: ``queries``, or the ``memory`` of their documents; None where none waits."""
+        if not self._waiting:
+            return None
+        full = self._concurrency is not None and self.unranked >= self._concurrency.queries
+        return "queries" if full or self.queries >= self._most else "memory"
+
     async def acquire(self, weight: int) -> None:
         """Wait until there is room, and take it."""
         while self.queries and (

@@ -5,12 +5,13 @@ that have an id, or a pair. A row that says nothing of its query is reported; on
 is kept, so that the join can tell of the query that it can't be ranked.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchrank.data import Positions
@@ -199,3 +200,30 @@ def _scores(items: Array, roles: ItemRoles) -> Array:
     if not roles.score:
         return pa.nulls(len(items), pa.float64())
     return pa.array(arrow.numbers(arrow.at(items, roles.score))[0], from_pandas=True)
+
+
+def numbered(schema: Any) -> Any:
+    """The schema of entries with the columns that say where they come from."""
+    return schema.append(pa.field("file", pa.int32())).append(pa.field("seq", pa.int64()))
+
+
+def numbering(files: Sequence[Iterable[Array]]) -> Iterator[Array]:
+    """The batches of several files with the columns that ``numbered`` tells."""
+    seq = 0
+    for file, batches in enumerate(files):
+        for batch in batches:
+            rows = batch.num_rows
+            places = pa.array(np.full(rows, file, np.int32)), pa.array(np.arange(seq, seq + rows))
+            schema = numbered(batch.schema)
+            yield pa.RecordBatch.from_arrays([*batch.columns, *places], schema=schema)
+            seq += rows
+
+
+def titled_texts(batch: Array) -> Array:
+    """The text of each document, below its title where it has one."""
+    title, text = (pc.fill_null(batch.column(name), "") for name in ("title", "text"))
+    untitled, blank = pc.equal(title, ""), pc.equal(text, "")
+    if pc.all(untitled).as_py():
+        return text
+    both = pc.binary_join_element_wise(title, text, "\n")
+    return pc.if_else(untitled, text, pc.if_else(blank, title, both))

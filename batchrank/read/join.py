@@ -200,13 +200,15 @@ class Join(AbstractContextManager["Join"]):
         """Keep the texts of the documents that are asked for, and a few others."""
         import pyarrow as pa
 
+        from batchrank.read.entries import titled_texts
+
         asked = self._slots()
         held: list[Array] = []
         rows = 0
         for batch in corpus:
             with self._translated([]):
                 batch = batch.take(pa.array(self._asked_in(batch, asked)))
-                places, sizes = self._kept.add(_titled(batch))
+                places, sizes = self._kept.add(titled_texts(batch))
                 held.append(pa.table({"id": batch.column("id"), "place": places, "size": sizes}))
                 rows += len(places)
                 if rows >= _STORED_ROWS:
@@ -311,36 +313,3 @@ def _without_text(schema: Any) -> Any:
 
 def _slot(hashes: NDArray[np.uint64], slots: NDArray[np.bool_]) -> Positions:
     return (hashes & np.uint64(len(slots) - 1)).astype(np.int64)
-
-
-def _titled(batch: Array) -> Array:
-    """The text of each document, below its title where it has one."""
-    import pyarrow.compute as pc
-
-    title, text = (pc.fill_null(batch.column(name), "") for name in ("title", "text"))
-    untitled, blank = pc.equal(title, ""), pc.equal(text, "")
-    if pc.all(untitled).as_py():
-        return text
-    both = pc.binary_join_element_wise(title, text, "\n")
-    return pc.if_else(untitled, text, pc.if_else(blank, title, both))
-
-
-def numbered(schema: Any) -> Any:
-    """The schema of entries with the columns that say where they come from."""
-    import pyarrow as pa
-
-    return schema.append(pa.field("file", pa.int32())).append(pa.field("seq", pa.int64()))
-
-
-def numbering(files: Sequence[Batches]) -> Iterator[Array]:
-    """The batches of several files with the columns that ``numbered`` tells."""
-    import pyarrow as pa
-
-    seq = 0
-    for file, batches in enumerate(files):
-        for batch in batches:
-            rows = batch.num_rows
-            places = pa.array(np.full(rows, file, np.int32)), pa.array(np.arange(seq, seq + rows))
-            schema = numbered(batch.schema)
-            yield pa.RecordBatch.from_arrays([*batch.columns, *places], schema=schema)
-            seq += rows

@@ -29,8 +29,8 @@ from batchrank.read import files as instructions
 from batchrank.read import runs
 from batchrank.read import runs as corpus
 from batchrank.read.base import Gauge, Item, Segment, Source, Unrecognised
-from batchrank.read.entries import ENTRIES, Report
-from batchrank.read.join import Array, Asked, Join, numbered, numbering
+from batchrank.read.entries import ENTRIES, Report, numbered, numbering
+from batchrank.read.join import Array, Asked, Join
 from batchrank.read.layout import Joined
 from batchrank.read.pieces import ROW_BYTES, query_too_large
 from batchrank.read.values import query_text

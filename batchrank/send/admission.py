@@ -179,6 +179,13 @@ class Scheduler:
         """Requests that wait for a slot."""
         return len(self._waiting)
 
+    @property
+    def gate(self) -> str | None:
+        """What the next request waits for: ``concurrency``, or ``rate``; None where none waits."""
+        if self._next is not None:
+            return "rate"
+        return "concurrency" if self._waiting and self.concurrency.busy >= self.concurrency.limit else None
+
     async def slot(self, priority: Priority, tokens: int) -> Slot:
         """Wait for a slot; whoever gets it has to ``release`` it.
 

@@ -54,6 +54,7 @@ class Exchange:
         self._stopping = asyncio.Event()
         self._first = anyio.Lock()
         self._trials: set[tuple[int, int]] = set()
+        self._unaffordable = 0
 
     def stop(self, reason: BatchrankError) -> None:
         """Send nothing more; requests in flight go on, whoever waits gets the reason raised."""
@@ -61,6 +62,13 @@ class Exchange:
         self._scheduler.close(self._reason)
         self._stopping.set()
         self._notify()
+
+    @property
+    def gate(self) -> str | None:
+        """What holds requests back now: ``outage``, ``budget``, ``rate`` or ``concurrency``; None for nothing."""
+        if self._outage.down:
+            return "outage"
+        return "budget" if self._unaffordable else self._scheduler.gate
 
     @property
     def busy(self) -> bool:
@@ -188,8 +196,12 @@ class Exchange:
 
     async def _affordable(self, request: Outgoing) -> None:
         """Wait while the request could pass a cap, as what is in flight may turn out cheaper than feared."""
-        while self._spend.in_flight and not self._spend.fits(request.predicted, request.documents):
-            await self.settled()
+        self._unaffordable += 1
+        try:
+            while self._spend.in_flight and not self._spend.fits(request.predicted, request.documents):
+                await self.settled()
+        finally:
+            self._unaffordable -= 1
 
     def _abandon(self, request: Outgoing, reservation: Reservation, *, posted: bool) -> None:
         """Cut off: if the request may have left, the ledger keeps it as in flight, and so ambiguous."""

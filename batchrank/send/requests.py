@@ -1,69 +1,19 @@
-"""Makes requests, and looks up in the ledger which need not be sent and when the last minute's requests left."""
+"""Makes requests, and looks up in the ledger which of them need not be sent."""
 
 import hashlib
-import sqlite3
-import time
 from collections.abc import Awaitable, Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol, TypeVar
 
 import anyio
 
-from batchrank.data import Content, Positions, Query, Rejection, Request
+from batchrank.data import Answer, Content, Positions, Query, Rejection, Request
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.ledger.entries import Known
 from batchrank.ledger.ledger import Ledger
 from batchrank.send.admission import Priority
 from batchrank.send.stats import Meter
 from batchrank.wire import Codec
-
-_MINUTE = 60.0
-"""Seconds: the longest window of a quota."""
-_SYNC = 1.0
-"""Seconds that a request may leave after it was noted, as that has to be on disk before; it is taken to have left so
-much later."""
-_PRUNE = 10.0
-"""Seconds between two removals of what is old; each looks at the whole table."""
-_TABLE = "CREATE TABLE IF NOT EXISTS departures (at REAL NOT NULL, tokens INTEGER NOT NULL)"
-
-wall = time.time
-"""What tells the time, in seconds since 1970."""
-
-
-class Departures:
-    """When requests left, in the ledger; ``load`` once before the first ``note``."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._pruned = 0.0
-
-    async def load(self) -> list[tuple[float, int]]:
-        """What left in the last minute: how many seconds ago, and the tokens of each.
-
-        Times in the future are those of a clock that was set back since; they tell nothing, and must not stall a run.
-        """
-        now = wall()
-        rows: list[tuple[float, int]] = await self._ledger.perform(lambda db: _recent(db, now))
-        return [(max(0.0, now - at - _SYNC), tokens) for at, tokens in rows]
-
-    def note(self, tokens: int) -> None:
-        """Note that a request of so many tokens is about to leave; written with the group that is open now."""
-        now = wall()
-        self._ledger.note(lambda db: db.execute("INSERT INTO departures VALUES (?,?)", (now, tokens)))
-        if abs(now - self._pruned) > _PRUNE:
-            self._pruned = now
-            self._ledger.note(lambda db: _prune(db, now))
-
-
-def _recent(db: sqlite3.Connection, now: float) -> list[tuple[float, int]]:
-    db.execute(_TABLE)
-    _prune(db, now)
-    return db.execute("SELECT at, tokens FROM departures").fetchall()
-
-
-def _prune(db: sqlite3.Connection, now: float) -> None:
-    db.execute("DELETE FROM departures WHERE at NOT BETWEEN ? AND ?", (now - _MINUTE - _SYNC, now))
-
 
 Result = TypeVar("Result")
 
@@ -146,9 +96,41 @@ class QueryContext:
     whole: Outgoing | None = None
     sampled: bool = False
 
+    def where(self, documents: Positions) -> str:
+        """Which request it is, for messages."""
+        query = self.query
+        first, last = (query.doc_ids[int(documents[i])] for i in (0, -1))
+        one = len(documents) == 1
+        which = f"document {first!r}" if one else f"{len(documents)} documents, {first!r} to {last!r}"
+        return f"query {query.id!r} ({query.place}), {which}"
+
+    def billed(self, documents: Positions, answer: Answer) -> int:
+        """The tokens billed; where the API named none, a count, which is the same on every run."""
+        return self.shards.tokens(documents, exact=True) if answer.tokens is None else answer.tokens
+
+    def lose(self, documents: Positions, why: Rejection | None) -> list[tuple[Positions, Answer]]:
+        """Note documents that no request was accepted with; what was answered of them: nothing."""
+        assert why is not None
+        self.meter.lost += [(document, why) for document in documents.tolist()]
+        return []
+
     def instead(self, query: Query) -> "QueryContext":
         """The same for another query, whose requests are not counted for this one."""
         return QueryContext(query=query, shards=_Bytes(query), position=self.position, meter=Meter())
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of a chunk's parts: whether any was answered, how many documents were lost, and why."""
+
+    answered: bool = False
+    why: Rejection | None = None
+    cleared: bool | None = None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may be the query, as nothing was accepted with any document."""
+        return not self.answered and self.why is not None
 
 
 class _Bytes:

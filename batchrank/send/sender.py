@@ -6,12 +6,11 @@ endpoint works. So a bad document is found and lost alone, and the rest of its q
 
 import asyncio
 import random
-from dataclasses import dataclass
 from functools import partial
 
 import anyio.to_thread
 
-from batchrank.data import Answer, Positions, Query, Rejection
+from batchrank.data import Answer, Positions, Rejection
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.ledger.entries import Known
 from batchrank.ledger.ledger import Ledger
@@ -22,7 +21,7 @@ from batchrank.send.client import Client
 from batchrank.send.exchange import Exchange
 from batchrank.send.health import OutageDetector, Size, Sizes
 from batchrank.send.probe import Prober
-from batchrank.send.requests import Encoder, Outgoing, QueryContext, Recall, together
+from batchrank.send.requests import Encoder, Outgoing, QueryContext, Recall, Tally, together
 from batchrank.send.retry import Action, classify
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Counts
@@ -93,6 +92,11 @@ class Sender:
         """What is wrong, while nothing succeeds; None while all is well."""
         return self._outage.trouble(anyio.current_time())
 
+    @property
+    def gate(self) -> str | None:
+        """What holds requests back now, as the exchange tells."""
+        return self._exchange.gate
+
     def meaning(self, why: Rejection) -> Action:
         """What a rejection calls for, in the words of this endpoint's wire."""
         return classify(why, self._wire)
@@ -128,7 +132,7 @@ class Sender:
         request, outcome = await self._ask(context, documents, priority, None)
         if isinstance(outcome, Answer):
             return [Scores(documents, outcome.values, number)]
-        parts = await self._divided(context, documents, priority, _Tally(), request, outcome)
+        parts = await self._divided(context, documents, priority, Tally(), request, outcome)
         return [Scores(positions, answer.values, number) for positions, answer in parts]
 
     async def _parts(
@@ -136,7 +140,7 @@ class Sender:
         context: QueryContext,
         documents: Positions,
         priority: Priority,
-        tally: "_Tally",
+        tally: Tally,
         part_of: Rejection | None,
     ) -> list[tuple[Positions, Answer]]:
         """Ask for a part of a chunk that failed, if the rejection tells, as ``part_of`` says; what was answered.
@@ -145,7 +149,7 @@ class Sender:
         in vain; those of a request that was too large at the same time, once something of the chunk was accepted.
         """
         if tally.doubtful and await self._query_fails(context, priority, tally):
-            return _lose(context, documents, tally.why)
+            return context.lose(documents, tally.why)
         request, outcome = await self._ask(context, documents, priority, part_of)
         if isinstance(outcome, Answer):
             tally.answered = True
@@ -157,14 +161,14 @@ class Sender:
         context: QueryContext,
         documents: Positions,
         priority: Priority,
-        tally: "_Tally",
+        tally: Tally,
         request: Outgoing,
         why: Rejection,
     ) -> list[tuple[Positions, Answer]]:
         """Ask for the halves of a request that was rejected; a single document is lost."""
         if len(documents) == 1:
             tally.why = why
-            return _lose(context, documents, why)
+            return context.lose(documents, why)
         self.counts.splits += 1
         self._slow += why.status == 504 or why.code == "timeout"
         # Each half is a sample of the chunk, whose documents stand in first-stage order.
@@ -173,17 +177,19 @@ class Sender:
             first = await self._parts(context, halves[0], priority, tally, why)
             return first + await self._parts(context, halves[1], priority, tally, why)
         if tally.answered:
-            calls = [partial(self._parts, context, half, priority, _Tally(), None) for half in halves]
+            calls = [partial(self._parts, context, half, priority, Tally(), None) for half in halves]
             found = [piece for pieces in await together(calls) for piece in pieces]
         else:
             found = await self._parts(context, halves[0], priority, tally, None)
             found += await self._parts(context, halves[1], priority, tally, None)
         if sum(len(part) for part, _ in found) == len(documents):
             # Nothing of it is too large alone, so it was the request's size.
-            self._sizes.rejected(_size(context, documents, request), why)
+            self._sizes.rejected(
+                Size(len(documents), context.shards.tokens(documents, exact=True), len(request.body)), why
+            )
         return found
 
-    async def _query_fails(self, context: QueryContext, priority: Priority, tally: "_Tally") -> bool:
+    async def _query_fails(self, context: QueryContext, priority: Priority, tally: Tally) -> bool:
         """Whether it is the query that every request fails with: asked once, with a harmless document."""
         if tally.cleared is None:
             query = self.encoder.of_query(context.query)
@@ -219,7 +225,7 @@ class Sender:
                 # Counted where a cap depends on it, else perhaps an upper bound.
                 request.predicted = context.shards.tokens(documents, exact=self.spend.capped)
                 request.exact = context.shards.exact
-                where = partial(_where, context.query, documents)
+                where = partial(context.where, documents)
                 outcome = await self._client.ask(request, where, part_of=part_of)
                 if context.sampled and not request.exact:
                     await self._compare(context, documents, priority, outcome)
@@ -237,8 +243,9 @@ class Sender:
             self.counts.reused_requests += 1
             if known.earlier:
                 self.counts.saved_requests += 1
-                self.counts.saved_tokens += _billed(context, documents, known.outcome)
-                self.counts.saved_searches += _searches(documents, known.outcome)
+                self.counts.saved_tokens += context.billed(documents, known.outcome)
+                named = known.outcome.searches
+                self.counts.saved_searches += searches(len(documents)) if named is None else named
         return known.outcome
 
     async def _foregone(
@@ -255,7 +262,9 @@ class Sender:
             )
         if len(documents) == 1 or not self._sizes.known:  # a single one has no halves to be asked instead
             return None
-        why = self._sizes.hopeless(_size(context, documents, request))
+        why = self._sizes.hopeless(
+            Size(len(documents), context.shards.tokens(documents, exact=True), len(request.body))
+        )
         if why is not None:
             await self._ledger.put(request.key, why, 0)  # so that a rerun halves it too
         return why
@@ -264,7 +273,7 @@ class Sender:
         """Count an answer for its query, once, and learn from it."""
         tokens, size = answer.tokens, len(request.body)
         if tokens is None:
-            tokens = _billed(context, documents, answer)
+            tokens = context.billed(documents, answer)
         self._sizes.accepted(len(documents), size)
         if size < self._prober.smallest:
             self._prober.answered(request.body, len(documents), tokens)
@@ -274,7 +283,7 @@ class Sender:
             meter.requests += 1
             meter.documents += len(documents)
             meter.tokens += tokens
-            meter.searches += _searches(documents, answer)
+            meter.searches += searches(len(documents)) if answer.searches is None else answer.searches
 
     async def _compare(
         self, context: QueryContext, documents: Positions, priority: Priority, outcome: Answer | Rejection
@@ -284,49 +293,3 @@ class Sender:
             count = partial(context.shards.tokens, documents, exact=True)
             predicted = await anyio.to_thread.run_sync(count)
             self.spend.compare(predicted, outcome.tokens, len(documents))
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What became of a chunk's parts: whether any was answered, how many documents were lost, and why."""
-
-    answered: bool = False
-    why: Rejection | None = None
-    cleared: bool | None = None
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether it may be the query, as nothing was accepted with any document."""
-        return not self.answered and self.why is not None
-
-
-def _where(query: Query, documents: Positions) -> str:
-    """Which request it is, for messages."""
-    first, last = (query.doc_ids[int(documents[i])] for i in (0, -1))
-    which = (
-        f"document {first!r}" if len(documents) == 1 else f"{len(documents)} documents, {first!r} to {last!r}"
-    )
-    return f"query {query.id!r} ({query.place}), {which}"
-
-
-def _searches(documents: Positions, answer: Answer) -> int:
-    """The searches billed; where the API named none, as many as the documents make."""
-    return searches(len(documents)) if answer.searches is None else answer.searches
-
-
-def _billed(context: QueryContext, documents: Positions, answer: Answer) -> int:
-    """The tokens billed; where the API named none, a count, which is the same on every run."""
-    return context.shards.tokens(documents, exact=True) if answer.tokens is None else answer.tokens
-
-
-def _size(context: QueryContext, documents: Positions, request: Outgoing) -> Size:
-    return Size(len(documents), context.shards.tokens(documents, exact=True), len(request.body))
-
-
-def _lose(
-    context: QueryContext, documents: Positions, why: Rejection | None
-) -> list[tuple[Positions, Answer]]:
-    """Note documents that no request was accepted with; what was answered of them."""
-    assert why is not None
-    context.meter.lost += [(document, why) for document in documents.tolist()]
-    return []

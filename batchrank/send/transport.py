@@ -41,14 +41,10 @@ _WANTS_CERTIFICATE = (
     "ALERT_CERTIFICATE_EXPIRED",
 )
 """TLS alerts by which a server refuses a client before it reads a word."""
-
-
 _HEADER_BYTES = 2**16
 """The longest header of an answer that is read: gateways send some that are longer than a client's usual 8 kB."""
 _NO_ANSWER = (204, 206)
 """Statuses of success that hold no answer: nothing, or a part."""
-
-
 _LAST_LOOK = 0.1
 """Seconds to read what has arrived when the time is over."""
 _LATE = 0.5

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from batchrank.data import Content, Positions, Query
-from batchrank.errors import JobError, MissingExtraError, QueryError, install_line
+from batchrank.errors import JobError, MissingExtraError, install_line
 from batchrank.models import UNLIMITED, Template
 from batchrank.outcomes import Merged
 from batchrank.tokens import BytesCounter, Counter
@@ -290,22 +290,6 @@ def too_long(query: Query, counter: Counter, tokens: int) -> Positions:
 
 def _bound(text: str) -> int:
     return len(text) if text.isascii() else int(BytesCounter().count([text])[0])
-
-
-def refuse_long(query: Query, counter: Counter, tokens: int) -> None:
-    """Let a query with a document of more than so many tokens fail.
-
-    Raises:
-        QueryError: cause ``too-long``, naming the first such document.
-    """
-    long = too_long(query, counter, tokens)
-    if len(long):
-        more = f" (and {len(long) - 1} more)" if len(long) > 1 else ""
-        raise QueryError(
-            "too-long",
-            f"document {query.doc_ids[long[0]]!r}{more} is longer than {tokens} tokens, where the API cuts it; "
-            "shorten it, or set limits.long_documents to truncate or split",
-        )
 
 
 def deeper(top_k: int, passages: Passages) -> int:
