@@ -1,4 +1,4 @@
-"""The demo's data: docstrings of the standard library as documents, questions about them, and a first stage."""
+"""Makes the demo's data: docstrings of the standard library as documents, questions about them, and a first stage."""
 
 import importlib
 import inspect

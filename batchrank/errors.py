@@ -1,4 +1,4 @@
-"""All errors, with when each is raised, and what makes a text of others safe to print: messages quote servers."""
+"""Defines all errors, each with when it is raised, and makes text of others safe to print, as messages quote it."""
 
 import shlex
 import sys

@@ -1,4 +1,4 @@
-"""Model cards: limits, accepted parameters, quotas and prices of each model, from ``models.toml``."""
+"""Reads the model cards: limits, accepted parameters, quotas and prices of each model, from ``models.toml``."""
 
 import difflib
 import math

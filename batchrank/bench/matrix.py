@@ -1,4 +1,4 @@
-"""The benchmark file: which cells there are, and the job of each."""
+"""Reads a benchmark file, tells which cells it has, and makes the job of each, so that one file describes them all."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""The commands; each does little more than call the library and print."""
+"""Defines ``batchrank`` and its commands; each does little more than call the library and print."""
 
 import logging
 import os

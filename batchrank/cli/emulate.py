@@ -1,4 +1,4 @@
-"""The commands that run the emulator: ``emulate`` serves it, ``demo`` ranks against it and shows what changed."""
+"""Defines the commands that run the emulator: ``emulate`` serves it, ``demo`` ranks against it and shows the gain."""
 
 import inspect
 import signal

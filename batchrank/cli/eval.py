@@ -1,4 +1,4 @@
-"""The commands that judge: ``bench``, ``eval`` and ``report``."""
+"""Defines the commands that judge rankings: ``bench``, ``eval`` and ``report``."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The commands of a job: ``init``, ``check`` and ``schema``, and how ``run`` and others run one under a display."""
+"""Defines ``init``, ``check`` and ``schema``, and how ``run`` and other commands run a job under a display."""
 
 import asyncio
 import ctypes

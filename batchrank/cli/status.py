@@ -1,4 +1,4 @@
-"""The commands that look: ``status``, ``ledger`` and ``plan``."""
+"""Defines the commands that look at a job and spend nothing: ``status``, ``ledger`` and ``plan``."""
 
 from collections.abc import Iterator
 from pathlib import Path

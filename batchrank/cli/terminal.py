@@ -1,4 +1,4 @@
-"""The one way to the terminal, for what commands say and for log records: no secrets, no control codes."""
+"""Writes all that goes to the terminal, log records too, so that no secret and no control code gets there."""
 
 import io
 import json

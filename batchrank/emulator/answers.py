@@ -1,4 +1,4 @@
-"""Makes answers, and spoils them as faults ask: their content, their body, and how they travel."""
+"""Makes the emulator's answers, and spoils their content, their body or their delivery where a fault asks for it."""
 
 import asyncio
 import random

@@ -1,4 +1,6 @@
-"""Which requests fail, and how: decided by the seed, the request's content and how often it came.
+"""Decides which requests fail and how, from a seed and the requests alone, so that every fault can be repeated.
+
+What decides is the seed, the request's content, and how often that request has come.
 
 A fault is named ``<base>`` or, for refusals, ``<base>+<twist>+...``. There are four kinds:
 

@@ -1,4 +1,4 @@
-"""What the API does with a request once it is let in: check limits, count tokens, score."""
+"""Does what an API does with a request once it is let in: checks limits, counts tokens, scores documents."""
 
 from collections import Counter
 from collections.abc import Iterator

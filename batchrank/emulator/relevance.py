@@ -1,4 +1,4 @@
-"""Says how relevant a document is to a query, by a lexical scorer that knows the two texts and nothing else."""
+"""Scores how relevant a document is to a query by the words of the two texts, as the emulator knows nothing else."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Checks what a request asks, by the rules of its API: types of fields, texts, images and videos."""
+"""Checks requests by the rules of their API: the types of fields, texts, images and videos."""
 
 import base64
 import binascii

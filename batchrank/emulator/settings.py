@@ -1,4 +1,4 @@
-"""The emulator's switches, and how relevance becomes the scores that a request's answer carries."""
+"""Holds the emulator's switches, and turns relevance into the scores that a request's answer carries."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,7 @@
-"""Files that appear in a folder complete or not at all, and never anywhere else."""
+"""Makes files appear in a folder complete or not at all, so that nobody reads half of one.
+
+The folder is held open, so that nothing is ever written anywhere else.
+"""
 
 import hashlib
 import io

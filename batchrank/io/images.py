@@ -1,4 +1,4 @@
-"""Image files and what they hold: opened below a folder that nothing leads out of, measured, counted in tokens."""
+"""Opens image files below a folder that no path can leave, measures them, and counts the tokens that they take."""
 
 import ctypes
 import errno

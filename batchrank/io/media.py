@@ -1,4 +1,4 @@
-"""Turns a job's images and videos into content: checked, read where they are local files, encoded as they are sent."""
+"""Turns a job's images and videos into content: checks them, reads local files, encodes all as they are sent."""
 
 import base64
 import binascii

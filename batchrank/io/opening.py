@@ -1,4 +1,4 @@
-"""Opens files by what their first bytes tell: compression, text encoding, and formats that no reader here takes."""
+"""Opens files by their first bytes, as names may mislead: compression, text encoding, formats that no reader takes."""
 
 import bz2
 import codecs

@@ -1,4 +1,4 @@
-"""Files here and elsewhere: a path of this machine, or an address such as ``s3://bucket/folder/file.parquet``.
+"""Reaches files here and elsewhere alike: by a local path, or an address such as ``s3://bucket/folder/file.parquet``.
 
 s3, gs, abfs and hdfs are pyarrow's own; every other scheme (hf, http, memory, ...) is fsspec's. Credentials and
 endpoints come from where those libraries look for them: the environment and their configuration files.

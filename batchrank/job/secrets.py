@@ -1,4 +1,4 @@
-"""Keeps a job's secrets out of whatever a server or a library says, and knows all of them from the job alone."""
+"""Takes a job's secrets out of whatever a server or a library says; which those are, the job alone tells."""
 
 import base64
 import html

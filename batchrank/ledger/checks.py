@@ -1,4 +1,4 @@
-"""Tells damage: checksums of the ledger's rows, because SQLite has none, and a write-ahead log that lost commits."""
+"""Detects damage: by checksums of the ledger's rows, as SQLite has none, and by a write-ahead log that lost commits."""
 
 import sqlite3
 import struct

@@ -1,4 +1,4 @@
-"""Reads and writes the ledger's rows, those of many requests with one statement, all inside a transaction."""
+"""Reads and writes the ledger's rows, those of many requests with one statement, always inside a transaction."""
 
 import asyncio
 import sqlite3

@@ -1,4 +1,4 @@
-"""The ledger as the event loop sees it: work in, durable results out.
+"""Gives the event loop the ledger: requests to read or write go in, results come out once they are durable.
 
 All work on the file happens in a worker thread, one group at a time: what arrives while a group is being
 committed forms the next one, so the number of syncs adapts to the load by itself.

@@ -1,4 +1,4 @@
-"""Defines what a merge method is, and answers as it works with them, with the small generators that ask for them."""
+"""Defines merge methods and the answers that they work with, and has the small generators that ask for answers."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass

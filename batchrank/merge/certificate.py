@@ -1,12 +1,12 @@
-"""What the answers prove: Kahn's algorithm over the union of chains.
+"""Finds the part of a ranking that the answers prove: Kahn's algorithm over the union of their chains.
 
 While exactly one document has nothing left above it, it is provably next: every other one has it as an ancestor.
 
 Cases, tried in this order:
 1. Ties taken as equal: tied documents are one node. As long as the union is free of cycles, nothing
    contradicts that, and documents that are next together are "exact up to ties".
-2. That has a cycle: some answer separates what another one ties (a coarse scale). Then a tie says nothing.
-3. That has a cycle too: the answers contradict each other, and nothing is proven.
+2. Otherwise some answer separates what another one ties (its scale is coarse). Then a tie says nothing.
+3. If there is a cycle even so, the answers contradict each other, and nothing is proven.
 
 The standard library's ``graphlib`` hands out all sources at once; here the best ranked goes first, which also orders
 what is not proven.

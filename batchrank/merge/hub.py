@@ -1,4 +1,4 @@
-"""Merges by a hub, the default: one more request that holds some of every chunk proves the top and scales the rest."""
+"""Merges by a hub, the default: one more request, with some of every chunk, proves the top and scales the rest."""
 
 from collections.abc import Generator, Sequence
 from math import exp, lgamma, log

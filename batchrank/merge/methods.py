@@ -1,4 +1,4 @@
-"""The table of merge methods and what all begin with; ``raw`` and ``rrf``, without a guarantee; ``full``, all exact."""
+"""Lists the merge methods and starts them; has ``raw`` and ``rrf``, which prove nothing, and ``full``, all exact."""
 
 from collections.abc import Generator, Sequence
 from typing import Protocol

@@ -1,17 +1,19 @@
-"""The run-wide verdict on comparability. Pure, and decided by position alone, so that a rerun decides alike.
+"""Decides for the whole run whether scores of different requests can be compared, alike in every rerun.
 
-Queries of more than one chunk are counted 0, 1, 2, ... in input order: their *ordinals*. What is decided for an
-ordinal depends only on what was recorded for it and for earlier ones, never on when. Nobody waits for a later
-ordinal, so waiting can't deadlock as long as earlier queries go on.
+This module is pure, and a query's position alone decides, not the time at which its answers come.
 
-Cases, for an ordinal:
+Queries of more than one chunk are counted 0, 1, 2, ... in input order: that number is a query's
+*multi-chunk index*. What is decided for an index depends only on what was recorded for it and for earlier ones, never
+on when that was. Nobody waits for a later index, so waiting can't deadlock as long as earlier queries go on.
+
+Cases, for one index:
 1. The model card declares the scores absolute or relative: that is the verdict. Nothing is probed.
-2. Ordinals 0, 1000, 2000, ... carry a probe, each of which begins a *span*. If its scores are equal: ``absolute``.
+2. Indexes 0, 1000, 2000, ... carry a probe, each of which begins a *span*. If its scores are equal: ``absolute``.
 3. If they differ: ``relative``. If that was not so before, it is a flip.
 4. If it says nothing (failed, or saturated): what held before; ``unknown`` at the start. An unknown query gets a hub.
 5. In the first span that runs hubs, the first 32 hubs are pooled. If they show nothing but noise, later queries are
    ``absolute, noisy``, until a probe differs by more than twice that noise. They are looked at in blocks of 32
-   ordinals, so that within a block nobody waits for another.
+   indexes, so that within a block nobody waits for another.
 """
 
 from collections.abc import Mapping

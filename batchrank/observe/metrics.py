@@ -1,4 +1,4 @@
-"""A job's progress as Prometheus metrics."""
+"""Shows a job's progress as Prometheus metrics, so that a monitoring system can watch it."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Tells what a run's rankings depend on, so that two settings, or two inputs, never meet in one output.
+"""Tells what a run's rankings depend on, so that results of two settings, or two inputs, never mix in one output.
 
 Every key of a job counts, unless it is listed here as harmless: a key that somebody adds counts from its first day.
 """

@@ -1,4 +1,4 @@
-"""Decides where a run's output goes: under its own names, or aside until it is complete and the gate has judged it."""
+"""Decides where a run's output goes: under its own names, or aside until it is complete and has passed the gate."""
 
 import os
 import sys

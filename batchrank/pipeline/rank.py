@@ -1,4 +1,4 @@
-"""Ranks one query, from its first chunk to its ranking, with the run-wide verdict that its merge may wait for."""
+"""Ranks one query, from its chunks to its ranking, and waits for the run-wide verdict where its merge needs it."""
 
 import asyncio
 from collections.abc import Sequence

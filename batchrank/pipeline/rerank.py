@@ -1,4 +1,4 @@
-"""The library's own way in: queries from memory, rankings as they come, with an event loop or without one."""
+"""Ranks queries from memory for programs, with an event loop or without one, and yields rankings as they come."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""A whole job: read, shard, send, merge, write; continued where it stopped, summed up at the end."""
+"""Runs a whole job (read, shard, send, merge, write), goes on where it was stopped, and sums up at the end."""
 
 import time
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""The four stages in one task group, with everything between them bounded.
+"""Runs the four stages in one task group, with bounds between them, so that memory doesn't grow with the input.
 
-Reading and sharding run ahead in a thread, sending and merging in a task a query, writing in input order in
-another thread.
+Reading and sharding run ahead in one thread. Each query is sent and merged in a task of its own. Writing, in input
+order, has another thread.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What a run amounts to: totals that a rerun repeats, and a snapshot for the display."""
+"""Adds up what a run did: totals that a rerun repeats exactly, and a snapshot for the display."""
 
 import dataclasses
 from collections.abc import Sequence

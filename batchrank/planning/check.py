@@ -1,4 +1,4 @@
-"""``batchrank check``: what would keep a job from running, found without spending anything."""
+"""Finds what would keep a job from running, and spends nothing (``batchrank check``)."""
 
 import os
 import re

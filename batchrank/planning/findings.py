@@ -1,4 +1,4 @@
-"""What ``batchrank check`` finds, and its look at the input."""
+"""Looks at a job's input for ``batchrank check``, and holds what that finds."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Rankings against judgements, and against the rankings they were made from."""
+"""Compares rankings with judgements, and with the rankings that they were made from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

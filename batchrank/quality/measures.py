@@ -1,4 +1,4 @@
-"""Measures rankings: the field's measures by ir-measures, whether a difference is chance, and how alike two are."""
+"""Measures rankings by ir-measures, tells whether a difference is chance, and how alike two rankings are."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias

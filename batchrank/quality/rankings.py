@@ -1,8 +1,8 @@
-"""Rankings to be judged: a job's output folder, or a run in any format that can be read.
+"""Reads rankings to be judged: from a job's output folder, or from a run in any format that can be read.
 
 Only what the qrels judge is kept, so that a large run needs little memory. A run whose documents have scores is put in
 trec_eval's order: by score as a 32-bit float, and among equal ones by document id, both falling. Otherwise ranks count,
-or the order of the file. A job's own output says ranks: they count.
+or the order of the file. A job's own output has ranks, so there they count.
 """
 
 import re

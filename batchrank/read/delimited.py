@@ -1,4 +1,4 @@
-"""Text files of columns -> rows of fields; CSV, and files whose columns are set apart by tabs or white space.
+"""Splits text files of columns into rows of fields: CSV, and files with tabs or white space between columns.
 
 Whether fields may stand in quotes is decided once a file, by its first lines:
 

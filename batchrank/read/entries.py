@@ -1,8 +1,8 @@
-"""Rows that name documents by id (runs, qrels, lists of ids) -> Arrow batches of one row a document.
+"""Turns rows that name documents by id (runs, qrels, lists of ids) into Arrow batches of one row a document.
 
 What a file holds is told from its columns once; a row is a query with a list of ids, a query with a list of objects
-that have an id, or a pair. A row that says nothing of its query is reported; one that says nothing of its documents
-is kept, so that the join can tell of the query that it can't be ranked.
+that have an id, or a pair. A row without a query is reported. A row without documents is kept, so
+that the join can report that its query can't be ranked.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,8 @@
-"""Candidates named by id -> their texts, by DuckDB: whatever its size, a corpus is streamed past and never held.
+"""Replaces documents' ids by their texts with DuckDB, which streams a corpus of any size and never holds it.
 
-Entries go into a table on disk. The corpus is scanned once: texts of documents that are asked for go to a file, and
-only where they stand there goes to DuckDB, which sorts by query, spilling to disk; its memory doesn't grow with them.
+Entries go into a table on disk. The corpus is scanned once. Texts of documents that are asked for go to a file, and
+DuckDB gets no more than their positions in it. It sorts those by query, on disk if need be, so that its memory doesn't
+grow with the texts.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Joined files -> segments, one a query, in the order in which the candidates name the queries.
+"""Makes segments of joined files, one a query, in the order in which the candidates name the queries.
 
 What may be wrong, beside what may be wrong in any input:
 

@@ -1,4 +1,4 @@
-"""JSON files that are not JSON lines, read one value at a time, so that a file of any size needs little memory.
+"""Reads JSON files that are not JSON lines one value at a time, so that a file of any size needs little memory.
 
 1. One array of records, on one line or many: what ``json.dump`` and ``DataFrame.to_json`` write.
 2. Records printed over several lines, one after the other: what ``jq`` writes.

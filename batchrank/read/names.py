@@ -1,4 +1,4 @@
-"""The names by which the field calls its columns, and which of them names documents by id."""
+"""Lists the names that the field uses for its columns, and tells which of them name documents by id."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

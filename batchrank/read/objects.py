@@ -1,4 +1,4 @@
-"""JSON objects -> segments.
+"""Turns JSON objects into segments.
 
 What holds what is found once for each set of keys. A list whose candidates are all alike is taken apart column by
 column; any other candidate by candidate, which also finds the one to blame.

@@ -1,4 +1,4 @@
-"""The first lines of a text file of columns -> how all of it is read: by a header, by numbers, or by its kind."""
+"""Decides from a text file's first lines how all of it is read: by a header, by column numbers, or by its kind."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace

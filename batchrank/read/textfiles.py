@@ -1,4 +1,4 @@
-"""Text files of columns (CSV, and files with tabs or white space between) -> segments, entries, or texts by id."""
+"""Turns text files of columns (CSV, tabs, white space) into segments, into entries, or into texts by id."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar

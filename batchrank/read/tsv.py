@@ -1,4 +1,4 @@
-"""What the columns of a text file hold, decided once by its first lines, because one line alone may mislead.
+"""Decides what a text file's columns hold, once, by its first lines, because one line alone may mislead.
 
 1. A header: the first line's names tell, as those of JSON lines do.
 2. ``input.columns`` gives numbers (``{query_id: 1, doc_id: 2, text: 3}``): they tell, and no line is a header.

@@ -1,4 +1,4 @@
-"""What a job's output folder tells about its run."""
+"""Collects what a job's output folder tells about its run, for the report."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Facts -> the page: one HTML file that asks the network for nothing and runs no script."""
+"""Makes the report's page of its facts: one HTML file that needs no network and runs no script."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Decides which request goes next and how many are in flight: a free place first, then the limiter."""
+"""Decides which request goes next, once one more may be in flight and the limiter allows it."""
 
 import asyncio
 import heapq

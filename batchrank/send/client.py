@@ -1,8 +1,8 @@
-"""Asks one request until it has an outcome: an answer, or a rejection that its halves have to be asked for.
+"""Asks one request until it has an outcome: an answer, or a rejection after which its halves have to be asked.
 
-A rejection decides something (the request is halved; of a single document, that document is lost) when it says so, or
-when it comes again and again although the endpoint works. What is decided is in the ledger before it is acted on, so
-that a run that goes on decides alike.
+After a rejection, a request of several documents is halved, and one of a single document loses it. That is decided
+where the rejection says so, or where it comes again and again although the endpoint works. The decision is in the ledger
+before it is acted on, so that a resumed run decides alike.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Sends one request once: its slot, its reservation, HTTP, and the entry in the ledger of what came of it."""
+"""Sends one request once: waits for its slot, reserves its cost, speaks HTTP, and notes the outcome in the ledger."""
 
 import asyncio
 from typing import cast

@@ -1,4 +1,4 @@
-"""Makes requests, and looks up in the ledger which need not be sent and when the last minute's requests left."""
+"""Makes requests, and looks up in the ledger which of them need not be sent and when the last ones left."""
 
 import hashlib
 import sqlite3

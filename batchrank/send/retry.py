@@ -1,4 +1,4 @@
-"""What to do about a rejection: a pure function of what came back and how often it was tried."""
+"""Decides what to do about a rejection: a pure function of what came back and of how often it was tried."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""Stage 3 proper: turns a chunk into its scores, from the ledger or the API, in halves where it must be.
+"""Turns a chunk into its scores, from the ledger or the API, in halves where it must be: the centre of stage 3.
 
 A request is halved when it is too large, when its content is refused, and when it fails again and again although the
 endpoint works. So a bad document is found and lost alone, and the rest of its query is ranked.

@@ -1,4 +1,4 @@
-"""Counts what sending does: for one query and the whole process, and how it went over time, in bounded memory."""
+"""Counts what sending does, for one query, for the whole process and over time, in bounded memory."""
 
 import bisect
 import heapq

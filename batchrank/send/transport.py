@@ -1,4 +1,4 @@
-"""The only place that speaks HTTP: one attempt, its answer or its rejection."""
+"""Speaks HTTP, as the only module that does: one attempt, its answer or its rejection."""
 
 import asyncio
 import io

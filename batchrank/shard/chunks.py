@@ -1,4 +1,4 @@
-"""One query's chunks, within the limits of a request."""
+"""Makes one query's chunks, within the limits of a request."""
 
 import math
 from collections.abc import Iterator, Sequence

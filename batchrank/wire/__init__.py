@@ -1,4 +1,4 @@
-"""Wire formats: request -> body, body -> scores. A codec is pure: it knows JSON, not HTTP.
+"""Translates between requests and each API's JSON: request to body, body to scores. A codec is pure and knows no HTTP.
 
 Adding a wire format is one file with a class that satisfies ``Codec``, and one row in ``CODECS``. Servers that differ
 from a known format in a field or two are a row alone.

@@ -1,4 +1,4 @@
-"""Writes the run formats of the field (TREC, MS MARCO, mteb, rank_llm), in the table of all that can be written."""
+"""Writes the run formats of the field (TREC, MS MARCO, mteb, rank_llm), and lists all formats that can be written."""
 
 from collections.abc import Sequence
 from typing import BinaryIO

@@ -1,4 +1,4 @@
-"""Rankings -> parts, in input order; or JSON lines on a stream."""
+"""Writes rankings to parts in input order, or as JSON lines to a stream."""
 
 import re
 import sys
