@@ -63,11 +63,11 @@ def certify(first: FirstPass, answers: Sequence[Answer], rank: Positions | None 
     """Prove what can be proven, and order the rest by ``rank`` as far as the answers leave it open.
 
     Args:
-        first: the first pass, whose pieces count as answers as well.
+        first: the first pass, whose answers count as well.
         answers: all other answers.
         rank: n estimated ranks, lower is better; by quantile if None.
     """
-    chains = [*first.pieces, *answers]
+    chains = [*first.answers, *answers]
     rank = first.tiebreak if rank is None else rank
     for build in (with_ties_equal, with_ties_open):
         graph = build(first, chains)
@@ -145,10 +145,10 @@ def _by_release(graph: Graph, ranks: list[int]) -> tuple[Positions, int]:
 
 
 def contenders(certificate: Certificate, first: FirstPass, k: int) -> Positions:
-    """The documents below the certified ones that may still belong to the top k: fewer than k known betters.
+    """The documents below the certified ones that may still be in the top k, as fewer than k are known to be better.
 
-    The known betters of a document are, in each piece of the first pass, all above some place, so that one
-    vector of places counts them. Documents with k betters are never walked past.
+    In each answer of the first pass, those known to be better than a document are all above some place, so that one
+    vector of places counts them. Where k are better, the walk ends.
     """
     graph = certificate.graph
     assert graph is not None
@@ -157,7 +157,7 @@ def contenders(certificate: Certificate, first: FirstPass, k: int) -> Positions:
     degree = graph.degree
     bounds, targets = graph.successors
     known: dict[int, Positions] = {}
-    nothing = np.zeros(len(first.pieces), dtype=np.intp)
+    nothing = np.zeros(len(first.answers), dtype=np.intp)
     found: list[int] = []
     ready = [node for node in range(graph.real) if not degree[node]]
     while ready:
@@ -169,8 +169,8 @@ def contenders(certificate: Certificate, first: FirstPass, k: int) -> Positions:
         found += own
         below = row.copy()
         for doc in own:
-            piece = first.piece[doc]
-            below[piece] = max(below[piece], better[doc])
+            answer = first.answer_of[doc]
+            below[answer] = max(below[answer], better[doc])
         for target in targets[bounds[node] : bounds[node + 1]]:
             known[target] = np.maximum(known[target], below) if target in known else below
             degree[target] -= 1
@@ -183,12 +183,12 @@ def contenders(certificate: Certificate, first: FirstPass, k: int) -> Positions:
 
 
 def _reach(first: FirstPass, *, ties: bool) -> Positions:
-    """For each document, how many of its own piece stand above whatever it stands above."""
+    """For each document, how many of its own answer stand above whatever it stands above."""
     reach = np.zeros(len(first), dtype=np.intp)
-    for piece in first.pieces:
-        starts = piece.starts()
-        ends = np.r_[starts[1:], len(piece)]
-        reach[piece.docs] = np.repeat(ends if ties else starts + 1, ends - starts)
+    for answer in first.answers:
+        starts = answer.starts()
+        ends = np.r_[starts[1:], len(answer)]
+        reach[answer.docs] = np.repeat(ends if ties else starts + 1, ends - starts)
     return reach
 
 

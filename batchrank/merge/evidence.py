@@ -241,7 +241,7 @@ class Evidence:
         """Values and certificate, made anew when there are more answers."""
         if self._proof is None or self._proof[0] != len(self.extra):
             value = np.where(np.isnan(self.estimate.hub), self.estimate.value, self.estimate.hub)
-            for answer in [*self.first.pieces, *self.extra]:
+            for answer in [*self.first.answers, *self.extra]:
                 _clip(answer.docs, value, self.estimate.hub)
                 value[answer.docs] = -np.sort(-value[answer.docs])
             certificate = certify(self.first, self.chains, by_value(self.first, value))
@@ -276,7 +276,7 @@ class Evidence:
 
 
 def _clip(docs: Positions, value: Floats, hub: Floats) -> None:
-    """Keep the values of one piece, best first, between those of its hub documents."""
+    """Keep the values of one answer, best first, between those of its hub documents."""
     known = np.flatnonzero(~np.isnan(hub[docs]))
     if not len(known):
         return

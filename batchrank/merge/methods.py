@@ -38,8 +38,8 @@ RANK_CONSTANT = 60  # Cormack, Clarke and Buettcher, SIGIR 2009
 
 
 def rrf(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
-    """Score by rank within the piece, as if all pieces were as long as the average one."""
-    length = len(first.scored) / len(first.pieces)
+    """Score by rank within the answer, as if all answers were as long as the average one."""
+    length = len(first.scored) / len(first.answers)
     value = 1 / (RANK_CONSTANT + 0.5 + first.quantile * length)
     order = first.by(value)
     return merged(pool, first, order, value[order], method="rrf", verdict=verdict)
@@ -80,7 +80,7 @@ def _unseen(order: Positions, known: Evidence, depth: int) -> Positions:
     seen = np.zeros(max(len(order) - 1, 0), dtype=bool)
     seen[: max(depth - 1, 0)] = True
     member = np.empty(len(known.first), dtype=bool)
-    for answer in [*known.first.pieces, *known.chains]:
+    for answer in [*known.first.answers, *known.chains]:
         member[:] = False
         member[answer.docs] = True
         inside = member[order]
@@ -157,7 +157,7 @@ def start(method: str, shards: Shards, *, top_k: int, probe: bool = False) -> Me
         pool = Pool(shards)
         pool.learn([chunk], reply)
         first = FirstPass(len(pool), [pool.answer(scores) for scores in reply if len(scores.documents)])
-    if len(first.pieces) <= 1:
+    if len(first.answers) <= 1:
         return _alone(pool, first, method if many else "single")
     verdict: Verdict = "unknown"
     if asks:
@@ -180,8 +180,8 @@ def _first_pass(pool: Pool, *, probe: bool) -> Generator[Step, Reply, FirstPass]
     if probe:
         chunks.append(pool.chunk(probe_documents(pool), "probe"))
     answers = yield from ask(pool, chunks)
-    pieces = [answer for answer in answers if answer.chunk < count]
-    return FirstPass(len(pool), pieces, [answer for answer in answers if answer.chunk >= count])
+    scored = [answer for answer in answers if answer.chunk < count]
+    return FirstPass(len(pool), scored, [answer for answer in answers if answer.chunk >= count])
 
 
 def _alone(pool: Pool, first: FirstPass, method: str) -> Merged:

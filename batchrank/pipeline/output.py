@@ -23,7 +23,7 @@ from batchrank.write.writer import Part, StreamWriter, Writer
 GATE_FAILED = 5
 
 
-def gated(job: Job, folder: Path, written: Path, result: Report) -> Report:
+def apply_gate(job: Job, folder: Path, written: Path, result: Report) -> Report:
     """The report of a complete run with the gate's judgement in it; a run that failed it is marked, and says so.
 
     What can't be compared has not passed.
@@ -221,7 +221,7 @@ class Outputs:
         if self.folder is None or self.written is None:
             return result
         if result.reason is None:
-            result = gated(self._job, self.folder, self.written, result)
+            result = apply_gate(self._job, self.folder, self.written, result)
         write_summary(self.written / switch.SUMMARY, result.data)
         if result.reason is None and self.aside:
             switch.decide(self.folder)

@@ -17,7 +17,7 @@ from batchrank.read import detect
 from batchrank.read.parquet import opened
 from batchrank.write.switch import NEXT
 
-_LETTERS = 50
+_SHOWN_LETTERS = 50
 _COLUMNS = ("documents", "chunks", "requests", "tokens", "certified", "drift", "drift_max")
 
 
@@ -63,7 +63,7 @@ class Facts:
         folder: where it was read.
         summary: ``summary.json``.
         queries: the per-query records.
-        letters: the first dead letters.
+        dead_letters: the first dead letters.
         failed: how many there are, by cause.
         evaluation: quality before and after, where judgements were given.
         plan: what the job was expected to take, where its input can still be read.
@@ -73,7 +73,7 @@ class Facts:
     folder: Path
     summary: dict[str, Any]
     queries: Queries
-    letters: Sequence[Mapping[str, Any]]
+    dead_letters: Sequence[Mapping[str, Any]]
     failed: Mapping[str, int]
     evaluation: Evaluation | None
     plan: Plan | None
@@ -93,7 +93,7 @@ def gather(folder: str | Path, *, qrels: Sequence[str] = (), with_plan: bool = T
     """
     folder = Path(folder)
     summary = _summary(folder)
-    letters, failed = _letters(folder)
+    dead_letters, failed = _dead_letters(folder)
     notes: list[str] = []
     queries = Queries()
     for record in _records(folder):
@@ -104,7 +104,7 @@ def gather(folder: str | Path, *, qrels: Sequence[str] = (), with_plan: bool = T
         notes.append(
             f"a later run is not complete; what it has is in {folder / NEXT}, which can be reported on too"
         )
-    return Facts(folder, summary, queries, letters, failed, evaluation, known, notes)
+    return Facts(folder, summary, queries, dead_letters, failed, evaluation, known, notes)
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _summary(folder: Path) -> dict[str, Any]:
     return data
 
 
-def _letters(folder: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
+def _dead_letters(folder: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
     counts: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []
     path = folder / "failed.jsonl"
@@ -133,7 +133,7 @@ def _letters(folder: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
             for line in lines:
                 letter = orjson.loads(line)
                 counts[letter["cause"]] += 1
-                if len(shown) < _LETTERS:
+                if len(shown) < _SHOWN_LETTERS:
                     shown.append(letter)
     return shown, counts
 

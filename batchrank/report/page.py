@@ -44,7 +44,7 @@ def render(facts: Facts) -> str:
         spent=_spent(facts),
         bills=Table(("", ""), list(_bills(summary))),
         failures=_failures(facts),
-        letters=_letters(facts),
+        dead_letters=_dead_letters(facts),
         slowest=_slowest(summary),
         quality=_quality(facts),
         plots=plots(facts),
@@ -163,7 +163,7 @@ def _failures(facts: Facts) -> Table:
     return Table(("what", "times"), rows)
 
 
-def _letters(facts: Facts) -> Table:
+def _dead_letters(facts: Facts) -> Table:
     rows = [
         (
             str(letter["query_id"]) if letter["query_id"] is not None else "",
@@ -171,7 +171,7 @@ def _letters(facts: Facts) -> Table:
             str(letter["message"]),
             f"{letter['file']}, {_place(letter)}",
         )
-        for letter in facts.letters
+        for letter in facts.dead_letters
     ]
     return Table(("query", "cause", "why", "where"), rows, 4)
 

@@ -1,8 +1,8 @@
 """Asks one request until it has an outcome: an answer, or a rejection after which its halves have to be asked.
 
 After a rejection, a request of several documents is halved, and one of a single document loses it. That is decided
-where the rejection says so, or where it comes again and again although the endpoint works. The decision is in the ledger
-before it is acted on, so that a resumed run decides alike.
+where the rejection says so, or where it comes again and again although the endpoint works. The decision is in the
+ledger before it is acted on, so that a resumed run decides alike.
 """
 
 import asyncio
