@@ -161,7 +161,7 @@ def test_check_tells_prompts_fields_and_what_will_be_cut(tmp_path: Path) -> None
         findings["request"].text
         == "the model's own prompt goes around the query and each document; user added to every request"
     )
-    assert "1 texts are longer than is read and will be cut" in findings["input"].text
+    assert "1 texts are longer than the API reads and will be cut" in findings["input"].text
     assert findings["rate"].state == "ok" and "requests in flight" in findings["rate"].text
 
 

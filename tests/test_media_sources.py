@@ -88,7 +88,7 @@ def test_files_below_image_root_are_sent_as_data(root: Path, value: Any) -> None
         ("deep", "directory|regular"),
         ("pipe", "no regular file"),
         ("a" * 5000, "too long"),
-        ("text.png", "its content is no image's; qwen3-vl-rerank takes jpeg, png"),
+        ("text.png", "its content is not an image; qwen3-vl-rerank takes jpeg, png"),
         ("file:///etc/passwd", "only http, https and data"),
         ("ftp://a/b.png", "only http, https and data"),
     ],

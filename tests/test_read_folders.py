@@ -64,7 +64,7 @@ def test_what_no_reader_takes_is_told_with_why(tmp_path: Path) -> None:
     for name, why in {
         "_b.parquet": "its name begins with _",
         "README.md": "its suffix tells no format",
-        "data.csv": "files of columns are read only where there are no others",
+        "data.csv": "text files of columns are read only where there are no other data files",
         "more": "a folder; name it",
     }.items():
         assert f"{tmp_path / name} ({why}" in note

@@ -171,7 +171,9 @@ def load_bench(path: str | Path) -> tuple[Bench, list[Cell]]:
     cells = list(_cells(bench, path.parent))
     folders = [cell.folder for cell in cells]
     if len(set(folders)) < len(folders):
-        raise JobError(f"{path}: two names differ only in what no folder's name can hold; rename one")
+        raise JobError(
+            f"{path}: two names make the same folder name, which can't hold all characters; rename one"
+        )
     return bench, cells
 
 

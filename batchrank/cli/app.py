@@ -40,17 +40,21 @@ app = typer.Typer(
 def run(
     job: JobFile,
     overrides: Set = None,
-    fresh: Annotated[bool, typer.Option(help="Start over; paid answers are reused all the same.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Start over; paid answers are still reused.")] = False,
     forget: Annotated[
         bool, typer.Option(help="With --fresh: drop the paid answers too, and pay again.")
     ] = False,
-    only_failed: Annotated[bool, typer.Option(help="Ask only about what is in failed.jsonl.")] = False,
+    only_failed: Annotated[
+        bool, typer.Option(help="Send requests only for what is in failed.jsonl.")
+    ] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
     log_format: LogFormatOption = LogFormat.TEXT,
     metrics_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Let Prometheus ask here; metrics.prom is always written."),
+        typer.Option(
+            min=0, max=65535, help="The port that Prometheus may ask; metrics.prom is always written."
+        ),
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
 ) -> None:
@@ -61,7 +65,7 @@ def run(
     likewise.
     """
     if forget and not fresh:
-        raise typer.BadParameter("--forget drops paid answers; say --fresh too if you mean it")
+        raise typer.BadParameter("--forget drops paid answers; add --fresh if you mean it")
     log_to_stderr(verbose=verbose, quiet=quiet, format=log_format)
     ended = run_job(
         load(job, overrides),

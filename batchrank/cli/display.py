@@ -108,7 +108,7 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     reused = f", {process['reused_requests']:,} reused" if process["reused_requests"] else ""
     retried = sum(process["retries"].values())
     retries = f", {retried:,} retries" if retried else ""
-    lost = f", {process['ambiguous']} sent without an answer seen" if process["ambiguous"] else ""
+    lost = f", {process['ambiguous']} sent, no answer received" if process["ambiguous"] else ""
     yield f"requests: {process['requests']:,} sent{reused}{retries}{lost}; documents sent: {totals.sent:,}{extra}"
     if totals.multi_chunk:
         verdicts = ", ".join(f"{name} {count:,}" for name, count in totals.verdicts.items())

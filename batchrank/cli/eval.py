@@ -29,7 +29,7 @@ def bench(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The benchmark file, .yaml.")],
     overrides: Set = None,
     only_table: Annotated[
-        bool, typer.Option("--table", help="Run nothing; write the table of what is done.")
+        bool, typer.Option("--table", help="Run nothing; write the table of the cells that are done.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -90,7 +90,9 @@ def evaluate(
     ],
     measures: Annotated[
         list[str] | None,
-        typer.Option("--measure", "-m", help="nDCG@10, P@5, ... as ir-measures calls it. Repeatable."),
+        typer.Option(
+            "--measure", "-m", help="A measure by its name in ir-measures: nDCG@10, P@5, ... Repeatable."
+        ),
     ] = None,
     per_query: Annotated[
         bool, typer.Option("--per-query", "-q", help="Also show each query's values.")

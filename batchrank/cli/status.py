@@ -147,14 +147,14 @@ def _ledger_facts(job: Job, found: Inventory, size: int) -> list[tuple[str, str]
     return [
         ("answers", f"{found.answers:,}, with {found.documents:,} scores"),
         ("tokens", f"{found.tokens:,}{cost}"),
-        ("rejections", f"{found.rejections:,} that decided something"),
+        ("rejections", f"{found.rejections:,} kept, so that those requests are not sent again"),
         (
             "malformed",
-            f"{found.malformed:,} answers of no use, {found.malformed_tokens:,} tokens possibly billed",
+            f"{found.malformed:,} unusable answers, {found.malformed_tokens:,} tokens possibly billed",
         ),
         (
             "ambiguous",
-            f"{found.ambiguous:,} sent, no answer seen, {found.ambiguous_tokens:,} tokens possibly billed",
+            f"{found.ambiguous:,} sent, no answer received, {found.ambiguous_tokens:,} tokens possibly billed",
         ),
         ("size", f"{size / 2**20:,.1f} MiB"),
     ]

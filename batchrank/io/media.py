@@ -205,7 +205,7 @@ class Sources:
             raise _bad("image", f"{name}: {_too_large(len(data), vision.image_bytes)}")
         found = image_format(data)
         if found not in vision.image_formats:
-            what = f"its content is {found}" if found else "its content is no image's"
+            what = f"its content is {found}" if found else "its content is not an image"
             raise _bad("image", f"{name}: {what}; {self._card.name} takes {', '.join(vision.image_formats)}")
         encoded = base64.b64encode(data).decode("ascii")
         return Image(f"data:image/{found};base64,{encoded}", pixels(data, found))

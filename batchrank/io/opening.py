@@ -195,7 +195,7 @@ _OTHERS = (
     (
         0,
         b"PK\x03\x04",
-        "a ZIP archive (Excel's files are such, too)",
+        "a ZIP archive (Excel's files are ZIP archives, too)",
         "unpack it: unzip FILE; or export the sheet as CSV",
     ),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),

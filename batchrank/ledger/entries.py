@@ -56,7 +56,7 @@ class Known:
     """What is known about a request.
 
     Attributes:
-        outcome: its answer, or the rejection that decided something.
+        outcome: its answer, or the rejection that was acted on.
         earlier: whether an earlier run asked, as opposed to an earlier process of this one.
     """
 

@@ -115,7 +115,7 @@ def _interpolate(answer: _Shared, x: Floats, y: Floats) -> tuple[Floats, Floats]
 
 
 def _ranks(first: FirstPass, scale: Scale, answers: Sequence[_Shared]) -> Estimate:
-    """The rank model: an answer's quantiles plus its residuals at the hub; a value is minus a count of better documents.
+    """The rank model: an answer's quantiles plus its residuals at the hub. Values are minus the better counts.
 
     Residuals of an evenly drawn sample are a Brownian bridge, which interpolates linearly. Where answers contradict
     each other they carry noise as well: then the bridge is fitted (kriged) instead.

@@ -193,7 +193,7 @@ def _ask_hubs(
 ) -> Generator[Step, Reply, Evidence | None]:
     """Ask for the hubs, for a lost one twice; anew, and smaller, where they were too large.
 
-    Hubs that came back in parts are no common scale, but what their parts tell stays known.
+    Hubs that were halved are no common scale, but what the halves' answers tell stays known.
     """
     planned = pool.tokens
     parts = hubs(pool, first, top_k)

@@ -140,7 +140,7 @@ def start(method: str, shards: Shards, *, top_k: int, probe: bool = False) -> Me
     Cases:
     1. One chunk, answered as a whole: its order is the ranking, whatever the method and the verdict.
     2. At most one answer comes: its own order is all there is to know.
-    3. Otherwise (several chunks, or one that came back in parts) the method goes on from the first pass and the
+    3. Otherwise (several chunks, or one that was halved) the method goes on from the first pass and the
     verdict.
     """
     many = len(shards.chunks) > 1

@@ -203,7 +203,7 @@ class Outputs:
         told = []
         if held:
             told.append(
-                f"{held:,} rankings since the last complete part are in the ledger; the run that goes on writes them"
+                f"{held:,} rankings after the last complete part are in the ledger; run the job again to write them"
             )
         if self.aside:
             told.append(

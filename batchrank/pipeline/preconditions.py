@@ -52,8 +52,8 @@ def refuse_own_input(job: Job, files: Sequence[Sequence[Any]] | None) -> None:
         for path in getattr(job.input, key) or ():
             if not storage.is_remote(path) and path != "-" and _reads(Path(path).expanduser(), folder):
                 raise JobError(
-                    f"output.path: {folder} is where input.{key} ({path}) reads from, so the next run would take the "
-                    f"rankings, dead letters and all for input; {advice}"
+                    f"output.path: {folder} is where input.{key} ({path}) reads from, so the next run would "
+                    f"read its own rankings and dead letters as input; {advice}"
                 )
     for name, *_ in files or ():
         file = Path(name)
@@ -146,14 +146,14 @@ def _traces(job: Job, folder: Path) -> Iterator[str]:
             told = _paid(summary, job)
         except OSError:
             if ours and (found := _unfinished(place)):
-                yield f"{', '.join(found)} in {place} tell of a run that was under way"
+                yield f"{', '.join(found)} in {place} show that a run was under way"
         except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            yield f"{switch.SUMMARY} in {place}, which can't be read ({error}), tells of a run"
+            yield f"{switch.SUMMARY} in {place}, which can't be read ({error}), shows that there was a run"
         else:
             if told is not None:
                 yield told
     if ours and not (folder / switch.SUMMARY).exists() and (spent := _spent(folder)):
-        yield f"{_STATUS} beside the output tells of a run that spent {spent:,} tokens"
+        yield f"{_STATUS} beside the output shows that a run spent {spent:,} tokens"
 
 
 def _read(path: Path) -> bytes:
@@ -180,7 +180,7 @@ def _paid(summary: dict[str, Any], job: Job) -> str | None:
         return None
     price = f", {spend['cost']:,.4f} {spend['currency']}" if spend.get("cost") else ""
     return (
-        f"{switch.SUMMARY} beside the output tells of a run that used it ({totals['queries']:,} queries, "
+        f"{switch.SUMMARY} beside the output shows that a run used it ({totals['queries']:,} queries, "
         f"{totals['tokens']:,} tokens{price})"
     )
 

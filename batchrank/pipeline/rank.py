@@ -191,7 +191,7 @@ class Driver:
             if isinstance(step, Round):
                 reply = await self._round(prepared, step.chunks, turn)
                 turn += 1
-            elif index is None:  # a single chunk that came back in parts: what was known before it must do
+            elif index is None:  # a single chunk that was halved: what was known before it must do
                 reply = await self.verdicts.before(prepared.preceding)
             else:
                 if step.probe is not None:

@@ -84,7 +84,9 @@ def rest_of(done: Done, price: Price | None) -> str:
     """What going on would take, for the user."""
     rest = done.rest
     if rest is None:
-        return "too little is done, or the input's size is unknown, so what the rest would take can't be told"
+        return (
+            "too little is done, or the input's size is unknown, so the cost of the rest can't be estimated"
+        )
     total = done.spent + done.possible + rest
     if price is None or done.cost is None:
         return f"the rest of the input would take about {rest:,} tokens more: about {total:,} tokens in all"
@@ -278,8 +280,8 @@ def _verdict_notices(job: Job, parts: Engine, totals: Totals) -> list[str]:
     ]
     if job.merge.method in ("raw", "rrf") and totals.halved and job.card.scores != "absolute":
         notices.append(
-            f"merge.method {job.merge.method}: {totals.halved:,} lists that were to fit one request came back in "
-            "parts, and nothing shows that the parts' scores can be compared: their rankings may be WRONG; use "
+            f"merge.method {job.merge.method}: {totals.halved:,} lists that were to fit one request were halved, "
+            "and nothing shows that the scores of the halves can be compared: their rankings may be WRONG; use "
             "merge.method hub, or set limits to what the server takes"
         )
     if job.merge.method == "raw" and totals.verdicts.get("relative"):

@@ -89,7 +89,9 @@ def check_input(job: Job, limit: int | None) -> Iterator[Finding]:
         seen.take(item, preparer)
     scope = "all of it was read" if whole else f"the first {limit:,} records were read; --all reads the rest"
     extra = f", {seen.blank:,} blank documents will not be sent" if seen.blank else ""
-    extra += f", {seen.truncated:,} texts are longer than is read and will be cut" if seen.truncated else ""
+    extra += (
+        f", {seen.truncated:,} texts are longer than the API reads and will be cut" if seen.truncated else ""
+    )
     text = f"{seen.queries:,} queries, {seen.documents:,} documents, {seen.chunks:,} requests{extra}; {scope}"
     none = InputError.exit_code if whole else _FAILED_QUERIES
     yield Finding("input", "ok" if seen.queries else "fault", text, 0 if seen.queries else none)

@@ -98,7 +98,9 @@ def load(path: str, judged: Container[str]) -> Rankings:
     folder, parts = Path(path), _parts(path)
     notes = []
     if folder.is_dir() and not _complete(folder):
-        notes.append(f"{path} is the output of a run that has not ended: it is judged as far as it goes")
+        notes.append(
+            f"{path} is the output of a run that has not ended: only what it has ranked so far is judged"
+        )
     return _joined([detect.source(part) for part in parts], judged, notes)
 
 
@@ -214,7 +216,7 @@ def _own_jsonl(source: Source) -> Iterator[tuple[str, _Documents]]:
             yield record["query_id"], _Documents(*columns)
         except (KeyError, TypeError) as error:
             raise InputError(
-                f"{place}: no ranking of a job as the lines before: {error}; correct the file"
+                f"{place}: the line is no ranking as the lines before it are: {error}; correct the file"
             ) from error
 
 

@@ -152,7 +152,7 @@ def cut(source: Source, number: int, error: Exception) -> Item:
     if isinstance(error, ForeignError):
         foreign = Failure(Place(source.name, source.unit, 1), None, error.cause, str(error))
         return Unrecognised(foreign, ambiguous=False)
-    where, before = f"past {source.unit} {number}", "what stands before was read, the rest was not"
+    where, before = f"past {source.unit} {number}", "all before it was read, the rest was not"
     if not number:
         where, before = "at all", "nothing of it was read"
     message = f"{source.name} can't be read {where}: {error}; {before}: restore the file and run again"

@@ -179,7 +179,7 @@ def _walk(folder: str, found: Found) -> Iterator[str]:
     for below in storage.subfolders(folder):
         name = name_of(below.rstrip("/"))
         if name == _UNFINISHED:
-            found.left[below] = "a write of Spark that has not ended: the files beside it may not be all"
+            found.left[below] = "Spark was still writing here: data files may be missing"
         elif name.startswith(HIDDEN):
             if storage.entries(below):
                 found.left[below] = f"its name begins with {name[0]}"
@@ -200,7 +200,7 @@ def _why(path: str, format: str) -> str:
     if format not in ("auto", "beir", "mteb"):
         return f"input.format is {format}"
     if bare(path).endswith(TEXT_SUFFIXES):
-        return "files of columns are read only where there are no others"
+        return "text files of columns are read only where there are no other data files"
     return "its suffix tells no format; name the file itself to read it"
 
 

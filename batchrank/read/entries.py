@@ -55,7 +55,7 @@ def read_entries(source: Source, columns: Columns, report: Report) -> Iterator[A
     """The entries of one file of columns, in batches; what can't be read is reported.
 
     Raises:
-        ColumnsError: its names or types tell nothing.
+        ColumnsError: its names or types don't show what it holds.
         OSError, pyarrow.ArrowException: it can't be read to its end.
     """
     with opened(source) as file:

@@ -29,7 +29,7 @@ _BATCH_ROWS = 2048
 _PLACED = ("place", "size")
 _STORED_ROWS = 1 << 16
 _SPARSE = 16
-"""So many slots for each document that is asked for: of the others about one in so many is kept in vain."""
+"""So many slots for each document that is asked for: of the others about one in so many is kept without need."""
 _SLOTS = 1 << 20, 1 << 27
 """The least and the most slots, of a byte each."""
 

@@ -205,7 +205,10 @@ def _diagnosis(line: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
     if number:
         return "broken-json", f"{number} {where}; JSON has no such number: write null"
     if text.lstrip().startswith("["):
-        return "broken-json", f"a JSON array where one object a line is due {where}; write one kind of record"
+        return (
+            "broken-json",
+            f"a JSON array where one object a line is expected {where}; write one kind of record",
+        )
     if error.pos >= len(text):
         return (
             "broken-json",

@@ -42,7 +42,9 @@ def grouped(items: Iterable[Item]) -> Generator[Item, None, None]:
                 continue
             failure = item if isinstance(item, Failure) else item.failure
             if failure.cause in LOST:
-                raise InputError(f"{failure.place}: {failure.message}; any query may lack what stands there")
+                raise InputError(
+                    f"{failure.place}: {failure.message}; documents of any query may be missing there"
+                )
             yield item
         yield from sorter.segments()
 
@@ -161,7 +163,7 @@ def _items(sources: Iterable[Source], columns: Columns) -> Generator[Item, None,
 
 
 def _recognised(items: Iterable[Item]) -> Iterator[Segment | Failure]:
-    """Records whose names tell nothing are failures, once any other record was understood.
+    """Records whose names are not known are failures, once any other record was understood.
 
     Raises:
         InputError: none was understood, and the first is ambiguous, or there were many, or the input has ended.

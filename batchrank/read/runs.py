@@ -29,7 +29,7 @@ def read(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
     """The entries of one file, in batches; what can't be read is reported in its place.
 
     Raises:
-        InputError: the file can't be read to its end, or its first line tells nothing.
+        InputError: the file can't be read to its end, or its first line doesn't show what it holds.
     """
     readers: Mapping[str, Callable[[Source, Columns, Report], Iterator[Array]]] = {
         "jsonl": _from_jsonl, "parquet": entries.read_entries, "arrow": entries.read_entries, "tsv": _from_text,
@@ -189,7 +189,7 @@ def read_texts(source: Source, columns: Columns, report: Report, *, queries: boo
     """The texts of one file, in batches; a record that can't be read is reported.
 
     Raises:
-        InputError: the file can't be read to its end, or its names tell nothing.
+        InputError: the file can't be read to its end, or its names don't show what it holds.
     """
     readers: Mapping[str, Callable[..., Iterator[Array]]] = {
         "jsonl": _texts_of_jsonl, "parquet": _texts_of_table, "arrow": _texts_of_table, "tsv": _texts_of_columns,

@@ -143,7 +143,7 @@ def kind_of(table: Sequence[Fields], first: str, *, tabs: bool, role: str = "") 
         names = " or ".join(kind.name for kind in fitting)
         raise unclear(f"the lines could be those of {names}", first)
     if not fitting:
-        raise unclear("the columns tell nothing", first)
+        raise unclear("the columns don't show what they hold", first)
     return fitting[0]
 
 

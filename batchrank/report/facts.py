@@ -17,7 +17,7 @@ from batchrank.read import detect
 from batchrank.read.parquet import opened
 from batchrank.write.switch import NEXT
 
-_SHOWN_LETTERS = 50
+_MOST_SHOWN = 50
 _COLUMNS = ("documents", "chunks", "requests", "tokens", "certified", "drift", "drift_max")
 
 
@@ -133,7 +133,7 @@ def _dead_letters(folder: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
             for line in lines:
                 letter = orjson.loads(line)
                 counts[letter["cause"]] += 1
-                if len(shown) < _SHOWN_LETTERS:
+                if len(shown) < _MOST_SHOWN:
                     shown.append(letter)
     return shown, counts
 

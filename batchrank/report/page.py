@@ -155,7 +155,7 @@ def _failures(facts: Facts) -> Table:
     ]
     rows += [(f"throttled (429): {kind}", f"{n:,}") for kind, n in process["throttled"].items() if n]
     for name, text in (
-        ("malformed", "answers of no use"), ("ambiguous", "sent, no answer seen"), ("splits", "requests halved")
+        ("malformed", "unusable answers"), ("ambiguous", "sent, no answer received"), ("splits", "requests halved")
     ):  # fmt: skip
         if process[name]:
             rows.append((text, f"{process[name]:,}"))

@@ -55,7 +55,7 @@ def refuse_spaces(name: str, what: str) -> None:
     """
     if name.split() != [name]:
         raise OutputError(
-            f"{what} is empty or holds white space, which parts the columns of a run; choose output.format: "
+            f"{what} is empty or holds white space, which separates the columns of a run; choose output.format: "
             "parquet or jsonl (answers already paid for are kept), or change the id"
         )
 
@@ -197,6 +197,6 @@ def refuse_ids(output: Output, query_id: str, doc_ids: Sequence[str]) -> None:
     what = "the query's id" if query_id.split() != [query_id] else f"the id of document {wrong!r}"
     raise QueryError(
         "id-with-space",
-        f"{what} is empty or holds white space, which parts the columns of a {output.format} file; choose "
+        f"{what} is empty or holds white space, which separates the columns of a {output.format} file; choose "
         "output.format: parquet or jsonl, or change the id",
     )
