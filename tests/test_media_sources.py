@@ -211,7 +211,7 @@ BIG = images.png(10, 10, padding=5 * 2**20)
         ({"image": "data:image/png;base64,a"}, "isn't base64"),
         ({"image": "data:text/plain,hello"}, "write data:image/"),
         ({"image": b"GIF89a"}, "its content is gif"),
-        ({"image": b""}, "no image's"),
+        ({"image": b""}, "is not an image"),
         ({"image": "https://a.example/b.gif"}, "a .gif is no image that qwen3-vl-rerank takes"),
         ({"image": "https://a.example/b.mp4"}, "a .mp4 is no image"),
         ({"image": "https://"}, "only http"),

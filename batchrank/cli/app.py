@@ -24,6 +24,7 @@ from batchrank.models import Price, cards
 from batchrank.version import __version__
 
 _WIDTH = 160
+"""Columns of a table, also where output goes to a pipe, which has no width: no model's line is folded."""
 _GRACE = 0.2
 """Seconds that a thread of ours has to end once its work is done."""
 

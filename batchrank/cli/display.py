@@ -16,7 +16,9 @@ from batchrank.pipeline.summary import Progress
 from batchrank.tokens import counter
 
 _REFRESH = 0.25
+"""Seconds between two looks: notices appear at once to the eye, and drawing takes next to no time."""
 _LINE_EVERY = 10.0
+"""Seconds between two lines in a pipe, so that the log of a night stays readable."""
 
 
 class Display:
@@ -155,7 +157,9 @@ def _real_price(run: Run) -> str:
 
 log = logging.getLogger("batchrank.run")
 _EVERY = 10.0
+"""Seconds between two records of the progress, as between two lines in a pipe."""
 _LOG_INTERVAL = 0.5
+"""Seconds between two looks for notices, which are logged as they come."""
 
 
 class Events:

@@ -27,7 +27,9 @@ from batchrank.errors import JobError
 from batchrank.pipeline.run import Run
 
 _CUTOFF = 10
+"""The cutoff of MRR that MS MARCO uses; answers further down count as not found."""
 _WIDTH = 120
+"""Columns of the table, also in a pipe, which has no width."""
 JOB = """\
 # The demo's job. Change it and run it again: batchrank run demo/job.yaml
 input:

@@ -81,6 +81,7 @@ def _write(results: Sequence[Result], cells: Sequence[Cell], found: Bench, file:
 
 
 _WIDTH = 160
+"""Columns of the table, also in a pipe, which has no width: the benchmark's has the most columns."""
 
 
 def evaluate(

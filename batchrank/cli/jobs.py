@@ -29,6 +29,7 @@ from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Options, Run
 
 _SAMPLE = 1000
+"""Enough records to show what is wrong with a format, and read in a moment."""
 
 
 def init(

@@ -161,6 +161,7 @@ def _ledger_facts(job: Job, found: Inventory, size: int) -> list[tuple[str, str]
 
 
 _WIDTH = 120
+"""Columns of the table, also in a pipe, which has no width."""
 _NOTES = {
     "raw": "right only if scores are comparable across requests",
     "rrf": "no guarantee",

@@ -101,6 +101,7 @@ RESULT_FAULTS: dict[str, Callable[[Answer, random.Random], Answer]] = {
 """Wrong content: the answer is JSON of the right shape, more or less. Each takes an answer of one result or more."""
 
 _DEPTH = 100_000
+"""Levels of nesting, far more than any parser's stack holds."""
 
 BODY_FAULTS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "json-truncated": lambda body, rng: body[: rng.randrange(1, max(2, len(body)))],

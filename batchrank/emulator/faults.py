@@ -37,6 +37,7 @@ TWISTS = {
 """What a refusal's name may be followed by."""
 
 _YEAR = 365 * 24 * 3600
+"""Seconds; no server means a pause so long, so a client must not believe it."""
 _BASES = (*REJECTIONS, *RESULT_FAULTS, *BODY_FAULTS, *DELIVERY_FAULTS)
 
 FAULTS: tuple[str, ...] = (

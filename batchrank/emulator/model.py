@@ -21,6 +21,7 @@ from batchrank.models import Card
 from batchrank.tokens import counter
 
 _EDGE = 1e-9
+"""Scores are kept this far from 0 and 1, whose logits are infinite."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

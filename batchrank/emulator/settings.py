@@ -13,8 +13,12 @@ from batchrank.errors import JobError
 from batchrank.models import Card, cards
 
 Family = Literal["logistic", "minmax", "softmax", "ordinal", "warped"]
-_CENTRE, _SCALE = -2.0, 1.5
+_CENTRE = -2.0
+"""About the middle of the scorer's logits, which are mapped so that theirs is 0."""
+_SCALE = 1.5
+"""About their spread, which is mapped to 1."""
 _BF16_STEP = 2.0**-8
+"""The relative step of 16-bit brain floats: noise as of a server that computes with them."""
 
 
 def absolute(logits: Floats) -> Floats:

@@ -37,6 +37,7 @@ def value_of(item: Content) -> str:
 _OPENAT2 = 437
 """The system call's number, the same on all machines but alpha."""
 _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
+"""Flags of the system call, from Linux's openat2.h."""
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 """A pipe without a writer would block, a terminal would become the process's own."""
 _FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY

@@ -59,6 +59,7 @@ _DATA = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _LINKS = "links below image_root are not followed, so put the file itself there"
 _SHOWN = 120
+"""Characters of a value that messages show: enough to find it, while data URIs have megabytes."""
 _SAME = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff", "rgb": "sgi", "bw": "sgi", "qt": "mov"}
 _FOREIGN = frozenset(
     [

@@ -17,6 +17,7 @@ HIDDEN = "(secret)"
 _SHORTEST = 6
 """A shorter value could not be told from ordinary text, and is no secret worth the name."""
 _TAIL = 4
+"""The shortest beginning of a secret that is hidden at a text's end; fewer characters would hit ordinary words."""
 
 
 class Secrets:

@@ -12,9 +12,12 @@ from batchrank.merge.evidence import Evidence
 from batchrank.merge.scale import by_raw_score, by_standard_score
 from batchrank.outcomes import Merged, Verdict
 
-DELTA = 0.1  # how often a hub without repairs may miss the cutoff
-REFERENCES = 8  # documents that several hubs share
-SWAP = 2  # places by which a quantile may give way to a shorter document
+DELTA = 0.1
+"""How often a hub without repairs may miss the cutoff: fewer misses cost more heads, a miss costs one repair."""
+REFERENCES = 8
+"""Documents that several hubs share: enough for a line between them, and a small part of a request."""
+SWAP = 2
+"""Places by which a quantile may give way to a shorter document: it stays about where it was."""
 
 
 def probe(pool: Pool) -> Positions:
@@ -157,7 +160,8 @@ def _largest(pool: Pool, docs: Positions, shared: Positions) -> Positions:
     return rest[[int(np.argmax(sizes))]] if len(rest) else rest
 
 
-PATIENCE = 3  # repairs without progress
+PATIENCE = 3
+"""Repairs without progress before it is given up, so that a list of near ties ends."""
 
 
 def hub(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:

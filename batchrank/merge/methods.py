@@ -34,7 +34,8 @@ def raw(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Genera
     yield  # a method is a generator, even one that asks for nothing more
 
 
-RANK_CONSTANT = 60  # Cormack, Clarke and Buettcher, SIGIR 2009
+RANK_CONSTANT = 60
+"""The k of reciprocal rank fusion, as Cormack, Clarke and Buettcher chose it (SIGIR 2009)."""
 
 
 def rrf(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:

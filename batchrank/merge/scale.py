@@ -31,7 +31,8 @@ def falling(values: Floats, weights: Floats | None = None) -> Floats:
     return np.repeat(levels, counts)
 
 
-TINY = 1e-15  # stands for 0, and 1 - TINY for 1, where a logarithm is taken
+TINY = 1e-15
+"""Stands for 0, and 1 - TINY for 1, where a logarithm is taken; doubles near 1 are 1e-16 apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ def informative(scores: Floats) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     return np.ones(len(scores), dtype=bool)
 
 
-FLAT = 1e-6  # relative spread up to which scores count as all equal
+FLAT = 1e-6
+"""Relative spread up to which scores count as all equal: a few roundings of 32-bit floats make as much."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,8 +23,10 @@ from typing import Any, Literal, TypeAlias
 from batchrank.merge.evidence import SHIFT, Components, HubSums, Probe
 from batchrank.outcomes import Overlap, Verdict
 
-SPAN = 1_000  # multi-chunk queries from one probe to the next
-HUBS = 32  # queries with a hub that are pooled, and the length of a block
+SPAN = 1_000
+"""Multi-chunk queries from one probe to the next: a probe's cost is lost among them, a changed server is noticed."""
+HUBS = 32
+"""Queries with a hub that are pooled: they share many more documents than a judgement needs. A block is as long."""
 
 Declared: TypeAlias = Literal["absolute", "relative", "unknown"]
 

@@ -23,6 +23,7 @@ from batchrank.pipeline.run import Run
 
 NAME = "status.json"
 _SILENT = 60.0
+"""Seconds without a sign after which a process elsewhere is taken to be gone: it writes every second."""
 State = Literal["running", "complete", "stopped", "failed", "killed"]
 
 
@@ -107,7 +108,9 @@ def _gone(status: Status) -> bool:
 
 log = logging.getLogger(__name__)
 _EVERY = 1.0
+"""Seconds between two status files: fresh to the eye, and a small file."""
 _METRICS_EVERY = 5
+"""Status files to one file of metrics, as Prometheus scrapes a few times a minute."""
 
 
 class Observer:

@@ -84,9 +84,7 @@ def rest_of(done: Done, price: Price | None) -> str:
     """What going on would take, for the user."""
     rest = done.rest
     if rest is None:
-        return (
-            "too little is done, or the input's size is unknown, so the cost of the rest can't be estimated"
-        )
+        return "too little is done, or the input's size is unknown, so the rest can't be estimated"
     total = done.spent + done.possible + rest
     if price is None or done.cost is None:
         return f"the rest of the input would take about {rest:,} tokens more: about {total:,} tokens in all"
@@ -148,7 +146,7 @@ def snapshot(parts: Engine, totals: Totals, unfinished: int, share: float, elaps
 
 
 FAILED_QUERIES = 3
-_DRIFT = 0.02
+_DRIFT = 0.02  # bills may differ so much from predictions without a notice: it hardly changes the cost
 _NOT_TOKENS = 2.5
 """Billed over counted: English has about 4.3 characters a token and Chinese 4.5 bytes, while vocabularies differ from
 one another by less than a half; so more than this is no count of tokens. Infinity, for one, counts characters."""

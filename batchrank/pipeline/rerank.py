@@ -27,6 +27,7 @@ from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_ta
 from batchrank.read.memory import Memory, Queries, Record, is_table, refuse_single
 
 _DRAIN = 25.0
+"""Seconds for answers in flight when a program stops early, as they are paid for; the same as a run's."""
 
 
 async def rerank(

@@ -41,7 +41,7 @@ from batchrank.read.reader import read
 from batchrank.shard.chunks import Sharder
 from batchrank.write.writer import Part
 
-_FINISHED_PER_SLOT = 4
+_FINISHED_PER_SLOT = 4  # as output is ordered, a slow query makes later ones wait: this many
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,9 @@ from batchrank.send.connections import tls_context
 from batchrank.send.retry import Action, advice, classify, slows
 
 _CONNECT = 10.0
+"""Seconds to connect: longer than any healthy network takes, and short enough to wait for."""
 _TIGHT = 2**30
+"""1 GiB free: a night's ledger and output may need as much."""
 
 
 def check_job(job: Job, *, limit: int | None, ask: bool) -> Iterator[Finding]:

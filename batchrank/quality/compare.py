@@ -11,6 +11,7 @@ from batchrank.quality.measures import DEFAULT, Measures, Values, p_value
 from batchrank.read import detect
 
 _SHOWN = 3
+"""Query ids that a message shows: enough to see that two files name queries differently."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,12 @@ _PREDICTIONS = re.compile(
 )
 """An object of subsets, of splits, of queries, of documents."""
 _START = 4096
+"""Bytes in which mteb's predictions show their form, even if a subset's name is long."""
 _OWN = ("query_id", "doc_id", "rank", "first_stage_rank")
-_ROWS, _BYTES = 65_536, 16 * 1024 * 1024
+_ROWS = 65_536
+"""Rows at a time: large enough for speed, and little memory."""
+_BYTES = 16 * 1024 * 1024
+"""16 MiB at a time, where rows are wide."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,9 @@ TEXT_SUFFIXES = (*INPUTS["csv"].suffixes, *INPUTS["tsv"].suffixes)
 
 _PARQUET_MAGIC = b"PAR1"
 _FIRST_LINE = 1 << 16
+"""64 KiB: the first line is longer only in JSON, which its first character tells."""
 _COLUMNS = (3, 4, 6)
+"""Columns of the files of the field that white space separates: MS MARCO's runs, qrels, TREC runs."""
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _READERS = {"trec": "tsv"}
 
@@ -99,6 +101,7 @@ _MARKERS = (
 """Names that hold no data, ever: not worth a word."""
 _UNFINISHED = "_temporary"
 _FEW = 5
+"""Files that a notice names, so that a folder of thousands fits a line."""
 
 
 @dataclass(frozen=True, slots=True)

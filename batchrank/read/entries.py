@@ -47,7 +47,9 @@ be ranked.
 """
 
 _ROWS = 16_384
+"""Rows at a time: enough for speed, as each batch costs a call to DuckDB."""
 _BYTES = 8 * 1024 * 1024
+"""8 MiB at a time, where rows are wide."""
 _IDS = "strings or whole numbers"
 
 

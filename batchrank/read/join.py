@@ -24,10 +24,10 @@ Batches: TypeAlias = Iterable[Array]
 Faults: TypeAlias = Sequence[BaseException]
 
 _MEMORY = "400MB"
-_THREADS = 4
-_BATCH_ROWS = 2048
+_THREADS = 4  # each needs memory of its own, and DuckDB is given little
+_BATCH_ROWS = 2048  # as many as DuckDB computes at a time
 _PLACED = ("place", "size")
-_STORED_ROWS = 1 << 16
+_STORED_ROWS = 1 << 16  # texts that are stored before DuckDB is told where they stand
 _SPARSE = 16
 """So many slots for each document that is asked for: of the others about one in so many is kept without need."""
 _SLOTS = 1 << 20, 1 << 27

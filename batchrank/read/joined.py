@@ -40,6 +40,7 @@ Read: TypeAlias = Callable[[int, int], str]
 _BROKEN = 1000
 """So many records that can't be read, and the files are wrong, not the records."""
 _SHOWN = 3
+"""Ids that a message shows: enough to see that two files name documents differently."""
 
 
 def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None, None]:

@@ -28,6 +28,7 @@ MAX_LINE = 64 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 # Asking a file for its position takes as long as reading a short line.
 _GAUGED_LINES = 16
+"""Lines between two looks at the position in the file, which takes a system call."""
 
 
 class Lines:

@@ -22,6 +22,7 @@ START = 1 << 16
 """So many first bytes tell what a file holds."""
 
 _BUFFER = 1 << 18
+"""Characters read at a time."""
 _NEAR = 16
 """An error so close to the end of what was read may only mean that the value goes on."""
 _SPACE = " \t\r\n"

@@ -40,6 +40,7 @@ _PLAIN: set[type] = {str, type(None)}
 _IDS: set[type] = {str, int}
 _NUMBERS: set[type] = {int, float, type(None)}
 _SHAPES_KEPT = 1024
+"""Sets of keys that are remembered: bounds memory where each record has keys of its own."""
 
 
 class Objects:

@@ -22,7 +22,9 @@ from batchrank.read.objects import listed
 from batchrank.read.values import document_text, identifier, kind, query_identifier, score, unidentified
 
 _ROWS = 16_384
+"""Rows at a time: enough for speed, as each batch costs a call to DuckDB."""
 _BYTES = 8 * 1024 * 1024
+"""8 MiB at a time, where rows are wide."""
 
 
 def read(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
@@ -182,7 +184,9 @@ TEXTS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.stri
 """What a batch holds."""
 
 _TEXT_ROWS = 8192
+"""Texts at a time, fewer than ids, as each is larger."""
 _TEXT_BYTES = 8 * 1024 * 1024
+"""8 MiB of texts at a time, which bounds memory."""
 
 
 def read_texts(source: Source, columns: Columns, report: Report, *, queries: bool) -> Iterator[Array]:

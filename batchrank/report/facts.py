@@ -18,6 +18,7 @@ from batchrank.read.parquet import opened
 from batchrank.write.switch import NEXT
 
 _MOST_SHOWN = 50
+"""Dead letters that the page shows; their file has all of them."""
 _COLUMNS = ("documents", "chunks", "requests", "tokens", "certified", "drift", "drift_max")
 
 

@@ -16,9 +16,13 @@ _QUIET = 5.0
 _MANY = 32
 """Failures of the server's in a row, without any success, after which it is taken to be down: each further request may
 be billed and give nothing, and one probe tells as much."""
-_FIRST_BUDGET, _MOST_BUDGET, _EARNED = 100.0, 1000.0, 0.5
-"""Retries that may be billed and that no bad document explains: so many at first, and at most, and half a one earned by
-each success, so that a server that loses two answers in five ends the run instead of doubling its bill."""
+_FIRST_BUDGET = 100.0
+"""Retries that may be billed and that no bad document explains: so many are allowed at first, for bad luck."""
+_MOST_BUDGET = 1000.0
+"""The most that are allowed after many successes, so that a server that falls ill late can't spend more."""
+_EARNED = 0.5
+"""Of them that each success earns, so that a server that loses two answers in five ends the run, instead of doubling
+its bill."""
 
 
 class OutageDetector:

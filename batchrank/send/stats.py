@@ -10,10 +10,13 @@ from typing import Any
 from batchrank.data import Rejection
 
 MOST_BINS = 480
+"""Bins of the timeline; when they are full, neighbours are joined, so that a run of any length takes as much memory."""
 _SLOWEST = 20
+"""Queries that the report lists as the slowest."""
 LATENCY_BOUNDS = tuple(round(0.001 * 2 ** (i / 2), 6) for i in range(40))
 """Upper bounds of the latency histogram, seconds: from a millisecond to twelve minutes, two to the octave."""
 FILL_BINS = 20
+"""Bars of the histogram of how full requests are: 5% each."""
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from batchrank.shard.sizes import Limits, Media, Rules, Sizing, json_bytes
 from batchrank.tokens import Counter
 
 _WEIGHT = 1 << 40
+"""Units in a request, of which shares are counted: so many that rounding up loses nothing, and sums fit 64 bits."""
 
 
 class Sharder:

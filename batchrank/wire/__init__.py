@@ -41,7 +41,9 @@ class Codec(Protocol):
 
 
 DOCUMENT_BYTES = 16
+"""More bytes than any format writes around a document, as in ``{"text":...},``."""
 WRAPPER_BYTES = 256
+"""More bytes than any format writes around all of them."""
 
 CODECS: dict[str, Codec] = {
     "dashscope": DashScope(),

@@ -16,6 +16,7 @@ from batchrank.write.rows import JsonlWriter, OutputFormat, ParquetWriter, merge
 
 _TAG = "batchrank"
 _LARGEST = 3e38
+"""Just below the largest 32-bit float, 3.4e38, so that there is room for smaller ones on both sides."""
 # Bits of the smallest normal 32-bit float: those below it are avoided, as not every reader keeps them.
 _NORMAL = 0x0080_0000
 

@@ -15,6 +15,7 @@ from batchrank.write.formats import OUTPUTS
 from batchrank.write.rows import PartWriter, line, top
 
 PART_ROWS = 500_000
+"""Rows of a part: it takes seconds to make anew, and a large run has few files."""
 _SUFFIXES = "|".join(sorted({re.escape(suffix) for known in OUTPUTS.values() for _, suffix in known.kinds}))
 _OURS = re.compile(rf"\.?(?:ranking|queries)-(\d{{5,}})(?:{_SUFFIXES})(?:\.tmp)?")
 
