@@ -13,7 +13,7 @@ def _at_once(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line, whose imports take the most of a second."""
+    """Run the command line. Its imports take most of a second, in which Ctrl-C has to work already."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _at_once)
     # The interpreter's own end puts back the system's way, which is to die of the signal.

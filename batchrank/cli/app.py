@@ -198,7 +198,7 @@ def main() -> None:
 
 
 def _ended() -> int:
-    """Run the command line; its exit code."""
+    """Run the command line, and return its exit code."""
     try:
         app()
     except SystemExit as end:

@@ -111,7 +111,7 @@ class _Patient(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Every write is."""
+        """Do nothing, as every write is flushed."""
 
     def isatty(self) -> bool:
         return self._stream is not None and not self._stream.closed and self._stream.isatty()
@@ -123,7 +123,7 @@ class _Patient(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # of the stream, which may be gone
-        """What rich asks for."""
+        """The encoding, which rich asks for."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
 

@@ -93,7 +93,7 @@ class FaultSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What befalls one request.
+    """What happens to one request.
 
     Attributes:
         names: the faults as named.

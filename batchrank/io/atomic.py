@@ -212,7 +212,7 @@ class PendingFile(io.RawIOBase):
         return self._hash.hexdigest()
 
     def writable(self) -> bool:
-        """It is."""
+        """Always true, as files here are written only."""
         return True
 
     def write(self, data: Any, /) -> int:

@@ -148,7 +148,7 @@ class InputFormat:
 
 
 def cut(source: Source, number: int, error: Exception) -> Item:
-    """A file that can't be read past its so many records, or not at all: what its readers yield last."""
+    """The failure that stands for the rest of a file, or for all of it, where it can't be read further."""
     if isinstance(error, ForeignError):
         foreign = Failure(Place(source.name, source.unit, 1), None, error.cause, str(error))
         return Unrecognised(foreign, ambiguous=False)

@@ -208,7 +208,7 @@ def _why(path: str, format: str) -> str:
 
 
 def choices(format: str) -> list[tuple[str, ...]]:
-    """The suffixes to look for in a folder, those that come first ruling the others out."""
+    """Groups of suffixes to look for in a folder; once files of one group are found, the later groups don't count."""
     if format in ("auto", "beir", "mteb"):
         records = (s for known in INPUTS.values() for s in known.suffixes if s not in TEXT_SUFFIXES)
         return [tuple(records), TEXT_SUFFIXES]
@@ -216,7 +216,7 @@ def choices(format: str) -> list[tuple[str, ...]]:
 
 
 def refuse_table(folder: str) -> None:
-    """Refuse a folder that is a table of some format, all of whose files are not all of its rows.
+    """Refuse a folder that holds a table of some format, because its files may hold rows that were deleted since.
 
     Raises:
         InputError: it is one.

@@ -57,7 +57,7 @@ def named(role: str, fields: Fields, columns: Columns) -> Path | None:
 
 
 def pick(role: str, fields: Iterable[str], tiers: tuple[tuple[str, ...], ...]) -> Path | None:
-    """The name that is there of the first tier that has any.
+    """The name that a record has of the first tier of names of which it has any.
 
     Raises:
         ColumnsError: two of one tier are there.

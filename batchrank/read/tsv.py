@@ -227,7 +227,7 @@ def score_of(text: str) -> float | None:
 
 
 def whole(text: str) -> int:
-    """A whole number, also one that is written with a fraction of nothing.
+    """A whole number, also one that is written with a fraction of zero (``3.0``).
 
     Raises:
         ValueError: it is none.

@@ -45,7 +45,7 @@ endpoint works."""
 
 
 class Client:
-    """Asks through every failure; shared by all queries of a run.
+    """Asks a request again after each failure, until it has an outcome; shared by all queries of a run.
 
     Args:
         wire: the wire format, whose words tell what a rejection means.
@@ -81,7 +81,7 @@ class Client:
     async def ask(
         self, request: Outgoing, where: Callable[[], str], *, part_of: Rejection | None = None
     ) -> Answer | Rejection:
-        """An answer, or a rejection that decides something.
+        """Ask until there is an answer, or a rejection that has to be acted on.
 
         Args:
             request: what is asked.
@@ -126,7 +126,7 @@ class Client:
         started: float,
         where: Callable[[], str],
     ) -> Rejection | None:
-        """Learn from a failed try; the rejection where that decides something, None where it is to be asked again.
+        """Learn from a failed try; return the rejection if it has to be acted on, None if it is to be asked again.
 
         Args:
             request: what was asked.
@@ -169,7 +169,7 @@ class Client:
     async def _decided(
         self, request: Outgoing, outcome: Rejection, action: Action, where: Callable[[], str]
     ) -> Rejection:
-        """Keep a rejection that decides something."""
+        """Keep a rejection that is acted on."""
         with anyio.CancelScope(shield=True):
             await self._ledger.put(request.key, outcome, request.predicted)
         if action is Action.SPLIT and request.documents == 1 and not self._outage.accepted:
@@ -200,7 +200,7 @@ class _Tries:
     _throttled: int = 0
 
     def forget(self) -> None:
-        """Begin anew: what failed was the endpoint."""
+        """Forget the failures so far, because it was the endpoint that failed."""
         self.failures = self.costly = self._alike = self._throttled = 0
         self.last, self._kinds = None, {}
 

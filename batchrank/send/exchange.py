@@ -187,7 +187,7 @@ class Exchange:
             self._notify()
 
     async def _affordable(self, request: Outgoing) -> None:
-        """Wait while the request could pass a cap, as what is in flight may turn out cheaper than feared."""
+        """Wait while the request could pass a cap, as those in flight may be billed less than was reserved."""
         while self._spend.in_flight and not self._spend.fits(request.predicted, request.documents):
             await self.settled()
 

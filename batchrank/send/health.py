@@ -220,7 +220,7 @@ class Bound:
         self.bytes = min(_BASE + _A_RESULT * documents + _REPEATED * len(body), most)
 
     def passed(self, size: int, compressed: int) -> str | None:
-        """Why no answer is so large.
+        """Say why no answer can be so large; None as long as one may.
 
         Args:
             size: decompressed bytes so far.
@@ -243,7 +243,7 @@ class Bound:
 
 
 class Room:
-    """Bytes that the answers being read may have together; who comes first is served first."""
+    """Bounds the bytes of all answers that are being read at one time; who comes first is served first."""
 
     def __init__(self, size: int = _IN_FLIGHT) -> None:
         self._size = self._left = size
@@ -252,7 +252,7 @@ class Room:
 
     @asynccontextmanager
     async def taken(self, size: int) -> AsyncIterator[None]:
-        """Have so many bytes, or all there are, until the context is left; waits until they are free."""
+        """Hold so many bytes, or all that there are, until the context is left; waits until they are free."""
         size = min(size, self._size)
         async with self._turn:
             while self._left < size:

@@ -41,7 +41,7 @@ _REJECTED = (Action.REJECT, Action.REFUSE, Action.SPLIT, Action.ACCESS)
 
 
 class Prober:
-    """Asks one tiny request at a time, however many wait to know.
+    """Asks one tiny request at a time, however many requests wait for the result.
 
     What is asked is a harmless document of our own. Should that fail, and have never succeeded, the smallest request
     that was ever answered is asked: an endpoint that answers that works, whatever it has against ours.
@@ -176,7 +176,7 @@ class Prober:
         return await self._exchange.send(request)
 
     def _postpone(self, why: Rejection) -> None:
-        """Honour a wish to be left alone for a while."""
+        """Ask no earlier than the API wishes (Retry-After)."""
         if why.retry_after is not None and classify(why, self._wire) is not Action.WAIT:
             self._next_at = max(self._next_at, anyio.current_time() + min(why.retry_after, self._max_delay))
 

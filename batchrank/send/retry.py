@@ -104,7 +104,7 @@ def classify(rejection: Rejection, wire: str = "") -> Action:
 
 
 def possibly_billed(rejection: Rejection, wire: str = "") -> bool:
-    """Whether the server may have done the work of the attempt, and charged for it, though no answer came of it.
+    """Whether the server may have done an attempt's work and billed it, although no usable answer came.
 
     So it is with an answer of no use, a fate unknown, and the statuses of a server or a gateway that gave up midway;
     but not where known words tell that the request was too large to begin with.

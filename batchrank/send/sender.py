@@ -142,7 +142,7 @@ class Sender:
         """Ask for a part of a chunk that failed, if the rejection tells, as ``part_of`` says; what was answered.
 
         Halves are asked one after the other, so that what becomes of them doesn't depend on timing, and little is asked
-        in vain; those of a request that was too large at the same time, once something of the chunk was accepted.
+        without need; those of a request that was too large at the same time, once something of the chunk was accepted.
         """
         if tally.doubtful and await self._query_fails(context, priority, tally):
             return _lose(context, documents, tally.why)
@@ -244,7 +244,7 @@ class Sender:
     async def _foregone(
         self, context: QueryContext, documents: Positions, request: Outgoing
     ) -> Rejection | None:
-        """The answer that what the API said of smaller requests tells, if any.
+        """The rejection that is known beforehand, as the API found smaller requests too large; None if there is none.
 
         Raises:
             QueryError: this run may not ask about the query.
@@ -279,7 +279,7 @@ class Sender:
     async def _compare(
         self, context: QueryContext, documents: Positions, priority: Priority, outcome: Answer | Rejection
     ) -> None:
-        """Tell the drift, by the first request of a round, with a count that was not worth holding it up for."""
+        """Measure the drift by a round's first request; its tokens are counted only now, to hold nothing up."""
         if isinstance(outcome, Answer) and outcome.tokens is not None and priority[2] == 0:
             count = partial(context.shards.tokens, documents, exact=True)
             predicted = await anyio.to_thread.run_sync(count)

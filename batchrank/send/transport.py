@@ -252,7 +252,7 @@ class Http:
     async def _read(
         self, response: aiohttp.ClientResponse, bound: Bound, held: AsyncExitStack
     ) -> tuple[bytes | None, str]:
-        """The decoded body; or None, and why no answer can be like that. What room it took is held."""
+        """The decoded body; or None, and why no answer can be like that. The memory that it takes stays reserved."""
         parts, size, asked = [], 0, False
         async for part in response.content.iter_any():
             size += len(part)

@@ -57,7 +57,7 @@ class Claim:
             ) from None
 
     def note(self, record: dict[str, Any]) -> None:
-        """Say whose folder it is from now on.
+        """Note in the folder which job it belongs to from now on.
 
         Raises:
             OutputError: the system refuses.
@@ -112,7 +112,7 @@ def complete(folder: Path) -> bool:
 
 
 def spared(folder: Path) -> bool:
-    """Whether what a folder holds must not be taken down yet: rankings that are complete, or nobody can tell.
+    """Whether a folder's rankings must not be removed yet: they are complete, or it can't be known.
 
     A complete output without a ranking is nothing to keep.
     """

@@ -127,7 +127,7 @@ class Writer:
         self._folder.close()
 
     def sweep(self) -> tuple[str, ...]:
-        """Remove what a former run left under names of ours: later parts, other formats, temporary files.
+        """Remove what a former run left under names that we use: later parts, other formats, temporary files.
 
         Call it before ``close``, when the run is complete; returns the removed names.
         """
