@@ -15,7 +15,7 @@ import numpy as np
 from batchrank.data import Answer, Floats, Rejection
 
 Kind = Literal["malformed", "ambiguous", "probe"]
-"""An attempt that gave no result: an answer of no use, an unknown fate; or a probe, billed as its ``predicted``
+"""An attempt that gave no result: an unusable answer, an unknown fate; or a probe, billed as its ``predicted``
 says."""
 _LOOKED_UP = 500
 """Keys in one statement, which takes so many values at most."""

@@ -118,7 +118,7 @@ def _error(failure: Failure) -> QueryError:
 async def _run(
     batches: AsyncGenerator[list[Query | Failure]], job: Job, send: MemoryObjectSendStream[Outcome]
 ) -> None:
-    """Rank what comes; whatever happens, the stream is closed, so that nobody waits for it in vain."""
+    """Rank what comes; whatever happens, the stream is closed, so that nobody waits for it for ever."""
     async with send, aclosing(batches):
         with unwrap_exception_groups():
             ledger = await anyio.to_thread.run_sync(Ledger, job.ledger_path)

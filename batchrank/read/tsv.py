@@ -25,7 +25,7 @@ Fields: TypeAlias = list[str]
 Test: TypeAlias = Callable[[str], bool]
 
 _MOST = 2 / 3
-"""So many of the lines agree, or the file isn't understood."""
+"""The share of the lines that must agree: a few bad lines do no harm, a file of another kind is refused."""
 _RANKED_ROWS = 3
 """So many different whole numbers of one query are ranks, fewer may be grades of relevance."""
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "\\n"}

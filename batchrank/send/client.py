@@ -26,9 +26,9 @@ from batchrank.send.stats import Counts
 log = logging.getLogger(__name__)
 
 _PART_ATTEMPTS = 2
-"""Tries of a part of a request, if it fails as the whole did: its documents failed with the whole already."""
+"""Tries of half a request, if it fails as the whole did: its documents failed with the whole already."""
 _MALFORMED_ATTEMPTS = 4
-"""Tries of a request whose answers are of no use: each may have been billed."""
+"""Tries of a request whose answers are unusable: each may have been billed."""
 _ACCESS_ATTEMPTS = 3
 """Tries of a request that is denied while others aren't: a firewall's mind doesn't change, a rolling deploy is over
 soon."""

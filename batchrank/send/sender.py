@@ -139,10 +139,11 @@ class Sender:
         tally: "_Tally",
         part_of: Rejection | None,
     ) -> list[tuple[Positions, Answer]]:
-        """Ask for a part of a chunk that failed, if the rejection tells, as ``part_of`` says; what was answered.
+        """Ask for a part of a chunk, and for its halves where it is rejected; return what was answered.
 
-        Halves are asked one after the other, so that what becomes of them doesn't depend on timing, and little is asked
-        without need; those of a request that was too large at the same time, once something of the chunk was accepted.
+        ``part_of`` is how the request failed that this is a part of. Halves are asked one after the other, so that the
+        result doesn't depend on timing, and little is asked without need. Those of a request that was too large are
+        asked at the same time, once something of the chunk was accepted.
         """
         if tally.doubtful and await self._query_fails(context, priority, tally):
             return _lose(context, documents, tally.why)

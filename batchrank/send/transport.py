@@ -165,7 +165,7 @@ class Http:
 
         Whatever goes wrong comes back as a Rejection: code ``unreachable`` when it can't have arrived,
         ``certificate`` when the server isn't who it should be, ``connection`` or ``timeout`` when its fate is unknown,
-        ``malformed`` when the answer is of no use.
+        ``malformed`` when the answer is unusable.
         """
         route = self._routes.current
         outcome = await self._attempt(route, body, documents)
