@@ -2,6 +2,8 @@
 
 A *document position* counts a query's candidates from 0 in first-stage order; it is what arrays of documents hold.
 A *query position* counts the queries of the input from 0.
+
+numpy is imported by what computes: the model cards need a name from here, and ``batchrank models`` nothing of numpy.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,15 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
-from typing import Any, ClassVar, Literal, TypeAlias, TypeVar, overload
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar, overload
 
 from batchrank.errors import Place
 
-Positions: TypeAlias = NDArray[np.intp]
-Floats: TypeAlias = NDArray[np.float64]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Positions: TypeAlias = NDArray[np.intp]
+    Floats: TypeAlias = NDArray[np.float64]
+else:
+    Positions = Floats = Any
 _Item = TypeVar("_Item")
 
 
@@ -79,6 +84,8 @@ class Strings(Sequence[str]):
 
     def take(self, positions: Positions) -> "Strings":
         """Those at the positions given, in that order; looked up when first needed, by whoever needs them."""
+        import numpy as np
+
         taken = Strings(self._array if self._order is None else self.array)
         taken._order = np.asarray(positions)
         return taken
@@ -176,6 +183,8 @@ class Query:
 
         A text of nothing but white space, zero-width or control characters is blank: a tokenizer leaves nothing of it.
         """
+        import numpy as np
+
         with suppress(
             TypeError, IndexError
         ):  # from an image or a video, which is never blank; from an empty text
@@ -210,6 +219,8 @@ class Query:
         place: Place | None = None,
     ) -> "Query":
         """Make a query from columns in any order; ``of`` tells which order results."""
+        import numpy as np
+
         where = place or Place("<queries>", "query", 1)
         values = None if scores is None else np.asarray(scores, dtype=np.float64)
         if values is None or np.isnan(values).all():

@@ -1,20 +1,56 @@
-"""Defines all errors, each with when it is raised, and makes text of others safe to print, as messages quote it."""
+"""Holds all errors, with when each is raised, the exit codes that they end with, and what makes their messages safe.
+
+Messages quote servers and data, which may hold what steers a terminal.
+"""
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import IntEnum
+from functools import cache
+
+
+class ExitCode(IntEnum):
+    """What a command ends with, so that a scheduler knows what to do; the README's table explains each code."""
+
+    COMPLETE = 0
+    FAILED = 1
+    USAGE = 2
+    FAILED_QUERIES = 3
+    INPUT = 4
+    GATE = 5
+    STOPPED = 75
+    HANGUP = 129
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+    @classmethod
+    def of_signal(cls, number: int) -> "ExitCode":
+        """The code of a run that SIGHUP, SIGINT or SIGTERM ended, as shells tell it: 128 and the signal's number."""
+        return cls(128 + number)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the output is complete, though queries may be missing from it, or it may have failed the gate."""
+        return self in (ExitCode.COMPLETE, ExitCode.FAILED_QUERIES, ExitCode.GATE)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether a signal ended it."""
+        return self >= ExitCode.HANGUP
 
 
 class BatchrankError(Exception):
     """The root of all errors batchrank raises on purpose; its text is meant for the user."""
 
-    exit_code = 1
+    exit_code = ExitCode.FAILED
 
 
 class JobError(BatchrankError):
     """Raised when a job file, an environment variable or ``--set`` can't be understood or used."""
 
-    exit_code = 2
+    exit_code = ExitCode.USAGE
 
 
 class UnknownModelError(JobError):
@@ -33,7 +69,7 @@ def install_line(extra: str) -> str:
 class InputError(BatchrankError):
     """Raised when the input as a whole is unusable: no such file, ambiguous columns, no query that can be ranked."""
 
-    exit_code = 4
+    exit_code = ExitCode.INPUT
 
 
 class UnsortedError(InputError):
@@ -69,7 +105,7 @@ class QueryError(BatchrankError):
     ``cause`` is a short stable word for machines, the text is for people.
     """
 
-    exit_code = 3
+    exit_code = ExitCode.FAILED_QUERIES
 
     def __init__(self, cause: str, message: str, *, attempts: int = 0) -> None:
         super().__init__(message)
@@ -88,7 +124,7 @@ class LedgerError(BatchrankError):
 class StoppedError(BatchrankError):
     """Raised when a run ended early but can go on where it stopped: budget, outage, interruption."""
 
-    exit_code = 75
+    exit_code = ExitCode.STOPPED
 
 
 class BudgetReachedError(StoppedError):
@@ -99,7 +135,7 @@ class BudgetReachedError(StoppedError):
 
     def __init__(self, message: str, *, later: bool = False) -> None:
         super().__init__(message)
-        self.exit_code = 75 if later else 1
+        self.exit_code = ExitCode.STOPPED if later else ExitCode.FAILED
 
 
 class QuotaError(StoppedError):
@@ -116,7 +152,7 @@ class InterruptedRunError(StoppedError):
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
         self.signal = signal
-        self.exit_code = 128 + signal
+        self.exit_code = ExitCode.of_signal(signal)
 
 
 class TooManyFailuresError(BatchrankError):
@@ -146,10 +182,19 @@ def _in_json(code: int) -> str:
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
 
 
-_ALL = [*_CONTROLS, *_DIRECTIONS, *_LINES, *_UNSEEN, *_SURROGATES]
-_ONE_LINE = {code: _escape(code) for code in _ALL} | _SHORT
-_SEVERAL = {code: text for code, text in _ONE_LINE.items() if code != ord("\n")} | {ord("\n"): "\n  "}
-_JSON = {code: _in_json(code) for code in _ALL if code not in (ord("\n"), ord(" "))}
+@cache  # the tables are made when something is printed, as each takes a millisecond
+def _table(escape: Callable[[int], str]) -> dict[int, str]:
+    return {code: escape(code) for code in (*_CONTROLS, *_DIRECTIONS, *_LINES, *_UNSEEN, *_SURROGATES)}
+
+
+@cache
+def _text_table(lines: bool) -> dict[int, str]:
+    return _table(_escape) | _SHORT | ({ord("\n"): "\n  "} if lines else {})
+
+
+@cache
+def _json_table() -> dict[int, str]:
+    return {code: text for code, text in _table(_in_json).items() if code != ord("\n")}
 
 
 def escaped(text: str, *, lines: bool = False) -> str:
@@ -159,9 +204,9 @@ def escaped(text: str, *, lines: bool = False) -> str:
         text: whatever somebody else may have had a hand in.
         lines: keep its lines, each but the first indented, so that none can pass for a line of ours.
     """
-    return text.translate(_SEVERAL if lines else _ONE_LINE)
+    return text.translate(_text_table(lines))
 
 
 def escaped_json(text: str) -> str:
     r"""The same JSON, with what could steer a terminal written as ``\u009b``."""
-    return text.translate(_JSON)
+    return text.translate(_json_table())

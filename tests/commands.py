@@ -30,13 +30,17 @@ _one_server = threading.Lock()
 
 
 def run(
-    *arguments: str, cwd: Path, environ: Mapping[str, str], stdin: bytes = b""
+    *arguments: str,
+    cwd: Path,
+    environ: Mapping[str, str],
+    stdin: bytes = b"",
+    stdout: IO[bytes] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run a command to its end; its standard streams are files."""
+    """Run a command to its end; its standard streams are files, unless another standard output is given."""
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         given.write(stdin)
         given.seek(0)
-        process, _ = _fork(_COMMAND, arguments, cwd, environ, [given, out, err])
+        process, _ = _fork(_COMMAND, arguments, cwd, environ, [given, stdout or out, err])
         with process:
             return subprocess.CompletedProcess(arguments, int(process.recv(16)), _all_of(out), _all_of(err))
 
@@ -145,6 +149,9 @@ def _fork_for_each(connection: socket.socket, settled: Mapping[str, str]) -> str
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
+    sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)  # anew, as those of before know what they were
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
     program, arguments, cwd, environ = orjson.loads(request)
     sys.argv[1:] = arguments
     os.chdir(cwd)

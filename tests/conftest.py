@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from virtual_time import VirtualTimeLoop
 
 from batchrank.send import requests as departures
@@ -19,6 +20,8 @@ _MEMORY_NEEDED = 4 * 2**30  # bytes; the slow tests sort half a gigabyte there, 
 
 def pytest_configure(config: pytest.Config) -> None:
     _keep_temporary_files_in_memory()
+    settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+    settings.load_profile("untimed")
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE"):
         os.environ.pop(name, None)  # servers on loopback would be asked through it
         os.environ.pop(name.lower(), None)

@@ -51,9 +51,10 @@ _FAILED_QUERIES = 3
 _OUTPUT = ("ranking-*", "queries-*", "failed.jsonl")
 _COMMAND = """
 import functools, sys
-from batchrank.cli import jobs
-from batchrank.cli.app import main
-jobs.Options = functools.partial(jobs.Options, part_rows=60)
+from batchrank.__main__ import main
+import batchrank.cli  # before Arrow
+from batchrank.pipeline import run
+run.Options = functools.partial(run.Options, part_rows=60)
 sys.argv[:] = ["batchrank", "run", "--quiet", *sys.argv[1:]]
 main()
 """

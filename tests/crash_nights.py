@@ -17,7 +17,7 @@ from crash_harness import FAULTS, Harness
 
 from batchrank.emulator.app import Emulator
 from batchrank.emulator.settings import Settings
-from batchrank.write import switch
+from batchrank.write.folder import NEXT
 
 JOB = "nightly"
 NAMES = ("ranking-", "queries-", "failed", "summary")
@@ -55,12 +55,12 @@ class Nights(Harness):
         assert await self.run(job) == 0
         assert _without_summary(_output(folder)) == _without_summary(self.tonight)
         assert orjson.loads((folder / "summary.json").read_bytes())["complete"]
-        assert not (folder / switch.NEXT).exists()
+        assert not (folder / NEXT).exists()
         return happened
 
     def _check(self, folder: Path) -> None:
         found = _output(folder)
-        waiting = _output(folder / switch.NEXT) if (folder / switch.NEXT).exists() else {}
+        waiting = _output(folder / NEXT) if (folder / NEXT).exists() else {}
         if found == self.last:
             return
         for name, data in _without_summary(self.tonight).items():

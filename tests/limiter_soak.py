@@ -8,8 +8,8 @@ from functools import partial
 
 from limiter_traffic import Admission, fullest, now
 
-from batchrank.limiter.limiter import Admission as Charge
-from batchrank.limiter.limiter import Kind, Limiter
+from batchrank.send.limiter import Admission as Charge
+from batchrank.send.limiter import Kind, Limiter
 
 MINUTE = 60.0
 LATENCY = 0.8

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from virtual_time import VirtualTimeLoop
 
-from batchrank.limiter.limiter import Limiter
+from batchrank.send.limiter import Limiter
 
 T = TypeVar("T")
 Admission = tuple[float, int]

@@ -77,8 +77,8 @@ def run(line: str, patch: pytest.MonkeyPatch) -> str:
     words = shlex.split(line, comments=True)
     patch.setattr(batchrank.cli.jobs, "_settle_process", lambda: None)
     patch.setattr(sys.modules["batchrank.cli.app"], "leave", _leave)
-    patch.setattr(sys.modules["batchrank.cli.emulate"], "run_forever", _start)
-    patch.setattr("batchrank.cli.emulate.write_demo", _small_demo)
+    patch.setattr("batchrank.emulator.app.run_forever", _start)
+    patch.setattr("batchrank.demo.write_demo", _small_demo)
     done = CliRunner().invoke(app, words[1:], catch_exceptions=False)
     assert done.exit_code == 0, f"{line}: {done.output}"
     return done.output

@@ -6,15 +6,17 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from jobs import rows, write_jsonl
+from jobs import rows, run, write_jsonl
 from test_cli import batchrank
 
 from batchrank.bench.matrix import load_bench
+from batchrank.bench.table import done, same_job
 from batchrank.errors import JobError
 
 SHARED = {"endpoint": {"url": "emulator"}, "tokenizer": "bytes", "limits": {"documents": 10}}
@@ -149,6 +151,58 @@ def test_a_changed_cell_is_run_again(tmp_path: Path) -> None:
     changed = [p for p, stamp in before.items() if p.stat().st_mtime_ns != stamp]
     assert [p.parts[-6] for p in changed] == ["other"]
     assert [row["queries"] for row in table(tmp_path)] == [4, 5]
+
+
+def a_changed_file(folder: Path) -> None:
+    with (folder / "set" / "more.jsonl").open("ab") as file:
+        file.write(b"\n")
+
+
+def another_file(folder: Path) -> None:
+    write_jsonl(folder / "set" / "yet-more.jsonl", [])
+
+
+def no_file(folder: Path) -> None:
+    (folder / "set" / "more.jsonl").unlink()
+
+
+def a_corpus(folder: Path) -> None:
+    write_jsonl(folder / "texts" / "corpus.jsonl", [{"_id": "d", "text": "another text"}])
+
+
+def queries(folder: Path) -> None:
+    write_jsonl(folder / "texts" / "queries.jsonl", [{"_id": "q", "text": "another query"}])
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("source", "change"),
+    [
+        ({"path": "set"}, a_changed_file),
+        ({"path": "set"}, another_file),
+        ({"path": "set/*.jsonl"}, no_file),
+        ({"path": "run.trec", "corpus": "texts"}, a_corpus),
+        ({"path": "run.trec", "corpus": "texts"}, queries),
+    ],
+)
+async def test_any_changed_input_is_noticed(
+    tmp_path: Path, source: dict[str, str], change: Callable[[Path], None]
+) -> None:
+    """Files in folders, what a pattern fits, a corpus and its queries: whatever a run would be made anew for."""
+    for number, name in enumerate(("first", "more")):
+        (tmp_path / "set").mkdir(exist_ok=True)
+        data = [row | {"query_id": f"{name}-{row['query_id']}"} for row in rows(2, 3 + number)]
+        write_jsonl(tmp_path / "set" / f"{name}.jsonl", data)
+    (tmp_path / "texts").mkdir()
+    write_jsonl(tmp_path / "texts" / "corpus.jsonl", [{"_id": "d", "text": "a text"}])
+    write_jsonl(tmp_path / "texts" / "queries.jsonl", [{"_id": "q", "text": "a query"}])
+    (tmp_path / "run.trec").write_text("q Q0 d 1 1.0 x\n")
+    (cell,) = load_bench(write_bench(tmp_path, datasets={"data": source}))[1]
+    assert (await run(cell.job())).exit_code == 0
+    summary = done(cell)
+    assert summary is not None and same_job(cell, (), summary)
+    change(tmp_path)
+    assert not same_job(cell, (), summary)
 
 
 @pytest.mark.slow

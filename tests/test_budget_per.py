@@ -34,7 +34,7 @@ def a_day_passes(path: Path) -> None:
 
 async def nights(w: World, job: Any, most: int = 20) -> list[tuple[int, int]]:
     """A job that is started once a day until it is complete: exit codes, and what was billed each day."""
-    found = []
+    found: list[tuple[int, int]] = []
     for _ in range(most):
         before = w.emulator.counts.tokens
         code = (await w.run(job, part_rows=60)).exit_code

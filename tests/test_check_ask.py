@@ -12,8 +12,7 @@ from jobs import make_job, rows, write_jsonl
 from test_send_http import server
 
 from batchrank.emulator.endpoints import path
-from batchrank.planning.check import check_job
-from batchrank.planning.findings import Finding
+from batchrank.planning.check import Finding, check_job
 from batchrank.wire import CODECS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_clock]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import holding
 
-from batchrank.limiter.limiter import Limiter
 from batchrank.send.admission import ConcurrencyLimit, Scheduler
+from batchrank.send.limiter import Limiter
 
 ANYIO = pytest.mark.anyio
 FREE = 1e9

@@ -10,7 +10,7 @@ from emulator_client import DOCUMENTS, FLAT, NATIVE, QUERY, Client, serving
 
 from batchrank.emulator.app import Emulator, run_forever
 from batchrank.emulator.relevance import relevance
-from batchrank.emulator.settings import Settings, described
+from batchrank.emulator.settings import Settings, switches
 from batchrank.errors import JobError
 
 pytestmark = pytest.mark.anyio
@@ -210,8 +210,9 @@ async def test_serving_for_ever_ends_when_cancelled() -> None:
 
 def test_every_switch_is_described() -> None:
     """Each setting has a text for --help."""
-    texts = described()
-    assert set(texts) == set(Settings.__dataclass_fields__) and all(texts.values())
+    found = switches()
+    assert [switch.name for switch in found] == list(Settings.__dataclass_fields__)
+    assert all(switch.text for switch in found)
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batchrank.emulator.model import absolute, jittered, noisy, relative
 from batchrank.emulator.relevance import parts, relevance, relevances, stem, words
-from batchrank.emulator.settings import absolute, jittered, noisy, relative
 
 TEXT = st.text(max_size=300)
 

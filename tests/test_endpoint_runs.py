@@ -14,8 +14,7 @@ from servers import Tls, proxying, ranks, scores, serving
 
 from batchrank.job.config import Job
 from batchrank.job.sections import Rate
-from batchrank.planning.check import check_job
-from batchrank.planning.findings import Finding
+from batchrank.planning.check import Finding, check_job
 
 ANYIO = pytest.mark.anyio
 API, MODE = "/compatible-api/v1/reranks", "/compatible-mode/v1/reranks"
@@ -168,11 +167,11 @@ def test_check_tells_prompts_fields_and_what_will_be_cut(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("endpoint", "name", "said"),
     [
-        ({"ca_file": "gone.pem"}, "endpoint", "endpoint.ca_file: "),
+        ({"ca_file": "gone.pem"}, "request", "endpoint.ca_file: "),
         ({"proxy": "http://me:canary@127.0.0.1:9"}, "endpoint", "the proxy 127.0.0.1:9 can't be reached"),
         (
             {"template": {"document": "{document}" + "x" * 300}},
-            "input",
+            "prepare",
             "endpoint.template: the prompt around a document",
         ),
     ],

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
 import pytest
 from field_data import QUERIES, beir, corpus, entries, jsonl, lines, mteb, parquet, queries, run_file
 from jobs import failed, make_job, rankings, run
@@ -12,7 +13,7 @@ from jobs import failed, make_job, rankings, run
 from batchrank.data import Query
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
-from batchrank.planning.findings import check_input
+from batchrank.planning.check import check_job
 from batchrank.read.layout import sources
 from batchrank.read.reader import read
 
@@ -290,7 +291,8 @@ async def test_ids_that_the_output_cannot_hold_fail_before_the_first_request(
         ("q3", "id-with-space"),
     ]
     assert report.data["process"]["requests"] == 2
-    found = [f.text for f in check_input(job, None)]
+    checked = await anyio.to_thread.run_sync(lambda: list(check_job(job, limit=None, ask=False)))
+    found = [f.text for f in checked if f.name == "input"]
     assert found[1].startswith("2 would fail: id-with-space; the first, ")
     assert "choose output.format: parquet or jsonl" in found[1]
 

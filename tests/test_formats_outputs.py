@@ -29,9 +29,9 @@ def write(
     output = Output.model_validate({"path": str(folder), "format": format, "top_n": top_n})
     writer = Writer(output, part_rows=part_rows)
     try:
+        writer.sweep()
         for one in rankings:
             writer.write(one)
-        writer.sweep()
         writer.close()
     finally:
         writer.abort()

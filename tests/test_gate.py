@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import make_job, outputs, rankings, rows, run, write_jsonl
-from scipy.stats import kendalltau  # type: ignore[import-untyped]
 from test_cli import batchrank, job_file
 
 from batchrank.errors import JobError
@@ -58,6 +57,8 @@ def test_rbo_is_the_sum_it_stands_for(first: list[str], p: float, seed: Any) -> 
 @settings(max_examples=200)
 def test_tau_is_scipys(first: list[str], second: list[str]) -> None:
     """Tau-b over the documents of both, those that a ranking lacks tied below its end."""
+    from scipy.stats import kendalltau  # type: ignore[import-untyped]
+
     value = kendall_tau(first, second)
     names = list(dict.fromkeys([*first, *second]))
     ranks = [[r.index(n) if n in r else len(r) for n in names] for r in (first, second)]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limiter_traffic import MANY, Admission, fullest, now, saturate, virtually
 
-from batchrank.limiter.limiter import Admission as Charge
-from batchrank.limiter.limiter import Limiter
+from batchrank.send.limiter import Admission as Charge
+from batchrank.send.limiter import Limiter
 
 pytestmark = pytest.mark.anyio
 

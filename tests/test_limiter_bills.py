@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limiter_traffic import MANY, Admission, fullest, now, virtually
 
-from batchrank.limiter.limiter import Limiter
+from batchrank.send.limiter import Limiter
 
 pytestmark = pytest.mark.anyio
 TPS = 10_000

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 from limiter_traffic import MANY, now, rate, saturate
 
-from batchrank.limiter.limiter import Admission, Limiter
+from batchrank.send.limiter import Admission, Limiter
 
 pytestmark = pytest.mark.anyio
 

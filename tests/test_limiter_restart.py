@@ -12,9 +12,9 @@ from limiter_traffic import MANY, Admission, fullest, now, virtually
 
 from batchrank.errors import InterruptedRunError
 from batchrank.ledger.ledger import Ledger
-from batchrank.limiter.limiter import Limiter
 from batchrank.pipeline.run import Run
 from batchrank.send import requests as departures
+from batchrank.send.limiter import Limiter
 from batchrank.send.requests import Departures
 
 pytestmark = pytest.mark.anyio

@@ -14,6 +14,7 @@ from batchrank.job.config import Job
 from batchrank.quality.compare import evaluate
 from batchrank.report.facts import gather
 from batchrank.write import switch
+from batchrank.write.folder import NEXT
 
 pytestmark = pytest.mark.anyio
 NAMES = ("ranking-", "queries-", "failed", "summary.json", "gate-failed")
@@ -46,7 +47,7 @@ async def test_a_night_that_is_cut_short_takes_nothing_away(tmp_path: Path) -> N
         stopped = await w.run(job, part_rows=60)
         assert stopped.exit_code == 1
         assert output(job) == before
-        aside = tmp_path / "out" / switch.NEXT
+        aside = tmp_path / "out" / NEXT
         assert any(str(aside) in notice for notice in stopped.data["notices"])
         assert orjson.loads((aside / "summary.json").read_bytes())["complete"] is False
         part = (aside / "ranking-00000.jsonl").stat()
@@ -132,9 +133,7 @@ async def test_a_switch_cut_short_is_finished_before_anything_else(tmp_path: Pat
             patch.setattr(switch, "carry_out", lambda folder: False)  # killed just before
             await w.run(job, part_rows=60)
         (tmp_path / "out" / "summary.json").unlink()
-        (tmp_path / "out" / switch.NEXT / "ranking-00000.jsonl").rename(
-            tmp_path / "out" / "ranking-00000.jsonl"
-        )
+        (tmp_path / "out" / NEXT / "ranking-00000.jsonl").rename(tmp_path / "out" / "ranking-00000.jsonl")
         write_jsonl(w.data, [b"{broken"])
         assert (await w.run(job)).exit_code == 4
         write_jsonl(w.data, changed(rows(12, 34)))
@@ -235,7 +234,7 @@ async def test_what_waits_aside_goes_when_the_output_it_was_to_replace_is_gone(t
         (tmp_path / "out" / "summary.json").unlink()
         assert (await w.run(job, part_rows=60)).exit_code == 0
         await w.run(other, part_rows=60)
-        assert same(job, other) and not (tmp_path / "out" / switch.NEXT).exists()
+        assert same(job, other) and not (tmp_path / "out" / NEXT).exists()
 
 
 def test_the_table_of_a_benchmark_is_that_of_the_jobs_it_asks_for(tmp_path: Path) -> None:

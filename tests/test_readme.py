@@ -18,6 +18,7 @@ import yaml
 import batchrank
 from batchrank.bench.matrix import load_bench
 from batchrank.cli.app import app
+from batchrank.errors import ExitCode
 from batchrank.job.load import load_job
 from batchrank.job.schema import job_schema, key_names
 
@@ -235,6 +236,17 @@ def test_the_benchmark_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     shown = playground.run("batchrank bench models.yaml", monkeypatch)
     assert shown.count("| docs |") == 4 and "failed" not in shown
     assert (tmp_path / "bench" / "table.md").exists()
+
+
+def test_the_table_of_exit_codes_is_that_of_the_code() -> None:
+    """Each code once, in order, and no other one."""
+    table = PAGE_ONE.split("| code |")[1].split("\n\n")[0]
+    told = [
+        int(code)
+        for row in re.findall(r"^\| ([\d, ]+) \|", table, flags=re.MULTILINE)
+        for code in row.split(",")
+    ]
+    assert told == list(ExitCode)
 
 
 def _anchors(text: str) -> set[str]:

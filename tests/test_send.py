@@ -12,9 +12,9 @@ from servers import holding
 
 from batchrank.data import Rejection
 from batchrank.errors import OutageError, StoppedError
-from batchrank.limiter.limiter import Limiter
 from batchrank.send.admission import ConcurrencyLimit, Scheduler
 from batchrank.send.health import UNREACHABLE, OutageDetector, Size, Sizes
+from batchrank.send.limiter import Limiter
 
 ANYIO = pytest.mark.anyio
 FAILED = Rejection(500, "InternalError", "oh")

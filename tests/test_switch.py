@@ -11,7 +11,7 @@ from written import contents
 
 from batchrank.errors import OutputError
 from batchrank.write import switch
-from batchrank.write.reports import write_summary
+from batchrank.write.folder import NEXT, OutputFolder, write_summary
 
 OLD = {
     "ranking-00000.jsonl": b"old 0", "ranking-00001.jsonl": b"old 1", "ranking-00002.jsonl": b"old 2",
@@ -30,7 +30,7 @@ class Killed(BaseException):
 
 def nights(folder: Path) -> Path:
     """A folder with last night's output, and tonight's aside."""
-    aside = folder / switch.NEXT
+    aside = folder / NEXT
     aside.mkdir(parents=True)
     for place, files in ((folder, OLD | OTHERS), (aside, NEW)):
         for name, data in files.items():
@@ -91,11 +91,11 @@ def test_a_switch_cut_off_at_any_step_is_finished(tmp_path: Path) -> None:
                 done = True
             except Killed:
                 pass
-        if not done and not (folder / switch.NEXT / "switch.json").exists() and whole(folder) != NEW:
+        if not done and not (folder / NEXT / "switch.json").exists() and whole(folder) != NEW:
             assert whole(folder) == OLD
             switch.decide(folder)
         for name, data in NEW.items():
-            assert switch.newest(folder, name).read_bytes() == data
+            assert OutputFolder(folder).newest(name).read_bytes() == data
         switch.carry_out(folder)
         assert files(folder) == NEW | OTHERS
         step += 1
@@ -134,7 +134,7 @@ def test_a_summary_stands_beside_one_outputs_files_only(
 def test_what_no_run_decided_is_not_carried_out(tmp_path: Path, decided: bytes) -> None:
     """A broken or foreign decision is a clear stop: nothing but outputs is ever moved or removed."""
     folder = nights(tmp_path / "out")
-    (folder / switch.NEXT / "switch.json").write_bytes(decided)
+    (folder / NEXT / "switch.json").write_bytes(decided)
     with pytest.raises(OutputError, match=r"switch\.json, .* can't be used: .*remove .*\.next"):
         switch.carry_out(folder)
     assert files(folder) == OLD | OTHERS
@@ -144,7 +144,7 @@ def test_a_lost_file_is_told(tmp_path: Path) -> None:
     """Somebody removed a new part in the midst of the switch: never a complete-looking output without it."""
     folder = nights(tmp_path / "out")
     switch.decide(folder)
-    (folder / switch.NEXT / "ranking-00000.parquet").unlink()
+    (folder / NEXT / "ranking-00000.parquet").unlink()
     with pytest.raises(OutputError, match=r"ranking-00000\.parquet is lost"):
         switch.carry_out(folder)
     assert not (folder / "summary.json").exists()
@@ -165,17 +165,17 @@ def test_nothing_is_written_aside_through_a_link(tmp_path: Path) -> None:
     """``.next`` that leads elsewhere is refused."""
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "out" / switch.NEXT).symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "out" / NEXT).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OutputError, match=r"\.next is not a folder"):
         switch.aside(tmp_path / "out")
 
 
 def test_a_complete_output_is_spared_and_one_that_may_be(tmp_path: Path) -> None:
     """A summary that says so, or one that is too damaged to say; not that of a run that was cut short, nor none."""
-    assert not switch.spared(tmp_path)
+    assert not OutputFolder(tmp_path).spared()
     for data, expected in (({"complete": True}, True), ({"complete": False}, False), ({}, False)):
         write_summary(tmp_path / "summary.json", data)
-        assert switch.complete(tmp_path) is switch.spared(tmp_path) is expected
+        assert (OutputFolder(tmp_path).complete() is not None) is OutputFolder(tmp_path).spared() is expected
     for damaged in ("{", "", "[]"):
         (tmp_path / "summary.json").write_text(damaged)
-        assert not switch.complete(tmp_path) and switch.spared(tmp_path)
+        assert OutputFolder(tmp_path).complete() is None and OutputFolder(tmp_path).spared()

@@ -17,7 +17,7 @@ from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.models import Template, card
 from batchrank.pipeline.assemble import endpoint, sharder
-from batchrank.pipeline.identity import identity
+from batchrank.pipeline.earlier import identity
 from batchrank.shard.chunks import Sharder
 from batchrank.shard.long import Cutter
 from batchrank.shard.sizes import Limits

@@ -69,6 +69,21 @@ async def test_aiolimiter_keeps_its_rate() -> None:
     assert now() - START == pytest.approx(99.8, abs=0.1)
 
 
+async def test_a_timer_for_now_is_due_a_moment_later() -> None:
+    """Who sets a timer for "now" until time has passed is not stuck, as on a real clock."""
+    loop, began, passed = asyncio.get_running_loop(), now(), asyncio.Event()
+
+    def look() -> None:
+        if now() > began:
+            passed.set()
+        else:
+            loop.call_at(now(), look)
+
+    look()
+    await passed.wait()
+    assert now() - began < 1e-5
+
+
 async def test_a_slow_server_answers_in_time() -> None:
     """A latency below the client's time-out is waited for; 200 requests of 1 s in parallel take 1 s."""
 

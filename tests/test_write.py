@@ -19,8 +19,8 @@ from batchrank.errors import OutputError, Place
 from batchrank.job.sections import Output
 from batchrank.outcomes import Failure, Merged, QueryCost, Ranking
 from batchrank.write import rows as parquetwriter
-from batchrank.write.reports import FailureLog, write_summary
-from batchrank.write.writer import Part, StreamWriter, Writer
+from batchrank.write.folder import FailureLog, write_summary
+from batchrank.write.writer import StreamWriter, Writer
 
 
 def test_parquet_rows_are_as_documented(tmp_path: Path) -> None:
@@ -70,14 +70,12 @@ def test_all_formats_say_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_parts_end_where_their_rows_are_full(tmp_path: Path, format: str) -> None:
     """A part closes with the query that fills it, is in place at once, and is described truly."""
-    published: list[Part] = []
-    parts = write(tmp_path, format, 5, part_rows=15, on_published=published.append)
+    parts = write(tmp_path, format, 5, part_rows=15)
     assert [(p.index, p.first_query, p.queries, p.rows) for p in parts] == [
         (0, 0, 2, 20),
         (1, 2, 2, 20),
         (2, 4, 1, 10),
     ]
-    assert tuple(published) == parts
     names = sorted(name.format(f"{i:05d}") for name in FORMATS[format] for i in range(3))
     assert [path.name for path in sorted(tmp_path.iterdir())] == names
     for file in (file for part in parts for file in part.files):
@@ -198,7 +196,7 @@ def test_failures_are_seen_at_once_and_published_at_the_end(tmp_path: Path) -> N
     """A killed run shows what failed so far; the final name always holds a complete file."""
     path = tmp_path / "failed.jsonl"
     path.write_text("of the run before")
-    log = FailureLog(path)
+    log = FailureLog(tmp_path)
     log.write(FAILURE)
     expected = {
         "query_id": None,
@@ -219,7 +217,7 @@ def test_failures_are_seen_at_once_and_published_at_the_end(tmp_path: Path) -> N
 def test_no_failure_is_an_empty_file(tmp_path: Path) -> None:
     """The dead letters of an earlier run never outlive a good one."""
     (tmp_path / "failed.jsonl").write_text("of the run before")
-    FailureLog(tmp_path / "failed.jsonl").close()
+    FailureLog(tmp_path).close()
     assert (tmp_path / "failed.jsonl").read_bytes() == b""
 
 

@@ -5,7 +5,8 @@ What the loop does when it would block:
 1. Some I/O or a callback from a thread is ready: handle it; the clock stands still.
 2. A thread works for the loop: wait for it in real time; the clock stands still.
 3. A timer is pending: jump a microsecond past it. (Landing exactly on it would flatter code whose float
-   residue re-arms a timer at "now"; a real clock never does.)
+   residue re-arms a timer at "now"; a real clock never does. For the same reason a timer that is set for "now"
+   is due a moment later: on a real clock time has passed by then, here it would be set for ever.)
 4. None of these: nothing can ever happen, so the test fails as a deadlock.
 
 Threads known to be working: those of ``anyio.to_thread``, ``run_in_executor`` and ``asyncio.to_thread``; any
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple, Unpack
 
 START = 1000.0  # seconds; the same in every test
@@ -30,6 +32,7 @@ _LONG_JUMP = 0.5
 _GRACE = 0.0005
 _DEADLOCK_GRACE = 1.0
 _POLL = 0.01
+_MOMENT = 2e-9  # more than the resolution that asyncio assumes of a clock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -120,6 +123,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.now
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[Unpack[Ts]], object],
+        *args: *Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        return super().call_at(max(when, self.time() + _MOMENT), callback, *args, context=context)
 
     def advance(self, seconds: float) -> None:
         """Move the clock on, as if the loop's thread had been kept busy for so long."""

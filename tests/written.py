@@ -31,9 +31,8 @@ def ranking(number: int, documents: int = 10, *, blank: int = 2) -> Ranking:
 
 def write(folder: Path, format: Any, count: int, **keys: Any) -> tuple[Part, ...]:
     writer = Writer(Output(path=str(folder), format=format, top_n=keys.pop("top_n", None)), **keys)
-    for number in range(count):
-        writer.write(ranking(number))
-    return writer.close()
+    parts = [writer.write(ranking(number)) for number in range(count)]
+    return tuple(part for part in [*parts, writer.close()] if part is not None)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -11,13 +11,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from batchrank.errors import JobError
-from batchrank.job.config import Job
+from batchrank.job.config import LEDGER, Job
 from batchrank.job.load import load_job
 
 _NAME = r"^[^/\x00]+$"
 _Name = Annotated[str, Field(pattern=_NAME)]
 _PATHS = ("path", "corpus", "queries")
-_LEDGER = "ledger.sqlite"
 
 
 class _Section(BaseModel):
@@ -191,9 +190,9 @@ def _cells(bench: Bench, base: Path) -> Iterator[Cell]:
         if data.get("ledger"):
             data["ledger"] = _at(base, data["ledger"])
         elif not (
-            folder / "out" / _LEDGER
+            folder / "out" / LEDGER
         ).exists():  # a cell of an older batchrank has paid answers of its own
-            data["ledger"] = str(Path(root) / _LEDGER)
+            data["ledger"] = str(Path(root) / LEDGER)
         if text is not None:
             data["instruct"] = text
         if key := data.get("endpoint", {}).get("api_key_file"):

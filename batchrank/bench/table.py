@@ -11,8 +11,10 @@ import orjson
 
 from batchrank.bench.matrix import Cell
 from batchrank.errors import BatchrankError, MissingExtraError
+from batchrank.pipeline.earlier import input_fingerprint
 from batchrank.quality.compare import evaluate
-from batchrank.write.reports import write_text
+from batchrank.read.layout import facts
+from batchrank.write.folder import OutputFolder, write_text
 
 State = Literal["done", "failed", "missing"]
 
@@ -51,11 +53,7 @@ class Result:
 
 def done(cell: Cell) -> dict[str, Any] | None:
     """The summary of a cell whose run is complete; None when there is none."""
-    try:
-        data = orjson.loads((cell.output / "summary.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return None
-    return data if isinstance(data, dict) and data.get("complete") else None
+    return OutputFolder(cell.output).complete()
 
 
 def result(cell: Cell, measures: Sequence[str], *, overrides: Sequence[str] = (), error: str = "") -> Result:
@@ -101,18 +99,14 @@ def _quality(cell: Cell, measures: Sequence[str]) -> dict[str, float]:
 def same_job(cell: Cell, overrides: Sequence[str], summary: dict[str, Any]) -> bool:
     """Whether a complete cell was made by the job that the benchmark file asks for now, from the input as it is now."""
     job = cell.job(overrides)
+    assert job.input is not None
     wanted, made = job.public(), dict(summary["job"])
     unlike = {key for key in wanted if key not in _IRRELEVANT and wanted[key] != made.get(key)}
-    return not unlike and not _newer_input(cell, job.input.path if job.input else ())
+    return not unlike and input_fingerprint(facts(job.input)) == summary["hashes"]["input"]
 
 
 _IRRELEVANT = {"name", "rate", "retry", "budget", "failures", "ledger", "gate"}
 """Keys on which no ranking depends."""
-
-
-def _newer_input(cell: Cell, paths: Sequence[str]) -> bool:
-    made = (cell.output / "summary.json").stat().st_mtime_ns
-    return any(Path(path).is_file() and Path(path).stat().st_mtime_ns > made for path in paths)
 
 
 _KEYS = ("dataset", "model", "instruct", "method")

@@ -1,27 +1,32 @@
-"""Defines ``batchrank`` and its commands; each does little more than call the library and print."""
+"""Defines ``batchrank`` and its commands; each does little more than call the library and print.
+
+What takes long to import is imported by the command that needs it, here and in the modules that this one imports, so
+that ``--help`` and short commands start at once.
+"""
 
 import logging
 import os
-import signal
 import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
-from batchrank.cli.jobs import check, code_of, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
+from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.manual import manual
 from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose, epilog
 from batchrank.cli.status import show_ledger, show_plan, status
 from batchrank.cli.terminal import LogFormat, as_json, console, load, log_to_stderr, open_streams, say
-from batchrank.errors import BatchrankError
-from batchrank.models import Price, cards
+from batchrank.errors import BatchrankError, ExitCode
 from batchrank.version import __version__
+
+if TYPE_CHECKING:
+    from batchrank.models import Price
+
 
 _WIDTH = 160
 """Columns of a table, also where output goes to a pipe, which has no width: no model's line is folded."""
@@ -107,7 +112,7 @@ def plan(
     show_plan(load(job, overrides), as_json=as_json)
 
 
-def _priced(price: Price) -> str:
+def _priced(price: "Price") -> str:
     """A price for people: of a million tokens, or of a thousand searches."""
     if price.search is not None:
         return f"{price.search:g} {price.currency} per 1k searches"
@@ -117,6 +122,10 @@ def _priced(price: Price) -> str:
 @app.command()
 def models() -> None:
     """List the model cards: limits, quotas, prices."""
+    from rich.table import Table
+
+    from batchrank.models import cards
+
     table = Table(box=None, pad_edge=False)
     for name in (
         "model",
@@ -192,7 +201,7 @@ def main() -> None:
         code = _ended()
         sys.stdout.flush()
     except BrokenPipeError:
-        os._exit(1)  # whoever read our output went away: nothing can be said any more
+        os._exit(ExitCode.FAILED)  # whoever read our output went away: nothing can be said any more
     leave_on_interrupt()
     sys.exit(code)
 
@@ -207,13 +216,13 @@ def _ended() -> int:
         _tell(str(error), "failed")
         return error.exit_code
     except KeyboardInterrupt:
-        return code_of(signal.SIGINT)
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         raise
     except Exception:  # a fault of ours: its trace is needed, and may hold anything
         _tell(traceback.format_exc().rstrip(), "crashed")
-        return 1
-    return 0
+        return ExitCode.FAILED
+    return ExitCode.COMPLETE
 
 
 def _tell(text: str, what: str) -> None:

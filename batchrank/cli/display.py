@@ -1,19 +1,27 @@
-"""Shows how a run goes: live on a terminal, a line now and then in a pipe, or as log records for machines."""
+"""Shows how a run goes: live on a terminal, a line now and then in a pipe, or as log records for machines.
+
+rich is imported where there is a terminal only: a job of a scheduler needs none of it.
+"""
 
 import dataclasses
 import logging
-from collections.abc import Iterator
-from typing import Any
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import anyio
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
 
+from batchrank.cli.terminal import console, duration, say, with_patience
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Run
 from batchrank.pipeline.summary import Progress
 from batchrank.tokens import counter
+from batchrank.write.folder import LETTERS, PARTIAL_LETTERS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
 
 _REFRESH = 0.25
 """Seconds between two looks: notices appear at once to the eye, and drawing takes next to no time."""
@@ -24,34 +32,42 @@ _LINE_EVERY = 10.0
 class Display:
     """Shows a run's progress until cancelled."""
 
-    def __init__(self, run: Run, console: Console) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._console = console
+        self._console = console(error=True) if with_patience(sys.stderr).isatty() else None
         self._notices = 0
 
     async def show(self) -> None:
         """Redraw on a terminal, or print a line every ten seconds."""
-        if self._console.is_terminal:
-            with Live(console=self._console, transient=True, auto_refresh=False) as live:
-                while True:
-                    self._tell_notices()
-                    if progress := self._run.progress():
-                        live.update(_table(progress), refresh=True)
-                    await anyio.sleep(_REFRESH)
+        if self._console is not None and self._console.is_terminal:
+            await self._redraw(self._console)
         waited, well = 0.0, True
         while True:
-            self._tell_notices()
+            for notice in self._news():
+                say(notice, error=True)
             await anyio.sleep(_REFRESH)
             waited += _REFRESH
             progress = self._run.progress()
             if progress and (waited >= _LINE_EVERY or (well and progress.trouble)):
                 waited, well = 0.0, not progress.trouble
-                self._console.print(_line(progress), soft_wrap=True)
+                say(_line(progress), error=True)
 
-    def _tell_notices(self) -> None:
-        for notice in self._run.notices[self._notices :]:
-            self._console.print(notice, soft_wrap=True)
-        self._notices = len(self._run.notices)
+    async def _redraw(self, terminal: "Console") -> None:
+        from rich.live import Live
+
+        with Live(console=terminal, transient=True, auto_refresh=False) as live:
+            while True:
+                for notice in self._news():
+                    terminal.print(notice, soft_wrap=True)
+                if progress := self._run.progress():
+                    live.update(_table(progress), refresh=True)
+                await anyio.sleep(_REFRESH)
+
+    def _news(self) -> Sequence[str]:
+        """The notices that weren't shown yet."""
+        found = self._run.notices[self._notices :]
+        self._notices += len(found)
+        return found
 
 
 def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
@@ -82,7 +98,9 @@ def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
     yield "time", duration(progress.elapsed) + left
 
 
-def _table(progress: Progress) -> Table:
+def _table(progress: Progress) -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _facts(progress):
         table.add_row(name, value)
@@ -91,15 +109,6 @@ def _table(progress: Progress) -> Table:
 
 def _line(progress: Progress) -> str:
     return "; ".join(f"{name} {value}" for name, value in _facts(progress))
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people: ``3.2 s``, ``4 min 10 s``, ``2 h 5 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def closing_lines(run: Run, report: Report) -> Iterator[str]:
@@ -128,7 +137,7 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     if totals.failed or totals.refused:
         causes = ", ".join(f"{name} {count:,}" for name, count in sorted(totals.causes.items()))
         written = run.outputs.written
-        letters = "failed.partial.jsonl" if report.reason else "failed.jsonl"
+        letters = PARTIAL_LETTERS if report.reason else LETTERS
         where = "the log above" if written is None else str(written / letters)
         yield f"failed: {causes}; see {where}"
     for notice in report.data["notices"]:

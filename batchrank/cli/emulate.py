@@ -1,4 +1,8 @@
-"""Defines the commands that run the emulator: ``emulate`` serves it, ``demo`` ranks against it and shows the gain."""
+"""Defines the commands that run the emulator: ``emulate`` serves it, ``demo`` ranks against it and shows the gain.
+
+The command line imports this whatever the command, so what takes long to import is imported by the function that
+needs it. The options of ``emulate`` are the emulator's settings, whose module is one that takes no time.
+"""
 
 import inspect
 import signal
@@ -8,23 +12,20 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import anyio
-import orjson
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from batchrank.cli.jobs import execute
 from batchrank.cli.terminal import console, load, say
 from batchrank.cli.terminal import shown as plain
-from batchrank.demo import write_demo
-from batchrank.emulator.app import Emulator, run_forever
 from batchrank.emulator.faults import FAULTS
-from batchrank.emulator.settings import Settings, described
+from batchrank.emulator.settings import Settings, switches
 from batchrank.errors import JobError
-from batchrank.pipeline.run import Run
+
+if TYPE_CHECKING:
+    from batchrank.emulator.app import Emulator
+
 
 _CUTOFF = 10
 """The cutoff of MRR that MS MARCO uses; answers further down count as not found."""
@@ -59,6 +60,9 @@ class Shown:
 
 def demonstrate(folder: Path, overrides: Sequence[str], *, quiet: bool) -> int:
     """Make the demo's files, run its job, print the table; the run's exit code."""
+    from batchrank.demo import write_demo
+    from batchrank.pipeline.run import Run
+
     write_demo(folder)
     path = folder / "job.yaml"
     if not path.exists():
@@ -77,6 +81,10 @@ def demonstrate(folder: Path, overrides: Sequence[str], *, quiet: bool) -> int:
 
 
 def _read(folder: Path, out: Path) -> list[Shown]:
+    import orjson
+
+    from batchrank.write.folder import OutputFolder, records
+
     answers: dict[str, set[str]] = {}
     for line in (folder / "qrels.txt").read_text(encoding="utf-8").splitlines():
         query_id, _, doc_id, _ = line.split()
@@ -86,9 +94,8 @@ def _read(folder: Path, out: Path) -> list[Shown]:
         data = orjson.loads(row)
         questions[data["query_id"]] = data["query"]
     shown = []
-    for part in sorted(out.glob("ranking-*.jsonl")):
-        for row in part.read_bytes().splitlines():
-            data = orjson.loads(row)
+    for part in OutputFolder(out).parts():
+        for data in records(part):
             ranking, right = data["ranking"], answers.get(data["query_id"], set())
             found = [entry for entry in ranking if entry["doc_id"] in right]
             shown.append(
@@ -104,6 +111,9 @@ def _read(folder: Path, out: Path) -> list[Shown]:
 
 
 def _print(shown: Sequence[Shown], path: Path) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
     terminal = console(width=_WIDTH)
     table = Table(
         box=None, pad_edge=False, title_justify="left", title="Rank of a right answer, and the best answer"
@@ -147,6 +157,10 @@ def emulate(**options: Any) -> None:
 
     Point a job at it with endpoint.url: http://127.0.0.1:PORT/compatible-api/v1/reranks and any API key.
     """
+    import anyio
+
+    from batchrank.emulator.app import run_forever
+
     host, port = options.pop("host"), options.pop("port")
     settings = Settings(**{name: _value(name, value) for name, value in options.items() if value is not None})
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which the loop turns into an orderly end
@@ -156,14 +170,14 @@ def emulate(**options: Any) -> None:
         raise typer.Exit(0) from None
 
 
-def _announce(emulator: Emulator) -> None:
+def _announce(emulator: "Emulator") -> None:
     say(f"listening at {emulator.url}/compatible-api/v1/reranks")
     sys.stdout.flush()
 
 
 def _value(name: str, value: Any) -> Any:
     """An option's value as the settings want it: name=value pairs become a mapping."""
-    kind = _HINTS[name]
+    kind = _KINDS[name]
     if _is_mapping(kind):
         return dict(_pair(name, item, typing.get_args(kind)) for item in value)
     return tuple(value) if isinstance(value, list) else value
@@ -203,18 +217,15 @@ def _option(name: str, kind: Any, default: Any, text: str) -> inspect.Parameter:
     )
 
 
-_HINTS = typing.get_type_hints(Settings)
+_KINDS = {switch.name: switch.kind for switch in switches()}
 
 
 def _signature() -> inspect.Signature:
-    texts, defaults = described(), Settings()
     parameters = [
         _option("host", str, "127.0.0.1", "the address to listen on"),
         _option("port", int, 8080, "the port to listen on; 0 takes a free one"),
     ]
-    for name, kind in _HINTS.items():
-        if name not in _NOT_OPTIONS:
-            parameters.append(_option(name, kind, getattr(defaults, name), texts[name]))
+    parameters += [_option(*switch) for switch in switches() if switch.name not in _NOT_OPTIONS]
     return inspect.Signature(parameters)
 
 

@@ -1,28 +1,27 @@
-"""Defines the commands that judge rankings: ``bench``, ``eval`` and ``report``."""
+"""Defines the commands that judge rankings: ``bench``, ``eval`` and ``report``.
+
+The command line imports this whatever the command, so what takes long to import is imported by the function that
+needs it.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from batchrank.bench.matrix import Bench, Cell, load_bench
-from batchrank.bench.table import Result, done, markdown, result, same_job, write_tables
 from batchrank.cli.jobs import run_job
 from batchrank.cli.options import Json, Quiet, Set
 from batchrank.cli.status import output_folder
 from batchrank.cli.terminal import console, keep_secret, log_to_stderr, say, say_json
-from batchrank.errors import BatchrankError
-from batchrank.write.reports import write_text
+from batchrank.errors import BatchrankError, ExitCode
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from batchrank.bench.matrix import Bench, Cell
+    from batchrank.bench.table import Result
     from batchrank.quality.compare import Comparison, Evaluation
-
-
-_FAILED_CELLS = 3
-_INTERRUPTED = (129, 130, 143)
-_COMPLETE = (0, 3, 5)
 
 
 def bench(
@@ -38,32 +37,39 @@ def bench(
     What is done stays; what was cut short goes on where it stopped; a cell that fails does not stop the others.
     Exit codes: 0 all done; 3 some cells failed; 2 benchmark file; 129/130/143 interrupted: run it again to continue.
     """
+    from batchrank.bench.matrix import load_bench
+    from batchrank.bench.table import markdown, result
+
     log_to_stderr(verbose=False, quiet=quiet)
     found, cells = load_bench(file)
     results: list[Result] = []
-    code = 0
+    code = ExitCode.COMPLETE
     for number, cell in enumerate(cells, 1):
         if not quiet:
             say(f"[{number}/{len(cells)}] {cell.name}", error=True)
-        code = code if code in _INTERRUPTED else 0
+        code = code if code.interrupted else ExitCode.COMPLETE
         error = ""
         if not only_table and not code:
             code, error = _run(cell, overrides or (), quiet=quiet)
-        told = "" if code in _INTERRUPTED else error
+        told = "" if code.interrupted else error
         results.append(result(cell, found.measures, overrides=overrides or (), error=told))
         _write(results, cells, found, file)
     for line in markdown(results).removesuffix("\n").split("\n"):
         say(line)
     failed = any(r.state == "failed" for r in results)
-    raise typer.Exit(code if code in _INTERRUPTED else _FAILED_CELLS if failed else 0)
+    if not code.interrupted:
+        code = ExitCode.FAILED_QUERIES if failed else ExitCode.COMPLETE
+    raise typer.Exit(code)
 
 
-def _run(cell: Cell, overrides: Sequence[str], *, quiet: bool) -> tuple[int, str]:
+def _run(cell: "Cell", overrides: Sequence[str], *, quiet: bool) -> tuple[ExitCode, str]:
     """Run one cell unless it is done; its exit code, and why it is not complete."""
+    from batchrank.bench.table import done, same_job
+
     try:
         summary = done(cell)
         if summary is not None and same_job(cell, overrides, summary):
-            return 0, ""
+            return ExitCode.COMPLETE, ""
         job = cell.job(overrides)
         keep_secret(job)
         report = run_job(job, fresh=False, forget=False, only_failed=False, quiet=quiet)
@@ -71,11 +77,13 @@ def _run(cell: Cell, overrides: Sequence[str], *, quiet: bool) -> tuple[int, str
         if not quiet:
             say(f"batchrank: {error}", error=True, lines=True)
         return error.exit_code, str(error)
-    return report.exit_code, "" if report.exit_code in _COMPLETE else str(report.reason)
+    return report.exit_code, "" if report.exit_code.complete else str(report.reason)
 
 
-def _write(results: Sequence[Result], cells: Sequence[Cell], found: Bench, file: Path) -> None:
+def _write(results: "Sequence[Result]", cells: "Sequence[Cell]", found: "Bench", file: Path) -> None:
     """Write the table as it stands: cells to come are in it as such."""
+    from batchrank.bench.table import Result, write_tables
+
     rest = [Result(cell, "missing") for cell in cells[len(results) :]]
     write_tables([*results, *rest], file.parent / Path(found.output).expanduser())
 
@@ -129,7 +137,9 @@ def evaluate(
         terminal.print(f"note: {note}", soft_wrap=True)
 
 
-def _summary(result: "Evaluation") -> Table:
+def _summary(result: "Evaluation") -> "Table":
+    from rich.table import Table
+
     compared = result.before is not None
     table = Table(
         box=None, pad_edge=False, title_justify="left", title=f"{len(result.queries):,} judged queries"
@@ -151,7 +161,9 @@ def _cells(one: "Comparison", queries: int) -> list[str]:
     return [*figures, f"{better:,}", f"{worse:,}", f"{queries - better - worse:,}"]
 
 
-def _per_query(result: "Evaluation") -> Table:
+def _per_query(result: "Evaluation") -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     table.add_column("query", no_wrap=True)
     for name in result.after:
@@ -213,9 +225,10 @@ def report(
     """
     from batchrank.report.facts import gather
     from batchrank.report.page import render
+    from batchrank.write.folder import REPORT, write_text
 
     folder = output_folder(folder)
-    path = output or folder / "report.html"
+    path = output or folder / REPORT
     page = render(gather(folder, qrels=qrels or (), with_plan=plan))
     write_text(path, page)
     say(str(path))

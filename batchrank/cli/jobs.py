@@ -1,7 +1,9 @@
-"""Defines ``init``, ``check`` and ``schema``, and how ``run`` and other commands run a job under a display."""
+"""Defines ``init``, ``check`` and ``schema``, and how ``run`` and other commands run a job under a display.
 
-import asyncio
-import ctypes
+The command line imports this whatever the command, so what takes long to import is imported by the function that
+needs it.
+"""
+
 import gc
 import logging
 import os
@@ -13,20 +15,21 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import anyio
 import typer
 
-from batchrank.cli.display import Display, Events, closing_lines
 from batchrank.cli.options import JobFile, Json, Set
-from batchrank.cli.terminal import as_json, console, load, say, say_json
-from batchrank.errors import BatchrankError, InterruptedRunError
-from batchrank.job.config import Job
-from batchrank.job.schema import job_schema
-from batchrank.observe.observer import Observer
-from batchrank.pipeline.report import Report
-from batchrank.pipeline.run import Options, Run
+from batchrank.cli.terminal import as_json, load, say, say_json
+from batchrank.errors import BatchrankError, ExitCode, InterruptedRunError
+
+if TYPE_CHECKING:
+    from batchrank.cli.display import Display, Events
+    from batchrank.job.config import Job
+    from batchrank.observe.observer import Observer
+    from batchrank.pipeline.report import Report
+    from batchrank.pipeline.run import Run
+
 
 _SAMPLE = 1000
 """Enough records to show what is wrong with a format, and read in a moment."""
@@ -66,19 +69,20 @@ def check(
 ) -> None:
     """Find what would keep a job from running: key, endpoint, output, ledger, data. Spends nothing.
 
-    Exit codes: 0 ready; otherwise the first fault's, as `batchrank run` would end: 2 job or key, 3 some queries would
-    fail, 4 input unusable, 1 output or ledger unusable or the key refused, 75 the endpoint can't be reached.
+    Exit codes: 0 ready; otherwise the one that `batchrank run` would end with: 2 job or key, 3 some queries would
+    fail, 4 input unusable, 5 gate.against holds nothing to compare with, 1 output or ledger unusable or the key
+    refused, 75 the endpoint can't be reached.
     """
-    from batchrank.planning.check import check_job
+    from batchrank.planning.check import check_job, ending
 
-    code, findings = 0, []
+    findings = []
     for finding in check_job(load(job, overrides), limit=None if everything else limit, ask=ask):
-        code = code or finding.exit_code
-        findings.append(asdict(finding))
+        findings.append(finding)
         if not as_json:
             say(f"{finding.state:<5} {finding.name:<8} {finding.text}")
+    code = ending(findings)
     if as_json:
-        say_json({"exit_code": code, "findings": findings})
+        say_json({"exit_code": code, "findings": [asdict(finding) for finding in findings]})
     elif not code:
         say(f"ready: batchrank run {job}")
     raise typer.Exit(code)
@@ -86,15 +90,12 @@ def check(
 
 def schema() -> None:
     """Print the JSON Schema of the job file, by which editors complete and check it."""
+    from batchrank.job.schema import job_schema
+
     say_json(job_schema())
 
 
 _HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-def code_of(number: int) -> int:
-    """The exit code that tells of a signal."""
-    return 128 + number
 
 
 def unwind_on_interrupt() -> None:
@@ -115,6 +116,8 @@ def heeding(told: Callable[[signal.Signals], None]) -> Iterator[None]:
 
     The loops' own way would put back Python's handler for SIGINT in the end, and with it the traceback.
     """
+    import asyncio
+
     loop = asyncio.get_running_loop()
 
     def tell(number: int, frame: FrameType | None) -> None:
@@ -132,12 +135,17 @@ def heeding(told: Callable[[signal.Signals], None]) -> Iterator[None]:
 
 
 def _unwind(number: int, frame: FrameType | None) -> None:
+    """Raise SystemExit; in the midst of an import, end at once: modules print or swallow what is raised in them."""
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            os._exit(ExitCode.of_signal(number))
+        frame = frame.f_back
     signal.signal(number, _leave)
-    raise SystemExit(code_of(number))
+    raise SystemExit(ExitCode.of_signal(number))
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    os._exit(code_of(number))
+    os._exit(ExitCode.of_signal(number))
 
 
 log = logging.getLogger(__name__)
@@ -145,7 +153,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def run_job(
-    job: Job,
+    job: "Job",
     *,
     fresh: bool,
     forget: bool,
@@ -153,30 +161,36 @@ def run_job(
     quiet: bool,
     port: int | None = None,
     host: str = "127.0.0.1",
-) -> Report:
+) -> "Report":
     """Run a job to its end, showing how it goes on stderr; Prometheus may ask at ``port``."""
+    from batchrank.pipeline.run import Options, Run
+
     run = Run(job, Options(fresh=fresh, forget=forget, only_failed=only_failed))
     return execute(run, quiet=quiet, port=port, host=host)
 
 
-def execute(run: Run, *, quiet: bool, port: int | None = None, host: str = "127.0.0.1") -> Report:
+def execute(run: "Run", *, quiet: bool, port: int | None = None, host: str = "127.0.0.1") -> "Report":
     """Run under uvloop where there is one."""
+    import anyio
+
+    from batchrank.cli.display import Display, Events, closing_lines
+    from batchrank.observe.observer import Observer
+
     options: dict[str, bool] = {}
     with suppress(ImportError):
         import uvloop  # noqa: F401 only to see whether it is there
 
         options["use_uvloop"] = True
     _settle_process()
-    terminal = console(error=True)
     events = Events(run) if as_json() else None
-    show = events or Display(run, terminal)
+    show = events or Display(run)
     with Observer(run, port=port, host=host) as observer:
         report = anyio.run(_watched, run, None if quiet else show, observer, backend_options=options)
     if events is not None:
         events.closing(report)
     elif not quiet or report.exit_code:
         for line in closing_lines(run, report):
-            terminal.print(line, soft_wrap=True)
+            say(line, error=True)
     return report
 
 
@@ -187,6 +201,8 @@ def _settle_process() -> None:
     2. A worker thread in the midst of Python code would hold up the event loop for up to 5 ms at a time.
     3. glibc would keep what one burst took; it is told by the numbers in its malloc.h.
     """
+    import ctypes
+
     sys.setswitchinterval(0.0002)
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
@@ -196,7 +212,9 @@ def _settle_process() -> None:
             mallopt(option, value)
 
 
-async def _watched(run: Run, show: Display | Events | None, observer: Observer) -> Report:
+async def _watched(run: "Run", show: "Display | Events | None", observer: "Observer") -> "Report":
+    import anyio
+
     async with anyio.create_task_group() as group:
         group.start_soon(observer.watch)
         if show is not None:
@@ -216,9 +234,9 @@ async def _watched(run: Run, show: Display | Events | None, observer: Observer) 
     return report
 
 
-def _stop(run: Run, number: signal.Signals) -> None:
+def _stop(run: "Run", number: signal.Signals) -> None:
     if run.stopping:
-        os._exit(code_of(number))
+        os._exit(ExitCode.of_signal(number))
     text = f"{number.name}: waiting for requests in flight; once more to stop at once"
     if as_json():
         log.warning("%s", text)

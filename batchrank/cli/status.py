@@ -1,21 +1,26 @@
-"""Defines the commands that look at a job and spend nothing: ``status``, ``ledger`` and ``plan``."""
+"""Defines the commands that look at a job and spend nothing: ``status``, ``ledger`` and ``plan``.
+
+The command line imports this whatever the command, so what takes long to import is imported by the function that
+needs it.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import anyio
 import typer
-from rich.table import Table
 
-from batchrank.cli.display import duration
 from batchrank.cli.options import Json
-from batchrank.cli.terminal import console, load, say, say_json
+from batchrank.cli.terminal import console, duration, load, say, say_json
 from batchrank.errors import JobError, install_line
-from batchrank.job.config import Job
-from batchrank.ledger.ledger import Ledger
-from batchrank.observe.observer import Status, read_status
-from batchrank.planning.plan import Inventory, Plan, compact_ledger, inventory, plan
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from batchrank.job.config import Job
+    from batchrank.observe.observer import Status
+    from batchrank.planning.plan import Inventory, Plan
+
 
 _JOB_FILES = (".yaml", ".yml", ".toml")
 
@@ -25,6 +30,10 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Tell how a job stands: progress, time to go, spend. Disturbs nothing: the job may be running."""
+    from rich.table import Table
+
+    from batchrank.observe.observer import read_status
+
     found = read_status(output_folder(folder))
     if as_json:
         say_json(found.data())
@@ -44,12 +53,12 @@ def output_folder(path: Path) -> Path:
     if path.suffix not in _JOB_FILES or not path.is_file():
         return path
     job = load(path)
-    if job.output is None or job.output.path == "-":
+    if job.output_folder is None:
         raise JobError(f"{path}: output.path is standard output, so there is no folder to look at")
-    return Path(job.output.path)
+    return job.output_folder
 
 
-def _status_facts(found: Status) -> Iterator[tuple[str, str]]:
+def _status_facts(found: "Status") -> Iterator[tuple[str, str]]:
     yield "job", found.name
     code = "" if found.exit_code is None else f", exit code {found.exit_code}"
     ago = duration(max(0.0, found.age))
@@ -64,7 +73,7 @@ def _status_facts(found: Status) -> Iterator[tuple[str, str]]:
         yield "note", notice
 
 
-def _progress(found: Status, progress: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _progress(found: "Status", progress: dict[str, Any]) -> Iterator[tuple[str, str]]:
     failed = f", {progress['failed']:,} failed" if progress["failed"] else ""
     if found.state == "complete":
         yield "queries", f"{progress['queries']:,} ranked{failed}"
@@ -98,7 +107,7 @@ def _progress(found: Status, progress: dict[str, Any]) -> Iterator[tuple[str, st
     yield "time", duration(seconds) + (f", about {duration(left)} to go" if running else "")
 
 
-def _counted(found: Status, progress: dict[str, Any]) -> str:
+def _counted(found: "Status", progress: dict[str, Any]) -> str:
     """What counts against caps that hold for more or less than the run."""
     told = []
     if found.max_tokens is not None:
@@ -108,7 +117,7 @@ def _counted(found: Status, progress: dict[str, Any]) -> str:
     return ", ".join(told or ["none"]) + {"day": " a day (UTC)", "total": " in all"}.get(found.per, "")
 
 
-def show_ledger(job: Job, *, compact: bool, backup: Path | None = None) -> None:
+def show_ledger(job: "Job", *, compact: bool, backup: Path | None = None) -> None:
     """Print what the ledger holds; before that, with ``compact``, drop what the last complete run did not use.
 
     Args:
@@ -120,6 +129,12 @@ def show_ledger(job: Job, *, compact: bool, backup: Path | None = None) -> None:
         JobError: there is no ledger.
         LedgerError: it can't be read, a run is using it, or the copy can't be written.
     """
+    import anyio
+    from rich.table import Table
+
+    from batchrank.ledger.ledger import Ledger
+    from batchrank.planning.plan import compact_ledger, inventory
+
     path = job.ledger_path
     if path is None or not path.exists():
         raise JobError(f"{path}: there is no ledger yet: run the job first")
@@ -141,7 +156,7 @@ def show_ledger(job: Job, *, compact: bool, backup: Path | None = None) -> None:
     console().print(table)
 
 
-def _ledger_facts(job: Job, found: Inventory, size: int) -> list[tuple[str, str]]:
+def _ledger_facts(job: "Job", found: "Inventory", size: int) -> list[tuple[str, str]]:
     price = job.price
     cost = "" if price is None else f", {price.cost(found.tokens):,.4f} {price.currency} at this job's price"
     return [
@@ -170,8 +185,12 @@ _NOTES = {
 }
 
 
-def show_plan(job: Job, *, as_json: bool) -> None:
+def show_plan(job: "Job", *, as_json: bool) -> None:
     """Print what running the job would take; nothing is sent."""
+    from rich.table import Table
+
+    from batchrank.planning.plan import plan
+
     found = plan(job)
     if as_json:
         say_json(found.data())
@@ -188,7 +207,7 @@ def show_plan(job: Job, *, as_json: bool) -> None:
         terminal.print(_largest(found))
 
 
-def _plan_facts(job: Job, found: Plan) -> list[tuple[str, str]]:
+def _plan_facts(job: "Job", found: "Plan") -> list[tuple[str, str]]:
     kind = "exact" if found.exact else "at most, counted as bytes"
     rows = [
         ("queries", f"{found.queries:,}, {found.multi_chunk:,} of them in more than one request"),
@@ -212,7 +231,9 @@ def _plan_facts(job: Job, found: Plan) -> list[tuple[str, str]]:
     return rows
 
 
-def _methods(job: Job, found: Plan) -> Table:
+def _methods(job: "Job", found: "Plan") -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     table.add_column("method")
     for name in (
@@ -239,7 +260,9 @@ def _methods(job: Job, found: Plan) -> Table:
     return table
 
 
-def _largest(found: Plan) -> Table:
+def _largest(found: "Plan") -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     table.add_column("largest lists")
     for name in ("documents", "chunks", "tokens"):

@@ -1,4 +1,7 @@
-"""Writes all that goes to the terminal, log records too, so that no secret and no control code gets there."""
+"""Writes all that goes to the terminal, log records too, so that no secret and no control code gets there.
+
+Every command imports this, so what takes long to import is imported by the function that needs it.
+"""
 
 import io
 import json
@@ -8,45 +11,56 @@ import sys
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TextIO, cast
-
-import orjson
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from batchrank.errors import escaped, escaped_json
-from batchrank.job.config import Job
-from batchrank.job.load import load_job
-from batchrank.job.secrets import Secrets, secrets_of
 
-_known = Secrets()
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from batchrank.job.config import Job
+    from batchrank.job.secrets import Secrets
 
 
-def load(path: Path, overrides: Sequence[str] | None = None) -> Job:
+_known: "Secrets | None" = None
+"""The secrets of the jobs that were loaded; None before the first."""
+
+
+def load(path: Path, overrides: Sequence[str] | None = None) -> "Job":
     """Load a job, and keep its secrets out of whatever is said from now on.
 
     Raises:
         JobError: as from ``load_job``.
     """
+    from batchrank.job.load import load_job
+
     job = load_job(path, overrides=overrides or ())
     keep_secret(job)
     return job
 
 
-def keep_secret(job: Job) -> None:
+def keep_secret(job: "Job") -> None:
     """Keep a job's secrets, with those of other jobs, out of whatever is said from now on."""
+    from batchrank.job.secrets import secrets_of
+
     global _known
-    _known |= secrets_of(job)
+    found = secrets_of(job)
+    _known = found if _known is None else _known | found
+
+
+def _hidden(text: str) -> str:
+    return text if _known is None else _known.hide(text)
 
 
 def shown(text: str, *, lines: bool = False) -> str:
     """A text as it may be shown; ``lines`` keeps its lines."""
-    return escaped(_known.hide(text), lines=lines)
+    return escaped(_hidden(text), lines=lines)
 
 
 def shown_json(text: str) -> str:
     """JSON as it may be shown: the same data, but for secrets."""
-    return escaped_json(_known.hide(text))
+    return escaped_json(_hidden(text))
 
 
 def say(text: str = "", *, error: bool = False, lines: bool = False) -> None:
@@ -63,6 +77,8 @@ def say(text: str = "", *, error: bool = False, lines: bool = False) -> None:
 
 def say_json(data: Any) -> None:
     """Print data as JSON: all of it as it is, but for secrets."""
+    import orjson
+
     text = shown_json(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
     try:
         text.encode(sys.stdout.encoding or "utf-8")
@@ -71,10 +87,28 @@ def say_json(data: Any) -> None:
     print(text)
 
 
-def console(*, error: bool = False, width: int | None = None, soft_wrap: bool = False) -> Console:
-    """A console on stdout, or on stderr, for tables and what changes in place; ``width`` where it is no terminal."""
+def duration(seconds: float) -> str:
+    """Seconds for people: ``3.2 s``, ``4 min 10 s``, ``2 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def console(*, error: bool = False, width: int | None = None, soft_wrap: bool = False) -> "Console":
+    """A console on stdout, or on stderr, for tables and what changes in place; ``width`` where it is no terminal.
+
+    It shows every text as what it is: no markup, no codes of others.
+    """
+    from rich.console import Console
+
+    class Plain(Console):
+        def render_str(self, text: str, **options: Any) -> "Text":  # be it printed alone or in a table
+            return super().render_str(shown(text), **options)
+
     stream: TextIO = with_patience(sys.stderr) if error else sys.stdout
-    return _Console(
+    return Plain(
         file=stream,
         width=None if stream.isatty() else width,
         soft_wrap=soft_wrap,
@@ -82,14 +116,6 @@ def console(*, error: bool = False, width: int | None = None, soft_wrap: bool = 
         emoji=False,
         highlight=False,
     )
-
-
-class _Console(Console):
-    """Shows every text as what it is: no markup, no codes of others."""
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        """A text, be it printed alone or in a table."""
-        return super().render_str(shown(text), **options)
 
 
 def with_patience(stream: TextIO | None) -> TextIO:

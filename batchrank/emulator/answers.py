@@ -1,16 +1,22 @@
-"""Makes the emulator's answers, and spoils their content, their body or their delivery where a fault asks for it."""
+"""Makes the emulator's answers, and spoils their content, their body or their delivery where a fault asks for it.
 
-import asyncio
+aiohttp is imported by what sends them: the names of the faults are options of a command, whose help comes at once.
+"""
+
 import random
 import socket
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakSet
 
-from aiohttp import web
+if TYPE_CHECKING:
+    import asyncio
+
+    from aiohttp import web
+
 
 Result = dict[str, Any]
 
@@ -152,14 +158,16 @@ class Delivery:
         self._settings = settings
         self._stale: WeakSet[asyncio.BaseTransport] = WeakSet()
 
-    def is_stale(self, request: web.Request) -> bool:
+    def is_stale(self, request: "web.Request") -> bool:
         """Whether the request came over a connection whose server end is gone."""
         return request.transport in self._stale
 
     async def send(
-        self, request: web.Request, response: web.Response, fault: str | None
-    ) -> web.StreamResponse:
+        self, request: "web.Request", response: "web.Response", fault: str | None
+    ) -> "web.StreamResponse":
         """Send a response, or what the fault makes of it."""
+        import asyncio
+
         body = response.body if isinstance(response.body, bytes) else b""
         if fault is None:
             return response
@@ -176,7 +184,13 @@ class Delivery:
             return hang_up(request)
         return await self._stream(request, response.status, body, fault)
 
-    async def _stream(self, request: web.Request, status: int, body: bytes, fault: str) -> web.StreamResponse:
+    async def _stream(
+        self, request: "web.Request", status: int, body: bytes, fault: str
+    ) -> "web.StreamResponse":
+        import asyncio
+
+        from aiohttp import web
+
         stream = web.StreamResponse(status=status, headers={"Content-Type": "application/json"})
         if fault == "gzip-bomb":
             stream.headers["Content-Encoding"] = "gzip"
@@ -200,8 +214,10 @@ class Delivery:
         return stream
 
 
-def hang_up(request: web.Request, *, reset: bool = False) -> web.StreamResponse:
+def hang_up(request: "web.Request", *, reset: bool = False) -> "web.StreamResponse":
     """Close the request's connection, or reset it, and give aiohttp something to return."""
+    from aiohttp import web
+
     transport = request.transport
     if transport is not None:
         if reset:

@@ -17,7 +17,6 @@ import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from email.utils import formatdate
 from hashlib import blake2b
 from typing import Protocol
 
@@ -170,6 +169,8 @@ class Fates:
 
 def with_retry_after(rejection: Rejection, how: str, seconds: float) -> Rejection:
     """The refusal with a Retry-After header, by one of the ``after-`` twists."""
+    from email.utils import formatdate  # which takes a few milliseconds to import
+
     values = {
         "after-seconds": f"{seconds:g}",
         "after-date": formatdate(time.time() + seconds, usegmt=True),

@@ -1,74 +1,29 @@
-"""Holds the emulator's switches, and turns relevance into the scores that a request's answer carries."""
+"""Defines the emulator's switches, which are the options of ``batchrank emulate`` as well."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, Literal, get_type_hints
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
-import numpy as np
-
-from batchrank.data import Floats
 from batchrank.emulator.faults import check_fault
 from batchrank.emulator.refusals import ErrorShape
 from batchrank.errors import JobError
-from batchrank.models import Card, cards
+
+if TYPE_CHECKING:
+    from batchrank.models import Card
+
 
 Family = Literal["logistic", "minmax", "softmax", "ordinal", "warped"]
-_CENTRE = -2.0
-"""About the middle of the scorer's logits, which are mapped so that theirs is 0."""
-_SCALE = 1.5
-"""About their spread, which is mapped to 1."""
-_BF16_STEP = 2.0**-8
-"""The relative step of 16-bit brain floats: noise as of a server that computes with them."""
 
 
-def absolute(logits: Floats) -> Floats:
-    """The logistic of the relevance: a document has the same score in every request."""
-    scores: Floats = 1 / (1 + np.exp(-logits))
-    return scores
+def _cards() -> "Mapping[str, Card]":
+    from batchrank.models import cards
 
-
-def relative(logits: Floats, family: Family, rng: np.random.Generator) -> Floats:
-    """Scores in 0..1 that rise with relevance by a map of this request's own.
-
-    1. logistic: a slope between a half and two, and a shift, drawn for the request.
-    2. minmax: the best is 1 and the worst 0.
-    3. softmax: they add up to 1.
-    4. ordinal: the rank alone, from 1 downwards.
-    5. warped: minmax, then a power drawn for the request.
-    """
-    y = (logits - _CENTRE) / _SCALE
-    if family == "logistic":
-        slope, shift = np.exp(rng.uniform(np.log(0.5), np.log(2))), rng.normal()
-        return absolute(slope * y + shift)
-    if family == "softmax":
-        weights: Floats = np.exp(y - y.max())
-        weights /= weights.sum()
-        return weights
-    if family == "ordinal":
-        order = np.argsort(-y, kind="stable")
-        scores = np.empty(len(y))
-        scores[order] = 1 - np.arange(len(y)) / len(y)
-        return scores
-    spread: Floats = (y - y.min()) / (np.ptp(y) or 1.0)
-    return spread if family == "minmax" else spread ** np.exp(rng.uniform(np.log(0.5), np.log(2)))
-
-
-def noisy(logits: Floats, sigma: float, rng: np.random.Generator) -> Floats:
-    """Relevance with a normal error of ``sigma`` logits."""
-    return logits + sigma * rng.normal(size=len(logits)) if sigma else logits
-
-
-def jittered(logits: Floats, rng: np.random.Generator) -> Floats:
-    """Logits as BF16 arithmetic gives them: off by up to a step of their own 8 bits, then rounded to those bits."""
-    moved = logits * (1 + _BF16_STEP * rng.uniform(-1, 1, size=len(logits)))
-    mantissa, exponent = np.frexp(moved)
-    rounded: Floats = np.ldexp(np.round(mantissa * 256) / 256, exponent)
-    return rounded
+    return cards()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How the emulator behaves; by default as the API's documents say. ``described`` tells what each switch does."""
+    """How the emulator behaves; by default as the API's documents say. ``switches`` tells what each one does."""
 
     seed: Annotated[
         int, "everything drawn at random (scores, noise, latency, faults, request ids) follows from it"
@@ -81,7 +36,9 @@ class Settings:
         "whose the paths are that several APIs have (/rerank, /v1/rerank, /v2/rerank); each API is also served below "
         "/<wire>, such as /tei/rerank",
     ] = "cohere"
-    cards: Annotated[Mapping[str, Card], "the models that are served, by name"] = field(default_factory=cards)
+    cards: Annotated[Mapping[str, "Card"], "the models that are served, by name"] = field(
+        default_factory=_cards
+    )
 
     documents: Annotated[int | None, "most documents in a request; by default the model card's"] = None
     request_tokens: Annotated[
@@ -167,7 +124,19 @@ class Settings:
                 check_fault(name)
 
 
-def described() -> dict[str, str]:
-    """What each switch does, by name."""
-    hints = get_type_hints(Settings, include_extras=True)
-    return {name: hint.__metadata__[0] for name, hint in hints.items()}
+class Switch(NamedTuple):
+    """One of the settings: its type, its default (None for a mapping), and what it does."""
+
+    name: str
+    kind: Any
+    default: Any
+    text: str
+
+
+def switches() -> list[Switch]:
+    """All settings, as they are declared: names in their types are not resolved."""
+    found = []
+    for one in fields(Settings):
+        kind, text = get_args(one.type)
+        found.append(Switch(one.name, kind, None if callable(one.default_factory) else one.default, text))
+    return found

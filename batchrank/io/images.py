@@ -11,7 +11,6 @@ import struct
 import sys
 from collections.abc import Callable, Sequence
 
-import imagesize  # type: ignore[import-untyped]  # it ships no types
 import numpy as np
 from numpy.typing import NDArray
 
@@ -173,6 +172,8 @@ def pixels(data: bytes, name: str) -> tuple[int, int] | None:
     """Width and height by the header; None where it doesn't tell, or this format's headers aren't read."""
     if name not in _MEASURED:
         return None
+    import imagesize  # type: ignore[import-untyped]  # it ships no types
+
     try:
         width, height = imagesize.get(io.BytesIO(data))
     except (ValueError, TypeError, IndexError, struct.error, OSError, OverflowError):

@@ -27,6 +27,9 @@ from batchrank.job.sections import (
 )
 from batchrank.models import Card, Price, Template, card, vendor
 
+LEDGER = "ledger.sqlite"
+"""The ledger's name in the output folder, where a job names none."""
+
 
 class Job(Section):
     """One run, fully described. ``input`` and ``output`` may be left out when used as a library.
@@ -145,11 +148,18 @@ class Job(Section):
         return self.instruct or (self.card.instruct if needed else None)
 
     @property
+    def output_folder(self) -> Path | None:
+        """Where rankings go; None for standard output, or where the job names no output."""
+        out = self.output
+        return None if out is None or out.path == "-" else Path(out.path).expanduser()
+
+    @property
     def ledger_path(self) -> Path | None:
         """Where the ledger is; None when there is neither a ledger nor an output folder."""
         if self.ledger:
             return Path(self.ledger)
-        return Path(self.output.path) / "ledger.sqlite" if self.output and self.output.path != "-" else None
+        folder = self.output_folder
+        return None if folder is None else folder / LEDGER
 
     @property
     def emulated(self) -> bool:

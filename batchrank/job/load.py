@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from batchrank.errors import JobError
 from batchrank.job.config import Job
@@ -21,12 +20,6 @@ PREFIX = "BATCHRANK_"
 _KEY = re.compile(r"[A-Za-z_-]+(\.[A-Za-z_-]+)*")
 _HARMLESS = {"timeout", "wire", "region"}
 """Keys of endpoint whose faulty values are repeated."""
-
-
-class _EnvironmentJob(Job, BaseSettings):
-    """A Job as settings, so that the environment is read the settings library's way."""
-
-    model_config = SettingsConfigDict(enable_decoding=False)
 
 
 def load_job(
@@ -69,6 +62,14 @@ def load_job(
 
 
 def _environment(environ: Mapping[str, str], data: dict[str, Any]) -> dict[str, Any]:
+    """What the environment changes, read as the settings library does it, which is imported if there is anything."""
+    if not any(name.startswith(PREFIX) for name in environ):
+        return {}
+    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+    class EnvironmentJob(Job, BaseSettings):
+        model_config = SettingsConfigDict(enable_decoding=False)
+
     endpoint = data.get("endpoint")
     own = {"DASHSCOPE_API_KEY"} | (
         {str(endpoint.get("api_key_env"))} if isinstance(endpoint, dict) else set()
@@ -81,7 +82,7 @@ def _environment(environ: Mapping[str, str], data: dict[str, Any]) -> dict[str, 
                     f"environment, {name}: unknown key {first!r}{_closest(first, Job.model_fields)}"
                 )
     source = EnvSettingsSource(
-        _EnvironmentJob, env_prefix=PREFIX, env_nested_delimiter="__", case_sensitive=False
+        EnvironmentJob, env_prefix=PREFIX, env_nested_delimiter="__", case_sensitive=False
     )
     source.env_vars = {k.lower(): v for k, v in environ.items() if k.startswith(PREFIX) and k not in own}
     changes = {key: _plain(value) for key, value in source().items()}

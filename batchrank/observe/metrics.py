@@ -9,7 +9,6 @@ from prometheus_client.registry import Collector
 from batchrank.pipeline.summary import Progress
 from batchrank.send.stats import LATENCY_BOUNDS
 
-NAME = "metrics.prom"
 _COUNTERS = {
     "documents": "Documents in answered requests.",
     "requests": "Requests sent, whether they succeeded or not.",

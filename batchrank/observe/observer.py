@@ -1,4 +1,7 @@
-"""Tells others how a run stands while it goes on: ``status.json`` every second, metrics every few."""
+"""Tells others how a run stands while it goes on: ``status.json`` every second, metrics every few.
+
+``batchrank status`` reads that file and needs nothing of a run: what watching one takes is imported by ``Observer``.
+"""
 
 import logging
 import os
@@ -7,21 +10,20 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal, Self
-from wsgiref.simple_server import WSGIServer
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import anyio
-import anyio.to_thread
 import orjson
-from prometheus_client import start_http_server
 
-from batchrank.errors import BatchrankError, InputError, JobError, StoppedError
-from batchrank.job.secrets import secrets_of
-from batchrank.observe import metrics
-from batchrank.pipeline.report import Report
-from batchrank.pipeline.run import Run
+from batchrank.errors import BatchrankError, ExitCode, InputError, JobError, StoppedError
+from batchrank.write.folder import METRICS, STATUS, OutputFolder
 
-NAME = "status.json"
+if TYPE_CHECKING:
+    from wsgiref.simple_server import WSGIServer
+
+    from batchrank.pipeline.report import Report
+    from batchrank.pipeline.run import Run
+
+
 _SILENT = 60.0
 """Seconds without a sign after which a process elsewhere is taken to be gone: it writes every second."""
 State = Literal["running", "complete", "stopped", "failed", "killed"]
@@ -80,13 +82,13 @@ def read_status(folder: str | Path) -> Status:
     Raises:
         InputError: there is no such file there, or it can't be read.
     """
-    path = Path(folder) / NAME
+    path = Path(folder) / STATUS
     try:
-        data = orjson.loads(path.read_bytes())
+        data = OutputFolder(folder).status()
         status = Status(**{f.name: data[f.name] for f in fields(Status) if f.name in data})
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; name the output folder of a job that was started") from None
-    except (OSError, orjson.JSONDecodeError, TypeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} can't be read: {error}") from None
     if status.state == "running" and _gone(status):
         return Status(**(asdict(status) | {"state": "killed"}))
@@ -127,7 +129,10 @@ class Observer:
         JobError: the port is taken.
     """
 
-    def __init__(self, run: Run, *, port: int | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(self, run: "Run", *, port: int | None = None, host: str = "127.0.0.1") -> None:
+        from batchrank.job.secrets import secrets_of
+        from batchrank.observe import metrics
+
         self._run = run
         self._folder = run.folder
         self._collector = metrics.JobCollector(run.job.name or "job")
@@ -140,6 +145,8 @@ class Observer:
         self._server: WSGIServer | None = None
         self._thread: Thread | None = None
         if port is not None:
+            from prometheus_client import start_http_server
+
             try:
                 self._server, self._thread = start_http_server(
                     port, addr=host, registry=metrics.registry(self._collector)
@@ -165,6 +172,8 @@ class Observer:
 
     async def watch(self) -> None:
         """Take a snapshot every second until cancelled, and write it once the run has got as far as its folder."""
+        import anyio.to_thread
+
         ticks = 0
         while True:
             await anyio.sleep(_EVERY)
@@ -172,15 +181,19 @@ class Observer:
                 await anyio.to_thread.run_sync(self._write, ticks % _METRICS_EVERY == 0)
                 ticks += 1
 
-    def ended(self, report: Report | None, error: BatchrankError | None = None) -> None:
+    def ended(self, report: "Report | None", error: BatchrankError | None = None) -> None:
         """Write how the run ended: with a report, or without one because of an error."""
         if not self._snapshot() and report is None:
             return  # it never began, so what an earlier run left stays
-        code = report.exit_code if report else (error.exit_code if error else 1)
+        code = report.exit_code if report else (error.exit_code if error else ExitCode.FAILED)
         reason = report.reason if report else error
         self._collector.exit_code = code
         self._update(
-            state="stopped" if isinstance(reason, StoppedError) else _state(code),
+            state="stopped"
+            if isinstance(reason, StoppedError)
+            else "complete"
+            if code.complete
+            else "failed",
             exit_code=code,
             reason=None if reason is None else self._secrets.hide(str(reason)),
             notices=self._secrets.hide_all(report.data["notices"] if report else self._run.notices),
@@ -205,19 +218,15 @@ class Observer:
         if self._folder is None or not self._folder.is_dir():
             return
         try:
-            _replace(self._folder / NAME, orjson.dumps(self._status.data(), option=orjson.OPT_INDENT_2))
+            _replace(self._folder / STATUS, orjson.dumps(self._status.data(), option=orjson.OPT_INDENT_2))
             if with_metrics:
-                _replace(self._folder / metrics.NAME, metrics.text(self._collector))
+                from batchrank.observe import metrics
+
+                _replace(self._folder / METRICS, metrics.text(self._collector))
         except OSError as error:
             if not self._told:
                 log.warning("the status can't be written: %s; the run goes on", error)
             self._told = True
-
-
-def _state(code: int) -> State:
-    if code in (0, 3, 5):
-        return "complete"
-    return "failed"
 
 
 def _replace(path: Path, data: bytes) -> None:

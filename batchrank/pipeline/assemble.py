@@ -1,6 +1,7 @@
 """Puts together all that a run sends with, as its job says: endpoint, limiter, ledger, merge."""
 
 import logging
+import os
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -16,7 +17,6 @@ from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
 from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.state import Spent
-from batchrank.limiter.limiter import Limiter
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches, vendor
 from batchrank.pipeline.rank import Driver, SharedVerdicts
@@ -24,6 +24,7 @@ from batchrank.pipeline.workers import background_task
 from batchrank.send.admission import ConcurrencyLimit, Scheduler
 from batchrank.send.budget import Before, Budget, Taken
 from batchrank.send.connections import connections, open_files, tls_context
+from batchrank.send.limiter import Limiter
 from batchrank.send.requests import Departures, Encoder
 from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend
@@ -101,7 +102,9 @@ def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
     codec.body(Request(job.card.name, "query", ["document"], job.said_instruct, job.fps))
     proxy = job.proxy()
     files = own.ca_file, own.client_cert, own.client_key
-    secure = url.startswith("https:") or (proxy or "").startswith("https:") or any(files)
+    secure = url.startswith("https:") or (proxy or "").startswith("https:")
+    # For the system's certificates aiohttp has a context already; reading them again takes 30 ms of each start.
+    trusted = any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     return Http(
         url,
         codec,
@@ -112,7 +115,7 @@ def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
         other_url=None if job.emulated else vendor(job.card.vendor).other_url(job.wire, url),
         proxy=proxy,
         tls=tls_context(ca_file=own.ca_file, client_cert=own.client_cert, client_key=own.client_key)
-        if secure
+        if any(files) or (secure and trusted)
         else None,
         secrets=secrets_of(job),
         timeout=own.timeout,
@@ -191,11 +194,20 @@ async def engine(
         )
 
 
-def _spend(job: Job, spent: Spent, counted: Spent | None) -> Spend:
+def refuse_unknown_cost(job: Job) -> None:
+    """Refuse a cap on a cost that can't be known.
+
+    Raises:
+        JobError: the model has no price.
+    """
     if job.budget.max_cost is not None and job.price is None:
         raise JobError(
             f"budget.max_cost: no price is known for {job.card.name}; set model.price or budget.max_tokens"
         )
+
+
+def _spend(job: Job, spent: Spent, counted: Spent | None) -> Spend:
+    refuse_unknown_cost(job)
     own = job.budget
     return Spend(
         job.price.dearest if job.price else None,  # a cap must hold whatever the requests hold

@@ -16,10 +16,9 @@ from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.state import Spent
 from batchrank.merge.verdict import Declared, Verdicts
-from batchrank.pipeline.identity import PROGRAM, identity
+from batchrank.pipeline.earlier import PROGRAM, identity
 from batchrank.pipeline.summary import Totals
-from batchrank.write.reports import partial
-from batchrank.write.switch import LETTERS
+from batchrank.write.folder import PARTIAL_LETTERS
 
 _ITSELF, _INPUT = "batchrank itself", "the input"
 _Item = TypeVar("_Item")
@@ -245,7 +244,7 @@ def _standing(folder: Path, known: list[Checkpoint]) -> tuple[list[Checkpoint], 
         if damaged:
             break
         found.append(checkpoint)
-    letters = partial(folder / LETTERS)
+    letters = folder / PARTIAL_LETTERS
     while found and (kept := found[-1].kept) is not None and not kept.stands(letters):
         damaged = [letters.name]
         found.pop()

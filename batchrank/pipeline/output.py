@@ -6,21 +6,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from batchrank.errors import BatchrankError, InputError, TooManyFailuresError
+from batchrank.errors import BatchrankError, ExitCode, InputError, TooManyFailuresError
 from batchrank.io.atomic import Kept
 from batchrank.job.config import Job
 from batchrank.job.sections import Gate, Output
 from batchrank.outcomes import Failure
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.sink import FailureLines
-from batchrank.quality.gate import NAME, Baseline, Judgement, accepted, judge, keep
+from batchrank.quality.gate import Baseline, Judgement, judge, keep
 from batchrank.quality.rankings import tops
 from batchrank.write import switch
-from batchrank.write.reports import FailureLog, write_summary
-from batchrank.write.switch import MARKER, Claim
-from batchrank.write.writer import Part, StreamWriter, Writer
-
-GATE_FAILED = 5
+from batchrank.write.folder import (
+    BASELINE,
+    MARKER,
+    PARTIAL_LETTERS,
+    SUMMARY,
+    FailureLog,
+    OutputFolder,
+    write_summary,
+)
+from batchrank.write.switch import Claim
+from batchrank.write.writer import StreamWriter, Writer
 
 
 def apply_gate(job: Job, folder: Path, written: Path, result: Report) -> Report:
@@ -59,15 +65,15 @@ def apply_gate(job: Job, folder: Path, written: Path, result: Report) -> Report:
         *found.reasons,
         f"the rankings did not pass the gate; to accept them all the same, remove {folder / MARKER}",
     ]
-    data |= {"notices": [*result.data["notices"], *notes], "exit_code": GATE_FAILED}
-    return replace(result, exit_code=GATE_FAILED, data=data)
+    data |= {"notices": [*result.data["notices"], *notes], "exit_code": ExitCode.GATE}
+    return replace(result, exit_code=ExitCode.GATE, data=data)
 
 
 def _judged(gate: Gate, folder: Path, written: Path) -> Judgement:
     rankings = tops(str(written), gate.depth)
-    path = folder / NAME
+    path = folder / BASELINE
     if gate.against:
-        if not accepted(Path(gate.against)):
+        if not OutputFolder(gate.against).accepted():
             raise InputError(f"gate.against: {gate.against} holds no complete run that passed its gate")
         keep(folder, Path(gate.against), depth=gate.depth)
     if not path.exists():
@@ -77,7 +83,7 @@ def _judged(gate: Gate, folder: Path, written: Path) -> Judgement:
 
 
 class Outputs:
-    """The output of one run. All methods but ``folder_of`` work on files: call them in a worker thread.
+    """The output of one run. Its methods work on files: call them in a worker thread.
 
     Attributes:
         folder: where the output is to be in the end; None for standard output.
@@ -89,7 +95,7 @@ class Outputs:
         self._job = job
         self._output: Output = job.output
         self._part_rows = part_rows
-        self.folder = folder_of(job)
+        self.folder = job.output_folder
         self.written = self.folder
         self._claim: Claim | None = None
 
@@ -101,7 +107,7 @@ class Outputs:
     @property
     def letters(self) -> str:
         """Where the dead letters are while the run is not complete, for messages."""
-        return "the log" if self.written is None else str(self.written / "failed.partial.jsonl")
+        return "the log" if self.written is None else str(self.written / PARTIAL_LETTERS)
 
     @property
     def record(self) -> dict[str, Any] | None:
@@ -141,18 +147,17 @@ class Outputs:
         if self.folder is None:
             return False
         finished = switch.carry_out(self.folder)
-        if switch.spared(self.folder):
+        if OutputFolder(self.folder).spared():
             self.written = switch.aside(self.folder)
         return finished
 
     def open(
-        self, first_part: int, published: list[Part], letters: Kept | None = None
+        self, first_part: int, letters: Kept | None = None
     ) -> tuple[Writer | StreamWriter, FailureLog | FailureLines]:
         """What rankings and dead letters are written with.
 
         Args:
             first_part: the first part that is to be written.
-            published: takes each part that was published.
             letters: what stays of the dead letters of an earlier process.
 
         Raises:
@@ -164,19 +169,18 @@ class Outputs:
             self._output.model_copy(update={"path": str(self.written)}),
             first_part=first_part,
             part_rows=self._part_rows,
-            on_published=published.append,
             dataset=(self._job.input.subset, self._job.input.split) if self._job.input else (None, None),
         )
-        return writer, FailureLog(self.written / switch.LETTERS, letters)
+        return writer, FailureLog(self.written, letters)
 
     def clear(self, writer: Writer | StreamWriter) -> None:
         """Take down what an older run that was not complete left, so that nobody takes a mixture for one output."""
         if self.folder is None or self.written is None or not isinstance(writer, Writer):
             return
-        (self.written / switch.SUMMARY).unlink(missing_ok=True)
+        (self.written / SUMMARY).unlink(missing_ok=True)
         writer.sweep()
         if self.aside:
-            (self.written / switch.MARKER).unlink(missing_ok=True)
+            (self.written / MARKER).unlink(missing_ok=True)
         else:
             switch.dissolve(self.folder)
 
@@ -222,7 +226,7 @@ class Outputs:
             return result
         if result.reason is None:
             result = apply_gate(self._job, self.folder, self.written, result)
-        write_summary(self.written / switch.SUMMARY, result.data)
+        write_summary(self.written / SUMMARY, result.data)
         if result.reason is None and self.aside:
             switch.decide(self.folder)
         return result
@@ -236,9 +240,3 @@ class Outputs:
         if self.folder is not None and self.aside:
             switch.carry_out(self.folder)
             self.written = self.folder
-
-
-def folder_of(job: Job) -> Path | None:
-    """The output folder; None for standard output."""
-    assert job.output is not None
-    return None if job.output.path == "-" else Path(job.output.path).expanduser()

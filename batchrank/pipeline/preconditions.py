@@ -1,34 +1,133 @@
-"""Refuses runs that would spoil their input or pay anew for a lost ledger; tells what ``--only-failed`` may ask."""
+"""Checks that a job can run before anything is sent or written, by the same steps for ``run`` and ``check``.
+
+Both go through the steps of ``Preconditions``, in one order, so that they can't disagree on what a job ends with.
+"""
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import orjson
+import anyio
 
-from batchrank.data import Query
 from batchrank.errors import JobError, LedgerError, OutputError
 from batchrank.io import storage
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
-from batchrank.outcomes import Failure
-from batchrank.pipeline.output import folder_of
-from batchrank.write import switch
-from batchrank.write.reports import partial
-from batchrank.write.switch import LETTERS, SUMMARY, newest, owner
-from batchrank.write.writer import is_part
+from batchrank.pipeline.assemble import endpoint, refuse_unknown_cost, sharder
+from batchrank.pipeline.prepare import Preparer
+from batchrank.pipeline.workers import background_task
+from batchrank.quality.gate import judged
+from batchrank.read.layout import facts, notes
+from batchrank.shard.chunks import Sharder
+from batchrank.write.folder import DECIDED, NEXT, STATUS, SUMMARY, WRITTEN, OutputFolder, is_part, is_written
+from batchrank.write.switch import refuse_claimed, refuse_unwritable
 
 _KEYS = ("path", "corpus", "queries")
-_WRITTEN = ("ranking-00000", "queries-00000", "failed")
-_SUFFIXES = (".jsonl", ".parquet", ".trec", ".tsv", ".json")
-_OURS = re.compile(
-    r"(ranking|queries)-\d{5,}\..*|failed(\.partial)?\.jsonl|summary\.json|status\.json|metrics\.prom|"
-    r"gate-failed\.json|baseline\.sqlite|ledger\.sqlite.*"
-)
 _MAGIC = re.compile(r"[*?\[]")
+
+
+class Preconditions:
+    """All that must hold before a job's first request. It only looks: nothing is made, changed or sent.
+
+    Args:
+        job: the job.
+        fresh: whether the run starts over, so that a lost ledger is no stop.
+
+    Attributes:
+        files: the input files' names, sizes and times; None where they can't be told (standard input).
+        notes: what the input's paths name and isn't read.
+    """
+
+    def __init__(self, job: Job, *, fresh: bool = False) -> None:
+        self.job = job
+        self.files: list[list[Any]] | None = None
+        self.notes: list[str] = []
+        self._fresh = fresh
+
+    @cached_property
+    def sharder(self) -> Sharder:
+        """What shards the job's queries."""
+        return sharder(self.job)
+
+    @cached_property
+    def preparer(self) -> Preparer:
+        """What prepares them."""
+        return Preparer(self.job, self.sharder)
+
+    def require(self) -> None:
+        """See that all of it holds.
+
+        Raises:
+            BatchrankError: the first thing that doesn't; the message says what to do.
+        """
+        for step in self.steps().values():
+            step()
+
+    def steps(self) -> dict[str, Callable[[], object]]:
+        """What is looked at, in this order, by the name that ``check`` gives it; each raises what a run ends with."""
+        return {
+            "key": self.job.api_key,
+            "tokens": lambda: self.sharder,
+            "prepare": lambda: self.preparer,
+            "request": lambda: endpoint(self.job, self.job.url, None),
+            "budget": lambda: refuse_unknown_cost(self.job),
+            "input": self._files,
+            "gate": lambda: None if self.job.gate is None else judged(self.job.gate),
+            "output": self._output,
+            "ledger": lambda: None if self._fresh else refuse_lost_ledger(self.job),
+        }
+
+    def _files(self) -> None:
+        assert self.job.input is not None
+        self.files = facts(self.job.input)
+        self.notes = notes(self.job.input)
+        refuse_own_input(self.job, self.files)
+
+    def _output(self) -> None:
+        folder = self.job.output_folder
+        if folder is not None:
+            refuse_unwritable(folder, OutputError)
+            refuse_claimed(folder)
+
+
+def look_into_ledger(job: Job) -> None:
+    """See beforehand what a run sees of the ledger, also once it has opened it.
+
+    Raises:
+        LedgerError: it can't be made, opened or written, or holds nothing of a run that paid.
+        OutputError: another ledger's run left its output unfinished.
+    """
+    refuse_lost_ledger(job)
+    path = job.ledger_path
+    runs: int | None = None
+    identity: str | None = None
+    if path is not None and path.exists():
+        if not os.access(path, os.W_OK):
+            raise LedgerError(f"{path} can't be written by this user")
+        if path.stat().st_size:  # an empty file would be made a ledger by opening it
+            runs, identity = anyio.run(_known, path)
+        refuse_empty_ledger(job, runs)
+    elif path is not None:
+        refuse_unwritable(path.parent, LedgerError)
+    folder = job.output_folder
+    if folder is None or (folder / NEXT / DECIDED).exists():
+        return
+    there = OutputFolder(folder)
+    refuse_unfinished(there.next.path if there.spared() else folder, there.owner(), identity)
+
+
+async def _known(path: Path) -> tuple[int | None, str | None]:
+    """How many runs a ledger knows of, and what tells it from others."""
+    ledger = Ledger(path)
+    try:
+        async with background_task(ledger.serve):
+            return await ledger.load("runs"), await ledger.load("id")
+    finally:
+        ledger.close()
 
 
 def refuse_own_input(job: Job, files: Sequence[Sequence[Any]] | None) -> None:
@@ -44,7 +143,7 @@ def refuse_own_input(job: Job, files: Sequence[Sequence[Any]] | None) -> None:
     Raises:
         JobError: it does; the message says which key to change.
     """
-    folder = folder_of(job)
+    folder = job.output_folder
     if folder is None or job.input is None:
         return
     advice = "set output.path to another folder"
@@ -57,7 +156,7 @@ def refuse_own_input(job: Job, files: Sequence[Sequence[Any]] | None) -> None:
                 )
     for name, *_ in files or ():
         file = Path(name)
-        if not storage.is_remote(name) and _OURS.fullmatch(file.name) and _same(file.parent, folder):
+        if not storage.is_remote(name) and is_written(file.name) and _same(file.parent, folder):
             raise JobError(
                 f"output.path: the run would overwrite {file}, which is a part of its own input; {advice}, or move the "
                 "input elsewhere"
@@ -70,14 +169,11 @@ def _reads(path: Path, folder: Path) -> bool:
         return not folder.is_file()  # which is no output folder, and told as such
     if not _MAGIC.search(path.name) or _MAGIC.search(str(path.parent)) or not _same(path.parent, folder):
         return False
-    return any(fnmatchcase(stem + suffix, path.name) for stem in _WRITTEN for suffix in _SUFFIXES)
+    return any(fnmatchcase(name, path.name) for name in WRITTEN)
 
 
 def _same(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve()
-
-
-_STATUS = "status.json"
 
 
 def refuse_lost_ledger(job: Job) -> None:
@@ -93,19 +189,21 @@ def refuse_lost_ledger(job: Job) -> None:
         raise _lost(found, f"{path}: the ledger is gone")
 
 
-async def refuse_empty_ledger(job: Job, ledger: Ledger) -> None:
+def refuse_empty_ledger(job: Job, runs: int | None) -> None:
     """Refuse likewise where a ledger that knows of no run has taken its place.
+
+    Args:
+        job: the job.
+        runs: the ledger's number of runs, which is noted before a run writes or sends anything; None for none.
 
     Raises:
         LedgerError: it holds nothing, although there was a run that paid.
     """
-    if ledger.path is None or (found := _evidence(job)) is None:
-        return
-    if await ledger.load("runs") is None:  # noted before a run writes or sends anything
-        raise _lost(found, f"{ledger.path}: the ledger holds nothing")
+    if runs is None and job.ledger_path is not None and (found := _evidence(job)) is not None:
+        raise _lost(found, f"{job.ledger_path}: the ledger holds nothing")
 
 
-def refuse_unfinished(written: Path, record: dict[str, Any] | None, identity: str) -> None:
+def refuse_unfinished(written: Path, record: dict[str, Any] | None, identity: str | None) -> None:
     """Refuse to write over what another ledger's run left unfinished.
 
     Args:
@@ -118,10 +216,8 @@ def refuse_unfinished(written: Path, record: dict[str, Any] | None, identity: st
     """
     if record is None or record.get("ledger_id") == identity:
         return
-    found = _unfinished(written)
-    if (
-        written / switch.SUMMARY
-    ).exists():  # that of a run that stopped; its dead letters alone are nothing to keep
+    found = OutputFolder(written).unfinished()
+    if (written / SUMMARY).exists():  # that of a run that stopped; its dead letters alone are nothing to keep
         found = [name for name in found if is_part(name)]
     if found:
         raise OutputError(
@@ -133,42 +229,27 @@ def refuse_unfinished(written: Path, record: dict[str, Any] | None, identity: st
 
 def _evidence(job: Job) -> str | None:
     """What tells that there was a ledger; None when nothing does."""
-    folder = None if job.output is None else folder_of(job)
+    folder = job.output_folder
     return None if folder is None else next(_traces(job, folder), None)
 
 
 def _traces(job: Job, folder: Path) -> Iterator[str]:
-    record = owner(folder)
+    there = OutputFolder(folder)
+    record = there.owner()
     ours = record is None or _used(record.get("ledger"), str(job.ledger_path))
-    for place in (folder, folder / switch.NEXT):
+    for place in (there, there.next):
         try:
-            summary = orjson.loads(_read(place / switch.SUMMARY))
-            told = _paid(summary, job)
+            told = _paid(place.summary(links=False), job)
         except OSError:
-            if ours and (found := _unfinished(place)):
-                yield f"{', '.join(found)} in {place} show that a run was under way"
-        except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-            yield f"{switch.SUMMARY} in {place}, which can't be read ({error}), shows that there was a run"
+            if ours and (found := place.unfinished()):
+                yield f"{', '.join(found)} in {place.path} show that a run was under way"
+        except (ValueError, KeyError, TypeError) as error:
+            yield f"{SUMMARY} in {place.path}, which can't be read ({error}), shows that there was a run"
         else:
             if told is not None:
                 yield told
-    if ours and not (folder / switch.SUMMARY).exists() and (spent := _spent(folder)):
-        yield f"{_STATUS} beside the output shows that a run spent {spent:,} tokens"
-
-
-def _read(path: Path) -> bytes:
-    """A file that a run wrote: never a link, which writing will refuse."""
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(fd, "rb") as file:
-        return file.read()
-
-
-def _unfinished(place: Path) -> list[str]:
-    """A few names of files that only a run that is not complete leaves."""
-    found = place.iterdir() if place.is_dir() else ()
-    names = sorted(path.name for path in found if not path.is_symlink())
-    letters = partial(Path(switch.LETTERS)).name
-    return [name for name in names if name == letters or (is_part(name) and name[0] != ".")][:3]
+    if ours and not (folder / SUMMARY).exists() and (spent := _spent(there)):
+        yield f"{STATUS} beside the output shows that a run spent {spent:,} tokens"
 
 
 def _paid(summary: dict[str, Any], job: Job) -> str | None:
@@ -180,7 +261,7 @@ def _paid(summary: dict[str, Any], job: Job) -> str | None:
         return None
     price = f", {spend['cost']:,.4f} {spend['currency']}" if spend.get("cost") else ""
     return (
-        f"{switch.SUMMARY} beside the output shows that a run used it ({totals['queries']:,} queries, "
+        f"{SUMMARY} beside the output shows that a run used it ({totals['queries']:,} queries, "
         f"{totals['tokens']:,} tokens{price})"
     )
 
@@ -191,10 +272,10 @@ def _used(before: str | None, now: str | None) -> bool:
     return before == now or Path(before).resolve() == Path(now).resolve()
 
 
-def _spent(folder: Path) -> int:
+def _spent(folder: OutputFolder) -> int:
     try:
-        return int(orjson.loads(_read(folder / _STATUS))["progress"]["tokens"])
-    except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        return int(folder.status(links=False)["progress"]["tokens"])
+    except (OSError, ValueError, KeyError, TypeError):
         return 0
 
 
@@ -203,81 +284,3 @@ def _lost(found: str, what: str) -> LedgerError:
         f"{what}, but {found}: all of that would be paid for again, and no cap would count it. Put the ledger and its "
         "-wal back, or name it with ledger:; to start without it all the same, run with --fresh"
     )
-
-
-_UNITS = ("line", "row", "query")
-
-
-class OnlyFailed:
-    """Tells the queries that failed in the run before from those whose answers the ledger must have.
-
-    Args:
-        ids: ids of queries that failed.
-        places: places of records that could not be read, in case they were mended.
-        ranked: how many queries the run before ranked.
-    """
-
-    def __init__(self, ids: frozenset[str], places: frozenset[str], ranked: int) -> None:
-        self._ids = ids
-        self._places = places
-        self._ranked = ranked
-
-    @classmethod
-    def of(cls, job: Job) -> Self:
-        """Read the dead letters of a job.
-
-        Raises:
-            JobError: there are none, or they can't be read.
-        """
-        path = newest(folder_of(job) or Path(), LETTERS)
-        try:
-            letters = [orjson.loads(line) for line in path.read_bytes().splitlines() if line]
-        except FileNotFoundError:
-            raise JobError(f"--only-failed: {path} does not exist: run the job without it first") from None
-        except (OSError, orjson.JSONDecodeError) as error:
-            raise JobError(f"--only-failed: {path} can't be read: {error}") from None
-        ids = frozenset(letter["query_id"] for letter in letters if letter["query_id"] is not None)
-        return cls(ids, frozenset(_place(letter) for letter in letters), _ranked(job))
-
-    def __call__(self, query: Query) -> bool:
-        """Whether requests may be sent for this query."""
-        return query.id in self._ids or str(query.place) in self._places
-
-    def fewer(self, ranked: int) -> JobError | None:
-        """What to stop with where fewer queries are ranked than before; None where none would be missing."""
-        if ranked >= self._ranked:
-            return None
-        return JobError(
-            f"--only-failed: {ranked:,} queries are ranked now and {self._ranked:,} were before, because the input has "
-            "changed since; the others would be missing from the output, which stays as it is: run the job without "
-            "--only-failed"
-        )
-
-
-def _ranked(job: Job) -> int:
-    """How many queries the last complete run ranked; 0 where that can't be told."""
-    try:
-        summary = orjson.loads(newest(folder_of(job) or Path(), SUMMARY).read_bytes())
-        return int(summary["totals"]["queries"]) if summary["complete"] else 0
-    except (OSError, ValueError, TypeError, KeyError):
-        return 0
-
-
-def _place(letter: dict[str, Any]) -> str:
-    """Where a dead letter's query stands, as ``Place`` tells it: the unit is the key of its number."""
-    return next((f"{letter['file']}, {unit} {letter[unit]}" for unit in _UNITS if unit in letter), "")
-
-
-def refuse_unasked(results: Iterable[object]) -> None:
-    """Stop a run that would lose a ranking: a query that did not fail before, and that the ledger can't answer.
-
-    Raises:
-        JobError: one of the results is the failure of such a query; the earlier output stays.
-    """
-    failure = next((r for r in results if isinstance(r, Failure) and r.cause == "not-asked"), None)
-    if failure is not None:
-        raise JobError(
-            f"--only-failed: query {failure.query_id!r} ({failure.place}) is not in failed.jsonl, and the ledger lacks "
-            "answers for it, because the input or the job has changed since; it would be missing from the output, "
-            "which stays as it is: run the job without --only-failed"
-        )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from batchrank.data import Content, Query
+from batchrank.data import Content, Query, Request
 from batchrank.errors import JobError, QueryError, install_line
 from batchrank.io.media import Sources
 from batchrank.job.config import Job
@@ -11,6 +11,7 @@ from batchrank.send.requests import QueryContext
 from batchrank.send.stats import Meter
 from batchrank.shard.chunks import QueryShards, Sharder
 from batchrank.shard.long import Cut, Cutter, Passages, Splitter, deeper, refuse_long, too_long
+from batchrank.wire import tailored
 from batchrank.write.formats import OUTPUTS, needs_plain_ids, refuse_ids
 
 
@@ -55,6 +56,9 @@ class Preparer:
     def __init__(self, job: Job, sharder: Sharder) -> None:
         self._sharder = sharder
         self._output = job.output if needs_plain_ids(job.output) else None
+        self._card = job.card.name
+        self._codec = tailored(job.wire, job.template, job.endpoint.body)
+        self._carries_media = False
         self._sources = Sources(job.card, job.image_root)
         self._top_k = job.merge.top_k
         self._long = job.limits.long_documents
@@ -80,6 +84,7 @@ class Preparer:
 
         Raises:
             QueryError: it, or none of its documents, can be sent, or the output can't hold its ids.
+            JobError: it holds an image or a video, and the wire format carries texts only.
         """
         if self._output is not None:
             refuse_ids(self._output, query.id, query.doc_ids)
@@ -147,6 +152,9 @@ class Preparer:
         if first is not None and not len(whole.sendable):
             raise QueryError(first.cause, f"none of its documents can be sent; the first: {first}")
         visual = any(not isinstance(item, str) for item in (text, *documents))
+        if visual and not self._carries_media:
+            self._codec.body(Request(self._card, text, documents))  # raises where the wire carries text only
+            self._carries_media = True
         return whole, faults, visual
 
 

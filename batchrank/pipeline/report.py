@@ -2,18 +2,20 @@
 
 import math
 import platform
+import re
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
-from batchrank.errors import BatchrankError
+from batchrank.errors import BatchrankError, ExitCode
 from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
 from batchrank.job.sections import Budget
 from batchrank.models import Price
 from batchrank.pipeline.assemble import Engine
 from batchrank.pipeline.checkpoint import Checkpoint
-from batchrank.pipeline.identity import fingerprint, identity
+from batchrank.pipeline.earlier import fingerprint, identity, input_fingerprint
 from batchrank.pipeline.summary import Progress, Totals
 from batchrank.version import __version__
 
@@ -145,7 +147,6 @@ def snapshot(parts: Engine, totals: Totals, unfinished: int, share: float, elaps
     )
 
 
-FAILED_QUERIES = 3
 _DRIFT = 0.02  # bills may differ so much from predictions without a notice: it hardly changes the cost
 _NOT_TOKENS = 2.5
 """Billed over counted: English has about 4.3 characters a token and Chinese 4.5 bytes, while vocabularies differ from
@@ -165,7 +166,7 @@ class Report:
         data: all there is to say, as plain data without secrets.
     """
 
-    exit_code: int
+    exit_code: ExitCode
     reason: BatchrankError | None
     data: dict[str, Any]
 
@@ -182,7 +183,8 @@ def report(
     inputs: list[list[Any]] | None,
 ) -> Report:
     """Sum up a run."""
-    code = reason.exit_code if reason else (FAILED_QUERIES if totals.failed or totals.lost else 0)
+    some = ExitCode.FAILED_QUERIES if totals.failed or totals.lost else ExitCode.COMPLETE
+    code = reason.exit_code if reason else some
     said = [*parts.sender.notices, *parts.limiter.notices, None if reason is None else parts.sender.trouble()]
     notices = [*notices, *filter(None, said), *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
     secrets = secrets_of(job)
@@ -199,7 +201,7 @@ def report(
         "parts": {name: digest for part in checkpoints for name, digest in part.digests.items()},
         "hashes": {
             "job": fingerprint(identity(job, parts.sharder.counter.name)),
-            "input": fingerprint(inputs),
+            "input": input_fingerprint(inputs),
         },
         "versions": _versions(),
         "job": job.public(),
@@ -293,8 +295,11 @@ def _verdict_notices(job: Job, parts: Engine, totals: Totals) -> list[str]:
 def _versions() -> dict[str, str]:
     found = {"batchrank": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
+        with suppress(PackageNotFoundError):
+            # A package's metadata holds its README and is slow to parse; its version is among the first lines.
+            stated = re.search(
+                r"^Version: *(\S+)", distribution(name).read_text("METADATA") or "", re.MULTILINE
+            )
+            if stated is not None:
+                found[name] = stated[1]
     return found

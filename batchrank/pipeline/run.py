@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -17,17 +16,11 @@ from batchrank.errors import (
 )
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
-from batchrank.pipeline.assemble import Engine, engine, sharder
+from batchrank.pipeline.assemble import Engine, engine
 from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, skip_completed
+from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
 from batchrank.pipeline.output import Outputs
-from batchrank.pipeline.preconditions import (
-    OnlyFailed,
-    refuse_empty_ledger,
-    refuse_lost_ledger,
-    refuse_own_input,
-    refuse_unasked,
-    refuse_unfinished,
-)
+from batchrank.pipeline.preconditions import Preconditions, refuse_empty_ledger, refuse_unfinished
 from batchrank.pipeline.prepare import Preparer
 from batchrank.pipeline.rank import Outcome
 from batchrank.pipeline.report import Done, Report, next_step, report, rest_of, snapshot
@@ -36,10 +29,7 @@ from batchrank.pipeline.stages import Flow, Reader
 from batchrank.pipeline.summary import Progress, Totals
 from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_task, unwrap_exception_groups
 from batchrank.read.base import Gauge
-from batchrank.read.layout import facts, notes
 from batchrank.read.reader import read
-from batchrank.shard.chunks import Sharder
-from batchrank.write.writer import Part
 
 _FINISHED_PER_SLOT = 4  # as output is ordered, a slow query makes later ones wait: this many
 
@@ -116,36 +106,31 @@ class Run:
             OutputError: the output can't be written.
         """
         self._started = time.monotonic()
-        self.job.api_key()  # a missing key should be told before anything is touched
-        shards = sharder(self.job)
+        ground = Preconditions(self.job, fresh=self.options.fresh)
+        await anyio.to_thread.run_sync(ground.require)
         only = OnlyFailed.of(self.job) if self.options.only_failed else None
-        files = await anyio.to_thread.run_sync(facts, self._input)
-        self.notices += await anyio.to_thread.run_sync(notes, self._input)
-        await anyio.to_thread.run_sync(refuse_own_input, self.job, files)
+        self.notices += ground.notes
         await anyio.to_thread.run_sync(self.outputs.claim)
         try:
             ledger = await anyio.to_thread.run_sync(self._open_ledger)
             try:
                 with unwrap_exception_groups():
-                    return await self._execute(ledger, shards, only, files)
+                    return await self._execute(ledger, ground, only)
             finally:
                 ledger.close()
         finally:
             self.outputs.release()
 
     def _open_ledger(self) -> Ledger:
-        if not self.options.fresh:
-            refuse_lost_ledger(self.job)
         return Ledger(self.job.ledger_path, salvage=self.options.fresh)
 
-    async def _execute(
-        self, ledger: Ledger, shards: Sharder, only: OnlyFailed | None, facts: list[list[Any]] | None
-    ) -> Report:
+    async def _execute(self, ledger: Ledger, ground: Preconditions, only: OnlyFailed | None) -> Report:
+        shards, files = ground.sharder, ground.files
         async with background_task(ledger.serve):
             if not self.options.fresh:
-                await refuse_empty_ledger(self.job, ledger)
+                refuse_empty_ledger(self.job, await ledger.load("runs"))
             finished = await self._take_folder(ledger)
-            resume = Resume(ledger, self.job, facts, shards.counter.name, self.outputs.written)
+            resume = Resume(ledger, self.job, files, shards.counter.name, self.outputs.written)
             if finished:
                 await resume.complete()
             if self.options.forget:
@@ -156,7 +141,7 @@ class Run:
             async with engine(self.job, shards, ledger, start.spent, verdicts) as parts:
                 parts.sender.recall.allow, parts.sender.recall.anew = only, self.options.fresh
                 self._engine = parts
-                return await self._run(parts, resume, start, facts)
+                return await self._run(parts, resume, start, ground)
 
     async def _take_folder(self, ledger: Ledger) -> bool:
         """See that the output folder is this job's to write to; whether a switch was finished."""
@@ -175,24 +160,21 @@ class Run:
         await anyio.to_thread.run_sync(outputs.note, identity)
         return finished
 
-    async def _run(
-        self, parts: Engine, resume: Resume, start: Start, facts: list[list[Any]] | None
-    ) -> Report:
+    async def _run(self, parts: Engine, resume: Resume, start: Start, ground: Preconditions) -> Report:
         checkpoints = list(start.checkpoints)
         last = checkpoints[-1] if checkpoints else None
         self.totals = start.totals
-        published: list[Part] = []
         outputs = self.outputs
         writer, failures = await anyio.to_thread.run_sync(
-            outputs.open, len(checkpoints), published, last.kept if last else None
+            outputs.open, len(checkpoints), last.kept if last else None
         )
         try:
             sink = Sink(
                 writer, failures, self.totals,
                 top_k=self.job.merge.top_k, verdicts=parts.verdicts, multi_chunk_index=last.ordinal if last else 0,
-                published=published, clear=lambda: outputs.clear(writer),
+                clear=lambda: outputs.clear(writer),
             )  # fmt: skip
-            reason = await self._flow_through(parts, resume, sink, checkpoints)
+            reason = await self._flow_through(parts, resume, sink, checkpoints, ground.preparer)
             if reason is None and not self.totals.queries and sink.first_failure is not None:
                 usable = self._flow is not None and self._flow.admitted_documents > 0
                 reason = outputs.nothing_ranked(sink.first_failure, self.totals.failed, usable=usable)
@@ -216,7 +198,7 @@ class Run:
         result = report(
             self.job, parts, self.totals,
             reason=reason, elapsed=time.monotonic() - self._started, notices=[*self.notices, *rest],
-            checkpoints=checkpoints, inputs=facts,
+            checkpoints=checkpoints, inputs=ground.files,
         )  # fmt: skip
         result = await anyio.to_thread.run_sync(outputs.sum_up, result)
         if reason is None:
@@ -230,6 +212,7 @@ class Run:
         resume: Resume,
         sink: Sink,
         checkpoints: list[Checkpoint],
+        preparer: Preparer,
     ) -> BatchrankError | None:
         last = checkpoints[-1] if checkpoints else None
 
@@ -249,7 +232,7 @@ class Run:
         items = skip_completed(read(self._input, self._gauge), checkpoints[:])
         self._reader = reader = Reader(
             items,
-            Preparer(self.job, parts.sharder),
+            preparer,
             position=position,
             multi_chunk_index=last.ordinal if last else 0,
             precompute=parts.driver.precompute,

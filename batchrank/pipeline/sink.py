@@ -12,7 +12,7 @@ from batchrank.outcomes import Failure, Ranking
 from batchrank.pipeline.checkpoint import Checkpoint
 from batchrank.pipeline.rank import Outcome
 from batchrank.pipeline.summary import Totals
-from batchrank.write.reports import FailureLog
+from batchrank.write.folder import FailureLog
 from batchrank.write.writer import Part, StreamWriter, Writer
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,6 @@ class Sink:
         top_k: the depth that should be certified.
         verdicts: the run-wide verdict, whose state goes into checkpoints.
         multi_chunk_index: queries of more than one chunk that came before.
-        published: where the writer puts each part it has published.
         clear: called before the first ranking is written, or at the end if none is: takes down what an older run left.
     """
 
@@ -63,11 +62,9 @@ class Sink:
         top_k: int,
         verdicts: Verdicts,
         multi_chunk_index: int,
-        published: list[Part],
         clear: Callable[[], None],
     ) -> None:
         self._clear: Callable[[], None] | None = clear
-        self._published = published
         self._writer = writer
         self._failures = failures
         self._totals = totals
@@ -92,21 +89,19 @@ class Sink:
             await anyio.to_thread.run_sync(self._writer.abort)
             return []
         await anyio.to_thread.run_sync(self._clear_once)
-        await anyio.to_thread.run_sync(self._writer.close)
-        return self._checkpoints(self._position)
+        part = await anyio.to_thread.run_sync(self._writer.close)
+        return [] if part is None else [self._checkpoint(part)]
 
     def _write(self, outcomes: list[Outcome]) -> list[Checkpoint]:
         checkpoints: list[Checkpoint] = []
         for outcome in outcomes:
             if outcome.multi_chunk_index is not None:
                 self._multi_chunk_index = outcome.multi_chunk_index + 1
+            self._position = outcome.position + 1
             if isinstance(outcome.result, Failure):
                 self._fail(outcome.result)
-            else:
-                self._rank(outcome, outcome.result)
-            self._position = outcome.position + 1
-            if self._published:
-                checkpoints += self._checkpoints(self._position)
+            elif (part := self._rank(outcome, outcome.result)) is not None:
+                checkpoints.append(self._checkpoint(part))
         return checkpoints
 
     def _fail(self, failure: Failure) -> None:
@@ -114,14 +109,14 @@ class Sink:
         self.first_failure = self.first_failure or failure
         self._totals.fail(failure.cause)
 
-    def _rank(self, outcome: Outcome, ranking: Ranking) -> None:
+    def _rank(self, outcome: Outcome, ranking: Ranking) -> Part | None:
         for failure in outcome.lost:
             self._failures.write(failure)
         if self._clear is not None:
             self._clear_once()
         self.held += 1
         self._totals.add(ranking, outcome.lost, outcome.truncated, self._top_k)
-        self._writer.write(ranking)
+        return self._writer.write(ranking)
 
     def _clear_once(self) -> None:
         if self._clear is not None:
@@ -137,21 +132,17 @@ class Sink:
         hubs = {at: value for at, value in state["hubs"].items() if int(at) < self._multi_chunk_index}
         return state | {"probes": probes, "hubs": hubs}
 
-    def _checkpoints(self, position: int) -> list[Checkpoint]:
-        parts, self._published[:] = list(self._published), []
-        made = []
-        letters = self._failures.mark() if parts else None
-        for part in parts:
-            checkpoint = Checkpoint(
-                part=part.index,
-                files={file.name: file.bytes for file in part.files},
-                digests={file.name: file.sha256 for file in part.files},
-                position=position,
-                ordinal=self._multi_chunk_index,
-                totals=self._totals.state(),
-                verdicts=self._evidence(),
-                letters=None if letters is None else [letters.bytes, letters.sha256],
-            )
-            made.append(checkpoint)
-            self.held = 0
-        return made
+    def _checkpoint(self, part: Part) -> Checkpoint:
+        """How the run stands now that a part is in place."""
+        letters = self._failures.mark()
+        self.held = 0
+        return Checkpoint(
+            part=part.index,
+            files={file.name: file.bytes for file in part.files},
+            digests={file.name: file.sha256 for file in part.files},
+            position=self._position,
+            ordinal=self._multi_chunk_index,
+            totals=self._totals.state(),
+            verdicts=self._evidence(),
+            letters=None if letters is None else [letters.bytes, letters.sha256],
+        )

@@ -49,7 +49,7 @@ class Reader:
         *,
         position: int = 0,
         multi_chunk_index: int = 0,
-        precompute: Callable[[Prepared], None],
+        precompute: Callable[[Prepared], None] | None = None,
     ) -> None:
         self._precompute = precompute
         self._batch = _BATCH_DOCUMENTS[0]
@@ -95,7 +95,8 @@ class Reader:
         if len(prepared.shards.chunks) > 1:
             prepared.multi_chunk_index = self._multi_chunk_index
             self._multi_chunk_index += 1
-        self._precompute(prepared)
+        if self._precompute is not None:
+            self._precompute(prepared)
         whole = prepared.whole
         prepared.weight = (
             prepared.shards.text_bytes

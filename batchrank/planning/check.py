@@ -1,36 +1,68 @@
-"""Finds what would keep a job from running, and spends nothing (``batchrank check``)."""
+"""Finds what would keep a job from running, and spends nothing (``batchrank check``).
 
-import os
+What a run would refuse is asked of the run's own preconditions, and the input is read by the survey that prepares it as
+a run does; so ``check --all`` ends with the code that ``run`` ends with, wherever that doesn't hang on the API.
+"""
+
 import re
 import shutil
 import ssl
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import anyio
 
 from batchrank.data import Answer, Rejection, Request
-from batchrank.errors import BatchrankError, InputError, JobError, install_line
+from batchrank.errors import BatchrankError, ExitCode, install_line
 from batchrank.job.config import Job
-from batchrank.ledger.ledger import Ledger
-from batchrank.pipeline.assemble import concurrency_limit, endpoint, sharder
-from batchrank.pipeline.preconditions import refuse_lost_ledger, refuse_own_input
-from batchrank.planning.findings import Finding, check_input
-from batchrank.quality.gate import accepted
-from batchrank.quality.measures import Measures
-from batchrank.quality.qrels import load
-from batchrank.read import detect
-from batchrank.read.layout import facts
+from batchrank.job.sections import Gate
+from batchrank.pipeline.assemble import concurrency_limit, endpoint
+from batchrank.pipeline.preconditions import Preconditions, look_into_ledger
+from batchrank.planning.survey import Survey, survey
 from batchrank.send.connections import tls_context
 from batchrank.send.retry import Action, advice, classify, slows
+from batchrank.write.folder import OutputFolder
+from batchrank.write.switch import nearest
 
 _CONNECT = 10.0
 """Seconds to connect: longer than any healthy network takes, and short enough to wait for."""
 _TIGHT = 2**30
 """1 GiB free: a night's ledger and output may need as much."""
+_IN_THE_END = (ExitCode.GATE, ExitCode.FAILED_QUERIES)
+"""What a run comes to only where nothing stopped it: first the gate's judgement, then queries that failed."""
+
+
+State: TypeAlias = Literal["ok", "note", "fault"]
+"""A note is about what a run would do all the same."""
+Said: TypeAlias = tuple[State, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        name: what was looked at.
+        state: whether it is well.
+        text: what was found, and what to do about it.
+        exit_code: what a run would end with because of it.
+    """
+
+    name: str
+    state: State
+    text: str
+    exit_code: ExitCode = ExitCode.COMPLETE
+
+
+def ending(findings: Iterable[Finding]) -> ExitCode:
+    """What a run would end with: the first fault that stops it, else what it comes to in the end."""
+    codes = [finding.exit_code for finding in findings if finding.exit_code]
+    stopped = [code for code in codes if code not in _IN_THE_END]
+    return next(iter([*stopped, *(code for code in _IN_THE_END if code in codes)]), ExitCode.COMPLETE)
 
 
 def check_job(job: Job, *, limit: int | None, ask: bool) -> Iterator[Finding]:
@@ -38,61 +70,100 @@ def check_job(job: Job, *, limit: int | None, ask: bool) -> Iterator[Finding]:
 
     Args:
         job: the job, already validated.
-        limit: queries of the input to look at, None for all.
+        limit: records of the input to look at, None for all.
         ask: also send a request without documents, rejected and not billed, to see whether the key is accepted.
     """
+    ground = Preconditions(job)
+    steps = ground.steps() | {"ledger": lambda: look_into_ledger(job)}
+    told: set[str] = set()
     yield Finding("job", "ok", f"{job.card.name} over the {job.wire} format, merge method {job.merge.method}")
-    yield from _guarded("key", _key, job)
-    yield from _guarded("tokens", _tokens, job)
-    if job.template is not None or job.endpoint.body:
-        yield from _guarded("request", _request, job)
-    yield from _guarded("rate", _rate, job)
-    yield from _guarded("budget", _budget, job)
-    yield from _guarded("output", _output, job)
+    for name, step in steps.items():
+        yield from _guarded(name, partial(_stepped, name, step, ground), told)
+    yield _rate(job)
+    yield from _guarded("input", partial(_input, ground, limit), told)
+    yield from _guarded("endpoint", partial(_endpoint, job, ask), told)
     if job.gate is not None:
-        yield from _guarded("gate", _gate, job)
-    yield from _guarded("ledger", _ledger, job)
-    yield from _guarded("endpoint", lambda job: anyio.run(_endpoint, job, ask), job)
+        yield _compared(job, job.gate)
+
+
+def _guarded(name: str, look: Callable[[], Iterable[Finding]], told: set[str]) -> Iterator[Finding]:
+    """What a look finds, or the fault that ends it, unless it was told before: looks need things of one another."""
     try:
-        yield from check_input(job, limit)
+        yield from look()
     except BatchrankError as error:
-        yield Finding("input", "fault", str(error), error.exit_code)
+        if str(error) not in told:
+            yield Finding(name, "fault", str(error), error.exit_code)
+        told.add(str(error))
 
 
-def _guarded(name: str, check: Callable[[Job], Finding], job: Job) -> Iterator[Finding]:
-    try:
-        yield check(job)
-    except BatchrankError as error:
-        yield Finding(name, "fault", str(error), error.exit_code)
+def _stepped(name: str, step: Callable[[], object], ground: Preconditions) -> Iterator[Finding]:
+    """Take a step of the preconditions, and say what is so if nothing stands against it."""
+    step()
+    state, text = _WELL[name](ground) if name in _WELL else ("ok", "")
+    if text:
+        yield Finding(name, state, text)
 
 
-def _key(job: Job) -> Finding:
+def _key(ground: Preconditions) -> Said:
+    job = ground.job
     if job.emulated:
-        return Finding("key", "ok", "the emulator needs none")
-    if job.api_key() is None:
-        return Finding("key", "ok", "the server needs none")
-    source = job.endpoint.api_key_file or job.api_key_env
-    return Finding("key", "ok", f"there is one in {source}")
+        return "ok", "the emulator needs none"
+    there = job.endpoint.api_key_file or job.api_key_env
+    return "ok", "the server needs none" if job.api_key() is None else f"there is one in {there}"
 
 
-def _tokens(job: Job) -> Finding:
-    counter = sharder(job).counter
+def _tokens(ground: Preconditions) -> Said:
+    counter = ground.sharder.counter
     if counter.exact:
-        return Finding("tokens", "ok", f"counted exactly ({counter.name})")
+        return "ok", f"counted exactly ({counter.name})"
     text = "counted as bytes, an upper bound: requests will be less than full"
-    return Finding("tokens", "note", f"{text}; to count exactly: {install_line('qwen')}")
+    return "note", f"{text}; to count exactly: {install_line('qwen')}"
 
 
-def _request(job: Job) -> Finding:
+def _request(ground: Preconditions) -> Said:
     """What the job makes of every request besides the wire format's own."""
-    endpoint(job, job.url, None)
-    said = []
+    job, said = ground.job, []
     if job.template is not None:
         instruct = f" (instruct: {job.said_instruct})" if job.template.instructs else ""
         said.append(f"the model's own prompt goes around the query and each document{instruct}")
     if job.endpoint.body:
         said.append(f"{', '.join(job.endpoint.body)} added to every request")
-    return Finding("request", "ok", "; ".join(said))
+    return "ok", "; ".join(said)
+
+
+def _budget(ground: Preconditions) -> Said:
+    budget, price = ground.job.budget, ground.job.price
+    span = {"run": " a run", "day": " a day (UTC)", "total": " in all"}[budget.per]
+    if budget.max_cost is not None and price is not None:
+        return "ok", f"at most {budget.max_cost:g} {price.currency}{span}"
+    for most, what in ((budget.max_tokens, "tokens"), (budget.max_requests, "requests")):
+        if most is not None:
+            return "ok", f"at most {most:,} {what}{span}"
+    if ground.job.emulated:
+        return "ok", "none is needed on the emulator"
+    return "note", "there is no cap; set budget.max_cost, or look at: batchrank plan"
+
+
+def _output(ground: Preconditions) -> Said:
+    folder = ground.job.output_folder
+    if folder is None:
+        return "ok", "JSON lines on standard output"
+    free = shutil.disk_usage(nearest(folder)).free
+    if free < _TIGHT:
+        return "note", f"{folder}: only {free / 2**20:,.0f} MiB are free on that disk"
+    return "ok", f"{folder} can be written, {free / 2**30:,.0f} GiB free"
+
+
+def _ledger(ground: Preconditions) -> Said:
+    path = ground.job.ledger_path
+    if path is not None and path.exists():
+        return "ok", f"{path}: its answers will be reused"
+    return "ok", f"{path} will be made" if path else "there will be none"
+
+
+_WELL: dict[str, Callable[[Preconditions], Said]] = {
+    "key": _key, "tokens": _tokens, "request": _request, "budget": _budget, "output": _output, "ledger": _ledger,
+}  # fmt: skip
 
 
 def _rate(job: Job) -> Finding:
@@ -103,77 +174,45 @@ def _rate(job: Job) -> Finding:
     return Finding("rate", "ok", f"at most {most:,} requests in flight")
 
 
-def _budget(job: Job) -> Finding:
-    budget, price = job.budget, job.price
-    span = {"run": " a run", "day": " a day (UTC)", "total": " in all"}[budget.per]
-    if budget.max_cost is not None:
-        if price is None:
-            raise JobError(
-                f"no price is known for {job.card.name}: set model.price, or budget.max_tokens instead"
-            )
-        return Finding("budget", "ok", f"at most {budget.max_cost:g} {price.currency}{span}")
-    if budget.max_tokens is not None:
-        return Finding("budget", "ok", f"at most {budget.max_tokens:,} tokens{span}")
-    if budget.max_requests is not None:
-        return Finding("budget", "ok", f"at most {budget.max_requests:,} requests{span}")
-    if job.emulated:
-        return Finding("budget", "ok", "none is needed on the emulator")
-    return Finding("budget", "note", "there is no cap; set budget.max_cost, or look at: batchrank plan")
-
-
-def _output(job: Job) -> Finding:
-    path = job.output.path if job.output else "-"
-    if path == "-":
-        return Finding("output", "ok", "JSON lines on standard output")
-    files = None
-    with suppress(InputError):  # told where the input is looked at
-        files = facts(job.input) if job.input else None
-    refuse_own_input(job, files)
-    folder = Path(path).expanduser()
-    there = next(parent for parent in [folder, *folder.absolute().parents] if parent.exists())
-    if not there.is_dir():
-        return Finding("output", "fault", f"{there} is not a folder; choose another output.path", 1)
-    try:
-        with tempfile.TemporaryFile(dir=there):
-            pass
-    except OSError as error:
-        return Finding("output", "fault", f"nothing can be written to {there}: {error.strerror}", 1)
-    free = shutil.disk_usage(there).free
-    if free < _TIGHT:
-        return Finding("output", "note", f"{folder}: only {free / 2**20:,.0f} MiB are free on that disk")
-    return Finding("output", "ok", f"{folder} can be written, {free / 2**30:,.0f} GiB free")
-
-
-def _gate(job: Job) -> Finding:
-    gate = job.gate
-    assert gate is not None
-    if gate.qrels:
-        judgements = load([detect.source(path) for path in gate.qrels])
-        Measures([f"nDCG@{gate.depth}"], judgements)
-    output = Path(gate.against or (job.output.path if job.output else ""))
-    if accepted(output):
+def _compared(job: Job, gate: Gate) -> Finding:
+    output = gate.against or job.output_folder or Path()
+    if OutputFolder(output).accepted():
         return Finding("gate", "ok", f"compares with {output}")
     if gate.against:
-        return Finding(
-            "gate", "fault", f"gate.against: {output} holds no complete run that passed its gate", 5
-        )
+        text = f"gate.against: {output} holds no complete run that passed its gate"
+        return Finding("gate", "fault", text, ExitCode.GATE)
     return Finding("gate", "note", "there is no earlier run to compare with; the first one passes")
 
 
-def _ledger(job: Job) -> Finding:
-    path = job.ledger_path
-    refuse_lost_ledger(job)
-    if path is None or not path.exists():
-        return Finding("ledger", "ok", f"{path} will be made" if path else "there will be none")
-    if not os.access(path, os.W_OK):
-        return Finding("ledger", "fault", f"{path} can't be written by this user", 1)
-    Ledger(path).close()
-    return Finding("ledger", "ok", f"{path}: its answers will be reused")
+def _input(ground: Preconditions, limit: int | None) -> Iterator[Finding]:
+    yield from (Finding("input", "note", note) for note in ground.notes)
+    if ground.job.input is not None and "-" in ground.job.input.path:
+        yield Finding("input", "note", "standard input can be read only once, so it was not looked at")
+        return
+    found = survey(ground, Survey(), limit=limit)
+    text = f"{found.queries:,} queries, {found.documents:,} documents, {found.chunks:,} requests"
+    text += f", {found.blank:,} blank documents will not be sent" if found.blank else ""
+    text += (
+        f", {found.truncated:,} texts are longer than the API reads and will be cut"
+        if found.truncated
+        else ""
+    )
+    scope = "all of it was read" if found.whole else f"the first {limit:,} records were read; --all reads all"
+    yield Finding("input", "ok" if found.queries else "fault", f"{text}; {scope}")
+    if (reason := found.stop(ground.job)) is not None:
+        yield Finding("input", "fault", str(reason), reason.exit_code)
+    for cause in sorted(found.failed.values(), key=lambda cause: -cause.count):
+        yield Finding("input", "fault", f"{cause.count:,} would fail: {cause}", ExitCode.FAILED_QUERIES)
+    for cause in sorted(found.refused.values(), key=lambda cause: -cause.count):
+        yield Finding("input", "note", f"{cause.count:,} documents would be ranked last or left out: {cause}")
 
 
-async def _endpoint(job: Job, ask: bool) -> Finding:
-    if job.emulated:
-        return Finding("endpoint", "ok", "the emulator, inside the process")
+def _endpoint(job: Job, ask: bool) -> Iterator[Finding]:
+    emulated = Finding("endpoint", "ok", "the emulator, inside the process")
+    yield emulated if job.emulated else anyio.run(_connected, job, ask)
+
+
+async def _connected(job: Job, ask: bool) -> Finding:
     proxy, own = job.proxy(), job.endpoint
     parts = urlsplit(proxy or job.url)
     host, tls = parts.hostname or "", parts.scheme == "https"
@@ -190,12 +229,14 @@ async def _endpoint(job: Job, ask: bool) -> Finding:
             else:
                 await (await anyio.connect_tcp(host, port)).aclose()
     except TimeoutError:
-        return Finding("endpoint", "fault", f"{where} did not answer within {_CONNECT:g} s; {_REACH}", 75)
+        return Finding(
+            "endpoint", "fault", f"{where} did not answer within {_CONNECT:g} s; {_REACH}", ExitCode.STOPPED
+        )
     except ssl.SSLCertVerificationError as error:
         text = f"{where}: its certificate can't be verified: {error.verify_message}; {_TRUST}"
-        return Finding("endpoint", "fault", text, 75)
+        return Finding("endpoint", "fault", text, ExitCode.STOPPED)
     except OSError as error:
-        return Finding("endpoint", "fault", f"{where} can't be reached: {error}; {_REACH}", 75)
+        return Finding("endpoint", "fault", f"{where} can't be reached: {error}; {_REACH}", ExitCode.STOPPED)
     reached = f"{where} can be reached{' over TLS' if tls else ''}"
     if ask:
         return await _asked(job, reached)
@@ -242,8 +283,8 @@ def _told(job: Job, reached: str, outcome: Answer | Rejection) -> Finding:
         return Finding("endpoint", "ok", f"{reached}; the key is accepted")
     text = f"{reached}, but an empty request gets {outcome}"
     if action is Action.RETRY and outcome.code != "malformed":
-        return Finding("endpoint", "fault", f"{text}; try again later", 75)
-    exit_code = 75 if action is Action.WAIT else 1
+        return Finding("endpoint", "fault", f"{text}; try again later", ExitCode.STOPPED)
+    exit_code = ExitCode.STOPPED if action is Action.WAIT else ExitCode.FAILED
     return Finding("endpoint", "fault", f"{text}. {advice(outcome, job.wire)}", exit_code)
 
 

@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -12,87 +11,69 @@ from batchrank.data import Query
 from batchrank.errors import InputError, JobError, UnsortedError
 from batchrank.job.config import Job
 from batchrank.job.sections import Input
-from batchrank.outcomes import Failure
-from batchrank.read.base import Gauge, Source
+from batchrank.pipeline.preconditions import Preconditions
+from batchrank.pipeline.prepare import Prepared
+from batchrank.planning.survey import Survey, survey
+from batchrank.read.base import Source
 from batchrank.read.layout import find, notes
-from batchrank.read.reader import read
 
 SAMPLE = 1000
-"""Queries that are looked at."""
+"""Records that are looked at."""
 _MB = 1e6
 
 
-@dataclass(slots=True)
-class Found:
+@dataclass(slots=True, kw_only=True)
+class Found(Survey):
     """What a look at a dataset found; counts are of the sample.
 
     Attributes:
         sources: the files.
-        whole: whether the sample is all there is.
-        share: the part of the input that was read, 0 when unknown.
-        scored: queries whose candidates have first-stage scores.
-        longest: characters of the longest document.
-        causes: records that can't be ranked, by cause, and ``example`` one of them.
         notes: which files there are that aren't read, and why.
+        most: candidates of the longest list.
+        scored: queries whose candidates have first-stage scores.
+        characters: of all documents that are texts, ``longest`` of them in one.
         unsorted: why pairs have to be sorted; None where they come grouped.
     """
 
     sources: list[Source]
-    whole: bool = True
-    share: float = 0.0
-    queries: int = 0
-    documents: int = 0
+    notes: list[str]
     most: int = 0
     scored: int = 0
     characters: int = 0
     longest: int = 0
-    causes: Counter[str] = field(default_factory=Counter)
-    example: Failure | None = None
     unsorted: str | None = None
-    notes: list[str] = field(default_factory=list)
 
-    def take(self, item: Query | Failure) -> None:
-        """Count one query or one record that can't be ranked."""
-        if isinstance(item, Failure):
-            self.causes[item.cause] += 1
-            self.example = self.example or item
-            return
-        lengths = [len(text) for text in item.documents if isinstance(text, str)]
-        self.queries += 1
-        self.documents += len(item)
-        self.most = max(self.most, len(item))
-        self.scored += item.first_stage_scores is not None
+    def add(self, query: Query, ready: Prepared) -> None:
+        """Count one query, and how long its texts are."""
+        Survey.add(self, query, ready)
+        lengths = [len(text) for text in query.documents if isinstance(text, str)]
+        self.most = max(self.most, len(query))
+        self.scored += query.first_stage_scores is not None
         self.characters += sum(lengths)
         self.longest = max(self.longest, *lengths, 0)
 
 
-def look(path: str, sample: int = SAMPLE) -> Found:
-    """Read the first queries of a dataset.
+def look(path: str, model: str, *, sort: bool = False) -> Found:
+    """Read the first records of a dataset, as a job of this model would.
 
     Raises:
         InputError: nothing of it can be ranked; says what would help.
+        JobError: the model is unknown.
     """
+    # Nothing that is told depends on exact counts, and the vocabulary takes its time.
+    job = Job(model=model, input=Input(path=(path,), sort=sort), tokenizer="bytes")
+    found = Found(sources=find([path]), notes=notes(Input(path=(path,))))
     try:
-        found = _sampled(path, sample)
+        survey(Preconditions(job), found, limit=SAMPLE)
     except UnsortedError as error:
-        found = _sampled(path, sample, sort=True)
+        if sort:
+            raise
+        found = look(path, model, sort=True)
         found.unsorted = str(error)
     if not found.queries:
-        why = found.example
-        hint = f"; the first, {why.place}: {why.message}" if why else ""
-        raise InputError(f"{path}: none of its {sum(found.causes.values()):,} records can be ranked{hint}")
-    return found
-
-
-def _sampled(path: str, sample: int, *, sort: bool = False) -> Found:
-    found = Found(find([path]), notes=notes(Input(path=(path,))))
-    gauge = Gauge()
-    for item in read(Input(path=(path,), sort=sort), gauge):
-        if found.queries >= sample:
-            found.whole = False
-            break
-        found.take(item)
-        found.share = gauge.share
+        why = next(iter(found.failed.values()), None)
+        hint = f": {why}" if why else ""
+        raise InputError(f"{path}: none of its {found.lost:,} records can be ranked{hint}")
     return found
 
 
@@ -115,7 +96,7 @@ def write_job(data: str, path: Path, *, model: str, force: bool) -> Found:
     if path.exists() and not force:
         raise JobError(f"{path} is there already; name another file with --job, or replace it with --force")
     job = Job(model=model)
-    found = look(data)
+    found = look(data, model)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_text(data, found, job, path), encoding="utf-8")
@@ -143,10 +124,12 @@ def facts(found: Found) -> list[str]:
         lines.append("candidates have no first-stage scores: the order given is taken as the first stage's")
     if found.unsorted:
         lines.append("pairs are not grouped by query: input.sort groups them on disk first")
-    for cause, count in found.causes.most_common():
-        lines.append(f"{count:,} records can't be ranked: {cause}")
-    if found.example is not None:
-        lines.append(f"  the first, {found.example.place}: {found.example.message}")
+    for what, causes in (
+        ("records can't be ranked", found.failed),
+        ("documents can't be sent", found.refused),
+    ):
+        for cause in sorted(causes.values(), key=lambda cause: -cause.count):
+            lines.append(f"{cause.count:,} {what}: {cause}")
     return lines
 
 

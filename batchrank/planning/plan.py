@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import orjson
 
-from batchrank.data import Floats, Positions
-from batchrank.errors import JobError, QueryError
+from batchrank.data import Floats, Positions, Query
+from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.ledger.entries import DOCUMENTS
 from batchrank.ledger.ledger import Ledger
 from batchrank.merge.answers import Round
 from batchrank.merge.methods import METHODS, start
 from batchrank.models import searches
-from batchrank.outcomes import Failure, Scores
-from batchrank.pipeline.assemble import sharder
+from batchrank.outcomes import Scores
 from batchrank.pipeline.checkpoint import scope
-from batchrank.pipeline.prepare import Prepared, Preparer
+from batchrank.pipeline.preconditions import Preconditions
+from batchrank.pipeline.prepare import Prepared
 from batchrank.pipeline.workers import background_task
+from batchrank.planning.survey import Survey, survey
 from batchrank.read.base import Gauge
-from batchrank.read.reader import read
 from batchrank.shard.chunks import QueryShards
 
 
@@ -105,41 +105,69 @@ class Bill:
     seconds: float = 0.0
 
 
-@dataclass(slots=True)
-class Plan:
+@dataclass(slots=True, kw_only=True)
+class Plan(Survey):
     """What a job would do.
 
     Attributes:
-        queries: queries that can be ranked.
-        documents: their candidates.
-        blank: candidates without a text, which are never sent.
         tokens: tokens of one pass over all lists.
-        exact: whether tokens are counted, not bounded by bytes.
-        chunks: requests of one pass.
+        exact: whether tokens are counted, not bounded by bytes; if not, nobody knows what would be cut.
         multi_chunk: queries of more than one chunk.
-        truncated: texts that would be cut, by the API or before; None when tokens aren't exact.
-        rejected: queries and records that could not be ranked, by cause.
         largest: the largest lists: query id, documents, chunks, tokens.
         methods: what each merge method would send.
         currency: of the costs.
     """
 
-    queries: int = 0
-    documents: int = 0
-    blank: int = 0
     tokens: int = 0
     exact: bool = True
-    chunks: int = 0
     multi_chunk: int = 0
-    truncated: int | None = 0
-    rejected: dict[str, int] = field(default_factory=dict)
     largest: list[dict[str, Any]] = field(default_factory=list)
-    methods: dict[str, Bill] = field(default_factory=dict)
+    methods: dict[str, Bill] = field(default_factory=lambda: {name: Bill() for name in METHODS})
     currency: str | None = None
+    forecast: "_Forecast" = field(default_factory=lambda: _Forecast())
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Queries and records that could not be ranked, by cause."""
+        return {name: cause.count for name, cause in self.failed.items()}
+
+    def add(self, query: Query, ready: Prepared) -> None:
+        """Count one query, and what each merge method would send for it."""
+        Survey.add(self, query, ready)
+        known = ready.shards
+        known.count()
+        tokens = sum(known.tokens(chunk) for chunk in known.chunks)
+        sendable = sum(map(len, known.chunks))
+        self.tokens += tokens
+        self.multi_chunk += len(known.chunks) > 1
+        for name, bill in self.methods.items():
+            requests, documents, searched = self.forecast.of(name, known, ready.top_k)
+            bill.requests += requests
+            bill.searches += searched
+            bill.documents += documents
+            bill.tokens += round(tokens * documents / sendable)
+        entry = {"query_id": query.id, "documents": len(query), "chunks": len(known.chunks), "tokens": tokens}
+        self.largest = heapq.nlargest(_LARGEST, [*self.largest, entry], key=lambda entry: entry["documents"])
+
+    def price(self, job: Job) -> None:
+        """Tell what it all costs, and how long it takes at the full quota."""
+        card, price = job.card, job.price
+        self.currency = price.currency if price else None
+        for bill in self.methods.values():
+            bill.cost = price.cost(bill.tokens, searches=bill.searches) if price else None
+            bill.seconds = 60 / float(job.rate.part) * max(bill.requests / card.rpm, bill.tokens / card.tpm)
 
     def data(self) -> dict[str, Any]:
         """As plain data."""
-        return asdict(self)
+        found = {name: getattr(self, name) for name in _TOLD}
+        found["truncated"] = self.truncated if self.exact else None
+        return found | {"methods": {name: asdict(bill) for name, bill in self.methods.items()}}
+
+
+_TOLD = (
+    "queries", "documents", "blank", "tokens", "exact", "chunks", "multi_chunk", "truncated", "rejected", "largest",
+    "currency",
+)  # fmt: skip
 
 
 def plan(job: Job, gauge: Gauge | None = None) -> Plan:
@@ -153,65 +181,10 @@ def plan(job: Job, gauge: Gauge | None = None) -> Plan:
         JobError: the job has no input.
         InputError: the input as a whole is unusable.
     """
-    if job.input is None:
-        raise JobError("a plan needs input.path")
-    shards = sharder(job)
-    found = Plan(methods={name: Bill() for name in METHODS}, exact=shards.counter.exact)
-    preparer = Preparer(job, shards)
-    forecast = _Forecast()
-    largest: list[tuple[int, int, dict[str, Any]]] = []
-    for number, item in enumerate(read(job.input, gauge)):
-        if isinstance(item, Failure):
-            _reject(found, item.cause)
-            continue
-        try:
-            ready = preparer.prepare(item)
-        except QueryError as error:
-            _reject(found, error.cause)
-            continue
-        ready.shards.count()
-        entry = _add(found, ready, forecast)
-        heapq.heappush(largest, (entry["documents"], -number, entry))
-        if len(largest) > _LARGEST:
-            heapq.heappop(largest)
-    found.largest = [entry for _, _, entry in sorted(largest, key=lambda item: item[:2], reverse=True)]
-    _price(found, job)
+    ground = Preconditions(job)
+    found = survey(ground, Plan(exact=ground.sharder.counter.exact), gauge=gauge)
+    found.price(job)
     return found
-
-
-def _reject(found: Plan, cause: str) -> None:
-    found.rejected[cause] = found.rejected.get(cause, 0) + 1
-
-
-def _add(found: Plan, ready: Prepared, forecast: "_Forecast") -> dict[str, Any]:
-    query, known = ready.source, ready.shards
-    tokens = sum(known.tokens(chunk) for chunk in known.chunks)
-    sendable = sum(map(len, known.chunks))
-    found.queries += 1
-    found.documents += len(query)
-    found.blank += len(ready.query) - sendable
-    found.tokens += tokens
-    found.chunks += len(known.chunks)
-    found.multi_chunk += len(known.chunks) > 1
-    if known.truncated is None or found.truncated is None:
-        found.truncated = None
-    else:
-        found.truncated += max(known.truncated, ready.truncated)
-    for name, bill in found.methods.items():
-        requests, documents, searched = forecast.of(name, known, ready.top_k)
-        bill.requests += requests
-        bill.searches += searched
-        bill.documents += documents
-        bill.tokens += round(tokens * documents / sendable)
-    return {"query_id": query.id, "documents": len(query), "chunks": len(known.chunks), "tokens": tokens}
-
-
-def _price(found: Plan, job: Job) -> None:
-    card, price = job.card, job.price
-    found.currency = price.currency if price else None
-    for bill in found.methods.values():
-        bill.cost = price.cost(bill.tokens, searches=bill.searches) if price else None
-        bill.seconds = 60 / float(job.rate.part) * max(bill.requests / card.rpm, bill.tokens / card.tpm)
 
 
 class _Forecast:

@@ -15,9 +15,8 @@ from batchrank.quality import qrels as judgements
 from batchrank.quality.measures import Measures, kendall_tau, rbo
 from batchrank.quality.rankings import Run, tops
 from batchrank.read import detect
-from batchrank.write.switch import MARKER, complete
+from batchrank.write.folder import BASELINE, OutputFolder
 
-NAME = "baseline.sqlite"
 _DEPTH = 100
 """Documents of each query that are kept at least, so that a later job may compare deeper than this one."""
 
@@ -58,11 +57,6 @@ class Baseline:
         self._db.close()
 
 
-def accepted(folder: Path) -> bool:
-    """Whether a folder holds a complete run that did not fail its gate, or whose marker was removed."""
-    return complete(folder) and not (folder / MARKER).exists()
-
-
 def keep(folder: Path, output: Path | None = None, *, depth: int = _DEPTH) -> Path | None:
     """Note the first documents of an accepted run, before its output makes way for another one's.
 
@@ -77,9 +71,9 @@ def keep(folder: Path, output: Path | None = None, *, depth: int = _DEPTH) -> Pa
     Raises:
         InputError: the rankings can't be read.
     """
-    path, output = folder / NAME, output or folder
-    if accepted(output):
-        temporary = path.with_name(f".{NAME}.tmp")
+    path, output = folder / BASELINE, output or folder
+    if OutputFolder(output).accepted():
+        temporary = path.with_name(f".{BASELINE}.tmp")
         temporary.unlink(missing_ok=True)
         try:
             _write(temporary, tops(str(output), max(depth, _DEPTH)), max(depth, _DEPTH))
@@ -178,6 +172,21 @@ class _Sums:
         return tuple(Moved(name, round(-overlap, 6), round(-tau, 6)) for overlap, tau, _, name in entries)
 
 
+def judged(gate: Gate) -> judgements.Qrels:
+    """The gate's judgements, none where it names none; a run asks for them before it spends anything.
+
+    Raises:
+        InputError: they can't be read.
+        JobError: no measure can be made of them.
+        MissingExtraError: ir-measures isn't installed.
+    """
+    if not gate.qrels:
+        return {}
+    found = judgements.load([detect.source(path) for path in gate.qrels])
+    Measures([f"nDCG@{gate.depth}"], found)
+    return found
+
+
 def judge(gate: Gate, rankings: Iterable[tuple[str, list[str]]], baseline: Baseline | None) -> Judgement:
     """Compare rankings with a baseline.
 
@@ -191,25 +200,25 @@ def judge(gate: Gate, rankings: Iterable[tuple[str, list[str]]], baseline: Basel
         MissingExtraError: there are judgements, and ir-measures isn't installed.
     """
     depth = gate.depth if baseline is None else min(gate.depth, baseline.depth)
-    judged = judgements.load([detect.source(path) for path in gate.qrels]) if gate.qrels else {}
+    qrels = judged(gate)
     sums = _Sums()
     now: Run = {}
     before: Run = {}
     for query_id, documents in rankings:
         top = documents[:depth]
-        if query_id in judged:
+        if query_id in qrels:
             now[query_id] = top
         known = None if baseline is None else baseline.get(query_id)
         if known is None:
             sums.appeared += baseline is not None
             continue
         was = known[:depth]
-        if query_id in judged:
+        if query_id in qrels:
             before[query_id] = was
         sums.add(query_id, rbo(was, top, gate.persistence), kendall_tau(was, top))
-    ndcg = _ndcg(judged, now, depth, set(now)) if now else None
-    ndcg_before = _ndcg(judged, before, depth, set(before)) if before else None
-    ndcg_same = _ndcg(judged, now, depth, set(before)) if before else None
+    ndcg = _ndcg(qrels, now, depth, set(now)) if now else None
+    ndcg_before = _ndcg(qrels, before, depth, set(before)) if before else None
+    ndcg_same = _ndcg(qrels, now, depth, set(before)) if before else None
     rbo_mean = sums.rbo / sums.compared if sums.compared else None
     tau_mean = sums.tau / sums.compared if sums.compared else None
     drop = None if ndcg_before is None or ndcg_same is None else ndcg_before - ndcg_same

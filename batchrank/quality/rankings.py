@@ -23,11 +23,11 @@ from batchrank.read.base import Source, ended
 from batchrank.read.columnar import names_in
 from batchrank.read.jsonl import Lines
 from batchrank.read.parquet import batches, opened
+from batchrank.write.folder import OutputFolder
 
 Run: TypeAlias = dict[str, Sequence[str]]
 """Query id -> document ids, best first."""
 
-_PART = re.compile(r"ranking-\d+\.(parquet|jsonl|trec|tsv|json)")
 _PREDICTIONS = re.compile(
     rb'\s*\{\s*"(mteb_model_meta"|[^"]*"\s*:\s*\{\s*"[^"]*"\s*:\s*\{\s*"[^"]*"\s*:\s*\{)'
 )
@@ -99,9 +99,9 @@ def load(path: str, judged: Container[str]) -> Rankings:
     Raises:
         InputError: there is no ranking at the path, or it can't be read.
     """
-    folder, parts = Path(path), _parts(path)
+    parts = _parts(path)
     notes = []
-    if folder.is_dir() and not _complete(folder):
+    if Path(path).is_dir() and OutputFolder(path).complete() is None:
         notes.append(
             f"{path} is the output of a run that has not ended: only what it has ranked so far is judged"
         )
@@ -128,23 +128,14 @@ def tops(path: str, depth: int) -> Iterator[tuple[str, list[str]]]:
 
 
 def _parts(path: str) -> list[str]:
-    folder = Path(path)
-    if not folder.is_dir():
+    if not Path(path).is_dir():
         return [path]
-    parts = [str(p) for p in sorted(folder.iterdir()) if _PART.fullmatch(p.name)]
+    parts = [str(part) for part in OutputFolder(path).parts()]
     if not parts:
         raise InputError(
             f"{path}: no ranking-*.parquet (or .jsonl, .trec, .tsv, .json) in it; run the job first"
         )
     return parts
-
-
-def _complete(folder: Path) -> bool:
-    try:
-        summary = orjson.loads((folder / "summary.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError):
-        return False
-    return isinstance(summary, dict) and summary.get("complete") is not False
 
 
 def _joined(sources: list[Source], judged: Container[str], notes: list[str]) -> Rankings:

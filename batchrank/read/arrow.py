@@ -8,7 +8,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as types
 from numpy.typing import NDArray
 
@@ -89,6 +88,8 @@ def require(
 
 def at(array: Array, path: Path) -> Array:
     """The values at a path below a struct; null where a struct on the way is null."""
+    import pyarrow.compute as pc
+
     for name in path:
         # A field by itself doesn't know of its struct's nulls.
         array = pc.struct_field(array, name) if array.null_count else array.field(name)
@@ -101,6 +102,8 @@ def strings(array: Array, *, missing: str | None = None) -> list[Any]:
     Raises:
         UnicodeDecodeError: bytes that are not UTF-8.
     """
+    import pyarrow.compute as pc
+
     kind = array.type
     if types.is_null(kind):
         return [missing] * len(array)
@@ -120,6 +123,8 @@ def column(array: Array, *, missing: str | None = None) -> Sequence[Any]:
     Raises:
         UnicodeDecodeError: bytes that are not UTF-8.
     """
+    import pyarrow.compute as pc
+
     if not (types.is_string(array.type) or types.is_large_string(array.type)):
         return strings(array, missing=missing)
     if array.null_count:
@@ -176,6 +181,8 @@ def numbers(array: Array) -> tuple[Floats, NDArray[np.bool_] | None]:
 
 def runs(array: Array) -> Positions:
     """Where each run of equal neighbours ends; nulls are equal to each other, as are structs of equal parts."""
+    import pyarrow.compute as pc
+
     if types.is_struct(array.type):
         bounds: Positions = np.full(min(len(array), 1), len(array), dtype=np.intp)
         for field in array.type:

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchrank.data import Content, Floats, Positions
@@ -94,6 +93,8 @@ class Documents:
 
 def nameless(ids: Array) -> NDArray[np.bool_] | None:
     """Which ids are null or empty; None when none is."""
+    import pyarrow.compute as pc
+
     sized = arrow.is_text(ids.type) and not pa.types.is_null(ids.type)
     lengths = pc.binary_length(ids) if sized else None
     if not ids.null_count and (lengths is None or pc.min(lengths).as_py() != 0):
@@ -130,6 +131,8 @@ def candidates(array: Array) -> tuple[Array, Positions, NDArray[np.int64] | None
     A struct of lists is taken for the list of structs that it means; where its lists differ in length there are no
     candidates, and in place of None come the lengths, a row a list.
     """
+    import pyarrow.compute as pc
+
     if not pa.types.is_struct(array.type):
         return *lists(array), None
     columns = [arrow.at(array, (field.name,)) for field in array.type]

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchrank.data import Positions
@@ -145,6 +144,8 @@ class _Shape:
 
     def entries(self, rows: Array, place: Place, report: Report) -> Array:
         """The entries of some rows, the first of which stands at ``place``."""
+        import pyarrow.compute as pc
+
         roles = self.roles
         query_ids = arrow.texts(arrow.at(rows, roles.query_id))
         kept = np.ones(len(rows), bool)

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from batchrank.errors import InputError
 from batchrank.io import opening as foreign
@@ -206,6 +205,8 @@ def _checked(file: Any) -> Any:
 
 
 def _parquet(file: Any, **options: Any) -> Any:
+    import pyarrow.parquet as pq
+
     return pq.ParquetFile(
         file, pre_buffer=False, buffer_size=_WINDOW, page_checksum_verification=True, **options
     )

@@ -7,7 +7,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.types as types
 from numpy.typing import NDArray
 
@@ -89,6 +88,8 @@ def decoded(array: Array) -> Array:
 
 def lists(array: Array) -> tuple[Array, Positions]:
     """A list column as one flat array and n + 1 offsets into it; a null list is an empty one."""
+    import pyarrow.compute as pc
+
     if types.is_null(array.type):
         return array.slice(0, 0), np.zeros(len(array) + 1, dtype=np.intp)
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
@@ -111,6 +112,8 @@ def is_uuid(kind: DataType) -> bool:
 
 def _uuid_texts(storage: Array) -> Array:
     """UUIDs as people write them: 8-4-4-4-12 hexadecimal digits, in small letters."""
+    import pyarrow.compute as pc
+
     raw = np.frombuffer(b"".join(value or bytes(16) for value in storage.to_pylist()), np.uint8).reshape(
         -1, 16
     )
@@ -197,6 +200,8 @@ def _cuts(each: Sizes) -> Iterator[tuple[int, int]]:
 
 def sizes(array: Array) -> Sizes:
     """About how many bytes each value takes once it is decoded; nothing is decoded for it."""
+    import pyarrow.compute as pc
+
     kind = array.type
     if is_uuid(kind):
         return np.full(len(array), UUID_TEXT, np.int64)
@@ -230,6 +235,8 @@ def _has_lengths(kind: DataType) -> bool:
 
 
 def _looked_up(of_values: Sizes, indices: Array) -> Sizes:
+    import pyarrow.compute as pc
+
     if not len(of_values):
         return np.zeros(len(indices), np.int64)
     found = of_values[pc.fill_null(indices, 0).to_numpy(zero_copy_only=False)]
@@ -240,6 +247,8 @@ def _looked_up(of_values: Sizes, indices: Array) -> Sizes:
 
 def _list_sizes(array: Array) -> Sizes:
     """Sizes of lists by their bounds in the values: views of one stretch must not be copied for it."""
+    import pyarrow.compute as pc
+
     if types.is_list_view(array.type) or types.is_large_list_view(array.type):
         starts = array.offsets.to_numpy(zero_copy_only=False)
         lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)

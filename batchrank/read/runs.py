@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from batchrank.errors import InputError, Place, QueryError
 from batchrank.job.sections import Columns
@@ -51,6 +50,8 @@ def with_documents(batch: Array, source: Source) -> tuple[Array, list[str]]:
     Raises:
         InputError: a document's id is null or empty.
     """
+    import pyarrow.compute as pc
+
     named = batch.column("doc_id")
     if pc.any(pc.equal(named, "")).as_py():
         query = batch.column("query_id")[pc.index(named, "").as_py()].as_py()
@@ -278,6 +279,8 @@ def _texts_of_table(source: Source, columns: Columns, report: Report, queries: b
 
 def _made(roles: TextRoles, rows: Array, place: Place, report: Report) -> Array:
     """The texts of some rows, the first of which stands at ``place``; one without an id is reported."""
+    import pyarrow.compute as pc
+
     names = arrow.texts(arrow.at(rows, roles.id))
     texts = pc.fill_null(arrow.texts(arrow.at(rows, roles.text)), "")
     titles = arrow.texts(arrow.at(rows, roles.title)) if roles.title else pa.nulls(len(rows), pa.string())

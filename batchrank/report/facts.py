@@ -1,21 +1,17 @@
 """Collects what a job's output folder tells about its run, for the report."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from batchrank.errors import InputError, JobError, MissingExtraError
 from batchrank.job.config import Job
 from batchrank.planning.plan import Plan, plan
 from batchrank.quality.compare import Evaluation, evaluate
-from batchrank.read import detect
-from batchrank.read.parquet import opened
-from batchrank.write.switch import NEXT
+from batchrank.write.folder import PARTIAL_LETTERS, SUMMARY, OutputFolder, records
 
 _MOST_SHOWN = 50
 """Dead letters that the page shows; their file has all of them."""
@@ -92,67 +88,45 @@ def gather(folder: str | Path, *, qrels: Sequence[str] = (), with_plan: bool = T
     Raises:
         InputError: there is no summary, or a file of the run can't be read.
     """
-    folder = Path(folder)
-    summary = _summary(folder)
-    dead_letters, failed = _dead_letters(folder)
+    found = OutputFolder(folder)
+    summary = _summary(found)
+    dead_letters, failed = _dead_letters(found.letters())
     notes: list[str] = []
     queries = Queries()
-    for record in _records(folder):
+    for record in found.queries():
         queries.add(record)
-    evaluation = _evaluation(folder, qrels, notes) if qrels else None
+    evaluation = _evaluation(found.path, qrels, notes) if qrels else None
     known = _plan(summary, notes) if with_plan else None
-    if (folder / NEXT / "failed.partial.jsonl").exists():
+    if (found.next.path / PARTIAL_LETTERS).exists():
         notes.append(
-            f"a later run is not complete; what it has is in {folder / NEXT}, which can be reported on too"
+            f"a later run is not complete; what it has is in {found.next.path}, which can be reported on too"
         )
-    return Facts(folder, summary, queries, dead_letters, failed, evaluation, known, notes)
+    return Facts(found.path, summary, queries, dead_letters, failed, evaluation, known, notes)
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    path = folder / "summary.json"
+def _summary(folder: OutputFolder) -> dict[str, Any]:
+    path = folder.path / SUMMARY
     try:
-        data = orjson.loads(path.read_bytes())
+        data = folder.summary()
     except FileNotFoundError:
         raise InputError(
             f"{path}: no such file; name the output folder of a job that has ended (batchrank status tells)"
         ) from None
-    except (OSError, orjson.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path} can't be read: {error}") from None
-    if not isinstance(data, dict) or "process" not in data:
+    if "process" not in data:
         raise InputError(f"{path} is no summary of a run; name a job's output folder")
     return data
 
 
-def _dead_letters(folder: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
+def _dead_letters(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
     counts: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []
-    path = folder / "failed.jsonl"
-    if not path.exists():
-        path = folder / "failed.partial.jsonl"
-    if path.exists():
-        with path.open("rb") as lines:
-            for line in lines:
-                letter = orjson.loads(line)
-                counts[letter["cause"]] += 1
-                if len(shown) < _MOST_SHOWN:
-                    shown.append(letter)
+    for letter in records(path) if path.exists() else ():
+        counts[letter["cause"]] += 1
+        if len(shown) < _MOST_SHOWN:
+            shown.append(letter)
     return shown, counts
-
-
-def _records(folder: Path) -> Iterator[Mapping[str, Any]]:
-    """The per-query records: in ``queries-*``, or beside each ranking where the output is JSON lines."""
-    for path in sorted(folder.glob("queries-*.parquet")):
-        with opened(detect.source(str(path))) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
-    for path in sorted(folder.glob("queries-*.jsonl")):
-        with path.open("rb") as lines:
-            yield from map(orjson.loads, lines)
-    if any(folder.glob("queries-*")):
-        return
-    for path in sorted(folder.glob("ranking-*.jsonl")):
-        with path.open("rb") as lines:
-            yield from (record["merge"] for record in map(orjson.loads, lines) if "merge" in record)
 
 
 def _evaluation(folder: Path, qrels: Sequence[str], notes: list[str]) -> Evaluation | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from batchrank.errors import BatchrankError
-from batchrank.limiter.limiter import Admission, Limiter
+from batchrank.send.limiter import Admission, Limiter
 
 _SMOOTHING = 0.1
 """The weight of the latest answer in the mean latency, so that one slow answer changes little."""

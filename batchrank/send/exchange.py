@@ -9,10 +9,10 @@ from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError
 from batchrank.ledger.entries import Group, Kind
 from batchrank.ledger.ledger import Ledger
-from batchrank.limiter.limiter import Kind as Throttled
 from batchrank.send.admission import Scheduler, Slot
 from batchrank.send.budget import Reservation
 from batchrank.send.health import OutageDetector
+from batchrank.send.limiter import Kind as Throttled
 from batchrank.send.requests import Outgoing
 from batchrank.send.retry import classify, possibly_billed, slows
 from batchrank.send.spend import Spend

@@ -7,7 +7,6 @@ from typing import Any, BinaryIO, Protocol, TypeAlias
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from batchrank.data import Strings, taken
@@ -134,6 +133,8 @@ class ParquetWriter:
 
 
 def _writer(file: BinaryIO, schema: Any, dictionary: list[str]) -> Any:
+    import pyarrow.parquet as pq
+
     return pq.ParquetWriter(
         file, schema, compression="zstd", use_dictionary=dictionary, write_page_checksum=True
     )

@@ -3,19 +3,26 @@
 import errno
 import fcntl
 import os
-import re
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from batchrank.errors import OutputError
+from batchrank.errors import BatchrankError, OutputError
 from batchrank.io.atomic import Folder, translated
-from batchrank.write.reports import write_summary
-from batchrank.write.writer import is_part
+from batchrank.write.folder import (
+    DECIDED,
+    LOCK,
+    NEXT,
+    SUMMARY,
+    OutputFolder,
+    is_left,
+    is_output,
+    write_summary,
+)
 
-LOCK = ".batchrank.lock"
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """What file systems say that know no such locks; there the ledger's own lock has to do."""
@@ -39,7 +46,7 @@ class Claim:
         path = folder / LOCK
         with translated(str(path), "opened"):
             self._fd = os.open(path, _FLAGS, 0o644)
-        self.record: dict[str, Any] | None = _record(self._fd)
+        self.record = OutputFolder(folder).owner()
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -73,69 +80,35 @@ class Claim:
             self._fd = -1
 
 
-def owner(folder: Path) -> dict[str, Any] | None:
-    """What the last job that had a folder noted, without taking the lock; None when there is nothing."""
-    try:
-        fd = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        return _record(fd)
-    finally:
-        os.close(fd)
+def refuse_claimed(folder: Path) -> None:
+    """Refuse a folder that another process is writing to; it is not locked by that, nor made.
 
-
-def _record(fd: int) -> dict[str, Any] | None:
-    try:
-        data = orjson.loads(os.pread(fd, 1 << 16, 0))
-    except (OSError, orjson.JSONDecodeError):
-        return None
-    return data if isinstance(data, dict) else None
-
-
-NEXT = ".next"
-SUMMARY = "summary.json"
-LETTERS = "failed.jsonl"
-MARKER = "gate-failed.json"
-_DECIDED = "switch.json"
-_TEMPORARY = re.compile(
-    r"\.(failed\.jsonl|gate-failed\.json|summary\.json|switch\.json)\.tmp|failed\.partial\.jsonl"
-)
-
-
-def complete(folder: Path) -> bool:
-    """Whether a folder holds the complete output of a run under its own names."""
-    try:
-        return _summary(folder).get("complete") is True
-    except (OSError, ValueError):
-        return False
-
-
-def spared(folder: Path) -> bool:
-    """Whether a folder's rankings must not be removed yet: they are complete, or it can't be known.
-
-    A complete output without a ranking is nothing to keep.
+    Raises:
+        OutputError: another process has the lock.
     """
+    if (folder / LOCK).exists():
+        Claim(folder).close()
+
+
+def nearest(folder: Path) -> Path:
+    """The folder itself, or the closest one above it that is there."""
+    return next(parent for parent in [folder, *folder.absolute().parents] if os.path.lexists(parent))
+
+
+def refuse_unwritable(folder: Path, kind: type[BatchrankError]) -> None:
+    """Refuse a folder in which nothing can be written, or that can't be made; it isn't made either.
+
+    Raises:
+        BatchrankError: of the kind given; the message says why.
+    """
+    there = nearest(folder)
+    if not there.is_dir():
+        raise kind(f"{there} is not a folder; choose another output.path, or another ledger")
     try:
-        summary = _summary(folder)
-        return summary.get("complete") is True and summary.get("totals", {}).get("queries") != 0
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError):
-        return True
-
-
-def _summary(folder: Path) -> dict[str, Any]:
-    summary = orjson.loads((folder / SUMMARY).read_bytes())
-    if not isinstance(summary, dict):
-        raise ValueError("no object")
-    return summary
-
-
-def newest(folder: Path, name: str) -> Path:
-    """Where a file of the last complete output is, also while a switch to it is cut short."""
-    waiting = folder / NEXT / name
-    return waiting if (folder / NEXT / _DECIDED).exists() and waiting.exists() else folder / name
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise kind(f"nothing can be written to {there}: {error.strerror or error}") from None
 
 
 def aside(folder: Path) -> Path:
@@ -161,14 +134,14 @@ def decide(folder: Path) -> None:
     inner, outer = Folder(folder / NEXT), Folder(folder)
     try:
         inner.sync()
-        moved = {name: inner.size(name) for name in sorted(inner.names()) if _is_output(name)}
+        moved = {name: inner.size(name) for name in sorted(inner.names()) if is_output(name)}
         for name in moved:
             outer.require_regular(name)
-        removed = [name for name in sorted(outer.names()) if name not in moved and _is_ours(name)]
+        removed = [name for name in sorted(outer.names()) if name not in moved and is_left(name)]
     finally:
         inner.close()
         outer.close()
-    write_summary(folder / NEXT / _DECIDED, {"moved": moved, "removed": removed})
+    write_summary(folder / NEXT / DECIDED, {"moved": moved, "removed": removed})
 
 
 def carry_out(folder: Path) -> bool:
@@ -177,7 +150,7 @@ def carry_out(folder: Path) -> bool:
     Raises:
         OutputError: a file is lost or can't take its place, or what was decided can't be read.
     """
-    decided = _decided(folder / NEXT / _DECIDED)
+    decided = _decided(folder / NEXT / DECIDED)
     if decided is None:
         return False
     moved, removed = decided
@@ -217,10 +190,10 @@ def dissolve(folder: Path) -> None:
 
 
 def _dissolve(inner: Folder, outer: Folder) -> None:
-    inner.remove(_DECIDED)
+    inner.remove(DECIDED)
     inner.sync()
     for name in inner.names():
-        if _is_ours(name):
+        if is_left(name):
             inner.remove(name)
     with suppress(OSError):  # somebody else's file is in it: it stays
         inner.path.rmdir()
@@ -245,7 +218,7 @@ def _decided(path: Path) -> tuple[dict[str, int], list[str]] | None:
     try:
         data: Any = orjson.loads(path.read_bytes())
         moved, removed = dict(data["moved"]), list(data["removed"])
-        if SUMMARY in moved and all(map(_is_output, moved)) and all(map(_is_ours, removed)):
+        if SUMMARY in moved and all(map(is_output, moved)) and all(map(is_left, removed)):
             return moved, removed
         reason = "it names files that no run writes"
     except FileNotFoundError:
@@ -256,11 +229,3 @@ def _decided(path: Path) -> tuple[dict[str, int], list[str]] | None:
         f"{path}, which says how the output was to be replaced, can't be used: {reason}; remove {path.parent} to keep "
         "what is in place, and run again with --fresh"
     )
-
-
-def _is_output(name: str) -> bool:
-    return name in (SUMMARY, LETTERS, MARKER) or (is_part(name) and not name.startswith("."))
-
-
-def _is_ours(name: str) -> bool:
-    return _is_output(name) or is_part(name) or _TEMPORARY.fullmatch(name) is not None

@@ -1,8 +1,6 @@
 """Writes rankings to parts in input order, or as JSON lines to a stream."""
 
-import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, cast
@@ -11,18 +9,12 @@ from batchrank.errors import OutputError
 from batchrank.io.atomic import Folder, PendingFile
 from batchrank.job.sections import Output
 from batchrank.outcomes import Ranking
+from batchrank.write.folder import part_number
 from batchrank.write.formats import OUTPUTS
 from batchrank.write.rows import PartWriter, line, top
 
 PART_ROWS = 500_000
 """Rows of a part: it takes seconds to make anew, and a large run has few files."""
-_SUFFIXES = "|".join(sorted({re.escape(suffix) for known in OUTPUTS.values() for _, suffix in known.kinds}))
-_OURS = re.compile(rf"\.?(?:ranking|queries)-(\d{{5,}})(?:{_SUFFIXES})(?:\.tmp)?")
-
-
-def is_part(name: str) -> bool:
-    """Whether a file has a name that parts of an output have, or the temporary one of a part."""
-    return _OURS.fullmatch(name) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +64,6 @@ class Writer:
         first_part: the index of the first part written; those before it are in place already.
         first_query: how many rankings they hold.
         part_rows: documents a part, at least; a format that is one file has one part.
-        on_published: called after each part is in place.
         dataset: the subset and the split that are ranked, for formats that name them.
 
     Raises:
@@ -86,37 +77,32 @@ class Writer:
         first_part: int = 0,
         first_query: int = 0,
         part_rows: int = PART_ROWS,
-        on_published: Callable[[Part], None] | None = None,
         dataset: tuple[str | None, str | None] = (None, None),
     ) -> None:
         self._format = OUTPUTS[output.format]
         self._top_n = output.top_n
         self._next, self._queries = first_part, first_query
         self._part_rows = sys.maxsize if self._format.single else part_rows
-        self._on_published = on_published
         named = zip(("subset", "split"), dataset, strict=True) if self._format.dataset else ()
         self._make = partial(self._format.writer, **dict(named))
         self._open: _OpenPart | None = None
-        self._parts: list[Part] = []
         self._folder = Folder(output.path)
 
-    def write(self, ranking: Ranking) -> None:
-        """Write one ranking; it is in place once its part is."""
+    def write(self, ranking: Ranking) -> Part | None:
+        """Write one ranking; it is in place once its part is. The part that it filled, which is in place now."""
         if self._top_n is not None:
             ranking = top(ranking, self._top_n)
         part = self._open = self._open or self._start()
         part.writer.add(ranking)
         part.queries += 1
         part.rows += len(ranking.scores)
-        if part.rows >= self._part_rows:
-            self._publish(part)
+        return self._publish(part) if part.rows >= self._part_rows else None
 
-    def close(self) -> tuple[Part, ...]:
-        """Publish the last part; return all parts written by this writer."""
-        if self._open:
-            self._publish(self._open)
+    def close(self) -> Part | None:
+        """Put the last part in place, if any is open, and return it."""
+        part = self._publish(self._open) if self._open else None
         self._folder.close()
-        return tuple(self._parts)
+        return part
 
     def abort(self) -> None:
         """Give up the part that is not complete; published parts stay. After ``close`` it does nothing."""
@@ -129,15 +115,13 @@ class Writer:
     def sweep(self) -> tuple[str, ...]:
         """Remove what a former run left under names that we use: later parts, other formats, temporary files.
 
-        Call it before ``close``, when the run is complete; returns the removed names.
+        Call it while no part is open: before the first ranking, or once the run is complete. Returns the removed names.
         """
-        if self._open:
-            self._publish(self._open)
+        assert self._open is None
         removed = []
         for name in sorted(self._folder.names()):
-            match = _OURS.fullmatch(name)
-            kept = match and int(match[1]) < self._next and name in self._names(int(match[1]))
-            if match and not kept:
+            number = part_number(name)
+            if number is not None and not (number < self._next and name in self._names(number)):
                 self._folder.remove(name)
                 removed.append(name)
         self._folder.sync()
@@ -164,19 +148,17 @@ class Writer:
             raise
         return _OpenPart(tuple(files), self._make(cast(tuple[BinaryIO, ...], tuple(files))))
 
-    def _publish(self, open_part: _OpenPart) -> None:
+    def _publish(self, open_part: _OpenPart) -> Part:
         open_part.writer.finish()
         for file in open_part.files:
             file.publish()
         self._folder.sync()
         written = tuple(WrittenFile(file.name, file.bytes, file.sha256) for file in open_part.files)
         part = Part(self._next, self._queries, open_part.queries, open_part.rows, written)
-        self._parts.append(part)
         self._open = None
         self._next += 1
         self._queries += open_part.queries
-        if self._on_published:
-            self._on_published(part)
+        return part
 
 
 class StreamWriter:
@@ -191,7 +173,7 @@ class StreamWriter:
         self._stream = stream
 
     def write(self, ranking: Ranking) -> None:
-        """Write one line and flush it."""
+        """Write one line and flush it; there are no parts."""
         data = line(ranking if self._top_n is None else top(ranking, self._top_n))
         try:
             self._stream.write(data)
@@ -204,9 +186,8 @@ class StreamWriter:
                 f"standard output can't be written at query {ranking.query_id!r}: {reason}; set output.path to a folder"
             ) from error
 
-    def close(self) -> tuple[Part, ...]:
-        """Nothing is held back, and there are no parts."""
-        return ()
+    def close(self) -> None:
+        """Nothing is held back."""
 
     def withdraw(self) -> None:
         """What was written to a stream can't be taken back; the exit code tells."""

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from batchrank.job.config import Job
-from batchrank.pipeline.identity import HARMLESS, identity, leaves
+from batchrank.pipeline.earlier import HARMLESS, identity, leaves
 
 BASE: dict[str, Any] = {
     "model": "qwen3-rerank",

@@ -1,20 +1,73 @@
-"""Decides when a request may be sent, because requests and tokens of one account have to be charged together."""
+"""Decides when a request may be sent, because requests and tokens of one account have to be charged together.
+
+What it promises stands in ``quota``.
+"""
 
 import asyncio
 import math
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
-from batchrank.limiter.account import LEAST_RATE, PACE, PAUSE, SECOND, SLOWEST, TOLERANCE, Account
-from batchrank.limiter.bills import Bills
-from batchrank.limiter.ramp import Ramp
+from batchrank.send.budget import Bills
+from batchrank.send.quota import INCIDENT, LEAST_RATE, PACE, PAUSE, SECOND, SLOWEST, TOLERANCE, Account
+
+_RAMP, _LONGEST_RAMP, _IDLE = 3.0, 60.0, 30.0
+_CLOSED = 1 / 32
+"""The part of the quota that is asked for while nothing is accepted."""
+
+
+class Ramp:
+    """Slow start: from a part of the quota to all of it within seconds, again after a rest."""
+
+    def __init__(self, start: float) -> None:
+        self.first = math.inf
+        self._start, self._seconds = start, _RAMP
+        self._accepted, self._closed = True, False
+        self._began = self._last = self._refused_at = -math.inf
+
+    def touch(self, now: float) -> None:
+        """Tell that a request is admitted."""
+        if now - self._last > _IDLE:
+            self._began = now
+            self.first = min(self.first, now)
+        self._last = now
+
+    def speed(self, now: float) -> float:
+        """The part of the quota that is asked for now."""
+        if self._closed:
+            return min(_CLOSED, self._start)
+        done = (now - self._began) / self._seconds
+        return 1.0 if done >= 1 else self._start + (1 - self._start) * max(done, 0.0)
+
+    def accepted(self, now: float, sent: float) -> None:
+        """Learn that a request was accepted, which was sent at a time."""
+        if not self._accepted and sent > self._began:
+            self._accepted = True
+            self._began = now if self._closed else self._began
+            self._closed = False
+
+    def again(self, now: float) -> bool:
+        """Start over, from lower and for longer; whether this is news.
+
+        Where nothing was accepted since the last time it was no growth that was refused: that teaches nothing.
+        """
+        if now - self._refused_at < INCIDENT:
+            return False
+        self._refused_at = self._began = now
+        self._closed = not self._accepted
+        if not self._closed:
+            self._accepted = False
+            self._start = max(self._start / 2, SLOWEST)
+            self._seconds = min(self._seconds * 2, _LONGEST_RAMP)
+        return True
+
 
 Kind = Literal["requests", "tokens", "growth"]
 
 _UNLIMITED = 1e15  # a minute: an account without a quota still has numbers to count with
-_LEAST_SLEEP = 0.001
 _WASTE = 0.975
 _SLOWEST_TOKENS = 1 / 16
 """The lowest speed of tokens, of which one request may take a second's."""
@@ -69,8 +122,7 @@ class Limiter:
         rpm: requests a minute that the account may send.
         tpm: tokens a minute that the account may send.
         share: the part of both that this process may use.
-        before: what an earlier process of the same account sent in the last minute: how many seconds ago, and the
-            tokens of each; then the limiter has to be made where an event loop runs.
+        before: what an earlier process sent in the last minute, as seconds ago and tokens; needs a running event loop.
     """
 
     def __init__(
@@ -97,11 +149,11 @@ class Limiter:
         self._waited = 0.0
         self._throttled: dict[Kind, int] = {"requests": 0, "tokens": 0, "growth": 0}
         self._order = asyncio.Lock()
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiting = asyncio.Timeout(None)
         for ago, tokens in sorted(before, reverse=True):
-            at = asyncio.get_running_loop().time() - ago
-            self._requests.charge(at, 1)
-            self._tokens.charge(at, tokens)
+            now = asyncio.get_running_loop().time()
+            self._requests.restore(now - ago, now, 1)
+            self._tokens.restore(now - ago, now, tokens)
 
     async def acquire(self, tokens: int) -> Admission:
         """Wait until a request may be sent; cancelled while waiting, it takes nothing.
@@ -111,15 +163,13 @@ class Limiter:
         """
         loop = asyncio.get_running_loop()
         async with self._order:
-            now = began = loop.time()
-            while (delay := self._delay(now, self._bills.expected(tokens))) > 0:
-                await self._sleep(loop, max(delay, _LEAST_SLEEP))
-                now = loop.time()
-            charged = self._bills.expected(tokens)
+            began = loop.time()
+            await self._turn(loop, tokens)
+            now, charged = loop.time(), self._bills.expected(tokens)
             self._waited += now - began
             self._ramp.touch(now)
-            self._requests.charge(now, 1, self._ramp.speed(now))
-            self._tokens.charge(now, charged)
+            await self._requests.charge(now, 1, self._ramp.speed(now))
+            await self._tokens.charge(now, charged)
             self._admitted[0] += 1
             self._admitted[1] += tokens
             return Admission(now, tokens, charged)
@@ -135,29 +185,16 @@ class Limiter:
     def settle(self, admission: Admission, billed: int | None) -> None:
         """Correct the token account: the answer says what the request really took, or nothing about it (None).
 
-        It counts from when the request was sent, as the API counted it. What was billed beyond the charge also delays
-        what comes next; what was billed below it hastens that.
+        It counts from when the request was sent, as the API counted it, and delays or hastens what comes next.
         """
         now = asyncio.get_running_loop().time()
         for one in (self._requests, self._tokens, self._ramp):
             one.accepted(now, admission.at)
-        believed = self._bills.learn(admission.predicted, billed)
-        more, admission.charged = believed - admission.charged, believed
-        if more:
-            self._tokens.correct(admission.at, now, more)
-        if more < 0:
-            self._wake()
+        self._correct(admission, self._bills.learn(admission.predicted, billed))
 
     def unbilled(self, admission: Admission) -> None:
-        """Tell that a request was rejected and cost nothing: what it was charged beyond its prediction is given back.
-
-        The rest stays, as an API may count what it rejects.
-        """
-        more = min(0, admission.predicted - admission.charged)
-        if more:
-            admission.charged += more
-            self._tokens.correct(admission.at, asyncio.get_running_loop().time(), more)
-            self._wake()
+        """Tell that a request was rejected: an API may count its prediction even so, the rest is given back."""
+        self._correct(admission, min(admission.predicted, admission.charged))
 
     @property
     def notices(self) -> list[str]:
@@ -185,7 +222,7 @@ class Limiter:
             pause = PAUSE if self._ramp.again(now) else 0.0
         else:
             account = self._requests if kind == "requests" else self._tokens
-            pause = account.slow_down(now, self._requests.recent(now), now if sent is None else sent)
+            pause = account.slow_down(now, self._requests.second.total(now), now if sent is None else sent)
         if retry_after is not None and retry_after > 0:
             pause = min(retry_after, _LONGEST_PAUSE)
         self._paused_until = max(self._paused_until, now + pause)
@@ -208,21 +245,25 @@ class Limiter:
             speed=self._ramp.speed(now) * min(self._requests.speed, self._tokens.speed),
         )
 
-    def _delay(self, now: float, tokens: int) -> float:
-        return max(self._paused_until - now, self._requests.delay(now, 1), self._tokens.delay(now, tokens))
+    async def _turn(self, loop: asyncio.AbstractEventLoop, tokens: int) -> None:
+        """Wait for the pace, room in the windows and the end of pauses; all anew when tokens are given back."""
+        delay = math.inf
+        while delay > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(None) as self._waiting:
+                    await self._requests.bucket.drained()
+                    await self._tokens.bucket.drained()
+                    now, expected = loop.time(), self._bills.expected(tokens)
+                    windows = max(self._requests.delay(now, 1), self._tokens.delay(now, expected))
+                    delay = max(self._paused_until - now, windows)
+                    if delay > 0:
+                        await asyncio.sleep(delay)
 
-    async def _sleep(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        self._waiter = loop.create_future()
-        timer = loop.call_later(seconds, self._wake)
-        try:
-            await self._waiter
-        finally:
-            timer.cancel()
-            self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _correct(self, admission: Admission, tokens: int) -> None:
+        more, admission.charged = tokens - admission.charged, tokens
+        self._tokens.correct(admission.at, more)
+        if more < 0 and self._order.locked() and not self._waiting.expired():
+            self._waiting.reschedule(asyncio.get_running_loop().time())
 
 
 def _lost(rpm: float, share: Fraction | float) -> str | None:

@@ -1,0 +1,295 @@
+"""Knows every file of an output folder: its name, how it is read back, and how those beside the rankings are written.
+
+Commands that look at a run's output (status, report, eval, bench, the gate, the next run) ask here, so that a name or a
+shape is changed in one place.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pyarrow.parquet import ParquetFile
+
+from batchrank.io.atomic import Folder, Kept
+from batchrank.job.config import LEDGER
+from batchrank.outcomes import Failure
+from batchrank.write.formats import OUTPUTS
+
+SUMMARY = "summary.json"
+"""Written last: what came of the run."""
+LETTERS = "failed.jsonl"
+"""The dead letters of a complete run."""
+PARTIAL_LETTERS = "failed.partial.jsonl"
+"""The dead letters so far."""
+STATUS = "status.json"
+METRICS = "metrics.prom"
+MARKER = "gate-failed.json"
+"""Marks a complete output that did not pass its gate."""
+BASELINE = "baseline.sqlite"
+"""The first documents of the last accepted run, for the gate."""
+REPORT = "report.html"
+LOCK = ".batchrank.lock"
+"""Whose folder it is; locked while a run goes on."""
+NEXT = ".next"
+"""The folder of an output that is to replace the complete one beside it."""
+DECIDED = "switch.json"
+"""Which files of ``NEXT`` replace which; it is there while that is under way."""
+RANKING, QUERIES = "ranking", "queries"
+"""What the names of an output's parts begin with."""
+_SUFFIXES = sorted({suffix for known in OUTPUTS.values() for _, suffix in known.kinds})
+_PART = re.compile(rf"(?:{RANKING}|{QUERIES})-(\d{{5,}})(?:{'|'.join(map(re.escape, _SUFFIXES))})")
+_OTHERS = (SUMMARY, LETTERS, PARTIAL_LETTERS, STATUS, METRICS, MARKER, BASELINE)
+
+
+def part_number(name: str) -> int | None:
+    """The number of the part that has a file of such a name, or a temporary one; None when no part has."""
+    match = _PART.fullmatch(_final(name))
+    return int(match[1]) if match else None
+
+
+def is_part(name: str) -> bool:
+    """Whether the published parts of an output have such a name."""
+    return _PART.fullmatch(name) is not None
+
+
+def is_output(name: str) -> bool:
+    """Whether a complete output has a file of that name, which replaces an earlier output's."""
+    return name in (SUMMARY, LETTERS, MARKER) or is_part(name)
+
+
+def is_left(name: str) -> bool:
+    """Whether an output, complete or not, leaves a file of that name: one of its own, or a temporary one."""
+    final = _final(name)
+    return is_output(final) or name == PARTIAL_LETTERS or (final == DECIDED and name != DECIDED)
+
+
+def _final(name: str) -> str:
+    """What a file will be called that has a temporary name; any other one's name."""
+    return name[1:].removesuffix(".tmp") if name.startswith(".") and name.endswith(".tmp") else name
+
+
+def is_written(name: str) -> bool:
+    """Whether a run writes a file of that name, and so would replace an input that has it."""
+    return name in _OTHERS or is_part(name) or name.startswith(LEDGER)
+
+
+WRITTEN = (*_OTHERS, *(f"{stem}-00000{end}" for k in OUTPUTS.values() for stem, end in k.kinds))
+"""Names that a run may write, with the first part's."""
+
+
+class OutputFolder:
+    """What a job's output folder holds. It only reads, and there need not be anything.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).expanduser()
+
+    @property
+    def next(self) -> "OutputFolder":
+        """Where an output is that is to replace the complete one here."""
+        return OutputFolder(self.path / NEXT)
+
+    def newest(self, name: str) -> Path:
+        """Where a file of the last complete output is, also while a switch to it is cut short."""
+        waiting = self.path / NEXT / name
+        return waiting if (self.path / NEXT / DECIDED).exists() and waiting.exists() else self.path / name
+
+    def summary(self, *, links: bool = True) -> dict[str, Any]:
+        """What came of the run.
+
+        Args:
+            links: whether the file may be a symbolic link; a run writes none.
+
+        Raises:
+            OSError: there is none, or it can't be read.
+            ValueError: it is no JSON object.
+        """
+        return _object(self.path / SUMMARY, links=links)
+
+    def complete(self) -> dict[str, Any] | None:
+        """The summary of a run that is complete; None when there is none."""
+        try:
+            summary = self.summary()
+        except (OSError, ValueError):
+            return None
+        return summary if summary.get("complete") is True else None
+
+    def accepted(self) -> bool:
+        """Whether there is a complete run that did not fail its gate, or whose marker was removed."""
+        return self.complete() is not None and not (self.path / MARKER).exists()
+
+    def spared(self) -> bool:
+        """Whether what is here must not be taken down yet: rankings that are complete, or nobody can tell.
+
+        A complete output without a ranking is nothing to keep.
+        """
+        try:
+            summary = self.summary()
+            return summary.get("complete") is True and summary.get("totals", {}).get("queries") != 0
+        except FileNotFoundError:
+            return False
+        except (OSError, ValueError):
+            return True
+
+    def status(self, *, links: bool = True) -> dict[str, Any]:
+        """How the run stands; raises what ``summary`` does."""
+        return _object(self.path / STATUS, links=links)
+
+    def letters(self) -> Path:
+        """The file of dead letters, of a complete run where there is one."""
+        final, partial = self.path / LETTERS, self.path / PARTIAL_LETTERS
+        return partial if partial.exists() and not final.exists() else final
+
+    def parts(self, stem: str = RANKING) -> list[Path]:
+        """The files of rankings, or of per-query records, in order."""
+        there = self.path.iterdir() if self.path.is_dir() else ()
+        return sorted(path for path in there if is_part(path.name) and path.name.startswith(stem))
+
+    def queries(self) -> Iterator[dict[str, Any]]:
+        """The per-query records: in files of their own, or beside each ranking where the output is JSON lines."""
+        for path in self.parts(QUERIES):
+            if path.suffix == ".parquet":
+                with ParquetFile(path) as file:
+                    for batch in file.iter_batches():
+                        yield from batch.to_pylist()
+            else:
+                yield from records(path)
+        if not self.parts(QUERIES):
+            for path in self.parts(RANKING):
+                if path.suffix == ".jsonl":
+                    yield from (record["merge"] for record in records(path) if "merge" in record)
+
+    def unfinished(self) -> list[str]:
+        """A few names of files that only a run that is not complete leaves."""
+        there = self.path.iterdir() if self.path.is_dir() else ()
+        names = sorted(path.name for path in there if not path.is_symlink())
+        return [name for name in names if name == PARTIAL_LETTERS or is_part(name)][:3]
+
+    def owner(self) -> dict[str, Any] | None:
+        """What the last job that had the folder noted, without taking the lock; None when there is nothing."""
+        try:
+            return _object(self.path / LOCK, links=False)
+        except (OSError, ValueError):
+            return None
+
+
+def records(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of a file of dead letters, or of a part that is JSON lines.
+
+    Raises:
+        OSError: it can't be read.
+        ValueError: a line is no JSON.
+    """
+    with path.open("rb") as lines:
+        yield from map(orjson.loads, filter(None, map(bytes.strip, lines)))
+
+
+def _object(path: Path, *, links: bool = True) -> dict[str, Any]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW))
+    with os.fdopen(fd, "rb") as file:
+        found = orjson.loads(file.read())
+    if not isinstance(found, dict):
+        raise ValueError("no JSON object")
+    return found
+
+
+_OPTIONS = (
+    orjson.OPT_INDENT_2
+    | orjson.OPT_SORT_KEYS
+    | orjson.OPT_NON_STR_KEYS
+    | orjson.OPT_SERIALIZE_NUMPY
+    | orjson.OPT_APPEND_NEWLINE
+)
+
+
+class FailureLog:
+    """The dead letters, one JSON line each, in the order in which they come.
+
+    While the run goes on they are in ``failed.partial.jsonl``, each passed on to the system at once, so that a killed
+    run shows what failed so far; ``close`` makes them durable and gives the file its name, ``failed.jsonl``. So a file
+    of that name is always a complete one, empty when nothing failed.
+
+    Args:
+        folder: where they go.
+        kept: the beginning of an earlier process's partial file, which stays.
+
+    Raises:
+        OutputError: here and from every method: the file can't be written.
+    """
+
+    def __init__(self, folder: str | Path, kept: Kept | None = None) -> None:
+        self._folder = Folder(folder)
+        names = LETTERS, PARTIAL_LETTERS
+        self._file = self._folder.reopen(*names, kept) if kept else self._folder.create(*names)
+        self.count = 0
+
+    def write(self, failure: Failure) -> None:
+        """Append one failure."""
+        place = failure.place
+        data = {
+            "query_id": failure.query_id,
+            "cause": failure.cause,
+            "message": failure.message,
+            "attempts": failure.attempts,
+            "file": place.file,
+            place.unit: place.number,
+        }
+        # Not orjson: an id that came from Python may hold half a surrogate pair, which only escapes can carry.
+        self._file.write(json.dumps(data).encode() + b"\n")
+        self._file.push()
+        self.count += 1
+
+    def mark(self) -> Kept:
+        """What stands in the file so far; durable from now on."""
+        return self._file.mark()
+
+    def close(self) -> None:
+        """Put the file in place."""
+        self._file.publish()
+        self._folder.sync()
+        self._folder.close()
+
+    def abort(self) -> None:
+        """Leave the partial file as it is. After ``close`` it does nothing."""
+        self._file.leave()
+        self._folder.close()
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file in UTF-8, durably and as a whole, in place of an older one.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    # An id that came from Python may hold half a surrogate pair, which no file can.
+    _write(Path(path), text.encode("utf-8", "replace"))
+
+
+def write_summary(path: str | Path, data: Mapping[str, Any]) -> None:
+    """Write a JSON object, indented and with sorted keys, durably and as a whole; NaN becomes null.
+
+    Raises:
+        OutputError: the file can't be written.
+    """
+    _write(Path(path), orjson.dumps(dict(data), option=_OPTIONS))
+
+
+def _write(path: Path, data: bytes) -> None:
+    folder = Folder(path.parent)
+    try:
+        file = folder.create(path.name)
+        try:
+            file.write(data)
+            file.publish()
+        finally:
+            file.discard()
+        folder.sync()
+    finally:
+        folder.close()
