@@ -1,6 +1,7 @@
-"""Offline reranking over paid, rate-limited APIs.
+"""Reranks search results offline over paid, rate-limited APIs; the library's public names are exported here.
 
-Names are imported when first asked for: the command line has to tell Arrow how to allocate before anything imports it.
+Each name is imported when it is first used, because the command line has to tell Arrow how to allocate memory before
+anything imports Arrow.
 """
 
 from importlib import import_module

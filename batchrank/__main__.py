@@ -1,4 +1,4 @@
-"""The command ``batchrank``, and ``python -m batchrank``: imported first, so that Ctrl-C is clean from the start."""
+"""Starts ``batchrank`` and ``python -m batchrank``; imported first of all, so that Ctrl-C is clean from the start."""
 
 import atexit
 import gc

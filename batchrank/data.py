@@ -1,4 +1,4 @@
-"""The data that flows from reading to sending, every record frozen: queries with their candidates, requests, answers.
+"""Defines the data that flows from reading to sending, every record frozen: queries, candidates, requests, answers.
 
 A *document position* counts a query's candidates from 0 in first-stage order; it is what arrays of documents hold.
 A *query position* counts the queries of the input from 0.

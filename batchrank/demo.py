@@ -1,4 +1,4 @@
-"""The demo's data: docstrings of the standard library as documents, questions about them, and a first stage."""
+"""Makes the demo's data: docstrings of the standard library as documents, questions about them, and a first stage."""
 
 import importlib
 import inspect
@@ -22,6 +22,7 @@ MAX_CHARACTERS = 1200
 """Characters after which a docstring is cut."""
 
 _MIN_CHARACTERS = 24
+"""Shorter docstrings say too little to be found by a question."""
 _SKIPPED = frozenset(
     [
         # 1. Importing them does something: opens a browser, prints, takes over the prompt.

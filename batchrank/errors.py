@@ -130,7 +130,7 @@ class StoppedError(BatchrankError):
 class BudgetReachedError(StoppedError):
     """Raised when the next request could pass a cap.
 
-    A day's cap is another one tomorrow (exit code 75, as ``later``); any other one has to be raised by a person (1).
+    A day's cap begins anew tomorrow (exit code 75, as ``later``); any other one has to be raised by a person (1).
     """
 
     def __init__(self, message: str, *, later: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Model cards: limits, accepted parameters, quotas and prices of each model, from ``models.toml``."""
+"""Reads the model cards: limits, accepted parameters, quotas and prices of each model, from ``models.toml``."""
 
 import difflib
 import math
@@ -22,7 +22,7 @@ Parameter: TypeAlias = Literal["instruct", "top_n", "return_documents", "fps"]
 
 UNLIMITED = 10**12
 """A limit that no request reaches: where none is documented."""
-_BODY_BYTES = 16 * 2**20
+_BODY_BYTES = 16 * 2**20  # 16 MiB where a card has no limit; what a server finds too large is halved
 _Positive: TypeAlias = Annotated[int, Field(ge=1)]
 
 

@@ -1,4 +1,4 @@
-"""The data that flows from merging to writing, every record frozen: chunks with their scores, rankings, failures."""
+"""Defines the data that flows from merging to writing, every record frozen: scored chunks, rankings, failures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

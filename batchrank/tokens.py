@@ -1,4 +1,4 @@
-"""Texts -> token counts: exact by a vocabulary, or a proven upper bound from their length in bytes.
+"""Counts the tokens of texts: exactly, by a vocabulary, or as a proven upper bound, by their length in bytes.
 
 A byte-level BPE token stands for at least one byte, so the UTF-8 length bounds the count from above. The Qwen
 tokenizer first brings a text into Unicode's normal form C, which can make it longer (U+0958 has 3 bytes

@@ -143,7 +143,7 @@ Respond = Callable[[Chunk, int], Sequence[tuple[Positions, Floats]]]
 
 
 def drive(method: Method, respond: Respond, verdict: Callable[[Overlap | None], Verdict]) -> Outcome:
-    """Run a method to its end; ``respond`` gives one answer per piece of a chunk, none if the request failed."""
+    """Run a method to its end; ``respond`` gives no answer if a request failed, several if a chunk was halved."""
     rounds, probe = 0, None
     sent: list[Chunk] = []
     reply: Sequence[Scores] | Verdict | None = None
@@ -168,5 +168,5 @@ def drive(method: Method, respond: Respond, verdict: Callable[[Overlap | None], 
 
 
 def whole(api: Callable[[Positions], Floats]) -> Respond:
-    """Every request is answered in one piece."""
+    """Every request is answered whole."""
     return lambda chunk, number: [(chunk.documents, api(chunk.documents))]

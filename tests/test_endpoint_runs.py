@@ -44,7 +44,7 @@ async def test_a_run_finds_the_path_that_works_and_its_answers_are_found_again(t
 async def test_a_key_that_changes_during_a_run_costs_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Keys of a few requests each: all is ranked, nothing retried or perhaps billed, and no key is written anywhere."""
+    """Keys of a few requests each: all is ranked, nothing retried or possibly billed, no key is written."""
     caplog.set_level(logging.DEBUG)
     file = tmp_path / "key"
     left, number = 0, 0
@@ -115,7 +115,7 @@ async def test_a_field_that_is_a_secret_leaves_no_trace(
 async def test_running_out_of_descriptors_loses_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While no connection can be opened requests wait, none counts as perhaps billed, and the output is the same."""
+    """While no connection can be opened requests wait, none counts as possibly billed, and the output is the same."""
     import errno
 
     import aiohttp
@@ -160,7 +160,7 @@ def test_check_tells_prompts_fields_and_what_will_be_cut(tmp_path: Path) -> None
         findings["request"].text
         == "the model's own prompt goes around the query and each document; user added to every request"
     )
-    assert "1 texts are longer than is read and will be cut" in findings["input"].text
+    assert "1 texts are longer than the API reads and will be cut" in findings["input"].text
     assert findings["rate"].state == "ok" and "requests in flight" in findings["rate"].text
 
 

@@ -229,7 +229,7 @@ async def test_an_answer_is_used_whatever_its_usage_says(tmp_path: Path, fault: 
 
 @pytest.mark.parametrize("fault", sorted(USELESS))
 async def test_an_answer_of_no_use_is_never_ranked(tmp_path: Path, fault: str) -> None:
-    """Counted as perhaps billed, asked again, and the ranking is the right one."""
+    """Counted as possibly billed, asked again, and the ranking is the right one."""
     w, report, right = await after(tmp_path, fault)
     assert (report.exit_code, right) == (0, True)
     assert report.data["process"]["malformed"] == 1
@@ -240,7 +240,7 @@ async def test_an_answer_of_no_use_is_never_ranked(tmp_path: Path, fault: str) -
 
 @pytest.mark.parametrize("fault", sorted(UNKNOWN_FATE))
 async def test_a_broken_connection_is_ambiguous(tmp_path: Path, fault: str) -> None:
-    """Sent, no answer seen: counted, shown, perhaps paid; asked again, and the ranking is the right one."""
+    """Sent, no answer received: counted, shown, possibly paid; asked again, and the ranking is the right one."""
     w, report, right = await after(tmp_path, fault, sections={"endpoint": {"timeout": 20}})
     assert (report.exit_code, right) == (0, True)
     assert report.data["process"]["ambiguous"] == 1

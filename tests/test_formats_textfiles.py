@@ -143,7 +143,10 @@ def test_numbers_name_columns_without_a_header(tmp_path: Path) -> None:
             "could be those of an MS MARCO run or BEIR qrels; .*'q1\\\\td1\\\\t1'",
         ),
         ([("topic", "ref", "points"), ("q1", "d1", 2.5), ("q1", "d2", 1.5)], "seems to name the columns"),
-        ([("q1", "d1", "one text", "x"), ("q1", "d2", "another", "x")], "the columns tell nothing"),
+        (
+            [("q1", "d1", "one text", "x"), ("q1", "d2", "another", "x")],
+            "the columns don't show what they hold",
+        ),
         ([("q1", "d1", 2), ("q1", "d1", 2, 3)] * 2, "2 have 3, 2 have 4 columns"),
         ([("qid", "pid", "query", "text", "text"), (1, 2, 3, 4, 5)], "two columns are named 'text'"),
     ],

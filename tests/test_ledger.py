@@ -87,7 +87,7 @@ async def test_an_acknowledged_answer_is_found_by_the_next_process(tmp_path: Pat
 
 
 async def test_what_was_in_flight_at_a_kill_becomes_ambiguous(tmp_path: Path) -> None:
-    """Sent, no answer seen: perhaps billed, so counted, and counted once."""
+    """Sent, no answer received: possibly billed, so counted, and counted once."""
     path = tmp_path / "ledger.sqlite"
     async with opened(path) as ledger:
         await ledger.begin(1)

@@ -1,4 +1,4 @@
-"""Calibration: each family's link is found, noise is shrunk away, and nothing breaks a piece's own order."""
+"""Calibration: each family's link is found, noise is shrunk away, and nothing breaks an answer's own order."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_families_that_are_lines_are_put_right_exactly(family: str, models: set[
 
 
 def test_scores_that_are_only_ranks_take_a_model_of_ranks() -> None:
-    """No line fits ranks; counting betters does."""
+    """No line fits ranks; counting better documents does."""
     estimate, tau = calibrated("ordinal", n=10_000, k=100)
     assert estimate.model == "ranks"
     assert tau > 0.978
@@ -63,11 +63,11 @@ def test_several_hubs_make_one_scale(family: str) -> None:
     assert tau > 0.9999
 
 
-def test_pieces_with_little_overlap_take_the_rank_model() -> None:
-    """Under four informative pairs no line is fitted; values stay within those of the piece's neighbours."""
+def test_answers_with_little_overlap_take_the_rank_model() -> None:
+    """Under four informative pairs no line is fitted; values stay within those of the answer's neighbours."""
     y = np.arange(60, 0, -1).astype(float)
-    pieces = [Answer.of(np.arange(0, 30), y[:30]), Answer.of(np.arange(30, 60), y[30:])]
-    first = FirstPass(60, pieces)
+    answers = [Answer.of(np.arange(0, 30), y[:30]), Answer.of(np.arange(30, 60), y[30:])]
+    first = FirstPass(60, answers)
     docs = np.array([0, 5, 10, 15, 20, 29, 30, 45, 59])
     estimate = calibrate(first, scale(first, [Answer.of(docs, y[docs] / 100)]))
     own = estimate.value[30:]

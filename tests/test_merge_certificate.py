@@ -22,8 +22,8 @@ def answer(**scores: float) -> Answer:
     return Answer.of(docs, np.array(list(scores.values()), dtype=float))
 
 
-def proven(pieces: Sequence[Answer], *others: Answer, n: int) -> str:
-    certificate = certify(FirstPass(n, pieces), others)
+def proven(answers: Sequence[Answer], *others: Answer, n: int) -> str:
+    certificate = certify(FirstPass(n, answers), others)
     return "".join(chr(ord("a") + doc) for doc in certificate.order[: certificate.depth])
 
 
@@ -65,29 +65,29 @@ def test_a_chain_proves_itself() -> None:
 
 def test_two_chains_prove_nothing_until_something_joins_them() -> None:
     """Heads of two chains that were never compared can't be certified."""
-    pieces = [answer(a=3, b=2), answer(c=3, d=2)]
-    assert proven(pieces, n=4) == ""
-    assert proven(pieces, answer(a=2, c=1), n=4) == "a"
-    assert proven(pieces, answer(b=2, c=1), n=4) == "abcd"
+    answers = [answer(a=3, b=2), answer(c=3, d=2)]
+    assert proven(answers, n=4) == ""
+    assert proven(answers, answer(a=2, c=1), n=4) == "a"
+    assert proven(answers, answer(b=2, c=1), n=4) == "abcd"
 
 
 def test_ties_are_released_together_by_quantile() -> None:
     """Sources that one request tied are exact up to that tie."""
-    pieces = [answer(a=3, b=2, e=1), answer(c=3, d=2)]
-    assert proven(pieces, answer(a=1, c=1), n=5) == "ac"
+    answers = [answer(a=3, b=2, e=1), answer(c=3, d=2)]
+    assert proven(answers, answer(a=1, c=1), n=5) == "ac"
 
 
 def test_equal_scores_everywhere_are_all_certified() -> None:
     """Documents tied through others are equal as well; the order is by quantile, then first stage."""
-    pieces = [answer(a=1, c=1), answer(b=1, d=1)]
-    assert proven(pieces, answer(a=5, b=5), n=4) == "abcd"
+    answers = [answer(a=1, c=1), answer(b=1, d=1)]
+    assert proven(answers, answer(a=5, b=5), n=4) == "abcd"
 
 
 def test_a_coarse_tie_that_another_answer_separates_proves_nothing() -> None:
     """Where some answer separates what another one ties, ties aren't equality."""
-    pieces = [answer(a=3, b=2), answer(c=3, d=2)]
-    assert proven(pieces, answer(a=1, b=1, c=1), n=4) == ""
-    assert proven(pieces, answer(a=3, b=1, c=1), answer(b=2, c=2, d=2), n=4) == "a"
+    answers = [answer(a=3, b=2), answer(c=3, d=2)]
+    assert proven(answers, answer(a=1, b=1, c=1), n=4) == ""
+    assert proven(answers, answer(a=3, b=1, c=1), answer(b=2, c=2, d=2), n=4) == "a"
 
 
 def test_contradictions_prove_nothing() -> None:
@@ -97,16 +97,16 @@ def test_contradictions_prove_nothing() -> None:
     assert certificate.depth == 0
 
 
-def test_contenders_have_fewer_than_k_known_betters() -> None:
+def test_fewer_than_k_documents_are_known_to_be_better_than_a_contender() -> None:
     """Contenders are exactly the uncertified documents that fewer than k others are known to beat."""
     r = np.random.default_rng(5)
     for k in (1, 2, 5, 9):
         y = r.permutation(40).astype(float)
-        pieces = [Answer.of(docs, y[docs]) for docs in np.split(r.permutation(40), 4)]
+        answers = [Answer.of(docs, y[docs]) for docs in np.split(r.permutation(40), 4)]
         hub = Answer.of(docs := r.permutation(40)[:12], y[docs])
-        first = FirstPass(40, pieces)
+        first = FirstPass(40, answers)
         certificate = certify(first, [hub])
-        known = closure(40, [(a.docs, a.values) for a in [*pieces, hub]], ties=True)
+        known = closure(40, [(a.docs, a.values) for a in [*answers, hub]], ties=True)
         fewer = np.flatnonzero((known == 2).sum(axis=0) < k)
         expected = np.setdiff1d(fewer, certificate.order[: certificate.depth])
         assert contenders(certificate, first, k).tolist() == expected.tolist()
@@ -118,14 +118,14 @@ def test_what_is_proven_does_not_depend_on_the_ranks(seed: int, n: int, levels: 
     """Ranks only order what is open: right ones, which no answer contradicts, prove as much as any others."""
     r = np.random.default_rng(seed)
     y = r.integers(0, levels, n).astype(float)
-    pieces = [
+    answers = [
         Answer.of(docs, y[docs]) for docs in np.array_split(r.permutation(n), 1 + seed % 5) if len(docs)
     ]
     hub = Answer.of(docs := r.permutation(n)[: r.integers(1, n + 1)], y[docs])
-    first = FirstPass(n, pieces)
+    first = FirstPass(n, answers)
     right, random = by_value(first, y), r.permutation(n)
     certificates = [certify(first, [hub], rank) for rank in (right, random, None)]
-    known = closure(n, [(a.docs, a.values) for a in [*pieces, hub]], ties=True)
+    known = closure(n, [(a.docs, a.values) for a in [*answers, hub]], ties=True)
     for certificate in certificates:
         assert certificate.depth == certificates[0].depth
         top = certificate.order[: certificate.depth]

@@ -45,8 +45,8 @@ def test_heads_follow_the_binomial_tail() -> None:
     assert heads([1, 1], 1).tolist() == [1, 1]
 
 
-def test_a_longer_piece_has_more_heads() -> None:
-    """Each piece has its own q, by its share of the list: no more than delta / c that it holds q of the best."""
+def test_a_longer_answer_has_more_heads() -> None:
+    """Each answer has its own q, by its share of the list: no more than delta / c that it holds q of the best."""
     long, short, tiny = heads([400, 90, 10], 100).tolist()
     assert long > short > tiny >= 1
     assert long > heads([250, 250], 100)[0] > short
@@ -305,7 +305,7 @@ def test_a_token_bound_hub_takes_shorter_documents_near_its_quantiles() -> None:
     shards = stratified(n, 500, 0, sizes, budget=40_000)
     pool, first = Pool(shards), answered(shards, y)
     (free,) = hubs(pool, first, 10)
-    heads_ = int(heads([len(piece) for piece in first.pieces], 10).sum())
+    heads_ = int(heads([len(answer) for answer in first.answers], 10).sum())
     tight = Shards(shards.chunks, 500, sizes, budget=int(sizes[free].sum()) - 1_000)
     (bound,) = hubs(Pool(tight), first, 10)
     assert tight.fits(bound)

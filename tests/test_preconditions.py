@@ -118,7 +118,7 @@ async def test_whatever_a_killed_run_left_tells_of_its_ledger(
             (out / "ledger.sqlite").write_bytes(b"")
         asked = w.emulator.requests
         with pytest.raises(
-            LedgerError, match=r"the ledger (is gone|holds nothing), but .* tells? of a run .*--fresh"
+            LedgerError, match=r"the ledger (is gone|holds nothing), but .* shows? that a run .*--fresh"
         ):
             await w.run(job)
         assert w.emulator.requests == asked

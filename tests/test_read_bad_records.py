@@ -47,7 +47,7 @@ LINES: list[tuple[bytes, str | None, str, str]] = [
         "NaN at character 30.*no such number: write null",
     ),
     (b'{"query_id": 1e999}', None, "broken-json", "number is infinity"),
-    (b'[{"query_id": "bad"},', None, "broken-json", r"a JSON array where one object a line is due"),
+    (b'[{"query_id": "bad"},', None, "broken-json", r"a JSON array where one object a line is expected"),
     (b"[" * 2000, None, "broken-json", "a JSON array"),
     (b'{"query_id": "b\xff"}', None, "invalid-utf8", "byte 16 of the line is 0xff"),
     (b'{"query_id": "\\ud800"}', None, "invalid-unicode", "half a surrogate pair at character 15"),

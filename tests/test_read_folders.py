@@ -64,7 +64,7 @@ def test_what_no_reader_takes_is_told_with_why(tmp_path: Path) -> None:
     for name, why in {
         "_b.parquet": "its name begins with _",
         "README.md": "its suffix tells no format",
-        "data.csv": "files of columns are read only where there are no others",
+        "data.csv": "text files of columns are read only where there are no other data files",
         "more": "a folder; name it",
     }.items():
         assert f"{tmp_path / name} ({why}" in note
@@ -225,7 +225,9 @@ def test_partitions_of_any_format_are_columns(tmp_path: Path) -> None:
 def test_a_folder_of_nothing_but_the_unfinished_says_so(tmp_path: Path) -> None:
     """The error names what there is all the same."""
     parquet(tmp_path / "_temporary/0/part.parquet", QUERIES)
-    with pytest.raises(InputError, match=r"no data file in it .*_temporary is not read \(a write of Spark"):
+    with pytest.raises(
+        InputError, match=r"no data file in it .*_temporary is not read \(Spark was still writing here"
+    ):
         ids(tmp_path)
     with pytest.raises(
         InputError, match=r"no file matches .*_temporary is not read \(its name begins with _"

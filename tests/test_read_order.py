@@ -162,7 +162,7 @@ def test_a_cut_file_is_not_sorted(tmp_path: Path) -> None:
     _json(tmp_path / "x.json", MIXED)
     path = tmp_path / "x.json"
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(InputError, match="may lack what stands there"):
+    with pytest.raises(InputError, match="may be missing there"):
         got(path, sort=True)
 
 
@@ -183,7 +183,7 @@ def test_a_file_that_can_not_be_decoded_is_not_sorted_without(
             raise wrong
 
         monkeypatch.setattr("batchrank.read.parquet.Opened.pieces", failing)
-        with pytest.raises(InputError, match=f"{why}.*any query may lack what stands there"):
+        with pytest.raises(InputError, match=f"{why}.*documents of any query may be missing there"):
             got(tmp_path, sort=True)
 
 

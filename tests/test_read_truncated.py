@@ -48,7 +48,7 @@ def test_a_compressed_file_cut_off_gives_what_is_before(
     assert (failure.cause, failure.query_id) == ("truncated-file", None)
     assert failure.place.number == len(queries)
     assert f"a.jsonl.{suffix} can't be read past line {len(queries) - 1}: its" in failure.message
-    assert "data is cut off; what stands before was read" in failure.message
+    assert "data is cut off; all before it was read" in failure.message
 
 
 def test_pairs_cut_off_are_not_ranked_without_the_lost_documents(tmp_path: Path) -> None:

@@ -284,7 +284,7 @@ def test_any_rejection_can_be_classified(wire: str, status: int, code: str, mess
     ],
 )  # fmt: skip
 def test_what_may_have_been_billed(status: int | None, code: str, billed: bool) -> None:
-    """An attempt whose server may have done the work counts as perhaps billed; one turned away at the door doesn't."""
+    """An attempt whose server may have done the work counts as possibly billed; one turned away at the door doesn't."""
     assert possibly_billed(Rejection(status, code, "")) is billed
 
 

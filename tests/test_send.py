@@ -168,7 +168,7 @@ def test_trouble_is_told_from_five_seconds_on() -> None:
 
 @given(st.lists(st.integers(0, 4), max_size=600))
 def test_wasted_answers_are_bounded_by_those_that_arrive(waste: list[int]) -> None:
-    """A hundred answers possibly billed in vain, and half a one for each that arrives, are all a run risks."""
+    """A hundred answers possibly billed without a result, and half a one for each that arrives, are all a run risks."""
     outage = OutageDetector(1e9, accepted=True)
     wasted = 0
     for successes, attempts in enumerate(waste, 1):

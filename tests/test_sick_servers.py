@@ -264,7 +264,7 @@ async def test_a_rerun_books_nothing_for_documents_found_too_long(tmp_path: Path
         assert again.data["spend"]["possibly_billed_tokens"] == 0
 
 
-# 3. stuck, and requests in vain
+# 3. stuck, and requests without a result
 @pytest.mark.parametrize(
     ("status", "body"),
     [

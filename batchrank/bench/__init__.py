@@ -1,1 +1,1 @@
-"""Benchmark runs: datasets x models x instructs x merge methods, a job each, one table."""
+"""Runs benchmarks: a job for each dataset, model, instruct and merge method, and one table that compares them."""

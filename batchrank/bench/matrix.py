@@ -1,4 +1,4 @@
-"""The benchmark file: which cells there are, and the job of each."""
+"""Reads a benchmark file, tells which cells it has, and makes the job of each, so that one file describes them all."""
 
 import itertools
 import re
@@ -170,7 +170,9 @@ def load_bench(path: str | Path) -> tuple[Bench, list[Cell]]:
     cells = list(_cells(bench, path.parent))
     folders = [cell.folder for cell in cells]
     if len(set(folders)) < len(folders):
-        raise JobError(f"{path}: two names differ only in what no folder's name can hold; rename one")
+        raise JobError(
+            f"{path}: two names make the same folder name, which can't hold all characters; rename one"
+        )
     return bench, cells
 
 

@@ -1,4 +1,4 @@
-"""Keeps what came of each cell of a benchmark, and writes the table: Markdown for people, CSV and JSON for programs."""
+"""Keeps the result of each cell of a benchmark and writes the table: Markdown for people, CSV and JSON for programs."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The command line: commands, printing, exit codes."""
+"""Holds the command line: its commands, what they print, and their exit codes."""
 
 import os
 

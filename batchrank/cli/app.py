@@ -1,4 +1,4 @@
-"""The commands; each does little more than call the library and print.
+"""Defines ``batchrank`` and its commands; each does little more than call the library and print.
 
 What takes long to import is imported by the command that needs it, here and in the modules that this one imports, so
 that ``--help`` and short commands start at once.
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 
 _WIDTH = 160
+"""Columns of a table, also where output goes to a pipe, which has no width: no model's line is folded."""
 _GRACE = 0.2
 """Seconds that a thread of ours has to end once its work is done."""
 
@@ -45,17 +46,21 @@ app = typer.Typer(
 def run(
     job: JobFile,
     overrides: Set = None,
-    fresh: Annotated[bool, typer.Option(help="Start over; paid answers are reused all the same.")] = False,
+    fresh: Annotated[bool, typer.Option(help="Start over; paid answers are still reused.")] = False,
     forget: Annotated[
         bool, typer.Option(help="With --fresh: drop the paid answers too, and pay again.")
     ] = False,
-    only_failed: Annotated[bool, typer.Option(help="Ask only about what is in failed.jsonl.")] = False,
+    only_failed: Annotated[
+        bool, typer.Option(help="Send requests only for what is in failed.jsonl.")
+    ] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
     log_format: LogFormatOption = LogFormat.TEXT,
     metrics_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Let Prometheus ask here; metrics.prom is always written."),
+        typer.Option(
+            min=0, max=65535, help="The port that Prometheus may ask; metrics.prom is always written."
+        ),
     ] = None,
     metrics_host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
 ) -> None:
@@ -66,7 +71,7 @@ def run(
     likewise.
     """
     if forget and not fresh:
-        raise typer.BadParameter("--forget drops paid answers; say --fresh too if you mean it")
+        raise typer.BadParameter("--forget drops paid answers; add --fresh if you mean it")
     log_to_stderr(verbose=verbose, quiet=quiet, format=log_format)
     ended = run_job(
         load(job, overrides),
@@ -202,7 +207,7 @@ def main() -> None:
 
 
 def _ended() -> int:
-    """Run the command line; its exit code."""
+    """Run the command line, and return its exit code."""
     try:
         app()
     except SystemExit as end:

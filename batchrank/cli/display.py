@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 
 _REFRESH = 0.25
+"""Seconds between two looks: notices appear at once to the eye, and drawing takes next to no time."""
 _LINE_EVERY = 10.0
+"""Seconds between two lines in a pipe, so that the log of a night stays readable."""
 
 
 class Display:
@@ -118,7 +120,7 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     reused = f", {process['reused_requests']:,} reused" if process["reused_requests"] else ""
     retried = sum(process["retries"].values())
     retries = f", {retried:,} retries" if retried else ""
-    lost = f", {process['ambiguous']} sent without an answer seen" if process["ambiguous"] else ""
+    lost = f", {process['ambiguous']} sent, no answer received" if process["ambiguous"] else ""
     yield f"requests: {process['requests']:,} sent{reused}{retries}{lost}; documents sent: {totals.sent:,}{extra}"
     if totals.multi_chunk:
         verdicts = ", ".join(f"{name} {count:,}" for name, count in totals.verdicts.items())
@@ -165,7 +167,9 @@ def _real_price(run: Run) -> str:
 
 log = logging.getLogger("batchrank.run")
 _EVERY = 10.0
+"""Seconds between two records of the progress, as between two lines in a pipe."""
 _LOG_INTERVAL = 0.5
+"""Seconds between two looks for notices, which are logged as they come."""
 
 
 class Events:

@@ -1,4 +1,4 @@
-"""The commands that run the emulator: ``emulate`` serves it, ``demo`` ranks against it and shows what changed.
+"""Defines the commands that run the emulator: ``emulate`` serves it, ``demo`` ranks against it and shows the gain.
 
 The command line imports this whatever the command, so what takes long to import is imported by the function that
 needs it. The options of ``emulate`` are the emulator's settings, whose module is one that takes no time.
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 
 _CUTOFF = 10
+"""The cutoff of MRR that MS MARCO uses; answers further down count as not found."""
 _WIDTH = 120
+"""Columns of the table, also in a pipe, which has no width."""
 JOB = """\
 # The demo's job. Change it and run it again: batchrank run demo/job.yaml
 input:

@@ -1,4 +1,4 @@
-"""The commands that judge: ``bench``, ``eval`` and ``report``.
+"""Defines the commands that judge rankings: ``bench``, ``eval`` and ``report``.
 
 The command line imports this whatever the command, so what takes long to import is imported by the function that
 needs it.
@@ -28,7 +28,7 @@ def bench(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The benchmark file, .yaml.")],
     overrides: Set = None,
     only_table: Annotated[
-        bool, typer.Option("--table", help="Run nothing; write the table of what is done.")
+        bool, typer.Option("--table", help="Run nothing; write the table of the cells that are done.")
     ] = False,
     quiet: Quiet = False,
 ) -> None:
@@ -89,6 +89,7 @@ def _write(results: "Sequence[Result]", cells: "Sequence[Cell]", found: "Bench",
 
 
 _WIDTH = 160
+"""Columns of the table, also in a pipe, which has no width: the benchmark's has the most columns."""
 
 
 def evaluate(
@@ -98,7 +99,9 @@ def evaluate(
     ],
     measures: Annotated[
         list[str] | None,
-        typer.Option("--measure", "-m", help="nDCG@10, P@5, ... as ir-measures calls it. Repeatable."),
+        typer.Option(
+            "--measure", "-m", help="A measure by its name in ir-measures: nDCG@10, P@5, ... Repeatable."
+        ),
     ] = None,
     per_query: Annotated[
         bool, typer.Option("--per-query", "-q", help="Also show each query's values.")

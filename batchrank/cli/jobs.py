@@ -1,4 +1,4 @@
-"""The commands of a job: ``init``, ``check`` and ``schema``, and how ``run`` and others run one under a display.
+"""Defines ``init``, ``check`` and ``schema``, and how ``run`` and other commands run a job under a display.
 
 The command line imports this whatever the command, so what takes long to import is imported by the function that
 needs it.
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 
 _SAMPLE = 1000
+"""Enough records to show what is wrong with a format, and read in a moment."""
 
 
 def init(

@@ -1,4 +1,4 @@
-"""``batchrank manual``: prints the manuals, so that they can be read where only the package is installed.
+"""Prints the manuals (``batchrank manual``), so that they can be read where only the package is installed.
 
 A manual is the README.md of the folder that it explains; its topic is the folder's name. One topic is made rather than
 written: ``keys``, the table of all keys of a job, so that it can't differ from what a job accepts.

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the examples that ``--help`` shows."""
+"""Holds the options that several commands share and the examples that ``--help`` shows, so that all agree."""
 
 from pathlib import Path
 from typing import Annotated

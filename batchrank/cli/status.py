@@ -1,4 +1,4 @@
-"""The commands that look: ``status``, ``ledger`` and ``plan``.
+"""Defines the commands that look at a job and spend nothing: ``status``, ``ledger`` and ``plan``.
 
 The command line imports this whatever the command, so what takes long to import is imported by the function that
 needs it.
@@ -164,20 +164,21 @@ def _ledger_facts(job: "Job", found: "Inventory", size: int) -> list[tuple[str, 
     return [
         ("answers", f"{found.answers:,}, with {found.documents:,} scores"),
         ("tokens", f"{found.tokens:,}{cost}"),
-        ("rejections", f"{found.rejections:,} that decided something"),
+        ("rejections", f"{found.rejections:,} kept, so that those requests are not sent again"),
         (
             "malformed",
-            f"{found.malformed:,} answers of no use, {found.malformed_tokens:,} tokens possibly billed",
+            f"{found.malformed:,} unusable answers, {found.malformed_tokens:,} tokens possibly billed",
         ),
         (
             "ambiguous",
-            f"{found.ambiguous:,} sent, no answer seen, {found.ambiguous_tokens:,} tokens possibly billed",
+            f"{found.ambiguous:,} sent, no answer received, {found.ambiguous_tokens:,} tokens possibly billed",
         ),
         ("size", f"{size / 2**20:,.1f} MiB"),
     ]
 
 
 _WIDTH = 120
+"""Columns of the table, also in a pipe, which has no width."""
 _NOTES = {
     "raw": "right only if scores are comparable across requests",
     "rrf": "no guarantee",

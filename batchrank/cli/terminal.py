@@ -1,4 +1,4 @@
-"""The one way to the terminal, for what commands say and for log records: no secrets, no control codes.
+"""Writes all that goes to the terminal, log records too, so that no secret and no control code gets there.
 
 Every command imports this, so what takes long to import is imported by the function that needs it.
 """
@@ -137,7 +137,7 @@ class _Patient(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Every write is."""
+        """Do nothing, as every write is flushed."""
 
     def isatty(self) -> bool:
         return self._stream is not None and not self._stream.closed and self._stream.isatty()
@@ -149,7 +149,7 @@ class _Patient(io.TextIOBase):
 
     @property
     def encoding(self) -> str:  # type: ignore[override]  # of the stream, which may be gone
-        """What rich asks for."""
+        """The encoding, which rich asks for."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
 

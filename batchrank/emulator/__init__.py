@@ -1,1 +1,1 @@
-"""The rerank APIs on loopback: documented limits, quotas and errors, seeded faults, real relevance."""
+"""Emulates the rerank APIs on this machine: documented limits, quotas and errors, seeded faults, real relevance."""

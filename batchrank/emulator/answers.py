@@ -1,4 +1,4 @@
-"""Makes answers, and spoils them as faults ask: their content, their body, and how they travel.
+"""Makes the emulator's answers, and spoils their content, their body or their delivery where a fault asks for it.
 
 aiohttp is imported by what sends them: the names of the faults are options of a command, whose help comes at once.
 """
@@ -107,6 +107,7 @@ RESULT_FAULTS: dict[str, Callable[[Answer, random.Random], Answer]] = {
 """Wrong content: the answer is JSON of the right shape, more or less. Each takes an answer of one result or more."""
 
 _DEPTH = 100_000
+"""Levels of nesting, far more than any parser's stack holds."""
 
 BODY_FAULTS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "json-truncated": lambda body, rng: body[: rng.randrange(1, max(2, len(body)))],

@@ -1,4 +1,4 @@
-"""The emulator itself: an HTTP server on loopback that answers as the rerank APIs do."""
+"""Serves the emulator: an HTTP server on the loopback interface that answers as the rerank APIs do."""
 
 import asyncio
 import json

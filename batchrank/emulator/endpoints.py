@@ -1,4 +1,4 @@
-"""Every API's endpoint: its paths, what a request asks there, and how an answer is laid out."""
+"""Describes each API's endpoint: its paths, what a request asks there, and how an answer is laid out."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

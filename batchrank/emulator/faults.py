@@ -1,4 +1,6 @@
-"""Which requests fail, and how: decided by the seed, the request's content and how often it came.
+"""Decides which requests fail and how, from a seed and the requests alone, so that every fault can be repeated.
+
+What decides is the seed, the request's content, and how often that request has come.
 
 A fault is named ``<base>`` or, for refusals, ``<base>+<twist>+...``. There are four kinds:
 
@@ -34,6 +36,7 @@ TWISTS = {
 """What a refusal's name may be followed by."""
 
 _YEAR = 365 * 24 * 3600
+"""Seconds; no server means a pause so long, so a client must not believe it."""
 _BASES = (*REJECTIONS, *RESULT_FAULTS, *BODY_FAULTS, *DELIVERY_FAULTS)
 
 FAULTS: tuple[str, ...] = (
@@ -89,7 +92,7 @@ class FaultSettings(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fate:
-    """What befalls one request.
+    """What happens to one request.
 
     Attributes:
         names: the faults as named.

@@ -1,4 +1,4 @@
-"""What the API does with a request once it is let in: check limits, count tokens, score."""
+"""Does what an API does with a request once it is let in: checks limits, counts tokens, scores documents."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from batchrank.models import Card
 from batchrank.tokens import counter
 
 _EDGE = 1e-9
+"""Scores are kept this far from 0 and 1, whose logits are infinite."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,8 +174,12 @@ def _cut(texts: list[str], counts: NDArray[np.int64], most: int) -> list[str]:
     ]
 
 
-_CENTRE, _SCALE = -2.0, 1.5
+_CENTRE = -2.0
+"""About the middle of the scorer's logits, which are mapped so that theirs is 0."""
+_SCALE = 1.5
+"""About their spread, which is mapped to 1."""
 _BF16_STEP = 2.0**-8
+"""The relative step of 16-bit brain floats: noise as of a server that computes with them."""
 
 
 def absolute(logits: Floats) -> Floats:

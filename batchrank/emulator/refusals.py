@@ -1,4 +1,4 @@
-"""Refuses as the APIs do: documented statuses, codes and messages, in each API's own shape."""
+"""Refuses requests as the APIs do: with their documented statuses, codes and messages, in each API's own shape."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""Says how relevant a document is to a query, by a lexical scorer that knows the two texts and nothing else."""
+"""Scores how relevant a document is to a query by the words of the two texts, as the emulator knows nothing else."""
 
 import math
 import re
@@ -134,13 +134,21 @@ def _undouble(rest: str) -> str:
 
 
 _SATURATION = 1.2
+"""BM25's usual k1: how soon a further occurrence of a term adds little."""
 _LENGTH_SHARE = 0.5
+"""BM25's b, below its usual 0.75: a document that explains more is also longer."""
 _USUAL_WORDS = 90
+"""Words of a usual document; in a longer one each occurrence counts less."""
 _OPENING_WORDS = 24
+"""About one sentence, which says what a document is about."""
 _NEAR_WORDS = 4
+"""Words between which two terms of a query still belong to one phrase."""
 _TITLE_CHARACTERS = 200
+"""A longer first line is a paragraph, not a title."""
 _TIE_BREAK = 1e-4
+"""Tells equal documents apart, and is far smaller than any real difference."""
 _MAX_WORDS_KEPT = 20_000
+"""Words remembered for a query: bounds memory, and covers the words of an ordinary text."""
 
 Match = tuple[tuple[int, float], ...]
 """What a document's word matches: (query term's number, strength in 0..1) pairs; empty for most words."""

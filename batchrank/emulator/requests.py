@@ -1,4 +1,4 @@
-"""Checks what a request asks, by the rules of its API: types of fields, texts, images and videos."""
+"""Checks requests by the rules of their API: the types of fields, texts, images and videos."""
 
 import base64
 import binascii
@@ -20,6 +20,7 @@ from batchrank.models import Card, Vision
 _DATA = re.compile(r"data:image/([a-z0-9.+-]+);base64,", re.IGNORECASE)
 _SEPARATORS = re.compile(r"[\W_]+")
 _LONGEST_VIDEO = 120
+"""Seconds; videos can't be opened here, so each is given a length of up to two minutes by its address."""
 _INVALID = REJECTIONS["400-parameter"]
 
 

@@ -1,4 +1,4 @@
-"""The emulator's switches, which are the options of ``batchrank emulate`` as well."""
+"""Defines the emulator's switches, which are the options of ``batchrank emulate`` as well."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields

@@ -1,1 +1,1 @@
-"""Files of any kind, here and elsewhere: storage, lines of text, images and videos, folders written by rename."""
+"""Opens and writes files of any kind, here and elsewhere: storage, lines of text, images, videos, output folders."""

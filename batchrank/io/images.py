@@ -1,4 +1,4 @@
-"""Image files and what they hold: opened below a folder that nothing leads out of, measured, counted in tokens."""
+"""Opens image files below a folder that no path can leave, measures them, and counts the tokens that they take."""
 
 import ctypes
 import errno
@@ -36,6 +36,7 @@ def value_of(item: Content) -> str:
 _OPENAT2 = 437
 """The system call's number, the same on all machines but alpha."""
 _NO_MAGICLINKS, _NO_SYMLINKS, _BENEATH = 0x02, 0x04, 0x08
+"""Flags of the system call, from Linux's openat2.h."""
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 """A pipe without a writer would block, a terminal would become the process's own."""
 _FOLDER = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_DIRECTORY

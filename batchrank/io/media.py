@@ -1,4 +1,4 @@
-"""Turns a job's images and videos into content: checked, read where they are local files, encoded as they are sent."""
+"""Turns a job's images and videos into content: checks them, reads local files, encodes all as they are sent."""
 
 import base64
 import binascii
@@ -59,6 +59,7 @@ _DATA = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _LINKS = "links below image_root are not followed, so put the file itself there"
 _SHOWN = 120
+"""Characters of a value that messages show: enough to find it, while data URIs have megabytes."""
 _SAME = {"jpg": "jpeg", "jpe": "jpeg", "jfif": "jpeg", "tif": "tiff", "rgb": "sgi", "bw": "sgi", "qt": "mov"}
 _FOREIGN = frozenset(
     [
@@ -205,7 +206,7 @@ class Sources:
             raise _bad("image", f"{name}: {_too_large(len(data), vision.image_bytes)}")
         found = image_format(data)
         if found not in vision.image_formats:
-            what = f"its content is {found}" if found else "its content is no image's"
+            what = f"its content is {found}" if found else "its content is not an image"
             raise _bad("image", f"{name}: {what}; {self._card.name} takes {', '.join(vision.image_formats)}")
         encoded = base64.b64encode(data).decode("ascii")
         return Image(f"data:image/{found};base64,{encoded}", pixels(data, found))

@@ -1,4 +1,4 @@
-"""Opens files by what their first bytes tell: compression, text encoding, and formats that no reader here takes."""
+"""Opens files by their first bytes, as names may mislead: compression, text encoding, formats that no reader takes."""
 
 import bz2
 import codecs
@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import zstandard
 
 _RECODING_BUFFER = 1 << 16
+"""64 KiB: text in other encodings is rare, so its buffer may be small."""
 _MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -66,14 +67,17 @@ class _Recoded(io.RawIOBase):
 
 
 BUFFER = 1 << 20
+"""1 MiB of decompressed bytes: fewer calls, and still little memory."""
 COMPRESSED = (".gz", ".gzip", ".zst", ".zstd", ".bz2", ".xz")
 """What the names of compressed files end in."""
 # Compressed bytes decompressed at a time. Zstandard makes at most 32 KiB of one byte, bzip2 20 KiB: this bounds the
 # memory.
 _STEP = 2048
+"""Compressed bytes at a time: few, as they may expand a thousandfold, and what they give is all in memory."""
 _WINDOW = 1 << 31
 """What ``zstd --long=31``, its longest, looks back; a file that needs less takes less memory."""
 _XZ_MEMORY = 1 << 31
+"""2 GiB, like zstd's window; ``xz -9`` needs no more than 65 MiB."""
 
 
 class _Decompressor(Protocol):
@@ -107,6 +111,7 @@ _KINDS: dict[tuple[bytes, ...], tuple[str, Callable[[], _Decompressor]]] = {
 }
 _SUFFIXES = {".gz": _GZIP, ".gzip": _GZIP, ".zst": _ZSTD, ".zstd": _ZSTD, ".bz2": _BZIP2, ".xz": _XZ}
 _HEAD = 6
+"""Bytes of the longest first bytes of a compressed file, those of xz."""
 _FAULTS = (zlib.error, zstandard.ZstdError, lzma.LZMAError, EOFError, OSError, MemoryError)
 
 
@@ -195,7 +200,7 @@ _OTHERS = (
     (
         0,
         b"PK\x03\x04",
-        "a ZIP archive (Excel's files are such, too)",
+        "a ZIP archive (Excel's files are ZIP archives, too)",
         "unpack it: unzip FILE; or export the sheet as CSV",
     ),
     (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it"),

@@ -1,4 +1,4 @@
-"""Keeps on disk what doesn't fit in memory, in files that go away with their process, also with one that was killed."""
+"""Keeps on disk what doesn't fit in memory, in files that go away with their process, even if it is killed."""
 
 import fcntl
 import os

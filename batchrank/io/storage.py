@@ -1,4 +1,4 @@
-"""Files here and elsewhere: a path of this machine, or an address such as ``s3://bucket/folder/file.parquet``.
+"""Reaches files here and elsewhere alike: by a local path, or an address such as ``s3://bucket/folder/file.parquet``.
 
 s3, gs, abfs and hdfs are pyarrow's own; every other scheme (hf, http, memory, ...) is fsspec's. Credentials and
 endpoints come from where those libraries look for them: the environment and their configuration files.
@@ -19,9 +19,11 @@ from urllib.parse import quote, urlsplit
 from batchrank.errors import BatchrankError, InputError, MissingExtraError, install_line
 
 BUFFER = 1 << 20
+"""1 MiB: remote storage answers few large requests faster than many small ones."""
 _NATIVE = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs")
 _MAGIC = re.compile(r"[*\[]")
 _ANY_DEPTH = 100
+"""More levels of folders than any data set has."""
 
 
 def is_remote(path: str) -> bool:

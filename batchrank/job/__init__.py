@@ -1,1 +1,1 @@
-"""The job: what one run does, frozen and validated; from a file, the environment and ``--set``."""
+"""Describes what one run does: a job, frozen and validated, from a file, the environment and ``--set``."""

@@ -1,4 +1,4 @@
-"""The job: what its keys mean together."""
+"""Defines the job as a whole, and checks what its keys mean together."""
 
 import os
 from collections.abc import Mapping

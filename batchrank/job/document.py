@@ -114,14 +114,16 @@ def _measure(node: yaml.Node) -> None:
             raise ValueError(f"line {line}: is nested more than {_DEEPEST} levels deep")
         if (known := sizes.get(id(node))) is not None:
             if not known:
-                raise ValueError(f"line {line}: an alias stands within what it means")
+                raise ValueError(f"line {line}: an alias stands within the value that it repeats")
             return known
         sizes[id(node)] = 0
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
         inner = [part for pair in parts for part in (pair if isinstance(pair, tuple) else (pair,))]
         sizes[id(node)] = total = 1 + sum(size(part, depth + 1) for part in inner)
         if total > _MOST_NODES:
-            raise ValueError(f"line {line}: holds more than {_MOST_NODES:,} values, its aliases counted")
+            raise ValueError(
+                f"line {line}: holds more than {_MOST_NODES:,} values, those that aliases repeat included"
+            )
         return total
 
     size(node, 1)

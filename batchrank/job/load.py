@@ -1,4 +1,4 @@
-"""Job file + environment + ``--set`` -> one validated Job; every error names its key and its line."""
+"""Makes one validated Job from a file, the environment and ``--set``; every error names its key and its line."""
 
 import difflib
 import os

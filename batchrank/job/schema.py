@@ -26,7 +26,7 @@ KEYS: dict[str, str] = {
     "input.columns.score": "The first stage's score, higher is better.",
     "input.columns.image": "The document's image: an address, a data URI, a path below image_root, or bytes.",
     "input.columns.video": "The document's video: an address.",
-    "input.sort": "Pairs that don't come grouped by query: group them on disk first.",
+    "input.sort": "Group pairs by query on disk first; needed where they come in another order.",
     "input.limit": "Read the first N queries only.",
     "model": "A model that `batchrank models` lists, or a mapping that changes one: {base, name, price, ...}.",
     "endpoint": "Where requests are sent, and with which key.",
@@ -39,8 +39,8 @@ KEYS: dict[str, str] = {
     "endpoint.headers": "Extra headers; their values are kept out of logs and reports.",
     "endpoint.body": "Fields added to the body of every request, such as {max_tokens_per_doc: 512}.",
     "endpoint.template": "The model's own prompt around queries and documents; default: the model's.",
-    "endpoint.template.query": "The prompt around a query: {query}, and {instruct} where the instruct belongs.",
-    "endpoint.template.document": "The prompt around a document: {document}.",
+    "endpoint.template.query": "The prompt around a query; {query} and {instruct} in it stand for their texts.",
+    "endpoint.template.document": "The prompt around a document; {document} in it stands for its text.",
     "endpoint.proxy": "A proxy's address, or none; default: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.",
     "endpoint.ca_file": "Certificates that are trusted instead of the system's, as a PEM file.",
     "endpoint.client_cert": "The certificate that this client shows, as a PEM file, perhaps with its key.",
@@ -92,7 +92,7 @@ KEYS: dict[str, str] = {
     "output.path": 'A folder, or "-" for JSON lines on standard output.',
     "output.format": "parquet, jsonl, or a format of the field: trec, rank_llm, mteb, msmarco.",
     "output.top_n": "Write only the first N documents of each query.",
-    "ledger": "Every paid answer; name another job's to reuse its answers. Default: ledger.sqlite in output.path.",
+    "ledger": "The file of all paid answers; name another job's to reuse them. Default: ledger.sqlite in output.path.",
 }
 
 

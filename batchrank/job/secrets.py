@@ -1,4 +1,4 @@
-"""Keeps a job's secrets out of whatever a server or a library says, and knows all of them from the job alone."""
+"""Takes a job's secrets out of whatever a server or a library says; which those are, the job alone tells."""
 
 import base64
 import html
@@ -17,6 +17,7 @@ HIDDEN = "(secret)"
 _SHORTEST = 6
 """A shorter value could not be told from ordinary text, and is no secret worth the name."""
 _TAIL = 4
+"""The shortest beginning of a secret that is hidden at a text's end; fewer characters would hit ordinary words."""
 
 
 class Secrets:

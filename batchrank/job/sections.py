@@ -1,4 +1,4 @@
-"""The sections of a job: every key with its default."""
+"""Defines the sections of a job, with every key and its default."""
 
 from fractions import Fraction
 from typing import Annotated, Any, Literal

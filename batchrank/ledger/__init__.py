@@ -1,1 +1,4 @@
-"""The ledger keeps every paid answer, durable before it is used. SQLite, one process at a time."""
+"""Keeps every paid answer, on disk before it is used, so that nothing is paid for twice. One process at a time.
+
+It is an SQLite file.
+"""

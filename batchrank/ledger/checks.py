@@ -1,4 +1,4 @@
-"""Tells damage: checksums of the ledger's rows, because SQLite has none, and a write-ahead log that lost commits."""
+"""Detects damage: by checksums of the ledger's rows, as SQLite has none, and by a write-ahead log that lost commits."""
 
 import sqlite3
 import struct
@@ -42,9 +42,14 @@ def _whole(row: tuple[bytes, bytes, int | None, int, str, int, int, int | None, 
         return False
 
 
-_HEADER, _FRAME = 32, 24
+_HEADER = 32
+"""Bytes of a log's header (SQLite's file format)."""
+_FRAME = 24
+"""Bytes of the header of each page in it."""
 _MAGIC = 0x377F0682
+"""The first bytes of a write-ahead log, but for the last bit, which tells the byte order (SQLite's file format)."""
 _WORD = 0xFFFFFFFF
+"""Sums are kept in 32 bits, as SQLite does."""
 
 
 def lost_commits(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The ledger's file: how it is opened, and what its errors mean to the user."""
+"""Opens the ledger's file, and tells the user what SQLite's errors mean."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""Reads and writes the ledger's rows, those of many requests with one statement, all inside a transaction."""
+"""Reads and writes the ledger's rows, those of many requests with one statement, always inside a transaction."""
 
 import asyncio
 import sqlite3
@@ -15,7 +15,7 @@ import numpy as np
 from batchrank.data import Answer, Floats, Rejection
 
 Kind = Literal["malformed", "ambiguous", "probe"]
-"""An attempt that gave no result: an answer of no use, an unknown fate; or a probe, billed as its ``predicted``
+"""An attempt that gave no result: an unusable answer, an unknown fate; or a probe, billed as its ``predicted``
 says."""
 _LOOKED_UP = 500
 """Keys in one statement, which takes so many values at most."""
@@ -56,7 +56,7 @@ class Known:
     """What is known about a request.
 
     Attributes:
-        outcome: its answer, or the rejection that decided something.
+        outcome: its answer, or the rejection that was acted on.
         earlier: whether an earlier run asked, as opposed to an earlier process of this one.
     """
 
@@ -119,7 +119,7 @@ def store(db: sqlite3.Connection, answers: Sequence[tuple[bytes, Answer, int]], 
 
 
 def reject(db: sqlite3.Connection, key: bytes, rejection: Rejection, run: int) -> None:
-    """Keep a rejection that decides something."""
+    """Keep a rejection that is acted on."""
     facts = (key, rejection.status, rejection.code, rejection.message, rejection.request_id, run)
     db.execute("INSERT OR REPLACE INTO rejections VALUES (?,?,?,?,?,?,?,?)", (*facts, run, checksum(*facts)))
     unsend(db, [key])
@@ -135,7 +135,7 @@ def send(db: sqlite3.Connection, requests: Sequence[tuple[bytes, int, int]], run
 
 
 def unsend(db: sqlite3.Connection, keys: Sequence[bytes]) -> None:
-    """The requests' fate is known."""
+    """Forget requests as sent, because what became of them is known."""
     db.executemany("DELETE FROM sent WHERE key = ?", [(key,) for key in keys])
 
 
@@ -144,7 +144,7 @@ def _marks(count: int) -> str:
 
 
 def attempt(db: sqlite3.Connection, row: tuple[Any, ...], day: int) -> None:
-    """Keep an attempt that gave nothing."""
+    """Keep an attempt that brought no answer."""
     db.execute("INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?)", (*row, day, checksum(*row, day)))
     unsend(db, [row[0]])
 

@@ -1,4 +1,4 @@
-"""The ledger as the event loop sees it: work in, durable results out.
+"""Gives the event loop the ledger: requests to read or write go in, results come out once they are durable.
 
 All work on the file happens in a worker thread, one group at a time: what arrives while a group is being
 committed forms the next one, so the number of syncs adapts to the load by itself.
@@ -79,7 +79,7 @@ class Ledger:
         return group.found
 
     def put(self, key: bytes, outcome: Answer | Rejection, predicted: int) -> Group:
-        """Enter an answer, or a rejection that decides something.
+        """Enter an answer, or a rejection that is acted on.
 
         Args:
             key: the request's key.
@@ -94,7 +94,7 @@ class Ledger:
         return group
 
     def put_attempt(self, key: bytes, kind: Kind, rejection: Rejection, tokens: int, documents: int) -> Group:
-        """Enter an attempt that gave nothing, and what it was expected to cost."""
+        """Enter an attempt that brought no answer, and what it was expected to cost."""
         facts = (rejection.status, rejection.code, rejection.message, rejection.request_id)
         row = (key, kind, *facts, tokens, self.run, documents)
         return self.note(lambda db: entries.attempt(db, row, self._today()))

@@ -1,4 +1,4 @@
-"""Keeps what a run needs to know of itself: what it has spent, what its earlier processes left, its state."""
+"""Keeps what a run needs to know of itself: what it spent, what its earlier processes left, how it stands."""
 
 import sqlite3
 import time

@@ -1,4 +1,4 @@
-"""Defines what a merge method is, and answers as it works with them, with the small generators that ask for them."""
+"""Defines merge methods and the answers that they work with, and has the small generators that ask for answers."""
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
@@ -162,40 +162,40 @@ def consult(probe: Overlap | None = None) -> Generator[Step, Reply, Verdict]:
 
 
 class FirstPass:
-    """What the first pass told: each document stands in at most one *piece* (an answered chunk or part of one).
+    """What the first pass told: each document stands in at most one answer (to a chunk, or to a half of one).
 
     Attributes:
-        pieces: the answers.
-        probes: the probe's answers, without documents that no piece holds.
-        piece: n piece numbers, -1 for a document without a score.
-        place: n places within the piece, from 0 for the best.
-        quantile: n places as fractions of the piece's length, the middle of the place; NaN without a score.
+        answers: the answers, those of the probe apart.
+        probes: the probe's answers, without documents that no other answer holds.
+        answer_of: for n documents the number of its answer, -1 for a document without a score.
+        place: n places within the answer, from 0 for the best.
+        quantile: n places as fractions of the answer's length, the middle of the place; NaN without a score.
         raw: n scores as answered, NaN for none.
         tiebreak: n ranks by quantile, then first-stage rank; unscored documents last, in first-stage order.
     """
 
-    def __init__(self, n: int, pieces: Sequence[Answer], probes: Sequence[Answer] = ()) -> None:
-        self.pieces = list(pieces)
-        self.piece: Positions = np.full(n, -1, dtype=np.intp)
+    def __init__(self, n: int, answers: Sequence[Answer], probes: Sequence[Answer] = ()) -> None:
+        self.answers = list(answers)
+        self.answer_of: Positions = np.full(n, -1, dtype=np.intp)
         self.place: Positions = np.zeros(n, dtype=np.intp)
         self.quantile: Floats = np.full(n, np.nan)
         self.raw: Floats = np.full(n, np.nan)
-        for number, answer in enumerate(self.pieces):
+        for number, answer in enumerate(self.answers):
             places = np.arange(len(answer))
-            self.piece[answer.docs] = number
+            self.answer_of[answer.docs] = number
             self.place[answer.docs] = places
             self.quantile[answer.docs] = (places + 0.5) / len(answer)
             self.raw[answer.docs] = answer.values
-        known = [(answer, self.piece[answer.docs] >= 0) for answer in probes]
+        known = [(answer, self.answer_of[answer.docs] >= 0) for answer in probes]
         self.probes = [Answer(a.docs[keep], a.values[keep], a.chunk) for a, keep in known if keep.any()]
 
     def __len__(self) -> int:
-        return len(self.piece)
+        return len(self.answer_of)
 
     @cached_property
     def scored(self) -> Positions:
         """Indices of the documents that have a score."""
-        return np.flatnonzero(self.piece >= 0)
+        return np.flatnonzero(self.answer_of >= 0)
 
     @cached_property
     def tiebreak(self) -> Positions:
@@ -220,7 +220,7 @@ def overlap(first: FirstPass, others: Sequence[Answer]) -> Overlap | None:
     """The documents of other requests, all of which the first pass has scored; None if there is none."""
     pairs, ones, twos = [], [], []
     for number, answer in enumerate(others):
-        pairs.append(first.piece[answer.docs] + number * len(first.pieces))
+        pairs.append(first.answer_of[answer.docs] + number * len(first.answers))
         ones.append(first.raw[answer.docs])
         twos.append(answer.values)
     if not pairs:
@@ -252,7 +252,7 @@ def merged(
 
     ``value`` is aligned with it: the scores to publish, flattened where they would contradict the order.
     """
-    unscored = np.flatnonzero(first.piece < 0)
+    unscored = np.flatnonzero(first.answer_of < 0)
     everything = np.concatenate([order, unscored])
     scores = np.concatenate([np.minimum.accumulate(value), np.full(len(unscored), np.nan)])
     return Merged(

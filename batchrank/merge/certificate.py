@@ -1,12 +1,12 @@
-"""What the answers prove: Kahn's algorithm over the union of chains.
+"""Finds the part of a ranking that the answers prove: Kahn's algorithm over the union of their chains.
 
 While exactly one document has nothing left above it, it is provably next: every other one has it as an ancestor.
 
 Cases, tried in this order:
 1. Ties taken as equal: tied documents are one node. As long as the union is free of cycles, nothing
    contradicts that, and documents that are next together are "exact up to ties".
-2. That has a cycle: some answer separates what another one ties (a coarse scale). Then a tie says nothing.
-3. That has a cycle too: the answers contradict each other, and nothing is proven.
+2. Otherwise some answer separates what another one ties (its scale is coarse). Then a tie says nothing.
+3. If there is a cycle even so, the answers contradict each other, and nothing is proven.
 
 The standard library's ``graphlib`` hands out all sources at once; here the best ranked goes first, which also orders
 what is not proven.
@@ -63,11 +63,11 @@ def certify(first: FirstPass, answers: Sequence[Answer], rank: Positions | None 
     """Prove what can be proven, and order the rest by ``rank`` as far as the answers leave it open.
 
     Args:
-        first: the first pass, whose pieces count as answers as well.
+        first: the first pass, whose answers count as well.
         answers: all other answers.
         rank: n estimated ranks, lower is better; by quantile if None.
     """
-    chains = [*first.pieces, *answers]
+    chains = [*first.answers, *answers]
     rank = first.tiebreak if rank is None else rank
     for build in (with_ties_equal, with_ties_open):
         graph = build(first, chains)
@@ -145,10 +145,10 @@ def _by_release(graph: Graph, ranks: list[int]) -> tuple[Positions, int]:
 
 
 def contenders(certificate: Certificate, first: FirstPass, k: int) -> Positions:
-    """The documents below the certified ones that may still belong to the top k: fewer than k known betters.
+    """The documents below the certified ones that may still be in the top k, as fewer than k are known to be better.
 
-    The known betters of a document are, in each piece of the first pass, all above some place, so that one
-    vector of places counts them. Documents with k betters are never walked past.
+    In each answer of the first pass, those known to be better than a document are all above some place, so that one
+    vector of places counts them. Where k are better, the walk ends.
     """
     graph = certificate.graph
     assert graph is not None
@@ -157,7 +157,7 @@ def contenders(certificate: Certificate, first: FirstPass, k: int) -> Positions:
     degree = graph.degree
     bounds, targets = graph.successors
     known: dict[int, Positions] = {}
-    nothing = np.zeros(len(first.pieces), dtype=np.intp)
+    nothing = np.zeros(len(first.answers), dtype=np.intp)
     found: list[int] = []
     ready = [node for node in range(graph.real) if not degree[node]]
     while ready:
@@ -169,8 +169,8 @@ def contenders(certificate: Certificate, first: FirstPass, k: int) -> Positions:
         found += own
         below = row.copy()
         for doc in own:
-            piece = first.piece[doc]
-            below[piece] = max(below[piece], better[doc])
+            answer = first.answer_of[doc]
+            below[answer] = max(below[answer], better[doc])
         for target in targets[bounds[node] : bounds[node + 1]]:
             known[target] = np.maximum(known[target], below) if target in known else below
             degree[target] -= 1
@@ -183,12 +183,12 @@ def contenders(certificate: Certificate, first: FirstPass, k: int) -> Positions:
 
 
 def _reach(first: FirstPass, *, ties: bool) -> Positions:
-    """For each document, how many of its own piece stand above whatever it stands above."""
+    """For each document, how many of its own answer stand above whatever it stands above."""
     reach = np.zeros(len(first), dtype=np.intp)
-    for piece in first.pieces:
-        starts = piece.starts()
-        ends = np.r_[starts[1:], len(piece)]
-        reach[piece.docs] = np.repeat(ends if ties else starts + 1, ends - starts)
+    for answer in first.answers:
+        starts = answer.starts()
+        ends = np.r_[starts[1:], len(answer)]
+        reach[answer.docs] = np.repeat(ends if ties else starts + 1, ends - starts)
     return reach
 
 

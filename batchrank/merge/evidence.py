@@ -14,13 +14,21 @@ from batchrank.merge.scale import Scale, falling, informative, natural, scale
 from batchrank.outcomes import Merged, Overlap, Verdict
 
 STRICT = 0.01  # the largest difference that "equal" allows
-ENOUGH = 4  # informative documents without which a probe says nothing
-SHIFT = 0.03  # pooled: deviation of the per-request shift ...
-SLOPE = 0.03  # ... and of the slope, over one interquartile range
-RESIDUAL = 0.25  # pooled: deviation of the residual
-FLAT = 1e-6  # spread of a request pair up to which it carries no slope
-PAIRS = 60  # pooled: documents without which nothing is said
-SPREAD = 1.349  # interquartile range of a normal variable, in standard deviations
+"""The largest difference that "equal" allows: so that the rounding of a server is no difference."""
+ENOUGH = 4
+"""Informative documents without which a probe says nothing: two fit any line, and the others have to confirm it."""
+SHIFT = 0.03
+"""The most that requests' shifts may deviate, pooled: it moves few documents past their neighbours."""
+SLOPE = 0.03
+"""The most that requests' slopes may deviate, pooled, over one interquartile range; as small as a shift."""
+RESIDUAL = 0.25
+"""The most that scores may scatter about those lines, pooled: more noise would hide shifts and slopes."""
+FLAT = 1e-6
+"""Relative spread of a request pair up to which it carries no slope: a few roundings of 32-bit floats make as much."""
+PAIRS = 60
+"""Documents without which nothing is said, pooled: with fewer the deviations above are mostly chance."""
+SPREAD = 1.349
+"""The interquartile range of a normal variable, in standard deviations."""
 
 Finding: TypeAlias = Literal["equal", "different", "nothing"]
 
@@ -176,7 +184,8 @@ class Components:
         )
 
 
-PINNED = 1e6  # weight of a value that the hub itself gave, against 1 for an estimate
+PINNED = 1e6
+"""Weight of a value that the hub itself gave, against 1 for an estimate, so that it practically doesn't move."""
 
 
 @dataclass(slots=True)
@@ -241,7 +250,7 @@ class Evidence:
         """Values and certificate, made anew when there are more answers."""
         if self._proof is None or self._proof[0] != len(self.extra):
             value = np.where(np.isnan(self.estimate.hub), self.estimate.value, self.estimate.hub)
-            for answer in [*self.first.pieces, *self.extra]:
+            for answer in [*self.first.answers, *self.extra]:
                 _clip(answer.docs, value, self.estimate.hub)
                 value[answer.docs] = -np.sort(-value[answer.docs])
             certificate = certify(self.first, self.chains, by_value(self.first, value))
@@ -276,7 +285,7 @@ class Evidence:
 
 
 def _clip(docs: Positions, value: Floats, hub: Floats) -> None:
-    """Keep the values of one piece, best first, between those of its hub documents."""
+    """Keep the values of one answer, best first, between those of its hub documents."""
     known = np.flatnonzero(~np.isnan(hub[docs]))
     if not len(known):
         return

@@ -1,4 +1,4 @@
-"""The union of chains: what all answers say together, as a graph.
+"""Joins all answers in one graph, the union of their chains, because only together they prove an order.
 
 Each answer is a chain: every document stands strictly above the next one with a lower score.
 """

@@ -1,4 +1,4 @@
-"""Merges by a hub, the default: one more request that holds some of every chunk proves the top and scales the rest."""
+"""Merges by a hub, the default: one more request, with some of every chunk, proves the top and scales the rest."""
 
 from collections.abc import Generator, Sequence
 from math import exp, lgamma, log
@@ -12,9 +12,12 @@ from batchrank.merge.evidence import Evidence
 from batchrank.merge.scale import by_raw_score, by_standard_score
 from batchrank.outcomes import Merged, Verdict
 
-DELTA = 0.1  # how often a hub without repairs may miss the cutoff
-REFERENCES = 8  # documents that several hubs share
-SWAP = 2  # places by which a quantile may give way to a shorter document
+DELTA = 0.1
+"""How often a hub without repairs may miss the cutoff: fewer misses cost more heads, a miss costs one repair."""
+REFERENCES = 8
+"""Documents that several hubs share: enough for a line between them, and a small part of a request."""
+SWAP = 2
+"""Places by which a quantile may give way to a shorter document: it stays about where it was."""
 
 
 def probe(pool: Pool) -> Positions:
@@ -46,10 +49,11 @@ def longest_fitting(pool: Pool, docs: Positions) -> Positions:
 
 
 def heads(lengths: Sequence[int], k: int, delta: float = DELTA) -> Positions:
-    """How many heads of each piece the hub needs.
+    """How many heads (best documents) of each answer the hub needs.
 
-    For each piece the least q for which it has q of the k - 1 best documents with probability ``delta`` / pieces at
-    most: P(Binomial(k - 1, its share of the list) >= q). So with probability 1 - ``delta`` no piece has.
+    For each answer it is the least q for which the answer has q of the k - 1 best documents with a probability of at
+    most ``delta`` / answers: P(Binomial(k - 1, its share of the list) >= q). So with probability 1 - ``delta`` no
+    answer has so many.
     """
     total, trials = sum(lengths), max(min(k, sum(lengths)) - 1, 0)
     kinds, which = np.unique(lengths, return_inverse=True)
@@ -73,7 +77,7 @@ def _binomial_tail(trials: int, share: float) -> "np.ndarray[tuple[int], np.dtyp
 
 
 def quantiles(lengths: Sequence[int], limit: int) -> Positions:
-    """How many quantiles of each piece the hub takes: some for a piece of mean length, more for a longer one."""
+    """How many quantiles of each answer the hub takes: some for one of mean length, more for a longer one."""
     each = min(max(limit // 60, 3), 8)
     shares = np.asarray(lengths) * (each * len(lengths) / sum(lengths))
     return np.maximum(np.rint(shares), 1).astype(np.intp)
@@ -87,7 +91,7 @@ def hubs(pool: Pool, first: FirstPass, k: int) -> list[Positions]:
     2. They do once quantiles give way to shorter documents near by.
     3. Several hubs, heads first, that share a few references.
     """
-    lengths = [len(piece) for piece in first.pieces]
+    lengths = [len(answer) for answer in first.answers]
     q = heads(lengths, k)
     heads_, others = _places(first, q, quantiles(lengths, pool.limit))
     docs = np.concatenate([heads_, others])
@@ -102,16 +106,16 @@ def hubs(pool: Pool, first: FirstPass, k: int) -> list[Positions]:
 
 def _places(first: FirstPass, q: Positions, t: Positions) -> tuple[Positions, Positions]:
     """Heads (all first places, then all second ones, ...) and the staggered quantiles with the last places."""
-    count = len(first.pieces)
+    count = len(first.answers)
     heads_, others = [], []
-    for i, piece in enumerate(first.pieces):
-        length = len(piece)
-        # Of a short piece, quantiles are given up first, then heads; the last document stays.
+    for i, answer in enumerate(first.answers):
+        length = len(answer)
+        # Of a short answer, quantiles are given up first, then heads; the last document stays.
         tops, steps = min(int(q[i]), length), min(int(t[i]), max(length - int(q[i]) - 1, 0))
         stagger = (np.arange(steps) + (i + 0.5) / count) / max(steps, 1)
         places = np.unique(np.r_[tops + np.floor((length - tops) * stagger).astype(np.intp), length - 1])
-        heads_.append(piece.docs[:tops])
-        others.append(piece.docs[places[places >= tops]])
+        heads_.append(answer.docs[:tops])
+        others.append(answer.docs[places[places >= tops]])
     layers = np.concatenate([np.arange(len(docs)) for docs in heads_])
     return np.concatenate(heads_)[np.argsort(layers, kind="stable")], np.concatenate(others)
 
@@ -122,7 +126,7 @@ def _shorter(pool: Pool, first: FirstPass, heads_: Positions, others: Positions)
     taken = set(heads_.tolist()) | set(others.tolist())
     chosen = []
     for doc in others.tolist():
-        docs, place = first.pieces[first.piece[doc]].docs, int(first.place[doc])
+        docs, place = first.answers[first.answer_of[doc]].docs, int(first.place[doc])
         near = [
             d for d in docs[max(place - SWAP, 0) : place + SWAP + 1].tolist() if d == doc or d not in taken
         ]
@@ -156,7 +160,8 @@ def _largest(pool: Pool, docs: Positions, shared: Positions) -> Positions:
     return rest[[int(np.argmax(sizes))]] if len(rest) else rest
 
 
-PATIENCE = 3  # repairs without progress
+PATIENCE = 3
+"""Repairs without progress before it is given up, so that a list of near ties ends."""
 
 
 def hub(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
@@ -192,7 +197,7 @@ def _ask_hubs(
 ) -> Generator[Step, Reply, Evidence | None]:
     """Ask for the hubs, for a lost one twice; anew, and smaller, where they were too large.
 
-    Hubs that came back in parts are no common scale, but what their parts tell stays known.
+    Hubs that were halved are no common scale, but what the halves' answers tell stays known.
     """
     planned = pool.tokens
     parts = hubs(pool, first, top_k)
@@ -218,7 +223,7 @@ def _repair(known: Evidence, k: int) -> Generator[Step, Reply, None]:
     certificate, stuck = known.certify(), 0
     while certificate.consistent and certificate.depth < k and stuck < PATIENCE:
         docs = _chosen(known, certificate, k)
-        if any(np.isin(docs, answer.docs).all() for answer in [*known.first.pieces, *known.chains]):
+        if any(np.isin(docs, answer.docs).all() for answer in [*known.first.answers, *known.chains]):
             return
         known.extra += yield from ask(known.pool, [known.pool.chunk(docs, "repair")])
         before, certificate = certificate.depth, known.certify()
@@ -230,7 +235,7 @@ def _chosen(known: Evidence, certificate: Certificate, k: int) -> Positions:
 
     Cases:
     1. All contenders fit one request.
-    2. They don't: all sources, then the first few of each piece, then by estimated value, as many as fit.
+    2. They don't: all sources, then the first few of each answer, then by estimated value, as many as fit.
     """
     first, pool = known.first, known.pool
     docs = contenders(certificate, first, k)
@@ -238,8 +243,8 @@ def _chosen(known: Evidence, certificate: Certificate, k: int) -> Positions:
         return docs
     contends = np.zeros(len(first), dtype=bool)
     contends[docs] = True
-    each = max(pool.limit // (2 * len(first.pieces)), 1)
-    tops = [piece.docs[contends[piece.docs]] for piece in first.pieces]
+    each = max(pool.limit // (2 * len(first.answers)), 1)
+    tops = [answer.docs[contends[answer.docs]] for answer in first.answers]
     value = known.values()
     sources = _by(value, certificate.sources())
     leading = _by(value, np.concatenate([top[:each] for top in tops]))

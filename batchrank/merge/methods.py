@@ -1,4 +1,4 @@
-"""The table of merge methods and what all begin with; ``raw`` and ``rrf``, without a guarantee; ``full``, all exact."""
+"""Lists the merge methods and starts them; has ``raw`` and ``rrf``, which prove nothing, and ``full``, all exact."""
 
 from collections.abc import Generator, Sequence
 from typing import Protocol
@@ -34,12 +34,13 @@ def raw(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Genera
     yield  # a method is a generator, even one that asks for nothing more
 
 
-RANK_CONSTANT = 60  # Cormack, Clarke and Buettcher, SIGIR 2009
+RANK_CONSTANT = 60
+"""The k of reciprocal rank fusion, as Cormack, Clarke and Buettcher chose it (SIGIR 2009)."""
 
 
 def rrf(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
-    """Score by rank within the piece, as if all pieces were as long as the average one."""
-    length = len(first.scored) / len(first.pieces)
+    """Score by rank within the answer, as if all answers were as long as the average one."""
+    length = len(first.scored) / len(first.answers)
     value = 1 / (RANK_CONSTANT + 0.5 + first.quantile * length)
     order = first.by(value)
     return merged(pool, first, order, value[order], method="rrf", verdict=verdict)
@@ -80,7 +81,7 @@ def _unseen(order: Positions, known: Evidence, depth: int) -> Positions:
     seen = np.zeros(max(len(order) - 1, 0), dtype=bool)
     seen[: max(depth - 1, 0)] = True
     member = np.empty(len(known.first), dtype=bool)
-    for answer in [*known.first.pieces, *known.chains]:
+    for answer in [*known.first.answers, *known.chains]:
         member[:] = False
         member[answer.docs] = True
         inside = member[order]
@@ -140,7 +141,7 @@ def start(method: str, shards: Shards, *, top_k: int, probe: bool = False) -> Me
     Cases:
     1. One chunk, answered as a whole: its order is the ranking, whatever the method and the verdict.
     2. At most one answer comes: its own order is all there is to know.
-    3. Otherwise (several chunks, or one that came back in parts) the method goes on from the first pass and the
+    3. Otherwise (several chunks, or one that was halved) the method goes on from the first pass and the
     verdict.
     """
     many = len(shards.chunks) > 1
@@ -157,7 +158,7 @@ def start(method: str, shards: Shards, *, top_k: int, probe: bool = False) -> Me
         pool = Pool(shards)
         pool.learn([chunk], reply)
         first = FirstPass(len(pool), [pool.answer(scores) for scores in reply if len(scores.documents)])
-    if len(first.pieces) <= 1:
+    if len(first.answers) <= 1:
         return _alone(pool, first, method if many else "single")
     verdict: Verdict = "unknown"
     if asks:
@@ -180,8 +181,8 @@ def _first_pass(pool: Pool, *, probe: bool) -> Generator[Step, Reply, FirstPass]
     if probe:
         chunks.append(pool.chunk(probe_documents(pool), "probe"))
     answers = yield from ask(pool, chunks)
-    pieces = [answer for answer in answers if answer.chunk < count]
-    return FirstPass(len(pool), pieces, [answer for answer in answers if answer.chunk >= count])
+    scored = [answer for answer in answers if answer.chunk < count]
+    return FirstPass(len(pool), scored, [answer for answer in answers if answer.chunk >= count])
 
 
 def _alone(pool: Pool, first: FirstPass, method: str) -> Merged:

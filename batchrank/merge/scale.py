@@ -31,7 +31,8 @@ def falling(values: Floats, weights: Floats | None = None) -> Floats:
     return np.repeat(levels, counts)
 
 
-TINY = 1e-15  # stands for 0, and 1 - TINY for 1, where a logarithm is taken
+TINY = 1e-15
+"""Stands for 0, and 1 - TINY for 1, where a logarithm is taken; doubles near 1 are 1e-16 apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,8 @@ def informative(scores: Floats) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     return np.ones(len(scores), dtype=bool)
 
 
-FLAT = 1e-6  # relative spread up to which scores count as all equal
+FLAT = 1e-6
+"""Relative spread up to which scores count as all equal: a few roundings of 32-bit floats make as much."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,12 +96,12 @@ class Scale:
     Attributes:
         docs: document indices.
         values: scores on the base hub's scale, never increasing.
-        betters: the estimated number of better documents, never decreasing.
+        better_counts: how many documents are better, as estimated; never decreasing.
     """
 
     docs: Positions
     values: Floats
-    betters: Floats
+    better_counts: Floats
 
     def __len__(self) -> int:
         return len(self.docs)
@@ -119,29 +121,29 @@ def scale(first: FirstPass, hubs: Sequence[Answer]) -> Scale:
     # Documents tied on the scale stand in the order of their quantiles.
     order = np.lexsort((first.tiebreak[joined.docs], -joined.values))
     joined = Answer(joined.docs[order], joined.values[order])
-    return Scale(joined.docs, joined.values, betters(first, joined))
+    return Scale(joined.docs, joined.values, better_counts(first, joined))
 
 
-def betters(first: FirstPass, hub: Answer) -> Floats:
+def better_counts(first: FirstPass, hub: Answer) -> Floats:
     """How many documents of the whole list are better than each of the hub's.
 
-    Each piece is an evenly drawn sample, so a document's place in its piece is a first guess. The second one adds up,
-    over all pieces, how many documents of the piece stand above a hub position, by interpolation between the
-    piece's own hub documents; the guesses are the axis of interpolation.
+    Each answer is an evenly drawn sample, so a document's place in its answer is a first guess. The second guess adds
+    up, over all answers, how many documents of the answer stand above a hub position. It interpolates between the
+    answer's own hub documents, along the first guesses.
     """
     places = np.arange(len(hub), dtype=np.float64)
     guess = -falling(-first.quantile[hub.docs]) * len(first.scored) + 1e-6 * places
-    piece = first.piece[hub.docs]
-    # Pieces that this answer holds nothing of are like the others.
-    share = len(first.scored) / sum(len(first.pieces[number]) for number in np.unique(piece))
+    source = first.answer_of[hub.docs]
+    # Answers that the hub holds nothing of are taken to be like the others.
+    share = len(first.scored) / sum(len(first.answers[number]) for number in np.unique(source))
     for _ in range(2):
         total = np.zeros(len(hub))
-        for number in np.unique(piece):
-            own = np.flatnonzero(piece == number)
+        for number in np.unique(source):
+            own = np.flatnonzero(source == number)
             above = np.maximum.accumulate(first.place[hub.docs[own]]).astype(np.float64)
-            # None of the piece is better than its best; all of it than what ranks below everything.
+            # None of the answer is better than its best document; all of it is better than what ranks last.
             axis = np.r_[0.0, guess[own], len(first.scored)]
-            total += np.interp(guess, axis, np.r_[0.0, above + 0.5, len(first.pieces[number])])
+            total += np.interp(guess, axis, np.r_[0.0, above + 0.5, len(first.answers[number])])
             if above[0] == 0:
                 total[: own[0]] -= np.interp(guess[: own[0]], axis[:2], [0.0, 0.5])
             total[own] -= 0.5
@@ -187,8 +189,8 @@ def _candidates(
         checked = fitted.copy()
         checked[use] = y[use] - (y[use] - fitted[use]) / np.maximum(1 - leverage, 1e-3)
         found.append((link.inverse(intercept + slope * link.forward(other.values)), link.inverse(checked)))
-    counts = betters(first, base)
-    moved = np.interp(betters(first, other), counts, base.values)
+    counts = better_counts(first, base)
+    moved = np.interp(better_counts(first, other), counts, base.values)
     found.append((moved, moved[here]))
     return found
 
@@ -214,16 +216,16 @@ def by_raw_score(pool: Pool, first: FirstPass, verdict: Verdict) -> Merged:
 
 
 def by_standard_score(pool: Pool, first: FirstPass, verdict: Verdict) -> Merged:
-    """Sort by the z-score of the logit within each piece: the best guess without any shared document."""
+    """Sort by the z-score of the logit within each answer: the best guess without any shared document."""
     link = natural(first.raw[first.scored])
     linked = np.full(len(first), np.nan)
     value = linked.copy()
-    for piece in first.pieces:
-        linked[piece.docs] = link.forward(piece.values)
-        inside = informative(piece.values)
-        used = linked[piece.docs][inside] if inside.any() else linked[piece.docs]
+    for answer in first.answers:
+        linked[answer.docs] = link.forward(answer.values)
+        inside = informative(answer.values)
+        used = linked[answer.docs][inside] if inside.any() else linked[answer.docs]
         spread = used.std()
-        value[piece.docs] = (linked[piece.docs] - used.mean()) / (spread if spread > 0 else 1.0)
+        value[answer.docs] = (linked[answer.docs] - used.mean()) / (spread if spread > 0 else 1.0)
     order = first.by(value)
     typical = linked[first.scored]
     scores = link.inverse(typical.mean() + value[order] * typical.std())

@@ -1,17 +1,19 @@
-"""The run-wide verdict on comparability. Pure, and decided by position alone, so that a rerun decides alike.
+"""Decides for the whole run whether scores of different requests can be compared, alike in every rerun.
 
-Queries of more than one chunk are counted 0, 1, 2, ... in input order: their *ordinals*. What is decided for an
-ordinal depends only on what was recorded for it and for earlier ones, never on when. Nobody waits for a later
-ordinal, so waiting can't deadlock as long as earlier queries go on.
+This module is pure, and a query's position alone decides, not the time at which its answers come.
 
-Cases, for an ordinal:
+Queries of more than one chunk are counted 0, 1, 2, ... in input order: that number is a query's
+*multi-chunk index*. What is decided for an index depends only on what was recorded for it and for earlier ones, never
+on when that was. Nobody waits for a later index, so waiting can't deadlock as long as earlier queries go on.
+
+Cases, for one index:
 1. The model card declares the scores absolute or relative: that is the verdict. Nothing is probed.
-2. Ordinals 0, 1000, 2000, ... carry a probe, each of which begins a *span*. If its scores are equal: ``absolute``.
+2. Indexes 0, 1000, 2000, ... carry a probe, each of which begins a *span*. If its scores are equal: ``absolute``.
 3. If they differ: ``relative``. If that was not so before, it is a flip.
 4. If it says nothing (failed, or saturated): what held before; ``unknown`` at the start. An unknown query gets a hub.
 5. In the first span that runs hubs, the first 32 hubs are pooled. If they show nothing but noise, later queries are
    ``absolute, noisy``, until a probe differs by more than twice that noise. They are looked at in blocks of 32
-   ordinals, so that within a block nobody waits for another.
+   indexes, so that within a block nobody waits for another.
 """
 
 from collections.abc import Mapping
@@ -21,8 +23,10 @@ from typing import Any, Literal, TypeAlias
 from batchrank.merge.evidence import SHIFT, Components, HubSums, Probe
 from batchrank.outcomes import Overlap, Verdict
 
-SPAN = 1_000  # multi-chunk queries from one probe to the next
-HUBS = 32  # queries with a hub that are pooled, and the length of a block
+SPAN = 1_000
+"""Multi-chunk queries from one probe to the next: a probe's cost is lost among them, a changed server is noticed."""
+HUBS = 32
+"""Queries with a hub that are pooled: they share many more documents than a judgement needs. A block is as long."""
 
 Declared: TypeAlias = Literal["absolute", "relative", "unknown"]
 
@@ -32,7 +36,7 @@ class Flip:
     """A verdict that a later probe turned to relative.
 
     Attributes:
-        ordinal: from this multi-chunk query on.
+        ordinal: the multi-chunk index from which on it holds.
         before: what held until then.
         deviation: root mean square difference of the probe's scores, as a share of the interquartile range.
     """
@@ -61,32 +65,32 @@ class Verdicts:
         """Whether the model card settles the verdict, so that nothing is measured."""
         return self._declared != "unknown"
 
-    def carries_probe(self, ordinal: int) -> bool:
+    def carries_probe(self, index: int) -> bool:
         """Whether this query's first round holds a probe."""
-        return self._declared == "unknown" and ordinal % SPAN == 0
+        return self._declared == "unknown" and index % SPAN == 0
 
-    def record_probe(self, ordinal: int, overlap: Overlap | None) -> None:
+    def record_probe(self, index: int, overlap: Overlap | None) -> None:
         """Record what the probe of a query showed; None if it came back with nothing. The first record counts."""
-        if self.carries_probe(ordinal):
-            self._probes.setdefault(ordinal // SPAN, Probe.of(overlap))
+        if self.carries_probe(index):
+            self._probes.setdefault(index // SPAN, Probe.of(overlap))
 
-    def record_hub(self, ordinal: int, overlap: Overlap | None) -> None:
+    def record_hub(self, index: int, overlap: Overlap | None) -> None:
         """Record that a query has ended: with what its hub showed, or with None if it had no hub or failed.
 
         To be called once for every multi-chunk query. A probe that was never recorded then counts as empty.
         """
-        self.record_probe(ordinal, None)
-        if self._declared == "unknown" and self._may_pool(ordinal // SPAN):
-            self._hubs.setdefault(ordinal, None if overlap is None else HubSums.of(overlap))
+        self.record_probe(index, None)
+        if self._declared == "unknown" and self._may_pool(index // SPAN):
+            self._hubs.setdefault(index, None if overlap is None else HubSums.of(overlap))
 
-    def at(self, ordinal: int) -> Verdict | None:
+    def at(self, index: int) -> Verdict | None:
         """The verdict for a query; None while earlier evidence that decides it is still missing."""
         if self._declared != "unknown":
             return self._declared
-        span = self._span(ordinal // SPAN)
+        span = self._span(index // SPAN)
         if span is None:
             return None
-        return span.start if not span.pools else self._within(span, ordinal)
+        return span.start if not span.pools else self._within(span, index)
 
     def flips(self) -> list[Flip]:
         """All turns to relative so far, in order; each is worth a warning."""
@@ -147,9 +151,9 @@ class Verdicts:
         """The verdict that holds after a span."""
         return self._within(span, (span.number + 1) * SPAN) if span.pools else span.start
 
-    def _within(self, span: "_Span", ordinal: int) -> Verdict | None:
+    def _within(self, span: "_Span", index: int) -> Verdict | None:
         """The verdict inside (or right after) the span that pools."""
-        offset = ordinal - span.number * SPAN
+        offset = index - span.number * SPAN
         pooled = self._pooled(span.number, offset if offset == SPAN else offset // HUBS * HUBS)
         if pooled is None:
             return None
@@ -163,12 +167,12 @@ class Verdicts:
         return known
 
     def _pool(self, number: int, length: int) -> list[HubSums] | None:
-        """The first 32 hubs among a span's first ordinals: empty if there are fewer, None if not all have ended."""
+        """The first 32 hubs among a span's first indexes: empty if there are fewer, None if not all have ended."""
         sums: list[HubSums] = []
-        for ordinal in range(number * SPAN, number * SPAN + length):
-            if ordinal not in self._hubs:
+        for index in range(number * SPAN, number * SPAN + length):
+            if index not in self._hubs:
                 return None
-            one = self._hubs[ordinal]
+            one = self._hubs[index]
             if one is not None:
                 sums.append(one)
             if len(sums) == HUBS:
@@ -183,7 +187,7 @@ class Verdicts:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """The ordinals from one probe to the next.
+    """The multi-chunk indexes from one probe to the next.
 
     Attributes:
         number: counted from 0.

@@ -1,1 +1,1 @@
-"""A running job as others see it: a status file, a Prometheus file, an optional Prometheus port."""
+"""Shows a running job to others: in a status file, in a Prometheus file, and on a Prometheus port if one is set."""

@@ -1,4 +1,4 @@
-"""A job's progress as Prometheus metrics."""
+"""Shows a job's progress as Prometheus metrics, so that a monitoring system can watch it."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from batchrank.send.stats import LATENCY_BOUNDS
 
 _COUNTERS = {
     "documents": "Documents in answered requests.",
-    "requests": "Requests sent, well or not.",
+    "requests": "Requests sent, whether they succeeded or not.",
     "retries": "Requests that had to be repeated.",
     "throttled": "Requests throttled (429).",
     "reused": "Requests answered by the ledger.",
@@ -22,7 +22,7 @@ _GAUGES = {
     "in_flight": ("in_flight_requests", "Requests sent that have no answer yet."),
     "possible_tokens": ("possibly_billed_tokens", "Tokens that may have been billed without a result."),
     "quota_used": ("quota_used_ratio", "Part of the scarcer quota used in the last minute."),
-    "share": ("progress_ratio", "Part of the input that is done with."),
+    "share": ("progress_ratio", "Part of the input that is finished."),
     "elapsed": ("elapsed_seconds", "Seconds since this process began."),
     "eta": ("eta_seconds", "Seconds to go at the pace so far."),
 }
@@ -50,7 +50,7 @@ class JobCollector(Collector):
 
     def _of(self, progress: Progress) -> Iterator[Metric]:
         queries = CounterMetricFamily(
-            "batchrank_queries", "Queries done with, by what became of them.", labels=["job", "state"]
+            "batchrank_queries", "Finished queries, by their outcome.", labels=["job", "state"]
         )
         queries.add_metric([self._job, "ranked"], progress.queries)
         queries.add_metric([self._job, "failed"], progress.failed)

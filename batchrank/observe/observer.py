@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _SILENT = 60.0
+"""Seconds without a sign after which a process elsewhere is taken to be gone: it writes every second."""
 State = Literal["running", "complete", "stopped", "failed", "killed"]
 
 
@@ -109,7 +110,9 @@ def _gone(status: Status) -> bool:
 
 log = logging.getLogger(__name__)
 _EVERY = 1.0
+"""Seconds between two status files: fresh to the eye, and a small file."""
 _METRICS_EVERY = 5
+"""Status files to one file of metrics, as Prometheus scrapes a few times a minute."""
 
 
 class Observer:

@@ -1,1 +1,1 @@
-"""The four stages in one run: what holds them back, resume, drain, summary."""
+"""Runs the four stages as one: what holds them back, how a run resumes and ends, and its summary."""

@@ -1,4 +1,4 @@
-"""Everything a run sends with, put together from the job: endpoint, limiter, ledger, merge."""
+"""Puts together all that a run sends with, as its job says: endpoint, limiter, ledger, merge."""
 
 import logging
 import os

@@ -1,4 +1,4 @@
-"""What an earlier process of the same run left: which parts are published, and how the run stood after each."""
+"""Finds what an earlier process of the same run left: the published parts, and how the run stood after each."""
 
 import hashlib
 from collections import deque

@@ -1,4 +1,4 @@
-"""Decides where a run's output goes: under its own names, or aside until it is complete and the gate has judged it."""
+"""Decides where a run's output goes: under its own names, or aside until it is complete and has passed the gate."""
 
 import os
 import sys
@@ -29,7 +29,7 @@ from batchrank.write.switch import Claim
 from batchrank.write.writer import StreamWriter, Writer
 
 
-def gated(job: Job, folder: Path, written: Path, result: Report) -> Report:
+def apply_gate(job: Job, folder: Path, written: Path, result: Report) -> Report:
     """The report of a complete run with the gate's judgement in it; a run that failed it is marked, and says so.
 
     What can't be compared has not passed.
@@ -207,7 +207,7 @@ class Outputs:
         told = []
         if held:
             told.append(
-                f"{held:,} rankings since the last complete part are in the ledger; the run that goes on writes them"
+                f"{held:,} rankings after the last complete part are in the ledger; run the job again to write them"
             )
         if self.aside:
             told.append(
@@ -225,7 +225,7 @@ class Outputs:
         if self.folder is None or self.written is None:
             return result
         if result.reason is None:
-            result = gated(self._job, self.folder, self.written, result)
+            result = apply_gate(self._job, self.folder, self.written, result)
         write_summary(self.written / SUMMARY, result.data)
         if result.reason is None and self.aside:
             switch.decide(self.folder)

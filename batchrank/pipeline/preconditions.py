@@ -1,4 +1,4 @@
-"""Sees that a job can run before anything is sent or written: what ``run`` requires is what ``check`` tells.
+"""Checks that a job can run before anything is sent or written, by the same steps for ``run`` and ``check``.
 
 Both go through the steps of ``Preconditions``, in one order, so that they can't disagree on what a job ends with.
 """
@@ -151,8 +151,8 @@ def refuse_own_input(job: Job, files: Sequence[Sequence[Any]] | None) -> None:
         for path in getattr(job.input, key) or ():
             if not storage.is_remote(path) and path != "-" and _reads(Path(path).expanduser(), folder):
                 raise JobError(
-                    f"output.path: {folder} is where input.{key} ({path}) reads from, so the next run would take the "
-                    f"rankings, dead letters and all for input; {advice}"
+                    f"output.path: {folder} is where input.{key} ({path}) reads from, so the next run would "
+                    f"read its own rankings and dead letters as input; {advice}"
                 )
     for name, *_ in files or ():
         file = Path(name)
@@ -242,14 +242,14 @@ def _traces(job: Job, folder: Path) -> Iterator[str]:
             told = _paid(place.summary(links=False), job)
         except OSError:
             if ours and (found := place.unfinished()):
-                yield f"{', '.join(found)} in {place.path} tell of a run that was under way"
+                yield f"{', '.join(found)} in {place.path} show that a run was under way"
         except (ValueError, KeyError, TypeError) as error:
-            yield f"{SUMMARY} in {place.path}, which can't be read ({error}), tells of a run"
+            yield f"{SUMMARY} in {place.path}, which can't be read ({error}), shows that there was a run"
         else:
             if told is not None:
                 yield told
     if ours and not (folder / SUMMARY).exists() and (spent := _spent(there)):
-        yield f"{STATUS} beside the output tells of a run that spent {spent:,} tokens"
+        yield f"{STATUS} beside the output shows that a run spent {spent:,} tokens"
 
 
 def _paid(summary: dict[str, Any], job: Job) -> str | None:
@@ -261,7 +261,7 @@ def _paid(summary: dict[str, Any], job: Job) -> str | None:
         return None
     price = f", {spend['cost']:,.4f} {spend['currency']}" if spend.get("cost") else ""
     return (
-        f"{SUMMARY} beside the output tells of a run that used it ({totals['queries']:,} queries, "
+        f"{SUMMARY} beside the output shows that a run used it ({totals['queries']:,} queries, "
         f"{totals['tokens']:,} tokens{price})"
     )
 

@@ -1,4 +1,4 @@
-"""Prepares a query to be sent: images are encoded, long texts split or cut, and then it is sharded."""
+"""Prepares a query to be sent: encodes its images, splits or cuts long texts, and packs its documents in chunks."""
 
 from dataclasses import dataclass, field, replace
 

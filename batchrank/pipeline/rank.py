@@ -1,4 +1,4 @@
-"""Ranks one query, from its first chunk to its ranking, with the run-wide verdict that its merge may wait for."""
+"""Ranks one query, from its chunks to its ranking, and waits for the run-wide verdict where its merge needs it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -191,7 +191,7 @@ class Driver:
             if isinstance(step, Round):
                 reply = await self._round(prepared, step.chunks, turn)
                 turn += 1
-            elif index is None:  # a single chunk that came back in parts: what was known before it must do
+            elif index is None:  # a single chunk that was halved: what was known before it must do
                 reply = await self.verdicts.before(prepared.preceding)
             else:
                 if step.probe is not None:

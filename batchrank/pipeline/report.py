@@ -62,7 +62,7 @@ def snapshot(
     )
 
 
-_DRIFT = 0.02
+_DRIFT = 0.02  # bills may differ so much from predictions without a notice: it hardly changes the cost
 _NOT_TOKENS = 2.5
 """Billed over counted: English has about 4.3 characters a token and Chinese 4.5 bytes, while vocabularies differ from
 one another by less than a half; so more than this is no count of tokens. Infinity, for one, counts characters."""
@@ -195,8 +195,8 @@ def _verdict_notices(job: Job, parts: Engine, totals: Totals) -> list[str]:
     ]
     if job.merge.method in ("raw", "rrf") and totals.halved and job.card.scores != "absolute":
         notices.append(
-            f"merge.method {job.merge.method}: {totals.halved:,} lists that were to fit one request came back in "
-            "parts, and nothing shows that the parts' scores can be compared: their rankings may be WRONG; use "
+            f"merge.method {job.merge.method}: {totals.halved:,} lists that were to fit one request were halved, "
+            "and nothing shows that the scores of the halves can be compared: their rankings may be WRONG; use "
             "merge.method hub, or set limits to what the server takes"
         )
     if job.merge.method == "raw" and totals.verdicts.get("relative"):

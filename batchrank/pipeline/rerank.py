@@ -1,4 +1,4 @@
-"""The library's own way in: queries from memory, rankings as they come, with an event loop or without one."""
+"""Ranks queries from memory for programs, with an event loop or without one, and yields rankings as they come."""
 
 import asyncio
 import sys
@@ -27,6 +27,7 @@ from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_ta
 from batchrank.read.memory import Memory, Queries, Record, is_table, refuse_single
 
 _DRAIN = 25.0
+"""Seconds for answers in flight when a program stops early, as they are paid for; the same as a run's."""
 
 
 async def rerank(
@@ -117,7 +118,7 @@ def _error(failure: Failure) -> QueryError:
 async def _run(
     batches: AsyncGenerator[list[Query | Failure]], job: Job, send: MemoryObjectSendStream[Outcome]
 ) -> None:
-    """Rank what comes; whatever happens, the stream is closed, so that nobody waits for it in vain."""
+    """Rank what comes; whatever happens, the stream is closed, so that nobody waits for it for ever."""
     async with send, aclosing(batches):
         with unwrap_exception_groups():
             ledger = await anyio.to_thread.run_sync(Ledger, job.ledger_path)

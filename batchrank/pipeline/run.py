@@ -1,4 +1,4 @@
-"""A whole job: read, shard, send, merge, write; continued where it stopped, summed up at the end."""
+"""Runs a whole job (read, shard, send, merge, write), goes on where it was stopped, and sums up at the end."""
 
 import time
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_ta
 from batchrank.read.base import Gauge
 from batchrank.read.reader import read
 
-_FINISHED_PER_SLOT = 4
+_FINISHED_PER_SLOT = 4  # as output is ordered, a slow query makes later ones wait: this many
 
 
 @dataclass(frozen=True, slots=True)

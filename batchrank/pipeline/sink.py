@@ -83,7 +83,7 @@ class Sink:
         """Publish the last part, if the run has come to its end; its checkpoint.
 
         A part that a stop cut short is given up: under its final name it would look like a complete one. The ledger
-        has its answers, and the run that goes on writes it anew.
+        has its answers, and a resumed run writes it anew.
         """
         if not complete:
             await anyio.to_thread.run_sync(self._writer.abort)

@@ -32,6 +32,7 @@ from batchrank.pipeline.workers import MemoryBudget, WorkerPool
 _BATCH_DOCUMENTS = (250, 4_000)
 """Documents read at a time: few at first, so that requests leave soon; then more, as each turn of a thread costs."""
 _BATCH_SECONDS = 0.05
+"""Seconds after which a batch is passed on although it isn't full, so that slow input doesn't delay requests."""
 _RANKED_BYTES = 120
 """What a document of a finished ranking holds in memory: its id, and its share of the columns."""
 _LINGER = 0.02

@@ -36,7 +36,7 @@ class Totals:
         tokens: tokens billed for those requests, whenever they were asked, and ``searches`` where those are billed.
         certified: queries proven exact to ``merge.top_k`` (or to their end).
         multi_chunk: queries that needed more than one chunk.
-        halved: other queries whose request came back in parts.
+        halved: other queries whose request was halved.
         methods: queries by the method that made the ranking.
         verdicts: queries of more than one chunk by verdict.
         causes: failures by cause.
@@ -129,7 +129,7 @@ class Progress:
         elapsed: seconds since the start.
         share: the part of the input that is done with, by bytes.
         eta: seconds to go at the pace so far, None while unknown.
-        throttled: requests refused for going too fast (429).
+        throttled: requests that were throttled (429).
         latency: answers by their latency, as ``batchrank.send.stats.LATENCY_BOUNDS`` divides it.
         latency_sum: seconds that all answers took together.
         gate: what holds queries back now, as ``Flow.gate`` tells; None for nothing.

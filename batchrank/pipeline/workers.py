@@ -1,4 +1,4 @@
-"""Runs a job's tasks: the workers that rank queries, the memory that holds them back, tasks beside a block."""
+"""Runs a job's tasks: the workers that rank queries, the memory that bounds them, and tasks in the background."""
 
 import asyncio
 from collections import deque

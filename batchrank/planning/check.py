@@ -1,4 +1,4 @@
-"""``batchrank check``: what would keep a job from running, found without spending anything.
+"""Finds what would keep a job from running, and spends nothing (``batchrank check``).
 
 What a run would refuse is asked of the run's own preconditions, and the input is read by the survey that prepares it as
 a run does; so ``check --all`` ends with the code that ``run`` ends with, wherever that doesn't hang on the API.
@@ -29,7 +29,9 @@ from batchrank.write.folder import OutputFolder
 from batchrank.write.switch import nearest
 
 _CONNECT = 10.0
+"""Seconds to connect: longer than any healthy network takes, and short enough to wait for."""
 _TIGHT = 2**30
+"""1 GiB free: a night's ledger and output may need as much."""
 _IN_THE_END = (ExitCode.GATE, ExitCode.FAILED_QUERIES)
 """What a run comes to only where nothing stopped it: first the gate's judgement, then queries that failed."""
 
@@ -190,7 +192,11 @@ def _input(ground: Preconditions, limit: int | None) -> Iterator[Finding]:
     found = survey(ground, Survey(), limit=limit)
     text = f"{found.queries:,} queries, {found.documents:,} documents, {found.chunks:,} requests"
     text += f", {found.blank:,} blank documents will not be sent" if found.blank else ""
-    text += f", {found.truncated:,} texts are longer than is read and will be cut" if found.truncated else ""
+    text += (
+        f", {found.truncated:,} texts are longer than the API reads and will be cut"
+        if found.truncated
+        else ""
+    )
     scope = "all of it was read" if found.whole else f"the first {limit:,} records were read; --all reads all"
     yield Finding("input", "ok" if found.queries else "fault", f"{text}; {scope}")
     if (reason := found.stop(ground.job)) is not None:

@@ -1,4 +1,4 @@
-"""``batchrank init``: looks at a dataset and writes a job file for it that runs as it is."""
+"""Looks at a dataset and writes a job file for it that runs as it is (``batchrank init``)."""
 
 import json
 import os

@@ -88,7 +88,9 @@ def _drop(db: sqlite3.Connection) -> int:
 
 
 _LARGEST = 5
+"""Largest queries that are shown: they are what surprises on a bill."""
 _GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of the golden ratio, modulo 1, are spread evenly and in no order: a scramble without a seed."""
 
 
 @dataclass(slots=True)

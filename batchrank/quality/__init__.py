@@ -1,1 +1,1 @@
-"""How good rankings are: measures before and after reranking, and the gate against the last accepted run."""
+"""Measures how good rankings are, before and after reranking, and compares them with the last accepted run."""

@@ -1,4 +1,4 @@
-"""Rankings against judgements, and against the rankings they were made from."""
+"""Compares rankings with judgements, and with the rankings that they were made from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from batchrank.quality.measures import DEFAULT, Measures, Values, p_value
 from batchrank.read import detect
 
 _SHOWN = 3
+"""Query ids that a message shows: enough to see that two files name queries differently."""
 
 
 @dataclass(frozen=True, slots=True)

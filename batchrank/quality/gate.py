@@ -18,6 +18,7 @@ from batchrank.read import detect
 from batchrank.write.folder import BASELINE, OutputFolder
 
 _DEPTH = 100
+"""Documents of each query that are kept at least, so that a later job may compare deeper than this one."""
 
 
 class Baseline:
@@ -100,7 +101,9 @@ def _write(path: Path, found: Iterator[tuple[str, list[str]]], depth: int) -> No
 
 
 _MOVED = 10
+"""Queries that moved most, which the report lists."""
 _SHOWN = 3
+"""Those of them that a message names, so that it stays one line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Measures rankings: the field's measures by ir-measures, whether a difference is chance, and how alike two are."""
+"""Measures rankings by ir-measures, tells whether a difference is chance, and how alike two rankings are."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -12,7 +12,9 @@ from batchrank.quality.rankings import Run
 _EXACT = 16
 """Queries with a difference up to which all swaps are looked at: 2 ** 16."""
 _SAMPLES = 20_000
+"""Random swaps: a p-value of 0.05 is then hardly ever off by more than 0.003."""
 _CHUNK = 2_000_000
+"""Swaps x queries at a time, a byte each: bounds memory."""
 
 
 def p_value(before: Sequence[float], after: Sequence[float], *, seed: int = 0) -> float:

@@ -1,4 +1,4 @@
-"""Relevance judgements from files: TREC or BEIR qrels, JSON lines, Parquet, ranx's JSON, mteb's older shape."""
+"""Reads relevance judgements: TREC or BEIR qrels, JSON lines, Parquet, ranx's JSON, mteb's older shape."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,8 +1,8 @@
-"""Rankings to be judged: a job's output folder, or a run in any format that can be read.
+"""Reads rankings to be judged: from a job's output folder, or from a run in any format that can be read.
 
 Only what the qrels judge is kept, so that a large run needs little memory. A run whose documents have scores is put in
 trec_eval's order: by score as a 32-bit float, and among equal ones by document id, both falling. Otherwise ranks count,
-or the order of the file. A job's own output says ranks: they count.
+or the order of the file. A job's own output has ranks, so there they count.
 """
 
 import re
@@ -33,8 +33,12 @@ _PREDICTIONS = re.compile(
 )
 """An object of subsets, of splits, of queries, of documents."""
 _START = 4096
+"""Bytes in which mteb's predictions show their form, even if a subset's name is long."""
 _OWN = ("query_id", "doc_id", "rank", "first_stage_rank")
-_ROWS, _BYTES = 65_536, 16 * 1024 * 1024
+_ROWS = 65_536
+"""Rows at a time: large enough for speed, and little memory."""
+_BYTES = 16 * 1024 * 1024
+"""16 MiB at a time, where rows are wide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,9 @@ def load(path: str, judged: Container[str]) -> Rankings:
     parts = _parts(path)
     notes = []
     if Path(path).is_dir() and OutputFolder(path).complete() is None:
-        notes.append(f"{path} is the output of a run that has not ended: it is judged as far as it goes")
+        notes.append(
+            f"{path} is the output of a run that has not ended: only what it has ranked so far is judged"
+        )
     return _joined([detect.source(part) for part in parts], judged, notes)
 
 
@@ -205,7 +211,7 @@ def _own_jsonl(source: Source) -> Iterator[tuple[str, _Documents]]:
             yield record["query_id"], _Documents(*columns)
         except (KeyError, TypeError) as error:
             raise InputError(
-                f"{place}: no ranking of a job as the lines before: {error}; correct the file"
+                f"{place}: the line is no ranking as the lines before it are: {error}; correct the file"
             ) from error
 
 

@@ -1,1 +1,1 @@
-"""Stage 1: files of any shape become queries, in order, in bounded memory."""
+"""Reads files of any shape as queries, in order and in bounded memory: this is stage 1."""

@@ -1,4 +1,4 @@
-"""Decoded Arrow columns -> ids, texts and scores as Python or numpy has them, a whole batch at once.
+"""Turns decoded Arrow columns into ids, texts and scores for Python and numpy, a whole batch at once.
 
 Types here are those of ``plain``: no dictionary, view or extension comes so far.
 """

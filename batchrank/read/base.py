@@ -148,11 +148,11 @@ class InputFormat:
 
 
 def cut(source: Source, number: int, error: Exception) -> Item:
-    """A file that can't be read past its so many records, or not at all: what its readers yield last."""
+    """The failure that stands for the rest of a file, or for all of it, where it can't be read further."""
     if isinstance(error, ForeignError):
         foreign = Failure(Place(source.name, source.unit, 1), None, error.cause, str(error))
         return Unrecognised(foreign, ambiguous=False)
-    where, before = f"past {source.unit} {number}", "what stands before was read, the rest was not"
+    where, before = f"past {source.unit} {number}", "all before it was read, the rest was not"
     if not number:
         where, before = "at all", "nothing of it was read"
     message = f"{source.name} can't be read {where}: {error}; {before}: restore the file and run again"

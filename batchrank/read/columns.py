@@ -1,4 +1,4 @@
-"""Which key or column holds what: by the job's ``input.columns``, otherwise by the names of the field.
+"""Finds which key or column holds what: by the job's ``input.columns``, otherwise by the usual names.
 
 How a name is found, first match wins:
 

@@ -1,4 +1,4 @@
-"""Text files of columns -> rows of fields; CSV, and files whose columns are set apart by tabs or white space.
+"""Splits text files of columns into rows of fields: CSV, and files with tabs or white space between columns.
 
 Whether fields may stand in quotes is decided once a file, by its first lines:
 
@@ -24,7 +24,10 @@ from batchrank.read.jsonl import MAX_LINE, Lines, too_long
 Fields: TypeAlias = list[str]
 Raw: TypeAlias = tuple[int, bytes | None]
 
-_SAMPLE_LINES, _SAMPLE_BYTES = 1000, 1 << 20
+_SAMPLE_LINES = 1000
+"""Lines that tell how quotes are used; later lines of another kind are reported one by one."""
+_SAMPLE_BYTES = 1 << 20
+"""1 MiB: no more is held of them."""
 _DELIMITERS = (",", ";", "\t", "|")
 _EMPTY = '""'
 _AHEAD = 200

@@ -27,7 +27,9 @@ TEXT_SUFFIXES = (*INPUTS["csv"].suffixes, *INPUTS["tsv"].suffixes)
 
 _PARQUET_MAGIC = b"PAR1"
 _FIRST_LINE = 1 << 16
+"""64 KiB: the first line is longer only in JSON, which its first character tells."""
 _COLUMNS = (3, 4, 6)
+"""Columns of the files of the field that white space separates: MS MARCO's runs, qrels, TREC runs."""
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 _READERS = {"trec": "tsv"}
 
@@ -99,6 +101,7 @@ _MARKERS = (
 """Names that hold no data, ever: not worth a word."""
 _UNFINISHED = "_temporary"
 _FEW = 5
+"""Files that a notice names, so that a folder of thousands fits a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +182,7 @@ def _walk(folder: str, found: Found) -> Iterator[str]:
     for below in storage.subfolders(folder):
         name = name_of(below.rstrip("/"))
         if name == _UNFINISHED:
-            found.left[below] = "a write of Spark that has not ended: the files beside it may not be all"
+            found.left[below] = "Spark was still writing here: data files may be missing"
         elif name.startswith(HIDDEN):
             if storage.entries(below):
                 found.left[below] = f"its name begins with {name[0]}"
@@ -200,12 +203,12 @@ def _why(path: str, format: str) -> str:
     if format not in ("auto", "beir", "mteb"):
         return f"input.format is {format}"
     if bare(path).endswith(TEXT_SUFFIXES):
-        return "files of columns are read only where there are no others"
+        return "text files of columns are read only where there are no other data files"
     return "its suffix tells no format; name the file itself to read it"
 
 
 def choices(format: str) -> list[tuple[str, ...]]:
-    """The suffixes to look for in a folder, those that come first ruling the others out."""
+    """Groups of suffixes to look for in a folder; once files of one group are found, the later groups don't count."""
     if format in ("auto", "beir", "mteb"):
         records = (s for known in INPUTS.values() for s in known.suffixes if s not in TEXT_SUFFIXES)
         return [tuple(records), TEXT_SUFFIXES]
@@ -213,7 +216,7 @@ def choices(format: str) -> list[tuple[str, ...]]:
 
 
 def refuse_table(folder: str) -> None:
-    """Refuse a folder that is a table of some format, all of whose files are not all of its rows.
+    """Refuse a folder that holds a table of some format, because its files may hold rows that were deleted since.
 
     Raises:
         InputError: it is one.

@@ -1,4 +1,4 @@
-"""The queries and the documents of an Arrow batch, taken from its columns a whole batch at once."""
+"""Takes queries and documents from an Arrow batch, a whole column at once, because one at a time is slow."""
 
 from collections.abc import Sequence
 from typing import Any

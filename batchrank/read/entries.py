@@ -1,8 +1,8 @@
-"""Rows that name documents by id (runs, qrels, lists of ids) -> Arrow batches of one row a document.
+"""Turns rows that name documents by id (runs, qrels, lists of ids) into Arrow batches of one row a document.
 
 What a file holds is told from its columns once; a row is a query with a list of ids, a query with a list of objects
-that have an id, or a pair. A row that says nothing of its query is reported; one that says nothing of its documents
-is kept, so that the join can tell of the query that it can't be ranked.
+that have an id, or a pair. A row without a query is reported. A row without documents is kept, so
+that the join can report that its query can't be ranked.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +47,9 @@ be ranked.
 """
 
 _ROWS = 16_384
+"""Rows at a time: enough for speed, as each batch costs a call to DuckDB."""
 _BYTES = 8 * 1024 * 1024
+"""8 MiB at a time, where rows are wide."""
 _IDS = "strings or whole numbers"
 
 
@@ -55,7 +57,7 @@ def read_entries(source: Source, columns: Columns, report: Report) -> Iterator[A
     """The entries of one file of columns, in batches; what can't be read is reported.
 
     Raises:
-        ColumnsError: its names or types tell nothing.
+        ColumnsError: its names or types don't show what it holds.
         OSError, pyarrow.ArrowException: it can't be read to its end.
     """
     with opened(source) as file:

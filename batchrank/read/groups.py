@@ -26,7 +26,11 @@ Run: TypeAlias = tuple[str, Place, int, int]
 ROWS = 100_000
 """So many rows are looked through, or as many as hold so many characters."""
 _CHARACTERS = 256_000_000
-_BATCH_ROWS, _BATCH_BYTES = 16_384, 4 << 20
+"""About 256 MB of text: a few seconds of reading."""
+_BATCH_ROWS = 16_384
+"""Rows at a time: enough for speed."""
+_BATCH_BYTES = 4 << 20
+"""4 MiB at a time, so that long texts take little memory."""
 
 
 def refuse_unsorted(sources: Sequence[Source], columns: Columns) -> None:

@@ -1,7 +1,8 @@
-"""Candidates named by id -> their texts, by DuckDB: whatever its size, a corpus is streamed past and never held.
+"""Replaces documents' ids by their texts with DuckDB, which streams a corpus of any size and never holds it.
 
-Entries go into a table on disk. The corpus is scanned once: texts of documents that are asked for go to a file, and
-only where they stand there goes to DuckDB, which sorts by query, spilling to disk; its memory doesn't grow with them.
+Entries go into a table on disk. The corpus is scanned once. Texts of documents that are asked for go to a file, and
+DuckDB gets no more than their positions in it. It sorts those by query, on disk if need be, so that its memory doesn't
+grow with the texts.
 """
 
 import os
@@ -23,12 +24,12 @@ Batches: TypeAlias = Iterable[Array]
 Faults: TypeAlias = Sequence[BaseException]
 
 _MEMORY = "400MB"
-_THREADS = 4
-_BATCH_ROWS = 2048
+_THREADS = 4  # each needs memory of its own, and DuckDB is given little
+_BATCH_ROWS = 2048  # as many as DuckDB computes at a time
 _PLACED = ("place", "size")
-_STORED_ROWS = 1 << 16
+_STORED_ROWS = 1 << 16  # texts that are stored before DuckDB is told where they stand
 _SPARSE = 16
-"""So many slots for each document that is asked for: of the others about one in so many is kept in vain."""
+"""So many slots for each document that is asked for: of the others about one in so many is kept without need."""
 _SLOTS = 1 << 20, 1 << 27
 """The least and the most slots, of a byte each."""
 

@@ -1,4 +1,4 @@
-"""Joined files -> segments, one a query, in the order in which the candidates name the queries.
+"""Makes segments of joined files, one a query, in the order in which the candidates name the queries.
 
 What may be wrong, beside what may be wrong in any input:
 
@@ -40,6 +40,7 @@ Read: TypeAlias = Callable[[int, int], str]
 _BROKEN = 1000
 """So many records that can't be read, and the files are wrong, not the records."""
 _SHOWN = 3
+"""Ids that a message shows: enough to see that two files name documents differently."""
 
 
 def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None, None]:

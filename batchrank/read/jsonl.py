@@ -28,6 +28,7 @@ MAX_LINE = 64 * 1024 * 1024
 _BOM = b"\xef\xbb\xbf"
 # Asking a file for its position takes as long as reading a short line.
 _GAUGED_LINES = 16
+"""Lines between two looks at the position in the file, which takes a system call."""
 
 
 class Lines:
@@ -205,7 +206,10 @@ def _diagnosis(line: bytes, error: orjson.JSONDecodeError) -> tuple[str, str]:
     if number:
         return "broken-json", f"{number} {where}; JSON has no such number: write null"
     if text.lstrip().startswith("["):
-        return "broken-json", f"a JSON array where one object a line is due {where}; write one kind of record"
+        return (
+            "broken-json",
+            f"a JSON array where one object a line is expected {where}; write one kind of record",
+        )
     if error.pos >= len(text):
         return (
             "broken-json",

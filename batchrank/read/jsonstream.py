@@ -1,4 +1,4 @@
-"""JSON files that are not JSON lines, read one value at a time, so that a file of any size needs little memory.
+"""Reads JSON files that are not JSON lines one value at a time, so that a file of any size needs little memory.
 
 1. One array of records, on one line or many: what ``json.dump`` and ``DataFrame.to_json`` write.
 2. Records printed over several lines, one after the other: what ``jq`` writes.
@@ -22,6 +22,7 @@ START = 1 << 16
 """So many first bytes tell what a file holds."""
 
 _BUFFER = 1 << 18
+"""Characters read at a time."""
 _NEAR = 16
 """An error so close to the end of what was read may only mean that the value goes on."""
 _SPACE = " \t\r\n"
@@ -50,7 +51,7 @@ class Shape(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Why a value can't be read; what stands after it in the file is lost."""
+    """Why a value can't be read; nothing after it in the file can be read either."""
 
     message: str
 
@@ -121,7 +122,7 @@ def _results(scanner: "_Scanner") -> Iterator[tuple[int, str]]:
 
 
 class _ScanError(ValueError):
-    """What follows is not the JSON that is due."""
+    """What follows is not the JSON that is expected here."""
 
 
 class _Scanner:
@@ -151,7 +152,7 @@ class _Scanner:
         if not found or found not in expected:
             due = " or ".join(expected)
             what = f"{found!r} stands" if found else "the file ends"
-            raise _ScanError(f"{what} where {due} is due; the file may be cut off: write it again")
+            raise _ScanError(f"{what} where {due} is expected; the file may be cut off: write it again")
         self._at += 1
         return found
 
@@ -165,7 +166,7 @@ class _Scanner:
             except json.JSONDecodeError as error:
                 self._require_more(error, size)
             except RecursionError:
-                raise _ScanError("a record is nested too deeply; what stands after it is lost") from None
+                raise _ScanError("a record is nested too deeply; nothing after it can be read") from None
             else:
                 # A number may go on in what has not been read yet.
                 if end < len(self._buffer) or not self._more(size):
@@ -183,7 +184,7 @@ class _Scanner:
         if unfinished and self._more(size):
             return
         where = f"line {self.line + self._buffer.count(chr(10), self._at, error.pos)}"
-        raise _ScanError(f"this is no JSON at {where}: {error.msg}; what stands after it is lost: correct it")
+        raise _ScanError(f"this is no JSON at {where}: {error.msg}; nothing after it can be read: correct it")
 
     def _more(self, size: int) -> bool:
         try:

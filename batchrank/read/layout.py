@@ -1,4 +1,4 @@
-"""What the job's input consists of: files that hold everything, or files to be joined.
+"""Decides what the job's input consists of: files that hold everything, or files to be joined.
 
 1. A dataset's folder, as BEIR and MTEB publish them: files and folders named corpus, queries, qrels, top_ranked,
    instruction, each with a subset before (``en-corpus``) or a split after its name (``qrels/test.tsv``,

@@ -73,7 +73,7 @@ def table(data: object, columns: Columns) -> Iterator[list[Item]]:
 
 
 def in_call(message: str) -> str:
-    """A message about a job's keys, for who gives them as an argument."""
+    """A message about a job's keys, reworded for users who give them as an argument."""
     return message.replace("input.columns.", "columns.")
 
 

@@ -1,4 +1,4 @@
-"""The names by which the field calls its columns, and which of them names documents by id."""
+"""Lists the names that the field uses for its columns, and tells which of them name documents by id."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -57,7 +57,7 @@ def named(role: str, fields: Fields, columns: Columns) -> Path | None:
 
 
 def pick(role: str, fields: Iterable[str], tiers: tuple[tuple[str, ...], ...]) -> Path | None:
-    """The name that is there of the first tier that has any.
+    """The name that a record has of the first tier of names of which it has any.
 
     Raises:
         ColumnsError: two of one tier are there.

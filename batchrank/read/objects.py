@@ -1,4 +1,4 @@
-"""JSON objects -> segments.
+"""Turns JSON objects into segments.
 
 What holds what is found once for each set of keys. A list whose candidates are all alike is taken apart column by
 column; any other candidate by candidate, which also finds the one to blame.
@@ -40,6 +40,7 @@ _PLAIN: set[type] = {str, type(None)}
 _IDS: set[type] = {str, int}
 _NUMBERS: set[type] = {int, float, type(None)}
 _SHAPES_KEPT = 1024
+"""Sets of keys that are remembered: bounds memory where each record has keys of its own."""
 
 
 class Objects:

@@ -1,4 +1,4 @@
-"""Parquet, read by record batch: never a whole file, row group or dictionary of long texts in memory."""
+"""Reads Parquet by record batch, so that no whole file, row group or dictionary of long texts is in memory."""
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -134,6 +134,7 @@ ROW_BYTES = 256 * 1024 * 1024
 """
 
 _PIECE_BYTES = 8 * 1024 * 1024
+"""8 MiB decoded at a time, so that a piece's memory is small whatever the file's row groups are."""
 _WIDTH = 8  # bytes of a number or an offset, about
 
 

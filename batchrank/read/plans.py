@@ -1,4 +1,4 @@
-"""The first lines of a text file of columns -> how all of it is read: by a header, by numbers, or by its kind."""
+"""Decides from a text file's first lines how all of it is read: by a header, by column numbers, or by its kind."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -46,10 +46,10 @@ _KNOWN = {
     for name in tier
 } | {TITLE, _RANK, "url", "tag", "segment", *_LABELS}
 _NAMED = 2
-"""So many known names make the first line a header."""
+"""Known names that make the first line a header: one alone may be a word of a text."""
 _RETURNS = "the lines end in carriage returns alone: convert them with tr '\\r' '\\n'"
 _LATE = 10
-"""Among so many lines a header is looked for below the first: below comments, or the line that tells Excel the mark."""
+"""Lines in which a header is looked for: comments may stand above it, or the line that names Excel's separator."""
 
 
 def plan_of(file: Delimited, columns: Columns) -> Plan:

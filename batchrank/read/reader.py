@@ -18,7 +18,9 @@ from batchrank.read.joined import items as joined_items
 from batchrank.read.layout import Joined, layout
 
 _ROWS = 16_384
+"""Rows that are held before they go to DuckDB, as each insert has a cost of its own."""
 _FETCHED = 2048
+"""Rows fetched at a time from DuckDB, as each fetch has a cost of its own."""
 
 _PAIRS = "CREATE TABLE pairs (query_id VARCHAR, seq BIGINT, place BIGINT, size BIGINT)"
 _FIRSTS = "CREATE TABLE firsts AS SELECT query_id, min(seq) AS first FROM pairs GROUP BY query_id"
@@ -42,7 +44,9 @@ def grouped(items: Iterable[Item]) -> Generator[Item, None, None]:
                 continue
             failure = item if isinstance(item, Failure) else item.failure
             if failure.cause in LOST:
-                raise InputError(f"{failure.place}: {failure.message}; any query may lack what stands there")
+                raise InputError(
+                    f"{failure.place}: {failure.message}; documents of any query may be missing there"
+                )
             yield item
         yield from sorter.segments()
 
@@ -108,6 +112,7 @@ class _Sorter(Join):
 
 # So many records in a row from the start that nobody understands, and the names are wrong, not the records.
 _HOPELESS = 100
+"""Records not understood in a row after which it is the file's form that is wrong, not a record."""
 
 
 def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]:
@@ -161,7 +166,7 @@ def _items(sources: Iterable[Source], columns: Columns) -> Generator[Item, None,
 
 
 def _recognised(items: Iterable[Item]) -> Iterator[Segment | Failure]:
-    """Records whose names tell nothing are failures, once any other record was understood.
+    """Records whose names are not known are failures, once any other record was understood.
 
     Raises:
         InputError: none was understood, and the first is ambiguous, or there were many, or the input has ended.

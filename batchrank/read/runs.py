@@ -21,14 +21,16 @@ from batchrank.read.objects import listed
 from batchrank.read.values import document_text, identifier, kind, query_identifier, score, unidentified
 
 _ROWS = 16_384
+"""Rows at a time: enough for speed, as each batch costs a call to DuckDB."""
 _BYTES = 8 * 1024 * 1024
+"""8 MiB at a time, where rows are wide."""
 
 
 def read(source: Source, columns: Columns, report: Report) -> Iterator[Array]:
     """The entries of one file, in batches; what can't be read is reported in its place.
 
     Raises:
-        InputError: the file can't be read to its end, or its first line tells nothing.
+        InputError: the file can't be read to its end, or its first line doesn't show what it holds.
     """
     readers: Mapping[str, Callable[[Source, Columns, Report], Iterator[Array]]] = {
         "jsonl": _from_jsonl, "parquet": entries.read_entries, "arrow": entries.read_entries, "tsv": _from_text,
@@ -183,14 +185,16 @@ TEXTS = pa.schema([("id", pa.string()), ("title", pa.string()), ("text", pa.stri
 """What a batch holds."""
 
 _TEXT_ROWS = 8192
+"""Texts at a time, fewer than ids, as each is larger."""
 _TEXT_BYTES = 8 * 1024 * 1024
+"""8 MiB of texts at a time, which bounds memory."""
 
 
 def read_texts(source: Source, columns: Columns, report: Report, *, queries: bool) -> Iterator[Array]:
     """The texts of one file, in batches; a record that can't be read is reported.
 
     Raises:
-        InputError: the file can't be read to its end, or its names tell nothing.
+        InputError: the file can't be read to its end, or its names don't show what it holds.
     """
     readers: Mapping[str, Callable[..., Iterator[Array]]] = {
         "jsonl": _texts_of_jsonl, "parquet": _texts_of_table, "arrow": _texts_of_table, "tsv": _texts_of_columns,

@@ -1,4 +1,4 @@
-"""Arrow batches -> segments, a column at a time: no step takes one document after the other."""
+"""Turns Arrow batches into segments, a column at a time: no step takes one document after the other."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

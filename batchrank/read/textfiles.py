@@ -1,4 +1,4 @@
-"""Text files of columns (CSV, and files with tabs or white space between) -> segments, entries, or texts by id."""
+"""Turns text files of columns (CSV, tabs, white space) into segments, into entries, or into texts by id."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -71,13 +71,13 @@ def _rows(file: Delimited, plan: Plan) -> Iterator[tuple[Place, Fields | Failure
         elif header:
             header, names = False, row
         elif row == names:
-            why = "the line repeats the header, as where files were put together; remove it"
+            why = "the line repeats the header, as happens where files are joined; remove it"
             yield place, Failure(place, None, "repeated-header", why)
         elif len(row) != plan.columns:
             what = plan.kind.name if plan.kind else "the others"
             why = (
                 f"the line has {len(row)} columns, and {what} {'has' if plan.kind else 'have'} {plan.columns}; correct "
-                "the line (a tab within a text is a space, or the text stands in quotes)"
+                "the line (write a tab within a text as a space, or put the text in quotes)"
             )
             yield place, Failure(place, None, "broken-line", why)
         else:
@@ -90,7 +90,7 @@ def entries(
     """Whether it is judged, the line, and the entry of each line of a file that names documents by id.
 
     Raises:
-        ColumnsError: the first lines tell nothing.
+        ColumnsError: the first lines don't show how to read it.
         OSError: the file can't be read to its end.
     """
     file = Delimited(source)
@@ -111,7 +111,7 @@ def texts(
     """The id, the title and the text of each line of a collection.
 
     Raises:
-        ColumnsError: the first lines tell nothing.
+        ColumnsError: the first lines don't show how to read it.
         OSError: the file can't be read to its end.
     """
     file = Delimited(source)

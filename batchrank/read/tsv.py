@@ -1,4 +1,4 @@
-"""What the columns of a text file hold, decided once by its first lines, because one line alone may mislead.
+"""Decides what a text file's columns hold, once, by its first lines, because one line alone may mislead.
 
 1. A header: the first line's names tell, as those of JSON lines do.
 2. ``input.columns`` gives numbers (``{query_id: 1, doc_id: 2, text: 3}``): they tell, and no line is a header.
@@ -25,7 +25,7 @@ Fields: TypeAlias = list[str]
 Test: TypeAlias = Callable[[str], bool]
 
 _MOST = 2 / 3
-"""So many of the lines agree, or the file isn't understood."""
+"""The share of the lines that must agree: a few bad lines do no harm, a file of another kind is refused."""
 _RANKED_ROWS = 3
 """So many different whole numbers of one query are ranks, fewer may be grades of relevance."""
 _MISSING = {"", "nan", "na", "n/a", "null", "none", "\\n"}
@@ -143,7 +143,7 @@ def kind_of(table: Sequence[Fields], first: str, *, tabs: bool, role: str = "") 
         names = " or ".join(kind.name for kind in fitting)
         raise unclear(f"the lines could be those of {names}", first)
     if not fitting:
-        raise unclear("the columns tell nothing", first)
+        raise unclear("the columns don't show what they hold", first)
     return fitting[0]
 
 
@@ -227,7 +227,7 @@ def score_of(text: str) -> float | None:
 
 
 def whole(text: str) -> int:
-    """A whole number, also one that is written with a fraction of nothing.
+    """A whole number, also one that is written with a fraction of zero (``3.0``).
 
     Raises:
         ValueError: it is none.

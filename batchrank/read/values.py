@@ -1,4 +1,4 @@
-"""Says what a single value may be: an id, a query, a text, an image, a score, a label; the same for every format."""
+"""Defines what one value may be (an id, a query, a text, an image, a score, a label), alike for every format."""
 
 import hashlib
 import re

@@ -1,1 +1,1 @@
-"""One self-contained HTML file that tells how a run went."""
+"""Makes one self-contained HTML file that tells how a run went."""

@@ -1,4 +1,4 @@
-"""What a job's output folder tells about its run."""
+"""Collects what a job's output folder tells about its run, for the report."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,8 @@ from batchrank.planning.plan import Plan, plan
 from batchrank.quality.compare import Evaluation, evaluate
 from batchrank.write.folder import PARTIAL_LETTERS, SUMMARY, OutputFolder, records
 
-_LETTERS = 50
+_MOST_SHOWN = 50
+"""Dead letters that the page shows; their file has all of them."""
 _COLUMNS = ("documents", "chunks", "requests", "tokens", "certified", "drift", "drift_max")
 
 
@@ -59,7 +60,7 @@ class Facts:
         folder: where it was read.
         summary: ``summary.json``.
         queries: the per-query records.
-        letters: the first dead letters.
+        dead_letters: the first dead letters.
         failed: how many there are, by cause.
         evaluation: quality before and after, where judgements were given.
         plan: what the job was expected to take, where its input can still be read.
@@ -69,7 +70,7 @@ class Facts:
     folder: Path
     summary: dict[str, Any]
     queries: Queries
-    letters: Sequence[Mapping[str, Any]]
+    dead_letters: Sequence[Mapping[str, Any]]
     failed: Mapping[str, int]
     evaluation: Evaluation | None
     plan: Plan | None
@@ -89,7 +90,7 @@ def gather(folder: str | Path, *, qrels: Sequence[str] = (), with_plan: bool = T
     """
     found = OutputFolder(folder)
     summary = _summary(found)
-    letters, failed = _letters(found.letters())
+    dead_letters, failed = _dead_letters(found.letters())
     notes: list[str] = []
     queries = Queries()
     for record in found.queries():
@@ -100,7 +101,7 @@ def gather(folder: str | Path, *, qrels: Sequence[str] = (), with_plan: bool = T
         notes.append(
             f"a later run is not complete; what it has is in {found.next.path}, which can be reported on too"
         )
-    return Facts(found.path, summary, queries, letters, failed, evaluation, known, notes)
+    return Facts(found.path, summary, queries, dead_letters, failed, evaluation, known, notes)
 
 
 def _summary(folder: OutputFolder) -> dict[str, Any]:
@@ -118,12 +119,12 @@ def _summary(folder: OutputFolder) -> dict[str, Any]:
     return data
 
 
-def _letters(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
+def _dead_letters(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
     counts: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []
     for letter in records(path) if path.exists() else ():
         counts[letter["cause"]] += 1
-        if len(shown) < _LETTERS:
+        if len(shown) < _MOST_SHOWN:
             shown.append(letter)
     return shown, counts
 

@@ -1,4 +1,4 @@
-"""Facts -> the page: one HTML file that asks the network for nothing and runs no script."""
+"""Makes the report's page of its facts: one HTML file that needs no network and runs no script."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ def render(facts: Facts) -> str:
         spent=_spent(facts),
         bills=Table(("", ""), list(_bills(summary))),
         failures=_failures(facts),
-        letters=_letters(facts),
+        dead_letters=_dead_letters(facts),
         slowest=_slowest(summary),
         quality=_quality(facts),
         plots=plots(facts),
@@ -155,7 +155,7 @@ def _failures(facts: Facts) -> Table:
     ]
     rows += [(f"throttled (429): {kind}", f"{n:,}") for kind, n in process["throttled"].items() if n]
     for name, text in (
-        ("malformed", "answers of no use"), ("ambiguous", "sent, no answer seen"), ("splits", "requests halved")
+        ("malformed", "unusable answers"), ("ambiguous", "sent, no answer received"), ("splits", "requests halved")
     ):  # fmt: skip
         if process[name]:
             rows.append((text, f"{process[name]:,}"))
@@ -163,7 +163,7 @@ def _failures(facts: Facts) -> Table:
     return Table(("what", "times"), rows)
 
 
-def _letters(facts: Facts) -> Table:
+def _dead_letters(facts: Facts) -> Table:
     rows = [
         (
             str(letter["query_id"]) if letter["query_id"] is not None else "",
@@ -171,7 +171,7 @@ def _letters(facts: Facts) -> Table:
             str(letter["message"]),
             f"{letter['file']}, {_place(letter)}",
         )
-        for letter in facts.letters
+        for letter in facts.dead_letters
     ]
     return Table(("query", "cause", "why", "where"), rows, 4)
 

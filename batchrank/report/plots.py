@@ -41,6 +41,7 @@ _STYLE: dict[str, Any] = {
     "lines.linewidth": 1.2,
 }
 _SIZE = (4.6, 2.5)
+"""Inches: two plots stand side by side on a page."""
 Draw = Callable[[Any], None]
 
 

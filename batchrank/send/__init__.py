@@ -1,1 +1,1 @@
-"""Stage 3: a chunk becomes its scores; every answer is durable before it is used."""
+"""Turns a chunk into its scores, each answer durable before it is used: this is stage 3."""

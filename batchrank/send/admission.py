@@ -1,4 +1,4 @@
-"""Decides which request goes next and how many are in flight: a free place first, then the limiter."""
+"""Decides which request goes next, once one more may be in flight and the limiter allows it."""
 
 import asyncio
 import heapq
@@ -11,10 +11,21 @@ from batchrank.errors import BatchrankError
 from batchrank.send.limiter import Admission, Limiter
 
 _SMOOTHING = 0.1
-_MARGIN, _LEAST = 1.5, 4.0
-_EPOCH, _ANSWERS = 0.1, 10
+"""The weight of the latest answer in the mean latency, so that one slow answer changes little."""
+_MARGIN = 1.5
+"""Times what the rate needs by the mean latency: latencies scatter, and slow answers must not hold the rate back."""
+_LEAST = 4.0
+"""Requests beyond that, so that a small need has some room too."""
+_EPOCH = 0.1
+"""Seconds that an epoch lasts at the least: in a shorter one the rate of answers is mostly chance."""
+_ANSWERS = 10
+"""Answers that an epoch has at the least, for the same reason."""
 _BETTER = 1.05
-_REST, _REST_EPOCHS = 10.0, 50.0
+"""Times the rate before, which more room has to bring: less is chance."""
+_REST = 10.0
+"""Seconds at the least until growth that brought nothing is tried again."""
+_REST_EPOCHS = 50.0
+"""Latencies at the least until then: growth takes two, so a server that can't do more is overloaded 4% of the time."""
 
 
 class ConcurrencyLimit:

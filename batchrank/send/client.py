@@ -1,8 +1,8 @@
-"""Asks one request until it has an outcome: an answer, or a rejection that its halves have to be asked for.
+"""Asks one request until it has an outcome: an answer, or a rejection after which its halves have to be asked.
 
-A rejection decides something (the request is halved; of a single document, that document is lost) when it says so, or
-when it comes again and again although the endpoint works. What is decided is in the ledger before it is acted on, so
-that a run that goes on decides alike.
+After a rejection, a request of several documents is halved, and one of a single document loses it. That is decided
+where the rejection says so, or where it comes again and again although the endpoint works. The decision is in the
+ledger before it is acted on, so that a resumed run decides alike.
 """
 
 import asyncio
@@ -26,9 +26,9 @@ from batchrank.send.stats import Counts
 log = logging.getLogger(__name__)
 
 _PART_ATTEMPTS = 2
-"""Tries of a part of a request, if it fails as the whole did: its documents failed with the whole already."""
+"""Tries of half a request, if it fails as the whole did: its documents failed with the whole already."""
 _MALFORMED_ATTEMPTS = 4
-"""Tries of a request whose answers are of no use: each may have been billed."""
+"""Tries of a request whose answers are unusable: each may have been billed."""
 _ACCESS_ATTEMPTS = 3
 """Tries of a request that is denied while others aren't: a firewall's mind doesn't change, a rolling deploy is over
 soon."""
@@ -45,7 +45,7 @@ endpoint works."""
 
 
 class Client:
-    """Asks through every failure; shared by all queries of a run.
+    """Asks a request again after each failure, until it has an outcome; shared by all queries of a run.
 
     Args:
         wire: the wire format, whose words tell what a rejection means.
@@ -81,7 +81,7 @@ class Client:
     async def ask(
         self, request: Outgoing, where: Callable[[], str], *, part_of: Rejection | None = None
     ) -> Answer | Rejection:
-        """An answer, or a rejection that decides something.
+        """Ask until there is an answer, or a rejection that has to be acted on.
 
         Args:
             request: what is asked.
@@ -126,7 +126,7 @@ class Client:
         started: float,
         where: Callable[[], str],
     ) -> Rejection | None:
-        """Learn from a failed try; the rejection where that decides something, None where it is to be asked again.
+        """Learn from a failed try; return the rejection if it has to be acted on, None if it is to be asked again.
 
         Args:
             request: what was asked.
@@ -169,7 +169,7 @@ class Client:
     async def _decided(
         self, request: Outgoing, outcome: Rejection, action: Action, where: Callable[[], str]
     ) -> Rejection:
-        """Keep a rejection that decides something."""
+        """Keep a rejection that is acted on."""
         with anyio.CancelScope(shield=True):
             await self._ledger.put(request.key, outcome, request.predicted)
         if action is Action.SPLIT and request.documents == 1 and not self._outage.accepted:
@@ -200,7 +200,7 @@ class _Tries:
     _throttled: int = 0
 
     def forget(self) -> None:
-        """Begin anew: what failed was the endpoint."""
+        """Forget the failures so far, because it was the endpoint that failed."""
         self.failures = self.costly = self._alike = self._throttled = 0
         self.last, self._kinds = None, {}
 

@@ -180,7 +180,7 @@ def proxy_parts(address: str | None) -> tuple[str | None, dict[str, str]]:
 _BAD_KEY = ("invalidapikey", "invalid_api_key")
 """What stands for a 401 where errors come inside a 200."""
 _KNOWN_404 = ("modelnotfound", "model_not_found", "workspacenotfound")
-"""What is not found there is not the path."""
+"""Codes of a 404 that is about a model or a workspace, and not about the path."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Sends one request once: its slot, its reservation, HTTP, and the entry in the ledger of what came of it."""
+"""Sends one request once: waits for its slot, reserves its cost, speaks HTTP, and notes the outcome in the ledger."""
 
 import asyncio
 from typing import cast
@@ -195,7 +195,7 @@ class Exchange:
             self._notify()
 
     async def _affordable(self, request: Outgoing) -> None:
-        """Wait while the request could pass a cap, as what is in flight may turn out cheaper than feared."""
+        """Wait while the request could pass a cap, as those in flight may be billed less than was reserved."""
         self._unaffordable += 1
         try:
             while self._spend.in_flight and not self._spend.fits(request.predicted, request.documents):

@@ -16,9 +16,13 @@ _QUIET = 5.0
 _MANY = 32
 """Failures of the server's in a row, without any success, after which it is taken to be down: each further request may
 be billed and give nothing, and one probe tells as much."""
-_FIRST_BUDGET, _MOST_BUDGET, _EARNED = 100.0, 1000.0, 0.5
-"""Retries that may be billed and that no bad document explains: so many at first, and at most, and half a one earned by
-each success, so that a server that loses two answers in five ends the run instead of doubling its bill."""
+_FIRST_BUDGET = 100.0
+"""Retries that may be billed and that no bad document explains: so many are allowed at first, for bad luck."""
+_MOST_BUDGET = 1000.0
+"""The most that are allowed after many successes, so that a server that falls ill late can't spend more."""
+_EARNED = 0.5
+"""Of them that each success earns, so that a server that loses two answers in five ends the run, instead of doubling
+its bill."""
 
 
 class OutageDetector:
@@ -216,7 +220,7 @@ class Bound:
         self.bytes = min(_BASE + _A_RESULT * documents + _REPEATED * len(body), most)
 
     def passed(self, size: int, compressed: int) -> str | None:
-        """Why no answer is so large.
+        """Say why no answer can be so large; None as long as one may.
 
         Args:
             size: decompressed bytes so far.
@@ -239,7 +243,7 @@ class Bound:
 
 
 class Room:
-    """Bytes that the answers being read may have together; who comes first is served first."""
+    """Bounds the bytes of all answers that are being read at one time; who comes first is served first."""
 
     def __init__(self, size: int = _IN_FLIGHT) -> None:
         self._size = self._left = size
@@ -248,7 +252,7 @@ class Room:
 
     @asynccontextmanager
     async def taken(self, size: int) -> AsyncIterator[None]:
-        """Have so many bytes, or all there are, until the context is left; waits until they are free."""
+        """Hold so many bytes, or all that there are, until the context is left; waits until they are free."""
         size = min(size, self._size)
         async with self._turn:
             while self._left < size:

@@ -19,15 +19,20 @@ from batchrank.send.health import OutageDetector
 from batchrank.send.requests import Outgoing
 from batchrank.send.retry import Action, advice, classify, resets
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 5.0
-"""Seconds between two probes: few at first, as most outages are over in a moment; never many, as all wait for them."""
+_FIRST_PAUSE = 1.0
+"""Seconds between two probes at first: few, as most outages are over in a moment."""
+_LONGEST_PAUSE = 5.0
+"""Seconds between two probes at most, as everything waits for them."""
 _HANGING = 5.0
 """Seconds after which another probe is sent beside those that hang: an endpoint that is well again answers it at once,
 while what it swallowed before is never answered."""
-_REFUSALS, _FIRST_REFUSALS, _FIRST_DENIALS = 4, 2, 1
+_REFUSALS = 4
 """Probes refused in a row before the run is called off: over some seven seconds, so that a rolling deploy doesn't look
-like a revoked key; fewer where the endpoint has never taken a request, as then something is plainly wrong, and a single
-one where it lets nobody in."""
+like a revoked key."""
+_FIRST_REFUSALS = 2
+"""As many where the endpoint has never taken a request: then something is plainly wrong."""
+_FIRST_DENIALS = 1
+"""As many where it has never taken a request and lets nobody in."""
 _DOUBTS = 3
 """Times in a row that the harmless document fails before it is doubted, and something is paid for again to see."""
 _IN_VAIN = 3
@@ -36,7 +41,7 @@ _REJECTED = (Action.REJECT, Action.REFUSE, Action.SPLIT, Action.ACCESS)
 
 
 class Prober:
-    """Asks one tiny request at a time, however many wait to know.
+    """Asks one tiny request at a time, however many requests wait for the result.
 
     What is asked is a harmless document of our own. Should that fail, and have never succeeded, the smallest request
     that was ever answered is asked: an endpoint that answers that works, whatever it has against ours.
@@ -171,7 +176,7 @@ class Prober:
         return await self._exchange.send(request)
 
     def _postpone(self, why: Rejection) -> None:
-        """Honour a wish to be left alone for a while."""
+        """Ask no earlier than the API wishes (Retry-After)."""
         if why.retry_after is not None and classify(why, self._wire) is not Action.WAIT:
             self._next_at = max(self._next_at, anyio.current_time() + min(why.retry_after, self._max_delay))
 

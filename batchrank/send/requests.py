@@ -257,12 +257,12 @@ class Recall:
         return known
 
     async def _stands(self, query: Query, documents: Positions, known: Known) -> bool:
-        """Whether a rejection still decides.
+        """Whether a rejection of an earlier run still holds.
 
-        1. Not where the user wants just that asked about again.
-        2. One for size stands only as long as everything that was asked instead is known: asking again costs nothing,
+        1. No, if the user wants just that asked about again.
+        2. One for size holds only as long as everything that was asked instead is known: asking again costs nothing,
            and the server's limit may have been raised.
-        3. Any other does.
+        3. Any other one holds.
         """
         assert isinstance(known.outcome, Rejection)
         if (self.allow is not None and self.allow(query)) or (self.anew and known.earlier):

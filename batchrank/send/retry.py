@@ -1,4 +1,4 @@
-"""What to do about a rejection: a pure function of what came back and how often it was tried."""
+"""Decides what to do about a rejection: a pure function of what came back and of how often it was tried."""
 
 import random
 import re
@@ -104,10 +104,10 @@ def classify(rejection: Rejection, wire: str = "") -> Action:
 
 
 def possibly_billed(rejection: Rejection, wire: str = "") -> bool:
-    """Whether the server may have done the work of the attempt, and charged for it, though no answer came of it.
+    """Whether the server may have done an attempt's work and billed it, although no usable answer came.
 
-    So it is with an answer of no use, a fate unknown, and the statuses of a server or a gateway that gave up midway;
-    but not where known words tell that the request was too large to begin with.
+    This holds for an unusable answer, an unknown fate, and the statuses of a server or gateway that gave up midway. It
+    doesn't where known words tell that the request was too large to begin with.
     """
     code = rejection.code.lower()
     if classify(rejection, wire) is Action.SPLIT:

@@ -1,4 +1,4 @@
-"""Stage 3 proper: turns a chunk into its scores, from the ledger or the API, in halves where it must be.
+"""Turns a chunk into its scores, from the ledger or the API, in halves where it must be: the centre of stage 3.
 
 A request is halved when it is too large, when its content is refused, and when it fails again and again although the
 endpoint works. So a bad document is found and lost alone, and the rest of its query is ranked.
@@ -143,10 +143,11 @@ class Sender:
         tally: Tally,
         part_of: Rejection | None,
     ) -> list[tuple[Positions, Answer]]:
-        """Ask for a part of a chunk that failed, if the rejection tells, as ``part_of`` says; what was answered.
+        """Ask for a part of a chunk, and for its halves where it is rejected; return what was answered.
 
-        Halves are asked one after the other, so that what becomes of them doesn't depend on timing, and little is asked
-        in vain; those of a request that was too large at the same time, once something of the chunk was accepted.
+        ``part_of`` is how the request failed that this is a part of. Halves are asked one after the other, so that the
+        result doesn't depend on timing, and little is asked without need. Those of a request that was too large are
+        asked at the same time, once something of the chunk was accepted.
         """
         if tally.doubtful and await self._query_fails(context, priority, tally):
             return context.lose(documents, tally.why)
@@ -251,7 +252,7 @@ class Sender:
     async def _foregone(
         self, context: QueryContext, documents: Positions, request: Outgoing
     ) -> Rejection | None:
-        """The answer that what the API said of smaller requests tells, if any.
+        """The rejection that is known beforehand, as the API found smaller requests too large; None if there is none.
 
         Raises:
             QueryError: this run may not ask about the query.
@@ -288,7 +289,7 @@ class Sender:
     async def _compare(
         self, context: QueryContext, documents: Positions, priority: Priority, outcome: Answer | Rejection
     ) -> None:
-        """Tell the drift, by the first request of a round, with a count that was not worth holding it up for."""
+        """Measure the drift by a round's first request; its tokens are counted only now, to hold nothing up."""
         if isinstance(outcome, Answer) and outcome.tokens is not None and priority[2] == 0:
             count = partial(context.shards.tokens, documents, exact=True)
             predicted = await anyio.to_thread.run_sync(count)

@@ -1,4 +1,4 @@
-"""Counts what sending does: for one query and the whole process, and how it went over time, in bounded memory."""
+"""Counts what sending does, for one query, for the whole process and over time, in bounded memory."""
 
 import bisect
 import heapq
@@ -10,10 +10,13 @@ from typing import Any
 from batchrank.data import Rejection
 
 MOST_BINS = 480
+"""Bins of the timeline; when they are full, neighbours are joined, so that a run of any length takes as much memory."""
 _SLOWEST = 20
+"""Queries that the report lists as the slowest."""
 LATENCY_BOUNDS = tuple(round(0.001 * 2 ** (i / 2), 6) for i in range(40))
 """Upper bounds of the latency histogram, seconds: from a millisecond to twelve minutes, two to the octave."""
 FILL_BINS = 20
+"""Bars of the histogram of how full requests are: 5% each."""
 
 
 @dataclass(slots=True)
@@ -23,7 +26,7 @@ class Bin:
     Attributes:
         sent: requests sent in it that came to an end, and ``tokens`` predicted for them.
         answered: requests answered in it, and ``documents`` in them.
-        throttled: refusals for going too fast.
+        throttled: refusals because of the rate (429).
         failed: other failed attempts.
         in_flight: the most requests in flight.
     """
@@ -93,7 +96,7 @@ class Timeline:
             tokens: tokens it was expected to take.
             in_flight: requests in flight, this one included.
             answered: whether a usable answer came.
-            throttled: whether it was refused for going too fast.
+            throttled: whether it was throttled (429).
         """
         if self._start is None:
             self._start = started
@@ -214,8 +217,8 @@ class Counts:
         saved_requests: those of them that an earlier run (or another query) asked, so that this one didn't pay.
         saved_tokens: tokens that this saved, and ``saved_searches`` where searches are billed.
         retries: failed attempts that were repeated, by code.
-        malformed: answers of no use.
-        ambiguous: requests sent without an answer seen.
+        malformed: unusable answers.
+        ambiguous: requests sent, no answer received.
         splits: requests halved.
         latency: seconds from a request to its answer, smoothed.
         timeline: how sending went over time.

@@ -1,4 +1,4 @@
-"""The only place that speaks HTTP: one attempt, its answer or its rejection."""
+"""Speaks HTTP, as the only module that does: one attempt, its answer or its rejection."""
 
 import asyncio
 import io
@@ -161,7 +161,7 @@ class Http:
 
         Whatever goes wrong comes back as a Rejection: code ``unreachable`` when it can't have arrived,
         ``certificate`` when the server isn't who it should be, ``connection`` or ``timeout`` when its fate is unknown,
-        ``malformed`` when the answer is of no use.
+        ``malformed`` when the answer is unusable.
         """
         route = self._routes.current
         outcome = await self._attempt(route, body, documents)
@@ -248,7 +248,7 @@ class Http:
     async def _read(
         self, response: aiohttp.ClientResponse, bound: Bound, held: AsyncExitStack
     ) -> tuple[bytes | None, str]:
-        """The decoded body; or None, and why no answer can be like that. What room it took is held."""
+        """The decoded body; or None, and why no answer can be like that. The memory that it takes stays reserved."""
         parts, size, asked = [], 0, False
         async for part in response.content.iter_any():
             size += len(part)

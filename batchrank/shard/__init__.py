@@ -1,1 +1,1 @@
-"""Stage 2: a query's documents become chunks within the model's limits. Pure."""
+"""Packs a query's documents into chunks within the model's limits. Pure: this is stage 2."""

@@ -1,4 +1,4 @@
-"""One query's chunks, within the limits of a request."""
+"""Makes one query's chunks, within the limits of a request."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -13,6 +13,7 @@ from batchrank.shard.sizes import Limits, Media, Rules, Sizing, json_bytes
 from batchrank.tokens import Counter
 
 _WEIGHT = 1 << 40
+"""Units in a request, of which shares are counted: so many that rounding up loses nothing, and sums fit 64 bits."""
 
 
 class Sharder:

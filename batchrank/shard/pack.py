@@ -15,7 +15,7 @@ from batchrank.data import Positions
 Sizes = NDArray[np.int64]
 
 _WORTH = 16
-"""One chunk in so many is worth paying for chunks that are stratified."""
+"""One more chunk for each so many is worth paying, if the chunks are stratified then."""
 _SWAPS = 20_000_000
 """Documents looked at in search of swaps, so that a list of any length ends."""
 

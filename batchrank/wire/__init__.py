@@ -1,4 +1,4 @@
-"""Wire formats: request -> body, body -> scores. A codec is pure: it knows JSON, not HTTP.
+"""Translates between requests and each API's JSON: request to body, body to scores. A codec is pure and knows no HTTP.
 
 Adding a wire format is one file with a class that satisfies ``Codec``, and one row in ``CODECS``. Servers that differ
 from a known format in a field or two are a row alone.
@@ -41,7 +41,9 @@ class Codec(Protocol):
 
 
 DOCUMENT_BYTES = 16
+"""More bytes than any format writes around a document, as in ``{"text":...},``."""
 WRAPPER_BYTES = 256
+"""More bytes than any format writes around all of them."""
 
 CODECS: dict[str, Codec] = {
     "dashscope": DashScope(),

@@ -19,7 +19,9 @@ _SCORES = ("relevance_score", "score", "logit")
 _MOST_TOKENS = 2**30
 """More tokens than any request can have: a token is a byte at least, and no API takes a body of 1 GiB."""
 _DIGITS = 10
+"""Digits of the largest count that is believed, 2**30."""
 _ID_LIMIT = 500
+"""Characters of a request id that are kept; real ones have a few dozen."""
 
 
 def answer(
@@ -174,6 +176,7 @@ def _kind(value: object) -> str:
 
 
 _MESSAGE_LIMIT = 500
+"""Characters of a message that are kept: enough for any reason, while pages of HTML come as messages too."""
 _VISIBLE = 200
 """Characters of a page that are shown: enough to tell whose it is, and what it says."""
 _FINE = {"", "0", "200", "201", "ok", "true", "none", "null", "success", "succeeded", "successful"}
@@ -184,8 +187,10 @@ _TEXTS = (
     "message", "msg", "error_msg", "error_message", "errormessage", "err_msg", "errmsg", "detail", "details", "errors",
     "error", "error_description", "description", "reason", "title",
 )  # fmt: skip
-_DEPTH, _LISTED = 4, 5
-"""How deep texts are looked for, and how many of a list are shown."""
+_DEPTH = 4
+"""Levels in which an error's text is looked for; servers nest it two or three deep."""
+_LISTED = 5
+"""Entries of a list of errors that are shown, so that a message stays readable."""
 _RESULTS = {"results", "output", "data", "rankings"}
 
 

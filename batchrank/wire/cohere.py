@@ -1,4 +1,4 @@
-"""Cohere's format, which many speak: ``POST /v2/rerank``, ``/v1/rerank`` or ``/rerank``.
+"""Speaks Cohere's format, which many others speak too: ``POST /v2/rerank``, ``/v1/rerank`` or ``/rerank``.
 
 Cohere, Jina, vLLM, Infinity, SiliconFlow, Xinference and LiteLLM take the same request, but for a field or two, and
 differ in where they put the tokens billed. Cohere itself bills searches, and tells no tokens.

@@ -1,4 +1,4 @@
-"""DashScope's flat format: ``POST /compatible-api/v1/reranks``, for qwen3-rerank.
+"""Speaks DashScope's flat format: ``POST /compatible-api/v1/reranks``, for qwen3-rerank.
 
 Source: Model Studio, "Text rerank", request and response of qwen3-rerank.
 """

@@ -1,4 +1,4 @@
-"""DashScope's nested format: ``POST /api/v1/services/rerank/text-rerank/text-rerank``, for every one of its models.
+"""Speaks DashScope's nested format, for all its models: ``POST /api/v1/services/rerank/text-rerank/text-rerank``.
 
 Source: Model Studio, "Text rerank", requests and responses of gte-rerank-v2 and qwen3-vl-rerank.
 """

@@ -1,4 +1,4 @@
-"""NVIDIA NIM's format: ``POST /v1/ranking``. Its scores are logits, so they are unbounded.
+"""Speaks NVIDIA NIM's format: ``POST /v1/ranking``. Its scores are logits, so they are unbounded.
 
 Source: docs.nvidia.com, "Use NVIDIA NeMo Retriever Reranking NIM".
 """

@@ -1,4 +1,4 @@
-"""The words in which servers say why they reject a request, because statuses and codes alone don't tell it.
+"""Knows the words in which servers say why they reject a request, because statuses and codes alone don't tell it.
 
 A 400 may mean a request that is too large, an empty document, refused content or an unpaid bill; only the text
 tells which. All such texts stand here, by wire format, each with its source, so that a new one is one row.

@@ -1,4 +1,4 @@
-"""Text Embeddings Inference's format: ``POST /rerank``, a server for one model, which needs no naming.
+"""Speaks Text Embeddings Inference's format: ``POST /rerank``, to a server with one model, which needs no name.
 
 Source: huggingface.github.io/text-embeddings-inference, operation ``rerank``.
 """

@@ -1,4 +1,4 @@
-"""Voyage's format: ``POST /v1/rerank``.
+"""Speaks Voyage's format: ``POST /v1/rerank``.
 
 Source: docs.voyageai.com, "Rerankers" and the API reference.
 """

@@ -1,1 +1,1 @@
-"""Stage 4's files: rankings, failures and the summary, each published by a rename once it is complete."""
+"""Writes stage 4's files: rankings, failures and the summary, each published by a rename once it is complete."""

@@ -1,4 +1,4 @@
-"""Writes the run formats of the field (TREC, MS MARCO, mteb, rank_llm), in the table of all that can be written."""
+"""Writes the run formats of the field (TREC, MS MARCO, mteb, rank_llm), and lists all formats that can be written."""
 
 from collections.abc import Sequence
 from typing import BinaryIO
@@ -16,6 +16,7 @@ from batchrank.write.rows import JsonlWriter, OutputFormat, ParquetWriter, merge
 
 _TAG = "batchrank"
 _LARGEST = 3e38
+"""Just below the largest 32-bit float, 3.4e38, so that there is room for smaller ones on both sides."""
 # Bits of the smallest normal 32-bit float: those below it are avoided, as not every reader keeps them.
 _NORMAL = 0x0080_0000
 
@@ -55,7 +56,7 @@ def refuse_spaces(name: str, what: str) -> None:
     """
     if name.split() != [name]:
         raise OutputError(
-            f"{what} is empty or holds white space, which parts the columns of a run; choose output.format: "
+            f"{what} is empty or holds white space, which separates the columns of a run; choose output.format: "
             "parquet or jsonl (answers already paid for are kept), or change the id"
         )
 
@@ -197,6 +198,6 @@ def refuse_ids(output: Output, query_id: str, doc_ids: Sequence[str]) -> None:
     what = "the query's id" if query_id.split() != [query_id] else f"the id of document {wrong!r}"
     raise QueryError(
         "id-with-space",
-        f"{what} is empty or holds white space, which parts the columns of a {output.format} file; choose "
+        f"{what} is empty or holds white space, which separates the columns of a {output.format} file; choose "
         "output.format: parquet or jsonl, or change the id",
     )

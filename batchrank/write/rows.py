@@ -69,6 +69,7 @@ def merge_row(ranking: Ranking) -> dict[str, Any]:
 
 # Rows held back until they are written as a row group.
 _GROUP_ROWS = 65_536
+"""Rows held before they are written as a row group: large enough to compress well, small enough for memory."""
 
 _RANKING = pa.schema(
     [

@@ -64,7 +64,7 @@ class Claim:
             ) from None
 
     def note(self, record: dict[str, Any]) -> None:
-        """Say whose folder it is from now on.
+        """Note in the folder which job it belongs to from now on.
 
         Raises:
             OutputError: the system refuses.

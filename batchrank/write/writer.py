@@ -1,4 +1,4 @@
-"""Rankings -> parts, in input order; or JSON lines on a stream."""
+"""Writes rankings to parts in input order, or as JSON lines to a stream."""
 
 import sys
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from batchrank.write.formats import OUTPUTS
 from batchrank.write.rows import PartWriter, line, top
 
 PART_ROWS = 500_000
+"""Rows of a part: it takes seconds to make anew, and a large run has few files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,7 @@ class Writer:
         self._folder.close()
 
     def sweep(self) -> tuple[str, ...]:
-        """Remove what a former run left under names of ours: later parts, other formats, temporary files.
+        """Remove what a former run left under names that we use: later parts, other formats, temporary files.
 
         Call it while no part is open: before the first ranking, or once the run is complete. Returns the removed names.
         """
