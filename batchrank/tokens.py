@@ -15,14 +15,16 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import orjson
-from gigatoken import BytesSource, Tokenizer
 from numpy.typing import NDArray
 
 from batchrank.errors import JobError, MissingExtraError, install_line
+
+if TYPE_CHECKING:
+    from gigatoken import Tokenizer
 
 Counts = NDArray[np.int64]
 
@@ -82,7 +84,7 @@ class VocabularyCounter:
     exact = True
 
     def __init__(
-        self, name: str, load: Callable[[], Tokenizer], *, normalize: bool, bytes_bound: bool
+        self, name: str, load: "Callable[[], Tokenizer]", *, normalize: bool, bytes_bound: bool
     ) -> None:
         self.name = name
         self.bytes_bound = bytes_bound
@@ -105,13 +107,15 @@ class VocabularyCounter:
         return counts
 
     def _lengths(self, texts: list[str]) -> Counts:
+        from gigatoken import BytesSource
+
         tokenizer = self._loaded or self._tokenizer()
         # Given texts it would first import awkward arrays, which takes longer than all else that a run imports.
         source = BytesSource([text.encode() for text in texts])
         lengths: Counts = tokenizer.encode_batch_padded(source, pad_id=0, parallel=False)[1]
         return lengths
 
-    def _tokenizer(self) -> Tokenizer:
+    def _tokenizer(self) -> "Tokenizer":
         with self._loading:
             self._loaded = self._loaded or self._load()
         return self._loaded
@@ -178,8 +182,7 @@ def _qwen_vocabulary() -> Path | None:
 
 @cache
 def _qwen_counter(path: Path) -> Counter:
-    load = partial(Tokenizer.from_tiktoken, str(path), pretokenizer="qwen2", special_tokens={})
-    return VocabularyCounter("qwen", load, normalize=True, bytes_bound=True)
+    return VocabularyCounter("qwen", partial(_ranks, path, qwen=True), normalize=True, bytes_bound=True)
 
 
 def _file_counter(path: Path) -> Counter:
@@ -199,11 +202,19 @@ def _file_counter(path: Path) -> Counter:
 def _tiktoken_counter(path: Path) -> Counter:
     """A file of ranks lacks the pattern that splits words: it is told by the file's name."""
     qwen = path.name.startswith("qwen")
-    tokenizer = Tokenizer.from_tiktoken(str(path), pretokenizer="qwen2" if qwen else None, special_tokens={})
+    tokenizer = _ranks(path, qwen=qwen)
     return VocabularyCounter(path.name, lambda: tokenizer, normalize=qwen, bytes_bound=True)
 
 
+def _ranks(path: Path, *, qwen: bool) -> "Tokenizer":
+    from gigatoken import Tokenizer
+
+    return Tokenizer.from_tiktoken(str(path), pretokenizer="qwen2" if qwen else None, special_tokens={})
+
+
 def _hugging_face_counter(path: Path, config: dict[str, Any]) -> Counter:
+    from gigatoken import Tokenizer
+
     config["added_tokens"] = [token for token in config.get("added_tokens") or () if not token.get("special")]
     config["post_processor"] = None  # adds special tokens, which ``overhead_tokens`` accounts for
     tokenizer = Tokenizer.from_json(orjson.dumps(config))

@@ -22,6 +22,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
         ("failures", []),
         ("stages", []),
         ("straight", ["--only", "1"]),
+        ("start", []),
         ("way", []),
         ("peers", ["--only", "bare aiohttp loop", "batchrank"]),
     ],
