@@ -3,7 +3,7 @@
 A *document position* counts a query's candidates from 0 in first-stage order; it is what arrays of documents hold.
 A *query position* counts the queries of the input from 0.
 
-numpy is imported by what computes: the model cards need a name from here, and ``batchrank models`` nothing of numpy.
+numpy is imported by what computes, as ``batchrank models`` needs a name from here, and nothing of numpy.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,7 +108,6 @@ class Image:
     """
 
     kind: ClassVar[Kind] = "image"
-
     value: str | bytes
     pixels: tuple[int, int] | None = None
 
@@ -118,7 +117,6 @@ class Video:
     """A video; ``value`` is its http(s) address."""
 
     kind: ClassVar[Kind] = "video"
-
     value: str
 
 

@@ -295,7 +295,5 @@ def card(name: str) -> Card:
         )
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-    raise UnknownModelError(
-        f"model: no card for {name!r}; {hint} For another model write "
-        "model: {base: <a known one>, name: <yours>} and override what differs"
-    )
+    other = "For another model write model: {base: <a known one>, name: <yours>} and override what differs"
+    raise UnknownModelError(f"model: no card for {name!r}; {hint} {other}")

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.feather
 import pytest
 from field_data import stream_of
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from batchrank.data import Query
@@ -33,7 +33,8 @@ def test_json_lines_are_read_in_any_unicode(tmp_path: Path) -> None:
 
 @given(st.text(st.characters(codec="utf-8"), max_size=50), st.sampled_from(["utf-16", "utf-32"]))
 def test_any_text_becomes_the_same_in_utf8(text: str, encoding: str) -> None:
-    """What a mark announces is recoded without a loss."""
+    """What a mark announces is recoded without a loss; a NUL after UTF-16's mark makes it UTF-32's."""
+    assume(encoding == "utf-32" or not text.startswith("\0"))
     stream = stream_of(text.encode(encoding))
     assert in_utf8(stream).read().decode() == text
 

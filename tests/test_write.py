@@ -19,8 +19,8 @@ from batchrank.errors import OutputError, Place
 from batchrank.job.sections import Output
 from batchrank.outcomes import Failure, Merged, QueryCost, Ranking
 from batchrank.write import rows as parquetwriter
-from batchrank.write.folder import FailureLog, write_summary
-from batchrank.write.writer import StreamWriter, Writer
+from batchrank.write.folder import write_summary
+from batchrank.write.writer import FailureLog, StreamWriter, Writer
 
 
 def test_parquet_rows_are_as_documented(tmp_path: Path) -> None:

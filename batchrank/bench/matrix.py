@@ -11,8 +11,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from batchrank.errors import JobError
-from batchrank.job.config import LEDGER, Job
+from batchrank.job.config import Job
 from batchrank.job.load import load_job
+from batchrank.ledger import LEDGER
 
 _NAME = r"^[^/\x00]+$"
 _Name = Annotated[str, Field(pattern=_NAME)]

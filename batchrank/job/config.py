@@ -25,10 +25,8 @@ from batchrank.job.sections import (
     Section,
     Workspace,
 )
+from batchrank.ledger import LEDGER
 from batchrank.models import Card, Price, Template, card, vendor
-
-LEDGER = "ledger.sqlite"
-"""The ledger's name in the output folder, where a job names none."""
 
 
 class Job(Section):

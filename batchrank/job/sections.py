@@ -296,7 +296,5 @@ class Output(Section):
     @classmethod
     def _local(cls, value: str) -> str:
         if "://" in value:
-            raise ValueError(
-                f"{value!r} is an address; write to a folder here, and copy it when the job has ended"
-            )
+            raise ValueError(f"{value!r} is an address; write to a folder here, and copy it at the end")
         return value

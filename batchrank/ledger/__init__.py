@@ -2,3 +2,6 @@
 
 It is an SQLite file.
 """
+
+LEDGER = "ledger.sqlite"
+"""Its name in an output folder."""

@@ -21,12 +21,11 @@ from batchrank.write.folder import (
     MARKER,
     PARTIAL_LETTERS,
     SUMMARY,
-    FailureLog,
     OutputFolder,
     write_summary,
 )
 from batchrank.write.switch import Claim
-from batchrank.write.writer import StreamWriter, Writer
+from batchrank.write.writer import FailureLog, StreamWriter, Writer
 
 
 def apply_gate(job: Job, folder: Path, written: Path, result: Report) -> Report:

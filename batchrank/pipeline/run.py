@@ -267,8 +267,7 @@ class Run:
         return f"{rest_of(done, self.job.price)}; {next_step(done, self.job.price, self.job.budget, cap)}"
 
     def _tell(self, start: Start) -> None:
-        if start.notice is not None:
-            self.notices.append(start.notice)
+        self.notices += [start.notice] if start.notice is not None else []
         if self.folder is None and self.job.ledger_path is None:
             self.notices.append("there is no ledger: answers are lost if the run is cut short")
 
@@ -278,11 +277,11 @@ class Run:
         if parts is None or flow is None:
             return None
         done = self.totals.queries + self.totals.failed
-        share = self._gauge.share * done / max(1, self._reader.read if self._reader else 0)
-        elapsed = time.monotonic() - self._started
         return snapshot(
-            parts, self.totals, unfinished=flow.unfinished, gate=flow.gate, share=share, elapsed=elapsed
-        )
+            parts, self.totals,
+            unfinished=flow.unfinished, gate=flow.gate, elapsed=time.monotonic() - self._started,
+            share=self._gauge.share * done / max(1, self._reader.read if self._reader else 0),
+        )  # fmt: skip
 
 
 async def run(job: Job, options: Options | None = None) -> Report:

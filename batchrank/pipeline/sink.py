@@ -12,8 +12,7 @@ from batchrank.outcomes import Failure, Ranking
 from batchrank.pipeline.checkpoint import Checkpoint
 from batchrank.pipeline.rank import Outcome
 from batchrank.pipeline.summary import Totals
-from batchrank.write.folder import FailureLog
-from batchrank.write.writer import Part, StreamWriter, Writer
+from batchrank.write.writer import FailureLog, Part, StreamWriter, Writer
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from batchrank.data import Positions
@@ -223,9 +222,28 @@ def numbering(files: Sequence[Iterable[Array]]) -> Iterator[Array]:
 
 def titled_texts(batch: Array) -> Array:
     """The text of each document, below its title where it has one."""
+    import pyarrow.compute as pc
+
     title, text = (pc.fill_null(batch.column(name), "") for name in ("title", "text"))
     untitled, blank = pc.equal(title, ""), pc.equal(text, "")
     if pc.all(untitled).as_py():
         return text
     both = pc.binary_join_element_wise(title, text, "\n")
     return pc.if_else(untitled, text, pc.if_else(blank, title, both))
+
+
+def without_text(schema: Any, *places: str) -> Any:
+    """The schema of entries with columns that say where a text is kept, in the text's place."""
+    schema = schema.remove(schema.get_field_index("text"))
+    for name in places:
+        schema = schema.append(pa.field(name, pa.int64()))
+    return schema
+
+
+def noting(batches: Iterable[Array], note: Callable[[BaseException], None]) -> Iterator[Array]:
+    """The batches; an error in making them is noted, because who reads them may keep only its text."""
+    try:
+        yield from batches
+    except Exception as error:
+        note(error)
+        raise

@@ -6,7 +6,7 @@ grow with the texts.
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from batchrank.data import Positions
 from batchrank.errors import BatchrankError, InputError, MissingExtraError, install_line
 from batchrank.io.scratch import Kept, Scratch
+from batchrank.read.entries import noting, titled_texts, without_text
 
 Array: TypeAlias = Any  # pyarrow has no type hints
 Batches: TypeAlias = Iterable[Array]
@@ -144,7 +145,7 @@ class Join(AbstractContextManager["Join"]):
 
     def entries(self, schema: Any, batches: Batches) -> int:
         """Take the candidates; return how many queries there are. ``file`` and ``seq`` are to be among the columns."""
-        schema, batches = _without_text(schema), map(self._without_text, batches)
+        schema, batches = without_text(schema, *_PLACED), map(self._without_text, batches)
         self._stream("CREATE TABLE entries AS SELECT * FROM stream", schema, batches)
         self._run(_ASKED)
         self._run("CREATE TABLE questions (query_id VARCHAR, text VARCHAR, conflict BOOLEAN)")
@@ -201,8 +202,6 @@ class Join(AbstractContextManager["Join"]):
         """Keep the texts of the documents that are asked for, and a few others."""
         import pyarrow as pa
 
-        from batchrank.read.entries import titled_texts
-
         asked = self._slots()
         held: list[Array] = []
         rows = 0
@@ -251,7 +250,7 @@ class Join(AbstractContextManager["Join"]):
         texts = batch.column("text")
         nothing = texts.is_null().to_numpy(zero_copy_only=False)
         places = [pa.array(place, pa.int64(), mask=nothing) for place in self._kept.add(texts)]
-        schema = _without_text(batch.schema)
+        schema = without_text(batch.schema, *_PLACED)
         columns = [batch.column(name) for name in schema.names if name not in _PLACED]
         return pa.RecordBatch.from_arrays([*columns, *places], schema=schema)
 
@@ -273,7 +272,7 @@ class Join(AbstractContextManager["Join"]):
         import pyarrow as pa
 
         faults: list[BaseException] = []
-        reader = pa.RecordBatchReader.from_batches(schema, _noting(batches, faults.append))
+        reader = pa.RecordBatchReader.from_batches(schema, noting(batches, faults.append))
         self._database.register("stream", reader)
         return faults
 
@@ -293,23 +292,6 @@ class Join(AbstractContextManager["Join"]):
                     "of fewer queries, and run each"
                 )
             raise InputError(f"{self.task}: {what}; {remedy}") from error
-
-
-def _noting(batches: Batches, note: Callable[[BaseException], None]) -> Iterator[Array]:
-    try:
-        yield from batches
-    except Exception as error:
-        note(error)
-        raise
-
-
-def _without_text(schema: Any) -> Any:
-    import pyarrow as pa
-
-    schema = schema.remove(schema.get_field_index("text"))
-    for name in _PLACED:
-        schema = schema.append(pa.field(name, pa.int64()))
-    return schema
 
 
 def _slot(hashes: NDArray[np.uint64], slots: NDArray[np.bool_]) -> Positions:

@@ -4,20 +4,19 @@ Commands that look at a run's output (status, report, eval, bench, the gate, the
 shape is changed in one place.
 """
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from pyarrow.parquet import ParquetFile
 
-from batchrank.io.atomic import Folder, Kept
-from batchrank.job.config import LEDGER
-from batchrank.outcomes import Failure
-from batchrank.write.formats import OUTPUTS
+from batchrank.io.atomic import Folder
+from batchrank.ledger import LEDGER
+
+if TYPE_CHECKING:
+    pass
 
 SUMMARY = "summary.json"
 """Written last: what came of the run."""
@@ -40,7 +39,16 @@ DECIDED = "switch.json"
 """Which files of ``NEXT`` replace which; it is there while that is under way."""
 RANKING, QUERIES = "ranking", "queries"
 """What the names of an output's parts begin with."""
-_SUFFIXES = sorted({suffix for known in OUTPUTS.values() for _, suffix in known.kinds})
+KINDS = {
+    "parquet": ((RANKING, ".parquet"), (QUERIES, ".parquet")),
+    "jsonl": ((RANKING, ".jsonl"),),
+    "trec": ((RANKING, ".trec"), (QUERIES, ".jsonl")),
+    "rank_llm": ((RANKING, ".jsonl"), (QUERIES, ".jsonl")),
+    "mteb": ((RANKING, ".json"), (QUERIES, ".jsonl")),
+    "msmarco": ((RANKING, ".tsv"), (QUERIES, ".jsonl")),
+}
+"""The files of a part in each format, by what their names begin and end with."""
+_SUFFIXES = sorted({suffix for files in KINDS.values() for _, suffix in files})
 _PART = re.compile(rf"(?:{RANKING}|{QUERIES})-(\d{{5,}})(?:{'|'.join(map(re.escape, _SUFFIXES))})")
 _OTHERS = (SUMMARY, LETTERS, PARTIAL_LETTERS, STATUS, METRICS, MARKER, BASELINE)
 
@@ -77,7 +85,7 @@ def is_written(name: str) -> bool:
     return name in _OTHERS or is_part(name) or name.startswith(LEDGER)
 
 
-WRITTEN = (*_OTHERS, *(f"{stem}-00000{end}" for k in OUTPUTS.values() for stem, end in k.kinds))
+WRITTEN = (*_OTHERS, *(f"{stem}-00000{end}" for files in KINDS.values() for stem, end in files))
 """Names that a run may write, with the first part's."""
 
 
@@ -156,6 +164,8 @@ class OutputFolder:
         """The per-query records: in files of their own, or beside each ranking where the output is JSON lines."""
         for path in self.parts(QUERIES):
             if path.suffix == ".parquet":
+                from pyarrow.parquet import ParquetFile
+
                 with ParquetFile(path) as file:
                     for batch in file.iter_batches():
                         yield from batch.to_pylist()
@@ -207,59 +217,6 @@ _OPTIONS = (
     | orjson.OPT_SERIALIZE_NUMPY
     | orjson.OPT_APPEND_NEWLINE
 )
-
-
-class FailureLog:
-    """The dead letters, one JSON line each, in the order in which they come.
-
-    While the run goes on they are in ``failed.partial.jsonl``, each passed on to the system at once, so that a killed
-    run shows what failed so far; ``close`` makes them durable and gives the file its name, ``failed.jsonl``. So a file
-    of that name is always a complete one, empty when nothing failed.
-
-    Args:
-        folder: where they go.
-        kept: the beginning of an earlier process's partial file, which stays.
-
-    Raises:
-        OutputError: here and from every method: the file can't be written.
-    """
-
-    def __init__(self, folder: str | Path, kept: Kept | None = None) -> None:
-        self._folder = Folder(folder)
-        names = LETTERS, PARTIAL_LETTERS
-        self._file = self._folder.reopen(*names, kept) if kept else self._folder.create(*names)
-        self.count = 0
-
-    def write(self, failure: Failure) -> None:
-        """Append one failure."""
-        place = failure.place
-        data = {
-            "query_id": failure.query_id,
-            "cause": failure.cause,
-            "message": failure.message,
-            "attempts": failure.attempts,
-            "file": place.file,
-            place.unit: place.number,
-        }
-        # Not orjson: an id that came from Python may hold half a surrogate pair, which only escapes can carry.
-        self._file.write(json.dumps(data).encode() + b"\n")
-        self._file.push()
-        self.count += 1
-
-    def mark(self) -> Kept:
-        """What stands in the file so far; durable from now on."""
-        return self._file.mark()
-
-    def close(self) -> None:
-        """Put the file in place."""
-        self._file.publish()
-        self._folder.sync()
-        self._folder.close()
-
-    def abort(self) -> None:
-        """Leave the partial file as it is. After ``close`` it does nothing."""
-        self._file.leave()
-        self._folder.close()
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -12,6 +12,7 @@ from batchrank.errors import OutputError, QueryError
 from batchrank.job.sections import Output
 from batchrank.outcomes import Ranking
 from batchrank.version import __version__
+from batchrank.write.folder import KINDS
 from batchrank.write.rows import JsonlWriter, OutputFormat, ParquetWriter, merge_row
 
 _TAG = "batchrank"
@@ -169,14 +170,12 @@ def _text(content: Content | None) -> str:
 
 
 OUTPUTS: dict[str, OutputFormat] = {
-    "parquet": OutputFormat((("ranking", ".parquet"), ("queries", ".parquet")), ParquetWriter),
-    "jsonl": OutputFormat((("ranking", ".jsonl"),), JsonlWriter),
-    "trec": OutputFormat((("ranking", ".trec"), ("queries", ".jsonl")), TrecWriter, spaceless=True),
-    "rank_llm": OutputFormat((("ranking", ".jsonl"), ("queries", ".jsonl")), RankLlmWriter, texts=True),
-    "mteb": OutputFormat(
-        (("ranking", ".json"), ("queries", ".jsonl")), PredictionsWriter, single=True, dataset=True
-    ),
-    "msmarco": OutputFormat((("ranking", ".tsv"), ("queries", ".jsonl")), MsMarcoWriter, spaceless=True),
+    "parquet": OutputFormat(KINDS["parquet"], ParquetWriter),
+    "jsonl": OutputFormat(KINDS["jsonl"], JsonlWriter),
+    "trec": OutputFormat(KINDS["trec"], TrecWriter, spaceless=True),
+    "rank_llm": OutputFormat(KINDS["rank_llm"], RankLlmWriter, texts=True),
+    "mteb": OutputFormat(KINDS["mteb"], PredictionsWriter, single=True, dataset=True),
+    "msmarco": OutputFormat(KINDS["msmarco"], MsMarcoWriter, spaceless=True),
 }
 
 

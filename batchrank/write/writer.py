@@ -1,15 +1,17 @@
 """Writes rankings to parts in input order, or as JSON lines to a stream."""
 
+import json
 import sys
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import BinaryIO, cast
 
 from batchrank.errors import OutputError
-from batchrank.io.atomic import Folder, PendingFile
+from batchrank.io.atomic import Folder, Kept, PendingFile
 from batchrank.job.sections import Output
-from batchrank.outcomes import Ranking
-from batchrank.write.folder import part_number
+from batchrank.outcomes import Failure, Ranking
+from batchrank.write.folder import LETTERS, PARTIAL_LETTERS, part_number
 from batchrank.write.formats import OUTPUTS
 from batchrank.write.rows import PartWriter, line, top
 
@@ -194,3 +196,56 @@ class StreamWriter:
 
     def abort(self) -> None:
         """Nothing is held back."""
+
+
+class FailureLog:
+    """The dead letters, one JSON line each, in the order in which they come.
+
+    While the run goes on they are in ``failed.partial.jsonl``, each passed on to the system at once, so that a killed
+    run shows what failed so far; ``close`` makes them durable and gives the file its name, ``failed.jsonl``. So a file
+    of that name is always a complete one, empty when nothing failed.
+
+    Args:
+        folder: where they go.
+        kept: the beginning of an earlier process's partial file, which stays.
+
+    Raises:
+        OutputError: here and from every method: the file can't be written.
+    """
+
+    def __init__(self, folder: str | Path, kept: Kept | None = None) -> None:
+        self._folder = Folder(folder)
+        names = LETTERS, PARTIAL_LETTERS
+        self._file = self._folder.reopen(*names, kept) if kept else self._folder.create(*names)
+        self.count = 0
+
+    def write(self, failure: Failure) -> None:
+        """Append one failure."""
+        place = failure.place
+        data = {
+            "query_id": failure.query_id,
+            "cause": failure.cause,
+            "message": failure.message,
+            "attempts": failure.attempts,
+            "file": place.file,
+            place.unit: place.number,
+        }
+        # Not orjson: an id that came from Python may hold half a surrogate pair, which only escapes can carry.
+        self._file.write(json.dumps(data).encode() + b"\n")
+        self._file.push()
+        self.count += 1
+
+    def mark(self) -> Kept:
+        """What stands in the file so far; durable from now on."""
+        return self._file.mark()
+
+    def close(self) -> None:
+        """Put the file in place."""
+        self._file.publish()
+        self._folder.sync()
+        self._folder.close()
+
+    def abort(self) -> None:
+        """Leave the partial file as it is. After ``close`` it does nothing."""
+        self._file.leave()
+        self._folder.close()
