@@ -106,7 +106,7 @@ async def test_a_stop_leaves_no_part_that_only_looks_complete(tmp_path: Path) ->
         before = outputs(job)
         assert before and report.data["parts"].keys() == before.keys()
         assert any(
-            "rankings since the last complete part are in the ledger" in n for n in report.data["notices"]
+            "rankings after the last complete part are in the ledger" in n for n in report.data["notices"]
         )
         await w.run(job, part_rows=150)
         await w.run(other, part_rows=150)
