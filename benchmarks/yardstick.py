@@ -53,13 +53,11 @@ PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous =
 CREATE TABLE IF NOT EXISTS sent (key BLOB PRIMARY KEY, tokens INTEGER, documents INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, scores BLOB, tokens INTEGER, id TEXT) WITHOUT ROWID;
 """
-RANKING = pa.schema(
-    {
-        "query_id": pa.string(), "doc_id": pa.string(), "rank": pa.int32(), "score": pa.float64(),
-        "raw_score": pa.float64(), "first_stage_rank": pa.int32(), "first_stage_score": pa.float64(),
-        "certified": pa.bool_(),
-    }
-)  # fmt: skip
+RANKING = pa.schema({
+    "query_id": pa.string(), "doc_id": pa.string(), "rank": pa.int32(), "score": pa.float64(),
+    "raw_score": pa.float64(), "first_stage_rank": pa.int32(), "first_stage_score": pa.float64(),
+    "certified": pa.bool_(),
+})  # fmt: skip
 
 
 @dataclass(slots=True, eq=False)
@@ -295,8 +293,7 @@ def main() -> None:
     gc.freeze()
     gc.set_threshold(100_000, 20, 20)
     pipeline = Straight(url, Path(data), Path(folder), count_all=more == ["all"])
-    taken = uvloop.run(pipeline.run())
-    print(orjson.dumps(taken).decode())
+    print(orjson.dumps(uvloop.run(pipeline.run())).decode())
 
 
 if __name__ == "__main__":

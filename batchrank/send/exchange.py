@@ -120,7 +120,7 @@ class Exchange:
             if self._spend.limited:
                 await self._affordable(request)
             reservation = self._spend.reserve(request.predicted, request.documents)
-            started = 0.0
+            started: float | None = None
             try:
                 self._scheduler.note(slot.admission.charged)
                 await self._ledger.sent(request.key, request.predicted, request.documents)
@@ -128,7 +128,7 @@ class Exchange:
                 started = asyncio.get_running_loop().time()
                 outcome = await self._http.post(request.body, request.documents)
             except BaseException:
-                self._abandon(request, reservation, posted=bool(started))
+                self._abandon(request, reservation, posted=started is not None)
                 raise
             durable = self._ended(request, outcome, reservation, slot, started)
             # The next request in this slot is noted as sent after this one's outcome, so no more of them than there

@@ -110,7 +110,7 @@ _BYTES = BytesCounter()
 _SAVED = 0.6
 """The share of a document's bytes that a count is expected to take off its bound, before any was counted."""
 _MOST = 0.6
-"""Where more of the documents than this would have to be counted, all are."""
+"""Where more of the documents' bytes than this would have to be counted, all are."""
 
 
 class Sizing:
@@ -256,9 +256,10 @@ class Sizing:
         self._counted[chosen] = True
 
     def _worth_counting(self, columns: Positions, budget: int, saved: float) -> Positions | None:
-        """The largest documents not yet counted, as many as it takes if each is bounded too high by ``saved``.
+        """As many documents, not yet counted, as it takes if each is bounded too high by ``saved``.
 
-        None where most of all documents would have to be counted.
+        Which ones makes no difference, as a count takes as long, and gains as much, as its document has bytes.
+        None where most of their bytes would have to be counted, or all of them tell too little.
         """
         chosen: list[Positions] = []
         for column in columns.T:
@@ -267,11 +268,14 @@ class Sizing:
             if excess <= 0:
                 continue
             left = documents if self._counted is None else documents[~self._counted[documents]]
-            left = left[np.argsort(-self.tokens[left], kind="stable")]
             gains = np.cumsum(self.tokens[left]) * saved
-            needed = int(np.searchsorted(gains, excess)) + 1
-            if needed > _MOST * len(documents):
+            if (
+                excess > _MOST * saved * int(self.tokens[documents].sum())
+                or not len(gains)
+                or gains[-1] < excess
+            ):
                 return None
+            needed = int(np.searchsorted(gains, excess)) + 1
             chosen.append(left[:needed])
         return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.intp)
 
