@@ -208,6 +208,7 @@ def test_a_home_that_is_not_there_is_no_error_of_ours(tmp_path: Path, path: str)
 
 def _shell(folder: Path, script: str, **environ: str) -> subprocess.CompletedProcess[str]:
     variables = _environ(BATCHRANK=f"{sys.executable} -m batchrank", **environ)
+    variables.pop("PYTHONUNBUFFERED", None)  # what is held back until the end is part of the matter
     for name in [name for name, value in variables.items() if value == "(unset)"]:
         del variables[name]
     done = subprocess.run(
@@ -229,6 +230,19 @@ def test_nobody_reads_the_output(tmp_path: Path, command: str) -> None:
         done = commands.run(*command.split(), cwd=tmp_path, environ=_environ(), stdout=unread)
     assert b"Traceback" not in done.stderr and b"Exception" not in done.stderr, done.stderr
     _shell(tmp_path, f"$BATCHRANK {command} >&-")
+
+
+@pytest.mark.parametrize("command", ["models", "plan job.yaml", "schema", "status out", "ledger job.yaml"])
+def test_a_full_disk_below_standard_output_is_told_in_a_line(tmp_path: Path, command: str) -> None:
+    """It is no fault of ours, so there is no trace; the command has failed."""
+    _files(tmp_path)
+    _shell(tmp_path, "$BATCHRANK run job.yaml")
+    done = _shell(tmp_path, f"$BATCHRANK {command} > /dev/full; echo $? > code")
+    assert (tmp_path / "code").read_text() == "1\n"
+    assert done.stderr.startswith("batchrank: standard output can't be written: No space left on device"), (
+        done.stderr
+    )
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", "2>/dev/full"])

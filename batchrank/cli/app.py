@@ -20,7 +20,16 @@ from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema,
 from batchrank.cli.manual import manual
 from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose, epilog
 from batchrank.cli.status import show_ledger, show_plan, status
-from batchrank.cli.terminal import LogFormat, as_json, console, load, log_to_stderr, open_streams, say
+from batchrank.cli.terminal import (
+    LogFormat,
+    as_json,
+    console,
+    drop_unwritten,
+    load,
+    log_to_stderr,
+    open_streams,
+    say,
+)
 from batchrank.errors import BatchrankError, ExitCode
 from batchrank.version import __version__
 
@@ -202,7 +211,15 @@ def main() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         os._exit(ExitCode.FAILED)  # whoever read our output went away: nothing can be said any more
+    except OSError as error:
+        _tell(
+            f"standard output can't be written: {error.strerror or error}; write it to a place with room",
+            "failed",
+        )
+        code = ExitCode.FAILED
     leave_on_interrupt()
+    drop_unwritten(sys.stdout)
+    drop_unwritten(sys.stderr)
     sys.exit(code)
 
 
@@ -219,7 +236,9 @@ def _ended() -> int:
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
         raise
-    except Exception:  # a fault of ours: its trace is needed, and may hold anything
+    except Exception as error:  # a fault of ours: its trace is needed, and may hold anything
+        if isinstance(error, OSError):
+            sys.stdout.flush()  # raises where it was that which failed: no fault of ours
         _tell(traceback.format_exc().rstrip(), "crashed")
         return ExitCode.FAILED
     return ExitCode.COMPLETE
