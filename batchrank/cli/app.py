@@ -4,6 +4,7 @@ What takes long to import is imported by the command that needs it, here and in 
 that ``--help`` and short commands start at once.
 """
 
+import errno
 import logging
 import os
 import sys
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 160
 """Columns of a table, also where output goes to a pipe, which has no width: no model's line is folded."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _GRACE = 0.2
 """Seconds that a thread of ours has to end once its work is done."""
 
@@ -237,8 +239,8 @@ def _ended() -> int:
     except BrokenPipeError:
         raise
     except Exception as error:  # a fault of ours: its trace is needed, and may hold anything
-        if isinstance(error, OSError):
-            sys.stdout.flush()  # raises where it was that which failed: no fault of ours
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            raise  # from standard output; for files there are errors of our own
         _tell(traceback.format_exc().rstrip(), "crashed")
         return ExitCode.FAILED
     return ExitCode.COMPLETE
