@@ -154,6 +154,8 @@ def _longest(encoded: Any, number: int, paths: tuple[str, ...]) -> dict[str, int
 
 def _longest_below(array: Array) -> int:
     """The longest text in the one dictionary below lists and structs."""
+    import pyarrow.compute as pc
+
     while not pa.types.is_dictionary(array.type):
         if pa.types.is_struct(array.type):
             array = array.field(0)
@@ -161,7 +163,7 @@ def _longest_below(array: Array) -> int:
             array = array.storage
         else:
             array = array.values
-    lengths = pa.compute.max(pa.compute.binary_length(array.dictionary)).as_py()
+    lengths = pc.max(pc.binary_length(array.dictionary)).as_py()
     return int(lengths or 0)
 
 
