@@ -347,7 +347,20 @@ def _output(folder: Path) -> dict[str, bytes]:
 
 
 def _differing(one: dict[str, bytes], other: dict[str, bytes]) -> str:
-    return ", ".join(sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name)))
+    """The names of files that differ; of JSON lines, the first that do, but for the ranking itself."""
+    names = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    return ", ".join(f"{name}{_first_difference(one.get(name, b''), other.get(name, b''))}" for name in names)
+
+
+def _first_difference(one: bytes, other: bytes) -> str:
+    for pair in zip(one.splitlines(), other.splitlines(), strict=False):
+        if pair[0] != pair[1]:
+            try:
+                found, wanted = ({**orjson.loads(line), "ranking": "..."} for line in pair)
+            except orjson.JSONDecodeError:
+                return ""
+            return f" ({found} instead of {wanted})"
+    return ""
 
 
 async def harm(
