@@ -79,20 +79,25 @@ async def rerank(
     try:
         async with receive:
             async for outcome in receive:
-                result = outcome.result
-                for failure in [result] if isinstance(result, Failure) else outcome.lost:
-                    if on_failure is not None:
-                        on_failure(failure)
-                    elif isinstance(result, Failure):
-                        raise _error(failure)
-                if not isinstance(result, Failure):
-                    yield result
+                _tell_failures(outcome, on_failure)
+                if not isinstance(outcome.result, Failure):
+                    yield outcome.result
         await running
     finally:
         running.cancel()
         await asyncio.wait([running])
         _ = running.cancelled() or running.exception()  # told already, or of no interest to who left early
         memory.close()
+
+
+def _tell_failures(outcome: Outcome, on_failure: Callable[[Failure], None] | None) -> None:
+    """Tell of a query that can't be ranked, and of its documents that can't; where nobody listens the former raises."""
+    result = outcome.result
+    for failure in [result] if isinstance(result, Failure) else outcome.lost:
+        if on_failure is not None:
+            on_failure(failure)
+        elif isinstance(result, Failure):
+            raise _error(failure)
 
 
 def _columns(given: Columns | Mapping[str, str] | None, job: Job) -> Columns:

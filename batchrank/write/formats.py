@@ -1,6 +1,6 @@
 """Writes the run formats of the field (TREC, MS MARCO, mteb, rank_llm), and lists all formats that can be written."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -22,8 +22,8 @@ _LARGEST = 3e38
 _NORMAL = 0x0080_0000
 
 
-class TrecWriter:
-    """A run, and beside it one JSON line a query."""
+class _RunWriter:
+    """A run, whose columns white space sets apart, and beside it one JSON line a query."""
 
     def __init__(self, files: tuple[BinaryIO, ...]) -> None:
         self._run, self._queries = files
@@ -36,17 +36,34 @@ class TrecWriter:
         """
         query = ranking.query_id
         refuse_spaces(query, f"query {query!r}: its id")
-        scores = decreasing(ranking.scores).tolist()
-        lines = []
-        for rank, (document, score) in enumerate(zip(ranking.doc_ids, scores, strict=True), 1):
+        for document in ranking.doc_ids:
             refuse_spaces(document, f"query {query!r}, document {document!r}: the document's id")
-            lines.append(f"{query} Q0 {document} {rank} {score:.9g} {_TAG}\n")
-        self._run.write("".join(lines).encode())
+        self._run.write("".join(self._lines(ranking)).encode())
         row = {"query_id": query} | merge_row(ranking)
         self._queries.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
 
     def finish(self) -> None:
         """Nothing is held back."""
+
+    def _lines(self, ranking: Ranking) -> Iterable[str]:
+        raise NotImplementedError
+
+
+class TrecWriter(_RunWriter):
+    """The run as TREC has it: query, Q0, document, rank, score, tag."""
+
+    def _lines(self, ranking: Ranking) -> Iterable[str]:
+        found = zip(ranking.doc_ids, decreasing(ranking.scores).tolist(), strict=True)
+        for rank, (document, score) in enumerate(found, 1):
+            yield f"{ranking.query_id} Q0 {document} {rank} {score:.9g} {_TAG}\n"
+
+
+class MsMarcoWriter(_RunWriter):
+    """The run as MS MARCO has it: query, document, rank, with tabs between."""
+
+    def _lines(self, ranking: Ranking) -> Iterable[str]:
+        for rank, document in enumerate(ranking.doc_ids, 1):
+            yield f"{ranking.query_id}\t{document}\t{rank}\n"
 
 
 def refuse_spaces(name: str, what: str) -> None:
@@ -83,32 +100,6 @@ def _floats(keys: NDArray[np.int64]) -> NDArray[np.float32]:
     size = np.where(keys == 0, 0, np.abs(keys) + (_NORMAL - 1)).astype(np.int32)
     values: NDArray[np.float32] = size.view(np.float32)
     return np.where(keys < 0, -values, values)
-
-
-class MsMarcoWriter:
-    """A run, and beside it one JSON line a query."""
-
-    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
-        self._run, self._queries = files
-
-    def add(self, ranking: Ranking) -> None:
-        """Write one query's lines.
-
-        Raises:
-            OutputError: an id is empty or holds white space.
-        """
-        query = ranking.query_id
-        refuse_spaces(query, f"query {query!r}: its id")
-        for document in ranking.doc_ids:
-            refuse_spaces(document, f"query {query!r}, document {document!r}: the document's id")
-        lines = [f"{query}\t{document}\t{rank}\n" for rank, document in enumerate(ranking.doc_ids, 1)]
-        self._run.write("".join(lines).encode())
-        self._queries.write(
-            orjson.dumps({"query_id": query} | merge_row(ranking), option=orjson.OPT_APPEND_NEWLINE)
-        )
-
-    def finish(self) -> None:
-        """Nothing is held back."""
 
 
 _META = {"model_name": "batchrank", "revision": __version__}
