@@ -13,6 +13,7 @@ from batchrank.wire.phrases import PHRASES
 
 CASES = [
     (None, "timeout", "", Action.RETRY),
+    (None, "held-up", "", Action.RETRY),
     (None, "unreachable", "", Action.RETRY),
     (200, "malformed", "3 results for 4 documents", Action.RETRY),
     (
@@ -276,7 +277,8 @@ def test_any_rejection_can_be_classified(wire: str, status: int, code: str, mess
 @pytest.mark.parametrize(
     ("status", "code", "billed"),
     [
-        (None, "timeout", True), (None, "connection", True), (None, "unreachable", False), (None, "certificate", False),
+        (None, "timeout", True), (None, "held-up", True),
+        (None, "connection", True), (None, "unreachable", False), (None, "certificate", False),
         (200, "malformed", True), (206, "malformed", True), (206, "", True), (408, "", True), (499, "", True),
         (500, "", True), (502, "", True), (504, "", True), (520, "", True), (524, "", True), (503, "", False),
         (429, "", False), (400, "", False), (413, "", False), (403, "", False), (525, "", False),

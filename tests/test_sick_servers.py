@@ -1,5 +1,6 @@
 """Sick servers of many kinds, each with a true order and a bill of its own: rankings, money, waiting, words."""
 
+import asyncio
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,19 @@ def _lists() -> tuple[list[Any], set[str]]:
 
 
 # 1. wrong ranking
+async def test_a_request_that_was_held_up_three_times_is_not_halved(tmp_path: Path) -> None:
+    """Three time-outs halve a request, and halves are merged otherwise; not those of a process that was suspended."""
+
+    def suspended(q: str, docs: list[str], n: int) -> None:
+        if n <= 3 and len(docs) > 1:
+            asyncio.get_running_loop().advance(500)  # type: ignore[attr-defined]  # virtual time's
+
+    data = rows(1, 6)
+    async with serving(Api(suspended, latency=10)) as api:
+        await run(job_for(tmp_path, data, api, **ALL))
+    assert [len(docs) for _, docs, _ in api.of(data[0]["query"])] == [6, 6, 6, 6]
+
+
 @pytest.mark.parametrize("fate", [too_long, too_long_413])
 async def test_an_overlong_document_has_no_other_list_cut(tmp_path: Path, fate: Any) -> None:
     """Lists without it are asked whole, as the server takes them."""

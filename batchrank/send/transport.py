@@ -60,18 +60,21 @@ class _Deadline:
 
     Attributes:
         timer: what looks next whether the time is over.
+        late: whether a look came late: this process was held up, so the time tells nothing of the server.
     """
 
     def __init__(self, limit: asyncio.Timeout, seconds: float) -> None:
         self._limit = limit
         self._loop = asyncio.get_running_loop()
         self._looks = 0
+        self.late = False
         self._due = self._loop.time() + seconds
         self.timer = self._loop.call_at(self._due, self._expire)
 
     def _expire(self) -> None:
         now = self._loop.time()
         late = now - self._due > _LATE
+        self.late = self.late or late
         if self._looks >= _LOOKS or (self._looks and not late):
             self._limit.reschedule(now)
             return
@@ -161,7 +164,7 @@ class Http:
 
         Whatever goes wrong comes back as a Rejection: code ``unreachable`` when it can't have arrived,
         ``certificate`` when the server isn't who it should be, ``connection`` or ``timeout`` when its fate is unknown,
-        ``malformed`` when the answer is unusable.
+        ``held-up`` when it is, and this process was suspended meanwhile, ``malformed`` when the answer is unusable.
         """
         route = self._routes.current
         outcome = await self._attempt(route, body, documents)
@@ -211,6 +214,8 @@ class Http:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as fault:
             return self._lost(UNREACHABLE, out_of_files(fault) or _named(fault))
         except TimeoutError:
+            if deadline.late:
+                return self._lost("held-up", "no complete answer in time, while this process was held up")
             return self._lost("timeout", f"no complete answer within {self._seconds:g} s")
         except (aiohttp.ClientError, OSError) as fault:
             return self._broken(fault)
