@@ -10,6 +10,11 @@ from batchrank.data import Content, Floats, Positions, Query, taken
 from batchrank.errors import Place
 
 Verdict: TypeAlias = Literal["absolute", "absolute, noisy", "relative", "unknown"]
+ABSOLUTE: frozenset[Verdict] = frozenset({"absolute", "absolute, noisy"})
+"""Verdicts by which scores of different requests can be compared as they are."""
+Purpose: TypeAlias = Literal["pass", "probe", "hub", "repair", "audit"]
+"""Why a request is sent: the first pass over all documents, or to compare, to merge, to prove, to see whether an answer
+of an earlier run still holds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -18,11 +23,11 @@ class Chunk:
 
     Attributes:
         documents: document positions, in the order in which they are sent; no position twice.
-        purpose: why it is sent: ``pass`` (the first pass over all documents), ``probe``, ``hub``, ``repair``.
+        purpose: why it is sent.
     """
 
     documents: Positions
-    purpose: Literal["pass", "probe", "hub", "repair"] = "pass"
+    purpose: Purpose = "pass"
 
     def __len__(self) -> int:
         return len(self.documents)
@@ -64,6 +69,41 @@ class Overlap:
         return len(self.pair)
 
 
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How far the answers of earlier runs still hold.
+
+    Attributes:
+        changed: whether the model no longer ranks as it did.
+        noise: the share of pairs of documents that two new answers order differently.
+        against: the share of pairs that old and new answers order differently.
+        differs: whether the scores themselves differ, which matters where they are taken as absolute.
+    """
+
+    changed: bool
+    noise: float = 0.0
+    against: float = 0.0
+    differs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """Pairs of documents that at least two answers order; counted once for each two answers that do.
+
+    Attributes:
+        alike: how many they order alike.
+        pairs: how many there are, at least 1.
+    """
+
+    alike: int
+    pairs: int
+
+    @property
+    def share(self) -> float:
+        """The share that is ordered alike."""
+        return self.alike / self.pairs
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Merged:
     """What a merge method returns: one ranking of a query's sendable documents.
@@ -78,6 +118,7 @@ class Merged:
         drift: median and largest difference of a document's score between requests, on the output scale;
             None when no document was in two requests.
         evidence: the documents that a hub shares with the first pass, for the pooled verdict; None without a hub.
+        agreement: how far answers agree about the order; None where no two order the same documents.
     """
 
     order: Positions
@@ -88,6 +129,7 @@ class Merged:
     verdict: Verdict = "unknown"
     drift: tuple[float, float] | None = None
     evidence: Overlap | None = None
+    agreement: Agreement | None = None
 
     def scored(self, position: int) -> bool:
         """Whether the document at a position has a score."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchrank.data import Floats, Positions
-from batchrank.merge.answers import Consult, Method, Round
+from batchrank.merge.answers import Consult, Method, Noticed, Round
 from batchrank.outcomes import Chunk, Merged, Overlap, Scores, Verdict
 
 
@@ -101,6 +101,10 @@ class Shards:
     sizes: NDArray[np.int64]
     budget: int | None = None
 
+    def split(self, documents: Positions) -> Sequence[Positions]:
+        count = -(-len(documents) // self.limit)
+        return [documents[i::count] for i in range(count)]
+
     def fits(self, documents: Positions) -> bool:
         within = self.budget is None or int(self.sizes[documents].sum()) <= self.budget
         return within and len(documents) <= self.limit
@@ -142,7 +146,12 @@ class Outcome:
 Respond = Callable[[Chunk, int], Sequence[tuple[Positions, Floats]]]
 
 
-def drive(method: Method, respond: Respond, verdict: Callable[[Overlap | None], Verdict]) -> Outcome:
+def drive(
+    method: Method,
+    respond: Respond,
+    verdict: Callable[[Overlap | None], Verdict],
+    noticed: list[Noticed] | None = None,
+) -> Outcome:
     """Run a method to its end; ``respond`` gives no answer if a request failed, several if a chunk was halved."""
     rounds, probe = 0, None
     sent: list[Chunk] = []
@@ -161,6 +170,10 @@ def drive(method: Method, respond: Respond, verdict: Callable[[Overlap | None], 
                 for docs, values in respond(chunk, len(sent) + i)
             ]
             sent += step.chunks
+        elif isinstance(step, Noticed):
+            assert noticed is not None
+            noticed.append(step)
+            reply = "unknown"
         else:
             assert isinstance(step, Consult)
             probe = step.probe

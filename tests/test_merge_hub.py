@@ -9,7 +9,8 @@ from merge_world import Api, Outcome, Respond, Shards, drive, stratified, truth,
 
 from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass, Pool
-from batchrank.merge.hub import heads, hubs, probe
+from batchrank.merge.heads import heads
+from batchrank.merge.hub import hubs, probe
 from batchrank.merge.methods import start
 from batchrank.outcomes import Chunk, Overlap, Verdict
 
@@ -329,7 +330,7 @@ def test_the_probe_holds_one_of_each_chunk_at_mixed_quantiles() -> None:
     """At least 12 documents, at least one of each chunk."""
     for n, w in ((1_000, 500), (2_000, 500), (10_000, 500), (40, 2)):
         shards = stratified(n, w)
-        docs = probe(Pool(shards))
+        docs = probe(Pool(shards), shards.chunks)
         if len(shards.chunks) <= w:
             assert all(np.isin(chunk, docs).any() for chunk in shards.chunks)
             assert len(docs) == max(12, len(shards.chunks))

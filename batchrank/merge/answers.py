@@ -3,13 +3,13 @@
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchrank.data import Floats, Positions
-from batchrank.outcomes import Chunk, Merged, Overlap, Scores, Verdict
+from batchrank.outcomes import Agreement, Chunk, Finding, Merged, Overlap, Purpose, Scores, Verdict
 
 
 class Shards(Protocol):
@@ -30,6 +30,9 @@ class Shards(Protocol):
     def fits(self, documents: Positions) -> bool:
         """Whether these documents fit one request."""
 
+    def split(self, documents: Positions) -> Sequence[Positions]:
+        """Chunks of some of the documents, like ``chunks`` of all."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Round:
@@ -45,12 +48,22 @@ class Consult:
     probe: Overlap | None = None
 
 
-Step: TypeAlias = Round | Consult
-Method: TypeAlias = Generator[Step, "Sequence[Scores] | Verdict", Merged]
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Tells how far earlier answers still hold; the reply says nothing.
+
+    Attributes:
+        finding: what was found; where the model has changed, its earlier answers are left aside from now on.
+        audit: whether that is what a small old request was asked again for.
+    """
+
+    finding: Finding
+    audit: bool
 
 
-Reply: TypeAlias = "Sequence[Scores] | Verdict"
-Purpose: TypeAlias = Literal["pass", "probe", "hub", "repair"]
+Step: TypeAlias = Round | Consult | Noticed
+Reply: TypeAlias = "Sequence[Scores] | Verdict | None"
+Method: TypeAlias = Generator[Step, Reply, Merged]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,11 +74,13 @@ class Answer:
         docs: document indices.
         values: their scores, never increasing.
         chunk: which chunk of its round was answered.
+        whole: the answer that this is a part of, and that proves all that this does; None for a whole one.
     """
 
     docs: Positions
     values: Floats
     chunk: int = 0
+    whole: "Answer | None" = None
 
     @classmethod
     def of(cls, docs: Positions, values: Floats, chunk: int = 0) -> "Answer":
@@ -77,6 +92,13 @@ class Answer:
 
     def __len__(self) -> int:
         return len(self.docs)
+
+    def only(self, kept: "NDArray[np.bool_]") -> "Answer":
+        """Those of its documents that a mask over all documents keeps: a part, where that isn't all."""
+        rows = kept[self.docs]
+        return (
+            self if rows.all() else Answer(self.docs[rows], self.values[rows], self.chunk, self.whole or self)
+        )
 
     def starts(self) -> Positions:
         """Where each group of tied documents begins."""
@@ -149,7 +171,7 @@ class Pool:
 def ask(pool: Pool, chunks: Sequence[Chunk]) -> Generator[Step, Reply, list[Answer]]:
     """Send chunks and return the answers that came, empty ones left out; the pool learns from their sizes."""
     reply = yield Round(chunks)
-    assert not isinstance(reply, str)
+    assert reply is not None and not isinstance(reply, str)
     pool.learn(chunks, reply)
     return [pool.answer(scores) for scores in reply if len(scores.documents)]
 
@@ -217,13 +239,18 @@ class FirstPass:
 
 
 def overlap(first: FirstPass, others: Sequence[Answer]) -> Overlap | None:
-    """The documents of other requests, all of which the first pass has scored; None if there is none."""
+    """The documents of other requests, all of which the first pass has scored; None if there is none.
+
+    What the first pass knows from a part of another answer says nothing: it may be the very same answer.
+    """
     pairs, ones, twos = [], [], []
-    for number, answer in enumerate(others):
+    parts = np.array([answer.whole is not None for answer in first.answers], dtype=bool)
+    for number, other in enumerate(others):
+        answer = other.only(~parts[first.answer_of]) if parts.any() else other
         pairs.append(first.answer_of[answer.docs] + number * len(first.answers))
         ones.append(first.raw[answer.docs])
         twos.append(answer.values)
-    if not pairs:
+    if not sum(map(len, pairs)):
         return None
     numbers = np.unique(np.concatenate(pairs), return_inverse=True)[1].astype(np.intp)
     return Overlap(numbers, np.concatenate(ones), np.concatenate(twos), first.quartiles)
@@ -247,6 +274,7 @@ def merged(
     verdict: Verdict = "unknown",
     drift: tuple[float, float] | None = None,
     evidence: Overlap | None = None,
+    agreement: Agreement | None = None,
 ) -> Merged:
     """Put a ranking together: ``order`` holds the indices of all scored documents, best first.
 
@@ -256,5 +284,6 @@ def merged(
     everything = np.concatenate([order, unscored])
     scores = np.concatenate([np.minimum.accumulate(value), np.full(len(unscored), np.nan)])
     return Merged(
-        pool.positions[everything], scores, first.raw[everything], certified, method, verdict, drift, evidence
-    )
+        pool.positions[everything], scores, first.raw[everything], certified, method, verdict, drift, evidence,
+        agreement,
+    )  # fmt: skip

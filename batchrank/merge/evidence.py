@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from batchrank.data import Floats, Positions
+from batchrank.merge.agreement import agreement
 from batchrank.merge.answers import Answer, FirstPass, Pool, drift, merged, overlap
 from batchrank.merge.calibration import Estimate, calibrate
 from batchrank.merge.certificate import Certificate, by_value, certify
@@ -196,8 +197,9 @@ class Evidence:
         pool: the documents.
         first: the first pass.
         hubs: answers that span the scale.
-        extra: the probe's answers, and all later ones.
+        extra: the probe's answers, all later ones, and those of earlier runs that are no piece of the first pass.
         verdict: what the run-wide verdict said.
+        earlier: those of ``extra`` that were hubs, and join the scale.
     """
 
     pool: Pool
@@ -205,6 +207,7 @@ class Evidence:
     hubs: Sequence[Answer]
     verdict: Verdict
     extra: list[Answer] = field(default_factory=list)
+    earlier: Sequence[Answer] = ()
     _scale: Scale | None = None
     _estimate: Estimate | None = None
     _proof: tuple[int, Floats, Certificate] | None = None
@@ -217,7 +220,7 @@ class Evidence:
     @property
     def scale(self) -> Scale:
         """The hub's scale."""
-        self._scale = self._scale or scale(self.first, self.hubs)
+        self._scale = self._scale or scale(self.first, self.hubs, self.earlier)
         return self._scale
 
     @property
@@ -281,6 +284,7 @@ class Evidence:
             verdict=self.verdict,
             drift=drift(estimate.score(estimate.left_out[docs]), self.scale.values),
             evidence=overlap(self.first, self.hubs),
+            agreement=agreement([*self.first.answers, *self.chains]),
         )
 
 

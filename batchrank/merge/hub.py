@@ -1,7 +1,6 @@
 """Merges by a hub, the default: one more request, with some of every chunk, proves the top and scales the rest."""
 
 from collections.abc import Generator, Sequence
-from math import exp, lgamma, log
 
 import numpy as np
 
@@ -9,23 +8,21 @@ from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass, Pool, Reply, Step, ask
 from batchrank.merge.certificate import Certificate, contenders
 from batchrank.merge.evidence import Evidence
+from batchrank.merge.heads import REFERENCES, heads, quantiles
+from batchrank.merge.reuse import Memory, contradicts
 from batchrank.merge.scale import by_raw_score, by_standard_score
-from batchrank.outcomes import Merged, Verdict
+from batchrank.outcomes import ABSOLUTE, Merged, Verdict
 
-DELTA = 0.1
-"""How often a hub without repairs may miss the cutoff: fewer misses cost more heads, a miss costs one repair."""
-REFERENCES = 8
-"""Documents that several hubs share: enough for a line between them, and a small part of a request."""
 SWAP = 2
 """Places by which a quantile may give way to a shorter document: it stays about where it was."""
 
 
-def probe(pool: Pool) -> Positions:
-    """At least 12 documents, at least one of each chunk, at mixed first-stage quantiles.
+def probe(pool: Pool, pieces: Sequence[Positions]) -> Positions:
+    """At least 12 documents, at least one of each piece, at mixed first-stage quantiles.
 
     Chosen before any score is known, so that the probe goes out with the first pass.
     """
-    chunks = [np.sort(pool.index(np.asarray(chunk))) for chunk in pool.shards.chunks]
+    chunks = [np.sort(pool.index(np.asarray(piece))) for piece in pieces]
     each = -(-12 // len(chunks))
     picked = []
     for i, chunk in enumerate(chunks):
@@ -46,41 +43,6 @@ def longest_fitting(pool: Pool, docs: Positions) -> Positions:
         middle = (low + high) // 2
         low, high = (middle, high) if pool.fits(docs[:middle]) else (low, middle)
     return docs[:low]
-
-
-def heads(lengths: Sequence[int], k: int, delta: float = DELTA) -> Positions:
-    """How many heads (best documents) of each answer the hub needs.
-
-    For each answer it is the least q for which the answer has q of the k - 1 best documents with a probability of at
-    most ``delta`` / answers: P(Binomial(k - 1, its share of the list) >= q). So with probability 1 - ``delta`` no
-    answer has so many.
-    """
-    total, trials = sum(lengths), max(min(k, sum(lengths)) - 1, 0)
-    kinds, which = np.unique(lengths, return_inverse=True)
-    least = [
-        max(int(np.argmax(np.r_[_binomial_tail(trials, length / total), 0] <= delta / len(lengths))), 1)
-        for length in kinds.tolist()
-    ]
-    return np.array(least, dtype=np.intp)[which]
-
-
-def _binomial_tail(trials: int, share: float) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":
-    """P(Binomial(trials, share) >= q) for q = 0..trials."""
-    if share >= 1:
-        return np.ones(trials + 1)
-    whole, odds, rest = lgamma(trials + 1), log(share), log(1 - share)
-    mass = [
-        exp(whole - lgamma(q + 1) - lgamma(trials - q + 1) + q * odds + (trials - q) * rest)
-        for q in range(trials + 1)
-    ]
-    return np.cumsum(mass[::-1])[::-1]
-
-
-def quantiles(lengths: Sequence[int], limit: int) -> Positions:
-    """How many quantiles of each answer the hub takes: some for one of mean length, more for a longer one."""
-    each = min(max(limit // 60, 3), 8)
-    shares = np.asarray(lengths) * (each * len(lengths) / sum(lengths))
-    return np.maximum(np.rint(shares), 1).astype(np.intp)
 
 
 def hubs(pool: Pool, first: FirstPass, k: int) -> list[Positions]:
@@ -164,16 +126,28 @@ PATIENCE = 3
 """Repairs without progress before it is given up, so that a list of near ties ends."""
 
 
-def hub(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
+class ModelChangedError(Exception):
+    """Tonight's answers contradict earlier ones by more than noise explains."""
+
+
+def hub(
+    pool: Pool,
+    first: FirstPass,
+    verdict: Verdict,
+    *,
+    top_k: int,
+    memory: Memory | None = None,
+    noise: float = 0.0,
+) -> Generator[Step, Reply, Merged]:
     """Hub, then repairs until the top k is proven or can't be."""
-    known = yield from gather(pool, first, verdict, top_k=top_k)
+    known = yield from gather(pool, first, verdict, top_k=top_k, memory=memory, noise=noise)
     if isinstance(known, Merged):
         return known
     return known.consistent("hub") or known.contradictory("hub")
 
 
 def gather(
-    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int
+    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float
 ) -> Generator[Step, Reply, Evidence | Merged]:
     """Ask for hub and repairs.
 
@@ -181,37 +155,80 @@ def gather(
     1. The verdict is absolute: the raw scores are the ranking.
     2. The hub was lost twice: the standard scores are.
     3. Otherwise return the evidence.
+
+    Raises:
+        ModelChangedError: see there; what earlier runs told is of no use.
     """
-    if verdict in ("absolute", "absolute, noisy"):
+    if verdict in ABSOLUTE:
         return by_raw_score(pool, first, verdict)
-    known = yield from _ask_hubs(pool, first, top_k, verdict)
+    known = yield from _ask_hubs(pool, first, top_k, verdict, memory)
     if known is None:
         return by_standard_score(pool, first, verdict)
+    if memory is not None and contradicts(memory, [*first.answers[len(memory.pieces) :], *known.hubs], noise):
+        raise ModelChangedError
     known.extra += first.probes
-    yield from _repair(known, min(top_k, len(first.scored)))
+    yield from _repair(known, min(top_k, len(known.first.scored)))
     return known
 
 
 def _ask_hubs(
-    pool: Pool, first: FirstPass, top_k: int, verdict: Verdict
+    pool: Pool, first: FirstPass, top_k: int, verdict: Verdict, memory: Memory | None
 ) -> Generator[Step, Reply, Evidence | None]:
     """Ask for the hubs, for a lost one twice; anew, and smaller, where they were too large.
 
-    Hubs that were halved are no common scale, but what the halves' answers tell stays known.
+    Hubs that were halved are no common scale, but what the halves' answers tell stays known. Where earlier hubs are
+    scale enough and prove the top, nothing is asked.
     """
     planned = pool.tokens
-    parts = hubs(pool, first, top_k)
-    answers = yield from ask(pool, [pool.chunk(docs, "hub") for docs in parts])
+    parts = _planned(pool, first, top_k, memory)
+    answers = (yield from ask(pool, [pool.chunk(docs, "hub") for docs in parts])) if parts else []
     extra: list[Answer] = []
     if pool.tokens != planned:
-        smaller = hubs(pool, first, top_k)
+        smaller = _planned(pool, first, top_k, memory)
         if not all(map(np.array_equal, smaller, parts)):
             extra, parts = answers, smaller
             answers = yield from ask(pool, [pool.chunk(docs, "hub") for docs in parts])
     lost = sorted(set(range(len(parts))) - {answer.chunk for answer in answers})
     if lost:
         answers += yield from ask(pool, [pool.chunk(parts[i], "hub") for i in lost])
-    return Evidence(pool, first, answers, verdict, extra) if answers else None
+    if memory is None:
+        return Evidence(pool, first, answers, verdict, extra) if answers else None
+    if not answers and not memory.scaled:
+        return None
+    whole = _with_new(first, [*answers, *extra])
+    return Evidence(pool, whole, answers, verdict, [*extra, *memory.chains], memory.hubs)
+
+
+def _planned(pool: Pool, first: FirstPass, k: int, memory: Memory | None) -> list[Positions]:
+    """The documents of each hub; with a memory only those that it leaves open."""
+    if memory is None:
+        return hubs(pool, first, k)
+    if memory.settled(k):
+        return []
+    docs = np.concatenate([memory.leading(k), memory.scaling])
+    fresh = first.answers[len(memory.pieces) :]
+    if fresh:
+        later = FirstPass(len(first), fresh)
+        lengths = [len(answer) for answer in first.answers]
+        q, t = heads(lengths, k)[-len(fresh) :], quantiles(lengths, pool.limit)[-len(fresh) :]
+        docs = np.concatenate([docs, *_places(later, q, t)])
+    else:
+        docs = np.concatenate([docs, memory.new])
+    _, seen = np.unique(docs, return_index=True)
+    docs = docs[np.sort(seen)]
+    return [docs] if pool.fits(docs) else _several(pool, first, docs)
+
+
+def _with_new(first: FirstPass, answers: Sequence[Answer]) -> FirstPass:
+    """A first pass with what it lacks, taken from later answers: documents that were asked about in a hub only."""
+    found = list(first.answers)
+    known = first.answer_of >= 0
+    for answer in answers:
+        piece = answer.only(~known)
+        if len(piece):
+            found.append(piece)
+            known[piece.docs] = True
+    return FirstPass(len(first), found, first.probes) if len(found) > len(first.answers) else first
 
 
 def _repair(known: Evidence, k: int) -> Generator[Step, Reply, None]:

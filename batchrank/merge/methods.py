@@ -1,15 +1,18 @@
 """Lists the merge methods and starts them; has ``raw`` and ``rrf``, which prove nothing, and ``full``, all exact."""
 
 from collections.abc import Generator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from batchrank.data import Positions
+from batchrank.merge.agreement import agreement
 from batchrank.merge.answers import (
     Answer,
     FirstPass,
     Method,
+    Noticed,
     Pool,
     Reply,
     Round,
@@ -22,13 +25,16 @@ from batchrank.merge.answers import (
 )
 from batchrank.merge.certificate import certify, rank_of
 from batchrank.merge.evidence import Evidence
-from batchrank.merge.hub import PATIENCE, gather, hub, longest_fitting
+from batchrank.merge.hub import PATIENCE, ModelChangedError, gather, hub, longest_fitting
 from batchrank.merge.hub import probe as probe_documents
+from batchrank.merge.reuse import Audit, Earlier, Memory
 from batchrank.merge.scale import by_raw_score
-from batchrank.outcomes import Chunk, Merged, Scores, Verdict
+from batchrank.outcomes import ABSOLUTE, Chunk, Finding, Merged, Scores, Verdict
 
 
-def raw(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
+def raw(
+    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float
+) -> Generator[Step, Reply, Merged]:
     """Sort the first pass; the verdict is reported, whatever it says."""
     return by_raw_score(pool, first, verdict)
     yield  # a method is a generator, even one that asks for nothing more
@@ -38,7 +44,9 @@ RANK_CONSTANT = 60
 """The k of reciprocal rank fusion, as Cormack, Clarke and Buettcher chose it (SIGIR 2009)."""
 
 
-def rrf(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
+def rrf(
+    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float
+) -> Generator[Step, Reply, Merged]:
     """Score by rank within the answer, as if all answers were as long as the average one."""
     length = len(first.scored) / len(first.answers)
     value = 1 / (RANK_CONSTANT + 0.5 + first.quantile * length)
@@ -52,13 +60,15 @@ MOST = (
 )
 
 
-def full(pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int) -> Generator[Step, Reply, Merged]:
+def full(
+    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float
+) -> Generator[Step, Reply, Merged]:
     """The hub first; then windows until every two neighbours of the order were in one request.
 
     Only then can the order be exact: two neighbours that were never seen together could change places. When answers
     contradict each other there is no exact order, and the hub's ranking is returned.
     """
-    known = yield from gather(pool, first, verdict, top_k=top_k)
+    known = yield from gather(pool, first, verdict, top_k=top_k, memory=memory, noise=noise)
     if isinstance(known, Merged):
         return known
     result = known.consistent("full")
@@ -120,16 +130,35 @@ class Build(Protocol):
     """A method after the first pass."""
 
     def __call__(
-        self, pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int
+        self,
+        pool: Pool,
+        first: FirstPass,
+        verdict: Verdict,
+        *,
+        top_k: int,
+        memory: Memory | None,
+        noise: float,
     ) -> Generator[Step, Reply, Merged]:
-        """Go on from a first pass of at least two answers."""
+        """Go on from a first pass of at least two answers, or from what earlier runs told."""
 
 
 METHODS: dict[str, Build] = {"hub": hub, "full": full, "rrf": rrf, "raw": raw}
 BLIND = frozenset({"rrf"})  # methods to which the verdict makes no difference
+COMPARING = frozenset(
+    {"hub", "full"}
+)  # methods that ask once more, unless scores can be compared as they are
 
 
-def start(method: str, shards: Shards, *, top_k: int, probe: bool = False) -> Method:
+def start(
+    method: str,
+    shards: Shards,
+    *,
+    top_k: int,
+    probe: bool = False,
+    earlier: Sequence[Earlier] = (),
+    audit: bool = False,
+    noise: float = 0.0,
+) -> Method:
     """Start merging one query.
 
     Args:
@@ -137,13 +166,21 @@ def start(method: str, shards: Shards, *, top_k: int, probe: bool = False) -> Me
         shards: the query's chunks, at least one, and what fits a request.
         top_k: documents, the depth that must be exact.
         probe: whether this query carries the probe, as ``Verdicts.carries_probe`` says.
+        earlier: answers of earlier runs, the oldest run's first.
+        audit: whether one of them is asked again first, to see whether it still holds.
+        noise: the share of pairs that two new answers order differently, as far as audits showed.
 
     Cases:
-    1. One chunk, answered as a whole: its order is the ranking, whatever the method and the verdict.
-    2. At most one answer comes: its own order is all there is to know.
-    3. Otherwise (several chunks, or one that was halved) the method goes on from the first pass and the
+    1. Earlier answers tell enough of its documents: only the rest is asked, see ``reuse``.
+    2. One chunk, answered as a whole: its order is the ranking, whatever the method and the verdict.
+    3. At most one answer comes: its own order is all there is to know.
+    4. Otherwise (several chunks, or one that was halved) the method goes on from the first pass and the
     verdict.
     """
+    if earlier:
+        found = yield from _again(method, shards, top_k, probe, earlier, audit, noise)
+        if found is not None:
+            return found
     many = len(shards.chunks) > 1
     asks = method not in BLIND
     if many:
@@ -152,7 +189,7 @@ def start(method: str, shards: Shards, *, top_k: int, probe: bool = False) -> Me
     else:
         chunk = Chunk(np.asarray(shards.chunks[0], dtype=np.intp))
         reply = yield Round([chunk])
-        assert not isinstance(reply, str)
+        assert reply is not None and not isinstance(reply, str)
         if len(reply) == 1 and len(reply[0].documents) == len(chunk):
             return _whole(reply[0])
         pool = Pool(shards)
@@ -163,7 +200,79 @@ def start(method: str, shards: Shards, *, top_k: int, probe: bool = False) -> Me
     verdict: Verdict = "unknown"
     if asks:
         verdict = yield from consult(overlap(first, first.probes))
-    return (yield from METHODS[method](pool, first, verdict, top_k=top_k))
+    return (yield from METHODS[method](pool, first, verdict, top_k=top_k, memory=None, noise=0.0))
+
+
+def _again(
+    method: str,
+    shards: Shards,
+    top_k: int,
+    probe: bool,
+    earlier: Sequence[Earlier],
+    audit: bool,
+    noise: float,
+) -> Generator[Step, Reply, Merged | None]:
+    """Rank by what earlier runs told, and ask the rest; None where all is to be asked as ever.
+
+    A probe needs no second look at documents that are asked about anyway: it goes out with the new documents' chunks.
+    """
+    pool = Pool(shards)
+    memory = Memory.of(pool, earlier)
+    finding = (yield from _audited(pool, earlier)) if audit else None
+    if memory is None or (finding is not None and finding.changed):
+        return None
+    noise = max(noise, finding.noise if finding is not None else 0.0)
+    asks, compares = method not in BLIND, method in COMPARING
+    first = memory.first
+    verdict: Verdict = "unknown"
+    if probe and asks:
+        if compares and not memory.worth(top_k):
+            return None
+        first = yield from _new_chunks(memory, probe=True)
+    if asks:
+        verdict = yield from consult(overlap(first, first.probes))
+    absolute = verdict in ABSOLUTE
+    if absolute and finding is not None and finding.differs:
+        yield Noticed(replace(finding, changed=True), audit=False)
+        return None
+    compares = compares and not absolute
+    if compares and not memory.worth(top_k):
+        return None
+    together = np.concatenate([memory.leading(top_k), memory.scaling, memory.new]) if compares else None
+    if first is memory.first and (together is None or not pool.fits(np.unique(together))):
+        first = yield from _new_chunks(memory, probe=False)
+    if len(first.answers) <= 1 and len(first.scored) == len(pool):
+        return _alone(pool, first, method, memory.chains)
+    try:
+        return (yield from METHODS[method](pool, first, verdict, top_k=top_k, memory=memory, noise=noise))
+    except ModelChangedError:
+        yield Noticed(Finding(changed=True), audit=False)
+        return None
+
+
+def _audited(pool: Pool, earlier: Sequence[Earlier]) -> Generator[Step, Reply, Finding | None]:
+    """Ask one of the earlier answers again, and tell what came of it."""
+    finding = yield from Audit(pool, [Answer.of(pool.index(e.documents), e.values) for e in earlier]).run()
+    if finding is not None:
+        yield Noticed(finding, audit=True)
+    return finding
+
+
+def _new_chunks(memory: Memory, *, probe: bool) -> Generator[Step, Reply, FirstPass]:
+    """Ask about the new documents in chunks of their own, and for the probe, of known ones, in the same round."""
+    pool = memory.pool
+    new = pool.shards.split(pool.positions[memory.new]) if len(memory.new) else ()
+    chunks = [Chunk(np.asarray(chunk, dtype=np.intp)) for chunk in new]
+    count = len(chunks)
+    if probe:
+        known = [pool.positions[piece.docs] for piece in memory.pieces]
+        chunks.append(pool.chunk(probe_documents(pool, known), "probe"))
+    answers = (yield from ask(pool, chunks)) if chunks else []
+    return FirstPass(
+        len(pool),
+        [*memory.pieces, *(answer for answer in answers if answer.chunk < count)],
+        [answer for answer in answers if answer.chunk >= count],
+    )
 
 
 def _whole(scores: Scores) -> Merged:
@@ -179,14 +288,18 @@ def _first_pass(pool: Pool, *, probe: bool) -> Generator[Step, Reply, FirstPass]
     chunks = [Chunk(np.asarray(chunk, dtype=np.intp)) for chunk in pool.shards.chunks]
     count = len(chunks)
     if probe:
-        chunks.append(pool.chunk(probe_documents(pool), "probe"))
+        chunks.append(pool.chunk(probe_documents(pool, pool.shards.chunks), "probe"))
     answers = yield from ask(pool, chunks)
     scored = [answer for answer in answers if answer.chunk < count]
     return FirstPass(len(pool), scored, [answer for answer in answers if answer.chunk >= count])
 
 
-def _alone(pool: Pool, first: FirstPass, method: str) -> Merged:
-    """The order of the only answer, unless the probe contradicts it."""
-    proof = certify(first, first.probes)
+def _alone(pool: Pool, first: FirstPass, method: str, chains: Sequence[Answer] = ()) -> Merged:
+    """The order of the only answer, unless the probe, or what earlier runs told, contradicts it."""
+    others = [*first.probes, *chains]
+    proof = certify(first, others)
     order = proof.order if proof.consistent else first.by(first.raw)
-    return merged(pool, first, order, first.raw[order], method=method, certified=proof.depth)
+    agreed = agreement([*first.answers, *others])
+    return merged(
+        pool, first, order, first.raw[order], method=method, certified=proof.depth, agreement=agreed
+    )

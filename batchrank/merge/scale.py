@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchrank.data import Floats, Positions
+from batchrank.merge.agreement import agreement
 from batchrank.merge.answers import Answer, FirstPass, Pool, drift, merged, overlap
 from batchrank.outcomes import Merged, Verdict
 
@@ -107,9 +108,12 @@ class Scale:
         return len(self.docs)
 
 
-def scale(first: FirstPass, hubs: Sequence[Answer]) -> Scale:
-    """Join hub answers on the scale of the longest; one that shares too little with it is left out."""
-    base, *others = sorted(hubs, key=len, reverse=True)
+def scale(first: FirstPass, hubs: Sequence[Answer], earlier: Sequence[Answer] = ()) -> Scale:
+    """Join hub answers on the scale of the longest; one that shares too little with it is left out.
+
+    Those of earlier runs give way to those of this one.
+    """
+    base, *others = [*sorted(hubs, key=len, reverse=True), *sorted(earlier, key=len, reverse=True)]
     docs, values = [base.docs], [base.values]
     for other in others:
         moved = align(first, other, base)
@@ -212,6 +216,7 @@ def by_raw_score(pool: Pool, first: FirstPass, verdict: Verdict) -> Merged:
         certified=len(order) if verdict == "absolute" else 0,
         verdict=verdict,
         drift=None if twice is None else drift(twice.first, twice.second),
+        agreement=agreement([*first.answers, *first.probes]),
     )
 
 

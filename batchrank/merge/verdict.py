@@ -21,7 +21,7 @@ from dataclasses import astuple, dataclass
 from typing import Any, Literal, TypeAlias
 
 from batchrank.merge.evidence import SHIFT, Components, HubSums, Probe
-from batchrank.outcomes import Overlap, Verdict
+from batchrank.outcomes import ABSOLUTE, Overlap, Verdict
 
 SPAN = 1_000
 """Multi-chunk queries from one probe to the next: a probe's cost is lost among them, a changed server is noticed."""
@@ -137,7 +137,7 @@ class Verdicts:
             start = "absolute"
         elif probe.finding == "different" and not self._tolerated(before, probe):
             start = "relative"
-            if before in ("absolute", "absolute, noisy"):
+            if before in ABSOLUTE:
                 flip = Flip(number * SPAN, before, probe.deviation)
         pools = start in ("relative", "unknown") and not any(span.pools for span in self._spans)
         return _Span(number, start, pools, flip)

@@ -84,10 +84,7 @@ class QueryShards:
         self._rules = rules
         self._query = query
         self._sizing = Sizing(rules, query)
-        documents = query.sendable
-        self.chunks: Sequence[Positions] = (
-            (documents,) if self._sizing.fit_one(documents) else tuple(self._chunks(documents))
-        )
+        self.chunks: Sequence[Positions] = self.split(query.sendable)
 
     @property
     def exact(self) -> bool:
@@ -125,6 +122,10 @@ class QueryShards:
     def fits(self, documents: Positions) -> bool:
         """Whether these documents fit one request."""
         return len(documents) <= self.limit and self._sizing.fit(documents.reshape(-1, 1))
+
+    def split(self, documents: Positions) -> Sequence[Positions]:
+        """Chunks of some of the documents, like ``chunks`` of all that can be sent."""
+        return (documents,) if self._sizing.fit_one(documents) else tuple(self._chunks(documents))
 
     def count(self) -> None:
         """Count tokens exactly, if the counter can and it hasn't been done; safe to call in another thread."""

@@ -1,0 +1,274 @@
+"""Plans a query whose documents were partly ranked before: which answers of earlier runs serve, what is still asked.
+
+An answer restricted to the documents that are still candidates still tells their order, although the request that it
+answered no longer exists. So answers of earlier runs are *pieces* of tonight's first pass, a document in one piece
+only, and all of them are chains for the certificate. Documents in no piece are *new*: only they have to be asked about,
+together with those that may be at the top and with some that tell the scale.
+"""
+
+import itertools
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from batchrank.data import Floats, Positions
+from batchrank.merge.agreement import Discord, total
+from batchrank.merge.answers import Answer, FirstPass, Pool, Reply, Round, Shards, Step
+from batchrank.merge.certificate import certify, contenders
+from batchrank.merge.heads import heads, quantiles
+from batchrank.outcomes import Chunk, Finding, Purpose
+
+INFORMATIVE = 4
+"""Documents of a piece that have to be on the hub's scale: two fit any line, and the others have to confirm it."""
+WORTH = 0.5
+"""The share of asking anew that reuse may cost: above it, one night's saving isn't worth the older answers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Earlier:
+    """An answer of an earlier run, restricted to tonight's documents.
+
+    Attributes:
+        documents: document positions, each once.
+        values: their scores.
+        purpose: why it was asked.
+        run: the run that asked.
+        same: whether a request of just these documents, by rising position, is the one that was asked.
+    """
+
+    documents: Positions
+    values: Floats
+    purpose: Purpose
+    run: int
+    same: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Memory:
+    """What earlier runs told of a query.
+
+    Attributes:
+        pool: tonight's documents.
+        answers: the earlier answers, by index, the oldest run's first.
+        runs: their runs.
+        pieces: the first pass, as far as it is known.
+        hubs: those of the answers that were hubs.
+    """
+
+    pool: Pool
+    answers: Sequence[Answer]
+    runs: Sequence[int]
+    pieces: Sequence[Answer]
+    hubs: Sequence[Answer]
+
+    @classmethod
+    def of(cls, pool: Pool, earlier: Sequence[Earlier]) -> "Memory | None":
+        """None where nothing is known, or where all that the plain method asks first was asked as it is."""
+        known = [one for one in earlier if len(one.documents)]
+        if not known or _asked_before(pool.shards, known):
+            return None
+        answers = [Answer.of(pool.index(one.documents), one.values) for one in known]
+        taken = np.zeros(len(pool), dtype=bool)
+        pieces = []
+        # First passes first, as even samples of a list; among those the largest, and of equal ones the newest.
+        ranks = [(known[i].purpose != "pass", -len(answers[i]), -known[i].run, i) for i in range(len(known))]
+        for *_, number in sorted(ranks):
+            piece = answers[number].only(~taken)
+            if len(piece):
+                pieces.append(piece)
+                taken[piece.docs] = True
+        hubs = [answer for one, answer in zip(known, answers, strict=True) if one.purpose == "hub"]
+        return cls(pool, answers, [one.run for one in known], pieces, hubs)
+
+    @cached_property
+    def first(self) -> FirstPass:
+        """The first pass, as far as it is known."""
+        return FirstPass(len(self.pool), self.pieces)
+
+    @property
+    def new(self) -> Positions:
+        """Indices of the documents that nothing is known of."""
+        return np.flatnonzero(self.first.answer_of < 0)
+
+    @property
+    def chains(self) -> list[Answer]:
+        """The answers that are no piece as a whole."""
+        whole = {id(piece) for piece in self.pieces}
+        return [answer for answer in self.answers if id(answer) not in whole]
+
+    def leading(self, k: int) -> Positions:
+        """The known documents that may be in the top k: by what is proven, or by the chance of their pieces."""
+        first, wanted = self.first, min(k, len(self.first.scored))
+        likely = _heads(first.answers, heads([len(piece) for piece in first.answers], k))
+        proof = certify(first, self.chains)
+        if not proof.consistent:
+            return likely
+        top = proof.order[: min(proof.depth, wanted)]
+        if proof.depth < wanted:
+            top = np.concatenate([top, contenders(proof, first, k)])
+        return top if len(top) <= len(likely) else likely
+
+    @cached_property
+    def scaling(self) -> Positions:
+        """The documents that put every piece on one scale.
+
+        Quantiles of each piece, as many as a plain hub of this list takes of all; near each, what most of the earlier
+        hubs hold, because that joins their scales to tonight's. A piece too short for one is left to the hub that it
+        was asked in; one that no hub holds enough of takes enough of them for a line.
+        """
+        pieces, pool = self.pieces, self.pool
+        held = np.zeros(len(pool), dtype=np.intp)
+        for hub in self.hubs:
+            held[hub.docs] += 1
+        known = sum(map(len, pieces))
+        each = int(quantiles([1], pool.limit)[0]) + 1
+        wanted = each * -(-known // pool.limit)
+        chosen = []
+        for number, piece in enumerate(pieces):
+            count = round(wanted * len(piece) / known)
+            joined = np.count_nonzero(held[piece.docs]) >= min(INFORMATIVE, len(piece))
+            count = min(count if joined else max(count, INFORMATIVE), len(piece))
+            if not count:
+                continue
+            edges = np.linspace(0, len(piece), count + 1).astype(np.intp)
+            for low, high in itertools.pairwise(edges.tolist()):
+                part = piece.docs[low:high]
+                chosen.append(int(part[np.argmax(held[part])]))
+        return np.array(chosen, dtype=np.intp)
+
+    def settled(self, k: int) -> bool:
+        """Whether nothing has to be asked: nothing is new, the top k is proven, and all pieces are on one scale."""
+        if len(self.new):
+            return False
+        if len(self.pieces) == 1:
+            return True
+        proof = certify(self.first, self.chains)
+        return proof.consistent and proof.depth >= min(k, len(self.first.scored)) and self.scaled
+
+    @property
+    def scaled(self) -> bool:
+        """Whether earlier hubs put all pieces on one scale."""
+        held = np.zeros(len(self.pool), dtype=bool)
+        for hub in self.hubs:
+            held[hub.docs] = True
+        return all(np.count_nonzero(held[p.docs]) >= min(INFORMATIVE, len(p)) for p in self.pieces)
+
+    def worth(self, k: int) -> bool:
+        """Whether it costs at most half of what asking anew does, in documents."""
+        if self.settled(k):
+            return True
+        chunks = self.pool.shards.chunks
+        lengths = [len(chunk) for chunk in chunks]
+        anew = sum(lengths)
+        if len(chunks) > 1:
+            anew += int((heads(lengths, k) + quantiles(lengths, self.pool.limit) + 1).sum())
+        asked = len(self.new) + len(np.union1d(self.leading(k), self.scaling))
+        return asked <= WORTH * anew
+
+    def discord(self, fresh: Sequence[Answer]) -> Discord:
+        """How far tonight's answers contradict the earlier ones."""
+        return total((old, new) for old in self.answers for new in fresh)
+
+    @property
+    def noise(self) -> Discord:
+        """How far earlier answers of one run contradict each other."""
+        numbered = list(zip(self.runs, self.answers, strict=True))
+        return total(
+            (one, two)
+            for i, (run, one) in enumerate(numbered)
+            for other, two in numbered[i + 1 :]
+            if run == other
+        )
+
+
+def _asked_before(shards: Shards, known: Sequence[Earlier]) -> bool:
+    """Whether every chunk of the plain method was asked as it is."""
+    asked = {one.documents.tobytes() for one in known if one.same}
+    return all(np.asarray(chunk, dtype=np.intp).tobytes() in asked for chunk in shards.chunks)
+
+
+def _heads(pieces: Sequence[Answer], q: Positions) -> Positions:
+    """The best documents of each piece, all first places before all second ones."""
+    tops = [piece.docs[:count] for piece, count in zip(pieces, q.tolist(), strict=True)]
+    layers = np.concatenate([np.arange(len(top)) for top in tops])
+    return np.concatenate(tops)[np.argsort(layers, kind="stable")]
+
+
+AUDITED = 32
+"""Documents of an audit: some 500 pairs, among which a changed order shows, for the price of a short list."""
+_DOUBT = 2
+"""Pairs that may differ by chance, as when a server rounds two scores to the same number."""
+_NOISES = 3
+"""How much more than each other new answers may contradict an old one before the model counts as changed."""
+COARSE = 0.02
+"""The share of pairs that a hub may order otherwise than earlier answers do, besides noise: a hub's documents lie close
+together, so that a little noise turns many pairs, and finding out for sure is what audits are for."""
+
+
+@dataclass(slots=True, eq=False)
+class Audit:
+    """Asks some of an earlier answer's documents again, and once more in another order where that differs.
+
+    Attributes:
+        pool: the query's documents.
+        earlier: earlier answers.
+        answers: tonight's.
+    """
+
+    pool: Pool
+    earlier: Sequence[Answer]
+    answers: list[Answer] = field(default_factory=list)
+
+    def run(self) -> Generator[Step, Reply, Finding | None]:
+        """Ask; None where nothing came back that tells anything."""
+        # The smallest answer that tells enough, as asking about a few documents is all that is needed.
+        sizes = [(len(a) < AUDITED, abs(len(a) - AUDITED), i) for i, a in enumerate(self.earlier)]
+        old = self.earlier[min(sizes)[2]]
+        docs = _spread(old)
+        if len(docs) < 2:
+            return None
+        yield from self._ask(docs)
+        first = total((old, new) for new in self.answers)
+        if not first.pairs:
+            return None
+        differs = _differs(old, self.answers)
+        if first.against <= _DOUBT:
+            return Finding(False, 0.0, first.share, differs)
+        yield from self._ask(docs[::-1])
+        noise = total((one, two) for i, one in enumerate(self.answers) for two in self.answers[i + 1 :])
+        against = total((old, new) for new in self.answers)
+        doubt = _DOUBT / max(first.pairs, 1)
+        return Finding(against.share > _NOISES * noise.share + doubt, noise.share, against.share, differs)
+
+    def _ask(self, docs: Positions) -> Generator[Step, Reply, None]:
+        reply = yield Round([Chunk(self.pool.positions[docs], "audit")])
+        assert reply is not None and not isinstance(reply, str)
+        self.answers += [self.pool.answer(scores) for scores in reply if len(scores.documents)]
+
+
+def _spread(old: Answer) -> Positions:
+    """Half of them the best, half spread over the rest, by rising position: a hub's documents are alike."""
+    top = min(len(old), AUDITED // 2)
+    rest = np.linspace(top, len(old) - 1, min(AUDITED - top, len(old) - top)).astype(np.intp)
+    return np.sort(old.docs[np.unique(np.r_[np.arange(top), rest])])
+
+
+def _differs(old: Answer, fresh: Sequence[Answer]) -> bool:
+    spread = float(np.ptp(old.values))
+    for new in fresh:
+        _, here, there = np.intersect1d(old.docs, new.docs, return_indices=True)
+        if len(here) and float(np.abs(old.values[here] - new.values[there]).max()) > 0.01 * spread:
+            return True
+    return False
+
+
+def contradicts(memory: Memory, fresh: Sequence[Answer], noise: float) -> bool:
+    """Whether tonight's answers contradict the earlier ones more than noise explains."""
+    found = memory.discord(fresh)
+    if found.against <= _DOUBT:
+        return False
+    within = total((one, two) for i, one in enumerate(fresh) for two in fresh[i + 1 :])
+    known = max(noise, within.share, memory.noise.share)
+    return found.share > _NOISES * known + COARSE
