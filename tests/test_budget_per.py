@@ -10,7 +10,7 @@ from against import World, same, world
 from jobs import rows, write_jsonl
 
 from batchrank.cli.status import status
-from batchrank.ledger.entries import answer_checksum, checksum
+from batchrank.ledger.rows import ANSWER, answer_checksum, checksum
 from batchrank.observe.observer import Observer
 from batchrank.pipeline.run import Run
 
@@ -23,8 +23,7 @@ def a_day_passes(path: Path) -> None:
     db.create_function("checksum", -1, checksum)
     db.create_function("answer_checksum", -1, answer_checksum)
     db.execute("UPDATE answers SET day = day - 1")
-    columns = "key, scores, tokens, predicted, request_id, run, day, searches"
-    db.execute(f"UPDATE answers SET digest = answer_checksum({columns})")
+    db.execute(f"UPDATE answers SET digest = answer_checksum({ANSWER})")
     db.execute("UPDATE attempts SET day = day - 1")
     columns = "key, kind, status, code, message, request_id, predicted, run, documents, day"
     db.execute(f"UPDATE attempts SET digest = checksum({columns})")

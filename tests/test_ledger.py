@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from batchrank.data import Answer, Rejection
 from batchrank.errors import LedgerError
 from batchrank.ledger.checks import lost_commits
-from batchrank.ledger.entries import Known, pack, unpack
+from batchrank.ledger.entries import About, Known
 from batchrank.ledger.ledger import Ledger
+from batchrank.ledger.rows import DAY, pack, unpack
 from batchrank.ledger.state import Searches, Spent
 from batchrank.pipeline.workers import background_task
 
@@ -303,13 +304,13 @@ async def test_spending_is_known_by_run_day_and_in_all(tmp_path: Path) -> None:
     """What was in flight at a kill counts for the day on which it was sent."""
     path = tmp_path / "ledger.sqlite"
     for run, tokens in ((1, 10), (2, 30)):
-        ledger = Ledger(path, today=partial(int, 19_999 + run))
+        ledger = Ledger(path, now=partial(float, (19_999 + run) * DAY))
         async with background_task(ledger.serve):
             await ledger.begin(run)
             await ledger.put(bytes([run]), Answer(np.array([1.0]), tokens), 5)
             await ledger.sent(b"in flight" + bytes([run]), 100, 1)
         ledger.close()
-    ledger = Ledger(path, today=lambda: 20_001)
+    ledger = Ledger(path, now=lambda: 20_001.5 * DAY)
     async with background_task(ledger.serve):
         found = [await ledger.begin(2), await ledger.spent("day"), await ledger.spent("total")]
     ledger.close()
@@ -323,7 +324,9 @@ async def kept(path: Path, entries: int = 60) -> None:
         await ledger.begin(1)
         for number in range(entries):
             await ledger.sent(number.to_bytes(16, "big"), 9, 3)
-            await ledger.put(number.to_bytes(16, "big"), ANSWER, 9)
+            about = About(number // 20 + 1, bytes(24), "pass") if number % 2 else None
+            await ledger.put(number.to_bytes(16, "big"), ANSWER, 9, about)
+        await ledger.put((0).to_bytes(16, "big"), ANSWER, 9)
         await ledger.put(b"r", Rejection(400, "refused", "no"), 9)
         await ledger.put_attempt(b"a", "ambiguous", Rejection(None, "timeout", ""), 9, 3)
         await ledger.sent(b"s", 9, 3)
@@ -344,7 +347,9 @@ async def content(path: Path) -> Any:
             key: one.outcome.values.tolist() if isinstance(one.outcome, Answer) else one.outcome
             for key, one in found.items()
         }
-        return spent, known, await ledger.load("run/x")
+        recollected = await ledger.recollect([1, 2, 3], before=2)
+        contents = [[(one.key, *one.contents) for one in recollected[number]] for number in (1, 2, 3)]
+        return spent, known, contents, await ledger.load("run/x")
 
 
 @pytest.mark.parametrize("suffix", ["", "-wal"])

@@ -161,7 +161,7 @@ class Sending(RuleBasedStateMachine):
         """What the ledger holds from now on must never be asked again, nor lost."""
         import sqlite3
 
-        from batchrank.ledger.entries import unpack
+        from batchrank.ledger.rows import unpack
 
         db = sqlite3.connect(self.folder / "ledger.sqlite")
         held = dict(db.execute("SELECT key, scores FROM answers"))

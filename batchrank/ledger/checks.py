@@ -6,10 +6,9 @@ import sys
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from batchrank.ledger.entries import ROWS, answer_checksum, checksum
-
-_ANSWERS = "SELECT key, scores, tokens, predicted, request_id, run, day, searches, digest FROM answers"
+from batchrank.ledger.rows import ANSWER, ROWS, answer_checksum, checksum
 
 
 def check(db: sqlite3.Connection) -> None:
@@ -18,7 +17,7 @@ def check(db: sqlite3.Connection) -> None:
     Raises:
         sqlite3.DatabaseError: a page or a row is damaged.
     """
-    for (said,) in db.execute("PRAGMA quick_check(1)"):
+    for (said,) in db.execute("PRAGMA integrity_check(1)"):  # unlike a quick one it looks at the indexes too
         if said != "ok":
             raise sqlite3.DatabaseError(f"a page is corrupt: {said}")
     for table, number in _damaged(db):
@@ -26,7 +25,7 @@ def check(db: sqlite3.Connection) -> None:
 
 
 def _damaged(db: sqlite3.Connection) -> Iterator[tuple[str, int]]:
-    for number, row in enumerate(db.execute(_ANSWERS), 1):
+    for number, row in enumerate(db.execute(f"SELECT {ANSWER}, digest FROM answers"), 1):  # noqa: S608 our own words
         if not _whole(row):
             yield "answers", number
     for table, columns in ROWS.items():
@@ -35,9 +34,10 @@ def _damaged(db: sqlite3.Connection) -> Iterator[tuple[str, int]]:
                 yield table, number
 
 
-def _whole(row: tuple[bytes, bytes, int | None, int, str, int, int, int | None, int]) -> bool:
+def _whole(row: tuple[Any, ...]) -> bool:
     try:
-        return answer_checksum(*row[:-1]) == row[-1]
+        *values, digest = row
+        return bool(answer_checksum(*values) == digest)
     except TypeError:  # a value that is no longer of its type
         return False
 

@@ -12,51 +12,11 @@ import orjson
 
 from batchrank.errors import LedgerError
 from batchrank.ledger.checks import check, lost_commits
-from batchrank.ledger.entries import ROWS, checksum
+from batchrank.ledger.schema import bring_up_to_date
 
-_SCHEMA = 3
-"""The schema of this version; what older ones lacked is added, as ``_ADDED`` says."""
 _APPLICATION = 0x62726B31
 """What tells a ledger from other SQLite files, in their header's field for it; ledgers before schema 3 had none."""
 _OLD_TABLES = {"answers", "rejections", "attempts", "sent", "state"}
-_TABLES = """
-CREATE TABLE IF NOT EXISTS answers (
-    key BLOB PRIMARY KEY, scores BLOB NOT NULL, tokens INTEGER, predicted INTEGER NOT NULL, request_id TEXT NOT NULL,
-    run INTEGER NOT NULL, used INTEGER NOT NULL, digest INTEGER NOT NULL, searches INTEGER,
-    day INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS rejections (
-    key BLOB PRIMARY KEY, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL, request_id TEXT NOT NULL,
-    run INTEGER NOT NULL, used INTEGER NOT NULL, digest INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS attempts (
-    key BLOB NOT NULL, kind TEXT NOT NULL, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL,
-    request_id TEXT NOT NULL, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0,
-    day INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE IF NOT EXISTS sent (
-    key BLOB PRIMARY KEY, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0,
-    day INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB NOT NULL, digest INTEGER NOT NULL DEFAULT 0)
-WITHOUT ROWID;
-"""
-
-_ADDED = {
-    1: (
-        "ALTER TABLE answers ADD COLUMN searches INTEGER",
-        "ALTER TABLE attempts ADD COLUMN documents INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE sent ADD COLUMN documents INTEGER NOT NULL DEFAULT 0",
-    ),
-    2: (
-        "ALTER TABLE answers ADD COLUMN day INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE attempts ADD COLUMN day INTEGER NOT NULL DEFAULT 0",
-        "ALTER TABLE sent ADD COLUMN day INTEGER NOT NULL DEFAULT 0",
-        *(f"ALTER TABLE {table} ADD COLUMN digest INTEGER NOT NULL DEFAULT 0" for table in ROWS),
-        *(f"UPDATE {table} SET digest = checksum({columns})" for table, columns in ROWS.items()),  # noqa: S608 our own words
-    ),
-}
-"""What takes each older schema to the next one. Day 0 is unknown: such spending counts for a run and in total."""
 
 
 def connect(path: Path | None, *, salvage: bool = False) -> sqlite3.Connection:
@@ -87,32 +47,13 @@ def connect(path: Path | None, *, salvage: bool = False) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA journal_size_limit = 0")
         db.execute("PRAGMA synchronous = FULL")
-        _bring_up_to_date(db)
+        bring_up_to_date(db)
         if path is not None:
             check(db)
     except BaseException:
         db.close()
         raise
     return db
-
-
-def _bring_up_to_date(db: sqlite3.Connection) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > _SCHEMA:
-        raise sqlite3.DatabaseError(
-            f"its schema is version {version}, this batchrank reads {_SCHEMA}; use the batchrank that wrote it"
-        )
-    if version == _SCHEMA:
-        return
-    db.create_function("checksum", -1, checksum, deterministic=True)
-    db.execute("BEGIN IMMEDIATE")
-    for older in range(version or _SCHEMA, _SCHEMA):
-        for statement in _ADDED[older]:
-            db.execute(statement)
-    for statement in _TABLES.split(";"):
-        db.execute(statement)
-    db.execute(f"PRAGMA user_version = {_SCHEMA}")
-    db.execute("COMMIT")
 
 
 def _require_ours(path: Path, *, salvage: bool) -> None:
@@ -201,6 +142,7 @@ _DAMAGE = (
     "corrupt",
     "no such table",
     "no such column",
+    "no such index",
     "duplicate column",
     "decode",
 )

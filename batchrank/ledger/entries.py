@@ -1,54 +1,43 @@
 """Reads and writes the ledger's rows, those of many requests with one statement, always inside a transaction."""
 
-import asyncio
 import sqlite3
-import threading
-import zlib
-from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
-from queue import SimpleQueue
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from batchrank.data import Answer, Floats, Rejection
+from batchrank.ledger.paid import drop
+from batchrank.ledger.rows import ANSWER, DAY, ROWS, answer_checksum, checksum, pack, unpack
 
 Kind = Literal["malformed", "ambiguous", "probe"]
 """An attempt that gave no result: an unusable answer, an unknown fate; or a probe, billed as its ``predicted``
 says."""
+Purpose = Literal["pass", "probe", "hub", "repair", "audit"]
+"""What a merge asked for: a part of the list, a sample of all parts, what joins them, what is still open, or an old
+request anew."""
+_PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+"""Kept by number; a new one goes to the end."""
 _LOOKED_UP = 500
 """Keys in one statement, which takes so many values at most."""
-DOCUMENTS = "(LENGTH(scores) - 1) / CASE SUBSTR(scores, 1, 1) WHEN x'34' THEN 4 ELSE 8 END"
-"""SQL for the number of documents that an answer scored."""
-ROWS = {
-    "rejections": "key, status, code, message, request_id, run",
-    "attempts": "key, kind, status, code, message, request_id, predicted, run, documents, day",
-    "sent": "key, predicted, run, documents, day",
-    "state": "name, value",
-}
-"""The columns that a row's digest covers: all but the run that used it last, which decides nothing that is paid."""
 
 
-def checksum(*values: object) -> int:
-    """The digest of a row's values."""
-    return zlib.crc32(repr(values).encode())
+@dataclass(frozen=True, slots=True)
+class About:
+    """What an answer is about, so that it serves document by document.
 
+    Attributes:
+        question: digest, as a signed 64-bit number, of all that was asked but the documents.
+        contents: eight bytes for each document, a digest of its content as sent, in request order.
+        purpose: what it was asked for.
+    """
 
-def answer_checksum(
-    key: bytes,
-    scores: bytes,
-    tokens: int | None,
-    predicted: int,
-    request_id: str,
-    run: int,
-    day: int,
-    searches: int | None,
-) -> int:
-    """The digest of an answer; those of older ledgers, which knew no day, cover less."""
-    known = zlib.crc32(f"{-1 if tokens is None else tokens}".encode(), zlib.crc32(scores, zlib.crc32(key)))
-    known = known if searches is None else zlib.crc32(f"{searches}".encode(), known)
-    return zlib.crc32(f"{predicted} {run} {day} {request_id}".encode(), known) if day else known
+    question: int
+    contents: bytes
+    purpose: Purpose
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +47,39 @@ class Known:
     Attributes:
         outcome: its answer, or the rejection that was acted on.
         earlier: whether an earlier run asked, as opposed to an earlier process of this one.
+        at: when it was answered, in seconds since 1970; 0 unknown, as for rejections.
     """
 
     outcome: Answer | Rejection
     earlier: bool
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recollection:
+    """An answer to a question, whatever its documents.
+
+    Attributes:
+        contents: a digest of each document's content as sent, in request order.
+        values: their scores.
+        purpose: what it was asked for.
+        run: the run that asked.
+        at: when it was answered, in seconds since 1970; 0 unknown.
+        key: the request's key.
+    """
+
+    contents: NDArray[np.uint64]
+    values: Floats
+    purpose: Purpose
+    run: int
+    at: int
+    key: bytes
 
 
 def find(db: sqlite3.Connection, keys: Sequence[bytes], run: int) -> dict[bytes, Known]:
     """What is known about requests, by key; what is found counts as used by the run from now on."""
     found: dict[bytes, Known] = {}
-    for first in range(0, len(keys), _LOOKED_UP):
-        some = keys[first : first + _LOOKED_UP]
+    for some in _batches(keys):
         _answers(db, some, run, found)
         if left := [key for key in some if key not in found]:
             _rejections(db, left, run, found)
@@ -76,26 +87,61 @@ def find(db: sqlite3.Connection, keys: Sequence[bytes], run: int) -> dict[bytes,
 
 
 def _answers(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known]) -> None:
-    columns = "key, scores, tokens, predicted, request_id, used, run, day, digest, searches"
-    wanted = f"SELECT {columns} FROM answers WHERE key IN {_marks(len(keys))}"  # noqa: S608 question marks
+    wanted = f"SELECT {ANSWER}, digest, used FROM answers WHERE key IN {_marks(keys)}"  # noqa: S608 our own words
+    for row in _whole(db, db.execute(wanted, keys).fetchall(), run):
+        key, asked, _, _, at, tokens, _, searches, _, _, request_id, scores, *_ = row
+        found[key] = Known(Answer(unpack(scores), tokens, request_id, searches), asked != run, at)
+
+
+def recollect(
+    db: sqlite3.Connection, questions: Sequence[int], run: int, *, before: int, since: int
+) -> dict[int, list[Recollection]]:
+    """The answers to questions that became known in a run before, and are no older; those count as used, as found ones.
+
+    Args:
+        db: the ledger.
+        questions: as in ``About``.
+        run: the run that uses them.
+        before: the first run whose answers don't count.
+        since: the time of the oldest answers that count, in seconds since 1970.
+    """
+    found: dict[int, list[Recollection]] = {}
+    for some in _batches([question for question in questions if question]):  # 0: nothing was noted
+        wanted = f"""
+            SELECT {ANSWER}, digest, used FROM answers INDEXED BY questions
+            WHERE question IN {_marks(some)} AND known < ? AND at >= ?
+        """  # noqa: S608 our own words
+        for row in _whole(db, db.execute(wanted, (*some, before, since)).fetchall(), run):
+            key, asked, _, _, at, _, _, _, question, purpose, _, scores, contents = row
+            one = Recollection(
+                np.frombuffer(contents, dtype="<u8"), unpack(scores), _PURPOSES[purpose], asked, at, key
+            )
+            found.setdefault(question, []).append(one)
+    for answers in found.values():
+        answers.sort(key=attrgetter("run", "key"))
+    return found
+
+
+def _whole(db: sqlite3.Connection, rows: Sequence[Any], run: int) -> Iterator[Any]:
+    """Rows of answers, seen to be what was written, and marked as used by a run."""
     stale = []
-    for row in db.execute(wanted, keys).fetchall():
-        key, scores, tokens, predicted, request_id, used, asked, day, digest, searches = row
-        if digest != answer_checksum(key, scores, tokens, predicted, request_id, asked, day, searches):
+    for *row, digest, used in rows:
+        if digest != answer_checksum(*row):
             raise sqlite3.DatabaseError("an answer is corrupt: it doesn't match its checksum")
         if used != run:
-            stale.append(key)
-        found[key] = Known(Answer(unpack(scores), tokens, request_id, searches), asked != run)
-    _use(db, "answers", stale, run)
+            stale.append(row[0])
+        yield row
+    for some in _batches(stale):
+        _use(db, "answers", some, run)
 
 
 def _rejections(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known]) -> None:
-    columns = "key, status, code, message, request_id, run, used, digest"
-    wanted = f"SELECT {columns} FROM rejections WHERE key IN {_marks(len(keys))}"  # noqa: S608 question marks
+    columns = ROWS["rejections"]
+    wanted = f"SELECT {columns}, digest, used FROM rejections WHERE key IN {_marks(keys)}"  # noqa: S608 our own words
     stale = []
-    for row in db.execute(wanted, keys).fetchall():
-        key, status, code, message, request_id, asked, used, digest = row
-        if digest != checksum(*row[:-2]):
+    for *row, digest, used in db.execute(wanted, keys).fetchall():
+        key, status, code, message, request_id, asked, _ = row
+        if digest != checksum(*row):
             raise sqlite3.DatabaseError("a rejection is corrupt: it doesn't match its checksum")
         if used != run:
             stale.append(key)
@@ -105,31 +151,71 @@ def _rejections(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: 
 
 def _use(db: sqlite3.Connection, table: str, keys: Sequence[bytes], run: int) -> None:
     if keys:
-        db.execute(f"UPDATE {table} SET used = ? WHERE key IN {_marks(len(keys))}", (run, *keys))  # noqa: S608 our words
+        db.execute(f"UPDATE {table} SET used = ? WHERE key IN {_marks(keys)}", (run, *keys))  # noqa: S608 our own words
 
 
-def store(db: sqlite3.Connection, answers: Sequence[tuple[bytes, Answer, int]], run: int, day: int) -> None:
-    """Keep answers, each with its request's key and the tokens predicted for it."""
+def store(
+    db: sqlite3.Connection, answers: Sequence[tuple[bytes, Answer, int, About | None]], run: int, now: int
+) -> None:
+    """Keep answers, each with its request's key, the tokens predicted for it, and what it is about.
+
+    What was paid for an answer that is there already, and is replaced, stays known.
+    """
     rows = []
-    for key, answer, predicted in answers:
-        facts = (key, pack(answer.values), answer.tokens, predicted, answer.request_id, run)
-        rows.append((*facts, run, answer_checksum(*facts, day, answer.searches), answer.searches, day))
-    db.executemany("INSERT OR REPLACE INTO answers VALUES (?,?,?,?,?,?,?,?,?,?)", rows)
+    for key, answer, predicted, about in answers:
+        facts = (key, run, run, now // DAY, now, answer.tokens, predicted, answer.searches)
+        row = (*facts, *_about(about), answer.request_id, pack(answer.values), about and about.contents)
+        rows.append((*row, answer_checksum(*row), run))
+    for some in _batches([row[0] for row in rows]):
+        drop(db, f"key IN {_marks(some)}", some)
+    db.executemany(f"INSERT OR REPLACE INTO answers ({ANSWER}, digest, used) VALUES {_marks(rows[0])}", rows)  # noqa: S608 our own words
     unsend(db, [row[0] for row in rows])
 
 
-def reject(db: sqlite3.Connection, key: bytes, rejection: Rejection, run: int) -> None:
+def _about(about: About | None) -> tuple[int, int | None]:
+    """Question and purpose as they are kept: no question has the number 0, which tells that nothing was noted."""
+    return (0, None) if about is None else (about.question, _PURPOSES.index(about.purpose))
+
+
+def reject(db: sqlite3.Connection, key: bytes, rejection: Rejection, about: About | None, run: int) -> None:
     """Keep a rejection that is acted on."""
     facts = (key, rejection.status, rejection.code, rejection.message, rejection.request_id, run)
-    db.execute("INSERT OR REPLACE INTO rejections VALUES (?,?,?,?,?,?,?,?)", (*facts, run, checksum(*facts)))
+    row = (*facts, _about(about)[0])
+    columns = ROWS["rejections"]
+    db.execute(
+        f"INSERT OR REPLACE INTO rejections ({columns}, digest, used) VALUES (?,?,?,?,?,?,?,?,?)",  # noqa: S608 our own words
+        (*row, checksum(*row), run),
+    )
     unsend(db, [key])
 
 
-def send(db: sqlite3.Connection, requests: Sequence[tuple[bytes, int, int]], run: int, day: int) -> None:
+def adopt(db: sqlite3.Connection, old_key: bytes, key: bytes, about: About | None, run: int) -> None:
+    """Let what is known about a request be found by another key, and by its question from the next run on.
+
+    Where the other key is known already, nothing changes.
+    """
+    question, purpose = _about(about)
+    row: Any
+    answers = (
+        f"SELECT {ANSWER} FROM answers WHERE key = ? AND NOT EXISTS (SELECT 1 FROM answers WHERE key = ?)"  # noqa: S608 our own words
+    )
+    for row in db.execute(answers, (old_key, key)).fetchall():
+        _, asked, _, *facts, _, _, request_id, scores, _ = row
+        row = (key, asked, run, *facts, question, purpose, request_id, scores, about and about.contents)
+        changes = f"UPDATE answers SET ({ANSWER}, digest) = {_marks((*row, 0))} WHERE key = ?"  # noqa: S608 our own words
+        db.execute(changes, (*row, answer_checksum(*row), old_key))
+    columns = ROWS["rejections"]
+    for row in db.execute(f"SELECT {columns} FROM rejections WHERE key = ?", (old_key,)).fetchall():  # noqa: S608 our own words
+        row = (key, *row[1:-1], question)
+        changes = f"UPDATE OR IGNORE rejections SET ({columns}, digest) = {_marks((*row, 0))} WHERE key = ?"  # noqa: S608 our own words
+        db.execute(changes, (*row, checksum(*row), old_key))
+
+
+def send(db: sqlite3.Connection, requests: Sequence[tuple[bytes, int, int]], run: int, now: int) -> None:
     """Requests are about to be sent: their keys, their predicted tokens, and how many documents they hold."""
     rows = []
     for key, tokens, documents in requests:
-        row = (key, tokens, run, documents, day)
+        row = (key, tokens, run, documents, now // DAY)
         rows.append((*row, checksum(*row)))
     db.executemany("INSERT OR REPLACE INTO sent VALUES (?,?,?,?,?,?)", rows)
 
@@ -139,134 +225,25 @@ def unsend(db: sqlite3.Connection, keys: Sequence[bytes]) -> None:
     db.executemany("DELETE FROM sent WHERE key = ?", [(key,) for key in keys])
 
 
-def _marks(count: int) -> str:
-    return f"({','.join('?' * count)})"
-
-
 def attempt(db: sqlite3.Connection, row: tuple[Any, ...], day: int) -> None:
     """Keep an attempt that brought no answer."""
     db.execute("INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?)", (*row, day, checksum(*row, day)))
     unsend(db, [row[0]])
 
 
-def pack(values: Floats) -> bytes:
-    """Scores as bytes: single precision where that loses nothing, else double; the first byte tells."""
-    with np.errstate(over="ignore"):
-        single = values.astype("<f4")
-    if np.array_equal(single.astype(np.float64), values):
-        return b"4" + single.tobytes()
-    return b"8" + values.astype("<f8").tobytes()
+def _batches(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for first in range(0, len(values), _LOOKED_UP):
+        yield values[first : first + _LOOKED_UP]
 
 
-def unpack(data: bytes) -> Floats:
-    """The scores that ``pack`` stored, to the last bit."""
-    return np.frombuffer(data, dtype="<f4" if data[:1] == b"4" else "<f8", offset=1).astype(np.float64)
+def _marks(values: Sequence[Any]) -> str:
+    return f"({','.join('?' * len(values))})"
 
 
-Work: TypeAlias = Callable[[sqlite3.Connection], Any]
-
-
-@dataclass(slots=True, eq=False)
-class Group:
-    """Entries that came while the group before was being committed, each kind of which is one statement.
-
-    Awaiting it waits until it is on disk; entries are part of it at once, whether or not anybody waits.
-
-    Nobody waits for two entries of one key in the same group, but for its being unsent, which comes before its next
-    attempt; so the order of kinds is as good as that of
-
-    Attributes:
-        wait: waits for its commit.
-        works: other work, each with the list that takes its result.
-        unsent: keys of requests that turned out not to be billed.
-        sent: keys of requests about to be sent, their predicted tokens, and how many documents they hold.
-        answers: keys, answers, and the tokens predicted for them.
-        rejections: keys, and rejections that decide something.
-        wanted: keys to look up.
-        found: what is known of these; complete once the group is committed.
-        waiting: who waits for the commit.
-        ended: whether it was committed, or failed to be.
-        committed: whether it is on disk.
-    """
-
-    wait: Callable[["Group"], Coroutine[Any, Any, None]]
-    works: list[tuple[Work, list[Any]]] = field(default_factory=list)
-    unsent: list[bytes] = field(default_factory=list)
-    sent: list[tuple[bytes, int, int]] = field(default_factory=list)
-    answers: list[tuple[bytes, Answer, int]] = field(default_factory=list)
-    rejections: list[tuple[bytes, Rejection]] = field(default_factory=list)
-    wanted: list[bytes] = field(default_factory=list)
-    found: dict[bytes, Known] = field(default_factory=dict)
-    waiting: list[asyncio.Future[None]] = field(default_factory=list)
-    ended: bool = False
-    committed: bool = False
-
-    def __await__(self) -> Generator[Any, None, None]:
-        return self.wait(self).__await__()
-
-    def apply(self, db: sqlite3.Connection, run: int, day: int) -> None:
-        """Do it all, within a transaction; lookups last, so that they see the rest."""
-        for work, box in self.works:
-            box.append(work(db))
-        if self.unsent:
-            unsend(db, self.unsent)
-        if self.sent:
-            send(db, self.sent, run, day)
-        if self.answers:
-            store(db, self.answers, run, day)
-        for key, rejection in self.rejections:
-            reject(db, key, rejection, run)
-        if self.wanted:
-            self.found = find(db, self.wanted, run)
-
-
-class CommitThread(threading.Thread):
-    """The thread that works on the ledger's file: handing each group to a pool of threads would cost more than it does.
-
-    It starts with the first work, and ends with ``end``.
-    """
-
-    def __init__(self) -> None:
-        super().__init__(name="ledger", daemon=True)
-        self._queue: SimpleQueue[tuple[Callable[[], object], asyncio.Future[None]] | None] = SimpleQueue()
-        self._open = 0
-
-    def busy(self) -> bool:
-        """Whether work is under way whose end the event loop has not heard of."""
-        return self._open > 0
-
-    def do(self, work: Callable[[], object]) -> asyncio.Future[None]:
-        """Have some work done after what was given before; awaiting the future raises what the work raises."""
-        if not self.is_alive():
-            self.start()
-        done = asyncio.get_running_loop().create_future()
-        self._open += 1
-        self._queue.put((work, done))
-        return done
-
-    def end(self) -> None:
-        """Wait until all is done."""
-        if self.is_alive():
-            self._queue.put(None)
-            self.join()
-
-    def run(self) -> None:
-        """Work until the end."""
-        while (item := self._queue.get()) is not None:
-            work, done = item
-            fault = None
-            try:
-                work()
-            except BaseException as error:
-                fault = error
-            with suppress(RuntimeError):  # the loop is closed, and nobody waits
-                done.get_loop().call_soon_threadsafe(self._tell, done, fault)
-
-    def _tell(self, done: asyncio.Future[None], fault: BaseException | None) -> None:
-        self._open -= 1
-        if done.done():
-            return
-        if fault is None:
-            done.set_result(None)
-        else:
-            done.set_exception(fault)
+def legacy(db: sqlite3.Connection) -> bool:
+    """Whether anything is known under the key of an older batchrank: its question was not noted then."""
+    tables = ("answers", "rejections")
+    return any(
+        db.execute(f"SELECT 1 FROM {table} WHERE question IS NULL LIMIT 1").fetchone()  # noqa: S608 our own words
+        for table in tables
+    )

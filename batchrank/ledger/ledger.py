@@ -21,19 +21,15 @@ from batchrank.data import Answer, Rejection
 from batchrank.errors import LedgerError
 from batchrank.ledger import entries, state
 from batchrank.ledger.database import connect, copy, translated
-from batchrank.ledger.entries import CommitThread, Group, Kind, Known, Work
+from batchrank.ledger.entries import About, Kind, Known, Recollection
+from batchrank.ledger.groups import CommitThread, Group, Work
+from batchrank.ledger.rows import DAY
 from batchrank.ledger.state import Spent
 
 Per = Literal["run", "day", "total"]
 """What spending is summed up over: one run, one day, or all that the ledger ever paid."""
 _CHECKPOINT = 2.0
 """Seconds after which commits are in the main file too, so that a copy of it alone lacks no more than that."""
-_DAY = 86_400
-
-
-def utc_day() -> int:
-    """The number of the day in UTC, counted from 1970."""
-    return int(time.time() // _DAY)
 
 
 class Ledger:
@@ -45,17 +41,20 @@ class Ledger:
     Args:
         path: the file, made where it is missing; None keeps it in memory (library use without an output folder).
         salvage: go on with what can be read where the latest commits are damaged, or their file is lost.
-        today: the number of the day, so that spending can be counted by the day; default: days since 1970, UTC.
+        now: tells the time, in seconds since 1970: answers have an age, and spending is counted by the day in UTC.
+
+    Attributes:
+        legacy: whether it holds entries of a batchrank that made keys of the endpoint's address, to be adopted.
 
     Raises:
         LedgerError: from every method, when the file can't be opened, read or written.
     """
 
     def __init__(
-        self, path: Path | None, *, salvage: bool = False, today: Callable[[], int] = utc_day
+        self, path: Path | None, *, salvage: bool = False, now: Callable[[], float] = time.time
     ) -> None:
         self.path = path
-        self._today = today
+        self._now = now
         self._dirty = False
         self.run = 0
         self._pending = Group(self._wait)
@@ -66,6 +65,11 @@ class Ledger:
         self._fault: LedgerError | None = None
         with translated(path, "opened"):
             self._db = connect(path, salvage=salvage)
+            self.legacy = entries.legacy(self._db)
+
+    @property
+    def _day(self) -> int:
+        return int(self._now()) // DAY
 
     async def get(self, key: bytes) -> Known | None:
         """What is known about a request; it counts as used by this run from now on."""
@@ -78,26 +82,52 @@ class Ledger:
         await group
         return group.found
 
-    def put(self, key: bytes, outcome: Answer | Rejection, predicted: int) -> Group:
+    async def recollect(
+        self, questions: Sequence[int], *, before: int, since: int = 0
+    ) -> dict[int, list[Recollection]]:
+        """The answers to questions, whatever their documents, by question; they count as used by this run, as in find.
+
+        Args:
+            questions: as in ``About``.
+            before: a run; answers count whose question became known in an earlier one.
+            since: seconds since 1970; older answers, and those of unknown age, don't count. 0: all do.
+
+        Returns:
+            Those that have any, each ordered by run and key.
+        """
+        group = self._open()
+        group.questions[before, since] += questions
+        await group
+        found = group.recollected[before, since]
+        return {question: found[question] for question in questions if question in found}
+
+    def put(
+        self, key: bytes, outcome: Answer | Rejection, predicted: int, about: About | None = None
+    ) -> Group:
         """Enter an answer, or a rejection that is acted on.
 
         Args:
             key: the request's key.
             outcome: what came back.
             predicted: tokens that the request was expected to cost.
+            about: what it is about, so that it can be recollected.
         """
         group = self._open()
         if isinstance(outcome, Answer):
-            group.answers.append((key, outcome, predicted))
+            group.answers.append((key, outcome, predicted, about))
         else:
-            group.rejections.append((key, outcome))
+            group.rejections.append((key, outcome, about))
         return group
+
+    def adopt(self, old_key: bytes, key: bytes, about: About | None) -> Group:
+        """Give what is known under an older batchrank's key the key of today, and a question from the next run on."""
+        return self.note(lambda db: entries.adopt(db, old_key, key, about, self.run))
 
     def put_attempt(self, key: bytes, kind: Kind, rejection: Rejection, tokens: int, documents: int) -> Group:
         """Enter an attempt that brought no answer, and what it was expected to cost."""
         facts = (rejection.status, rejection.code, rejection.message, rejection.request_id)
         row = (key, kind, *facts, tokens, self.run, documents)
-        return self.note(lambda db: entries.attempt(db, row, self._today()))
+        return self.note(lambda db: entries.attempt(db, row, self._day))
 
     def sent(self, key: bytes, tokens: int, documents: int) -> Group:
         """Enter that a request of so many documents is about to be sent, and the tokens that it is expected to cost.
@@ -123,7 +153,7 @@ class Ledger:
     async def spent(self, per: Per) -> Spent:
         """What this run, this day (UTC) or everything so far has taken from the account."""
         wanted: dict[Per, tuple[Any, ...]] = {
-            "run": ("run = ?", self.run), "day": ("day = ?", self._today()), "total": (),
+            "run": ("run = ?", self.run), "day": ("day = ?", self._day), "total": (),
         }  # fmt: skip
         result: Spent = await self.perform(lambda db: state.spent(db, *wanted[per]))
         return result
@@ -255,7 +285,7 @@ class Ledger:
     def _apply(self, group: Group) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            group.apply(self._db, self.run, self._today())
+            group.apply(self._db, self.run, int(self._now()))
             self._db.execute("COMMIT")
             self._dirty = self.path is not None
         except BaseException:

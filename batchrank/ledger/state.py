@@ -7,23 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from batchrank.ledger.entries import DOCUMENTS, ROWS, attempt, checksum
+from batchrank.ledger.entries import attempt
+from batchrank.ledger.paid import totals
+from batchrank.ledger.rows import ROWS, checksum
 from batchrank.models import SEARCH_DOCUMENTS
 
 if TYPE_CHECKING:
     from batchrank.ledger.ledger import Ledger
-
-_BILLED = f"""
-SELECT COUNT(*), COALESCE(SUM(tokens), 0), COALESCE(SUM(CASE WHEN tokens IS NULL THEN predicted END), 0),
-COALESCE(SUM(CASE WHEN tokens IS NULL THEN {DOCUMENTS} END), 0), MAX(CAST(tokens AS REAL) / MAX(predicted, 1)),
-MAX(CAST(tokens - predicted AS REAL) / ({DOCUMENTS})) FROM answers
-"""  # noqa: S608 our own words
-_EXPECTED = f"(({DOCUMENTS} + {SEARCH_DOCUMENTS - 1}) / {SEARCH_DOCUMENTS})"
-_SEARCHES = f"""
-SELECT COALESCE(SUM(searches), 0), COALESCE(SUM(CASE WHEN searches IS NULL THEN {_EXPECTED} END), 0),
-COALESCE(SUM(CASE WHEN searches IS NULL THEN {DOCUMENTS} END), 0), MAX(CAST(searches AS REAL) / {_EXPECTED}),
-MAX(CAST(searches - {_EXPECTED} AS REAL) / ({DOCUMENTS})) FROM answers
-"""  # noqa: S608 our own words
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +82,8 @@ def spent(db: sqlite3.Connection, where: str = "TRUE", value: int | None = None)
     sums = f"COUNT(*), COALESCE(SUM(predicted), 0), COALESCE(SUM({begun}), 0)"
     probed = f"SELECT {sums} FROM attempts WHERE {where} AND kind = 'probe'"  # noqa: S608 our own words
     probes, probe_tokens, probe_searches = db.execute(probed, given).fetchone()
-    billed = db.execute(f"{_BILLED} WHERE {where}", given).fetchone()
-    answers, tokens, predicted, documents, ratio, hidden = billed
-    named, expected, unnamed, most, more = db.execute(f"{_SEARCHES} WHERE {where}", given).fetchone()
+    answers, tokens, predicted, documents, named, expected, unnamed, *worst = totals(db, where, given)
+    ratio, hidden, most, more = worst
     searches = Searches(named + probe_searches, (expected, unnamed), most, more)
     return Spent(
         answers, tokens + probe_tokens, (predicted, documents), lost, probes, ratio, hidden, searches
@@ -122,7 +111,7 @@ def save(db: sqlite3.Connection, name: str, value: Any) -> None:
 
 def forget(db: sqlite3.Connection) -> None:
     """Drop everything but what tells the ledger from others."""
-    for table in ("answers", "rejections", "attempts", "sent"):
+    for table in ("answers", "rejections", "attempts", "sent", "paid"):
         db.execute(f"DELETE FROM {table}")  # noqa: S608 our own words
     db.execute("DELETE FROM state WHERE name != 'id'")
 

@@ -12,8 +12,8 @@ import orjson
 from batchrank.data import Floats, Positions, Query
 from batchrank.errors import JobError
 from batchrank.job.config import Job
-from batchrank.ledger.entries import DOCUMENTS
 from batchrank.ledger.ledger import Ledger
+from batchrank.ledger.paid import DOCUMENTS, drop
 from batchrank.merge.answers import Round
 from batchrank.merge.methods import METHODS, start
 from batchrank.models import searches
@@ -83,7 +83,7 @@ def _drop(db: sqlite3.Connection) -> int:
     """Drop what was last used before the last run of any job: an answer knows only its latest use."""
     states: Iterable[tuple[bytes]] = db.execute("SELECT value FROM state WHERE name LIKE 'run/%'")
     oldest = min(orjson.loads(value)["number"] for (value,) in states)
-    answers = db.execute("DELETE FROM answers WHERE used < ?", (oldest,)).rowcount
+    answers = drop(db, "used < ?", (oldest,))
     return answers + db.execute("DELETE FROM rejections WHERE used < ?", (oldest,)).rowcount
 
 

@@ -7,7 +7,8 @@ import anyio
 
 from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError
-from batchrank.ledger.entries import Group, Kind
+from batchrank.ledger.entries import Kind
+from batchrank.ledger.groups import Group
 from batchrank.ledger.ledger import Ledger
 from batchrank.send.admission import Scheduler, Slot
 from batchrank.send.budget import Reservation
