@@ -147,6 +147,9 @@ class QueryCost:
         tokens: tokens billed, as the API reported them (as predicted where it reported none).
         cost: in the model card's currency; None when the card has no price.
         searches: searches billed for them, where the API bills those.
+        reused: documents that no request of this run held, because earlier runs' answers tell of them.
+        oldest: when the oldest answer was given that the ranking rests on, in seconds since 1970; None if it rests on
+            this run's alone, or nobody knows.
     """
 
     chunks: int
@@ -155,6 +158,8 @@ class QueryCost:
     tokens: int
     cost: float | None
     searches: int = 0
+    reused: int = 0
+    oldest: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

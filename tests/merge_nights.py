@@ -72,6 +72,14 @@ class World:
         self.relevance = self._drawn(self.n)
         self.tonight = np.arange(self.n)
         self.run = 0
+        self.levels: int | None = None
+
+    def true(self) -> Floats:
+        """Tonight's true relevance, in as many levels as the model tells apart."""
+        y = self.relevance[self.tonight]
+        if self.levels is None:
+            return y
+        return np.asarray(np.floor((y + 8) / 16 * self.levels) / self.levels * 16 - 8)
 
     def _drawn(self, count: int) -> Floats:
         return np.asarray(self.r.normal(size=count) + 2 * (self.r.random(count) < 0.05))
@@ -99,7 +107,7 @@ class World:
     def answer(self, chunk: Chunk, number: int) -> list[tuple[Positions, Floats]]:
         """The API's answer, kept."""
         names = self.tonight[chunk.documents]
-        y = self.relevance[names]
+        y = self.true()[chunk.documents]
         if self.noise:
             y = y + self.noise * self.r.normal(size=len(y))
         values = FAMILIES[self.family](y, self.r)

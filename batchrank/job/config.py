@@ -22,6 +22,7 @@ from batchrank.job.sections import (
     Output,
     Rate,
     Retry,
+    Reuse,
     Section,
     Workspace,
 )
@@ -44,6 +45,7 @@ class Job(Section):
     fps: Annotated[float, Field(gt=0, le=1)] | None = None
     image_root: str | None = None
     merge: Merge = Merge()
+    reuse: Reuse = Reuse()
     limits: Limits = Limits()
     tokenizer: Annotated[str, Field(min_length=1)] = "auto"
     rate: Rate = Rate()

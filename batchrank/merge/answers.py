@@ -134,6 +134,11 @@ class Pool:
         return max(map(len, self._answered)) if self._halved else self.shards.limit
 
     @property
+    def asked(self) -> int:
+        """How many documents were in the requests that were answered."""
+        return sum(map(len, self._answered))
+
+    @property
     def tokens(self) -> int | None:
         """The most tokens in one request, as far as answers told; None: what sharding planned with."""
         return max(map(self._tokens, self._answered)) if self._halved else None

@@ -167,7 +167,9 @@ def gather(
     if memory is not None and contradicts(memory, [*first.answers[len(memory.pieces) :], *known.hubs], noise):
         raise ModelChangedError
     known.extra += first.probes
-    yield from _repair(known, min(top_k, len(known.first.scored)))
+    # With a memory, proving the top must not cost more than asking everything anew would.
+    most = None if memory is None else len(pool)
+    yield from _repair(known, min(top_k, len(known.first.scored)), most)
     return known
 
 
@@ -231,8 +233,8 @@ def _with_new(first: FirstPass, answers: Sequence[Answer]) -> FirstPass:
     return FirstPass(len(first), found, first.probes) if len(found) > len(first.answers) else first
 
 
-def _repair(known: Evidence, k: int) -> Generator[Step, Reply, None]:
-    """Send those that may still belong to the top k until it is proven.
+def _repair(known: Evidence, k: int, most: int | None) -> Generator[Step, Reply, None]:
+    """Send those that may still belong to the top k until it is proven, or until so many documents were asked about.
 
     Nothing is sent when answers contradict each other (there is no order to prove), or when the same documents
     were in one request already (the answer is known).
@@ -241,6 +243,8 @@ def _repair(known: Evidence, k: int) -> Generator[Step, Reply, None]:
     while certificate.consistent and certificate.depth < k and stuck < PATIENCE:
         docs = _chosen(known, certificate, k)
         if any(np.isin(docs, answer.docs).all() for answer in [*known.first.answers, *known.chains]):
+            return
+        if most is not None and known.pool.asked + len(docs) > most:
             return
         known.extra += yield from ask(known.pool, [known.pool.chunk(docs, "repair")])
         before, certificate = certificate.depth, known.certify()

@@ -17,13 +17,11 @@ from batchrank.data import Floats, Positions
 from batchrank.merge.agreement import Discord, total
 from batchrank.merge.answers import Answer, FirstPass, Pool, Reply, Round, Shards, Step
 from batchrank.merge.certificate import certify, contenders
-from batchrank.merge.heads import heads, quantiles
+from batchrank.merge.heads import REFERENCES, heads, quantiles
 from batchrank.outcomes import Chunk, Finding, Purpose
 
 INFORMATIVE = 4
 """Documents of a piece that have to be on the hub's scale: two fit any line, and the others have to confirm it."""
-WORTH = 0.5
-"""The share of asking anew that reuse may cost: above it, one night's saving isn't worth the older answers."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,7 +124,7 @@ class Memory:
         each = int(quantiles([1], pool.limit)[0]) + 1
         wanted = each * -(-known // pool.limit)
         chosen = []
-        for number, piece in enumerate(pieces):
+        for piece in pieces:
             count = round(wanted * len(piece) / known)
             joined = np.count_nonzero(held[piece.docs]) >= min(INFORMATIVE, len(piece))
             count = min(count if joined else max(count, INFORMATIVE), len(piece))
@@ -156,16 +154,21 @@ class Memory:
         return all(np.count_nonzero(held[p.docs]) >= min(INFORMATIVE, len(p)) for p in self.pieces)
 
     def worth(self, k: int) -> bool:
-        """Whether it costs at most half of what asking anew does, in documents."""
+        """Whether it saves at least as many documents as it asks about twice, which is only an estimate."""
         if self.settled(k):
             return True
-        chunks = self.pool.shards.chunks
-        lengths = [len(chunk) for chunk in chunks]
-        anew = sum(lengths)
+        pool, new = self.pool, self.new
+        again = np.union1d(self.leading(k), self.scaling)
+        twice = len(again)
+        if not pool.fits(np.union1d(again, new)):
+            pieces = [len(chunk) for chunk in pool.shards.split(pool.positions[new])]
+            twice += _hub_share([*map(len, self.pieces), *pieces], len(pieces), k, pool.limit)
+            twice = _in_requests(twice, pool.limit)
+        chunks = [len(chunk) for chunk in pool.shards.chunks]
+        anew = sum(chunks)
         if len(chunks) > 1:
-            anew += int((heads(lengths, k) + quantiles(lengths, self.pool.limit) + 1).sum())
-        asked = len(self.new) + len(np.union1d(self.leading(k), self.scaling))
-        return asked <= WORTH * anew
+            anew += _in_requests(_hub_share(chunks, len(chunks), k, pool.limit), pool.limit)
+        return len(new) + 2 * twice <= anew
 
     def discord(self, fresh: Sequence[Answer]) -> Discord:
         """How far tonight's answers contradict the earlier ones."""
@@ -181,6 +184,19 @@ class Memory:
             for other, two in numbered[i + 1 :]
             if run == other
         )
+
+
+def _hub_share(lengths: Sequence[int], last: int, k: int, limit: int) -> int:
+    """How many documents a hub takes of the last so many pieces."""
+    wanted = heads(lengths, k) + quantiles(lengths, limit) + 1
+    return int(np.minimum(wanted, lengths)[-last:].sum())
+
+
+def _in_requests(documents: int, limit: int) -> int:
+    """How many documents a hub of so many takes: where it needs several requests, they share references."""
+    shared = min(REFERENCES, limit // 2)
+    parts = -(-max(documents - shared, 1) // (limit - shared)) if documents > limit else 1
+    return documents + (parts - 1) * shared
 
 
 def _asked_before(shards: Shards, known: Sequence[Earlier]) -> bool:

@@ -14,9 +14,10 @@ from batchrank.errors import LedgerError
 from batchrank.io.atomic import Kept, digest
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
-from batchrank.ledger.state import Spent
+from batchrank.ledger.state import Spent, wall
 from batchrank.merge.verdict import Declared, Verdicts
 from batchrank.pipeline.earlier import PROGRAM, identity
+from batchrank.pipeline.recollect import CHANGED, Past, past_of
 from batchrank.pipeline.summary import Totals
 from batchrank.write.folder import PARTIAL_LETTERS
 
@@ -70,6 +71,7 @@ class Start:
         spent: what earlier processes of this run have spent.
         continued: whether this continues a run that was cut short.
         damaged: files that are no longer what was written.
+        past: which answers of earlier runs may be used.
     """
 
     checkpoints: Sequence[Checkpoint]
@@ -77,6 +79,7 @@ class Start:
     spent: Spent
     continued: bool
     damaged: Sequence[str] = ()
+    past: Past = Past(0)
 
     @property
     def totals(self) -> Totals:
@@ -135,6 +138,7 @@ class Resume:
         self._identity = identity(job, tokenizer)
         self._inputs = inputs
         self._number = 0
+        self._max_age = job.reuse.seconds
 
     async def begin(self, *, fresh: bool, replay: bool = False) -> Start:
         """Find out where to start, and note that the run has begun.
@@ -174,6 +178,7 @@ class Resume:
             checkpoints, damaged = await self._checkpoints()
         state = {
             "number": self._number,
+            **await self._horizon(before, again=continued or (before is not None and not changed)),
             "complete": False,
             "identity": self._identity,
             "inputs": self._inputs,
@@ -183,9 +188,21 @@ class Resume:
         await self._ledger.save(f"part/{self._scope}/{len(checkpoints)}", None)
         await self._ledger.save(f"run/{self._scope}", state)
         spent = await self._ledger.begin(self._number)
-        start = Start(checkpoints, changed, spent, continued, damaged)
+        start = Start(checkpoints, changed, spent, continued, damaged, past_of(state, self._max_age))
         start.totals, start.verdicts("relative")  # whether they can be made of what is there
         return start
+
+    async def _horizon(self, before: dict[str, Any] | None, *, again: bool) -> dict[str, Any]:
+        """Up to which run, from which run on and at which time answers of earlier runs are looked for.
+
+        A run that goes on decides as it began; and one of the same input and settings as the complete one before it
+        decides as that did, so that it asks nothing and writes the same.
+        """
+        floor = await self._ledger.load(CHANGED) or 0
+        if again and before is not None and "horizon" in before and self._inputs is not None:
+            known = {name: before[name] for name in ("horizon", "began", "floor")}
+            return known if not before["complete"] else known | {"floor": floor}
+        return {"horizon": self._number, "began": int(wall()), "floor": floor}
 
     def _same(self, inputs: list[list[Any]] | None, changed: Sequence[str]) -> bool:
         """Whether the run before was of this input and these settings, so that its caps go on."""

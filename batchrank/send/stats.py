@@ -194,6 +194,8 @@ class Meter:
         searches: searches billed for them, where those are billed.
         lost: positions of documents that no request was accepted with, and why the last one wasn't.
         keys: the requests counted.
+        asked: positions of the documents that this run asked about.
+        oldest: when the oldest answer of an earlier run was given, in seconds since 1970; None without any.
     """
 
     chunks: int = 0
@@ -203,6 +205,13 @@ class Meter:
     searches: int = 0
     lost: list[tuple[int, Rejection]] = field(default_factory=list)
     keys: set[bytes] = field(default_factory=set)
+    asked: list[Positions] = field(default_factory=list)
+    oldest: int | None = None
+
+    def rested_on(self, at: int) -> None:
+        """Note that the ranking rests on an earlier run's answer, given at a time; 0 where nobody knows."""
+        if at:
+            self.oldest = at if self.oldest is None else min(self.oldest, at)
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
@@ -50,7 +51,7 @@ def ranking_rows(ranking: Ranking) -> list[dict[str, Any]]:
 
 
 def merge_row(ranking: Ranking) -> dict[str, Any]:
-    """How the ranking was made and what it took; ``documents`` counts those sent, repeats included."""
+    """How the ranking was made and what it took; ``documents`` counts those in its requests, repeats included."""
     merge, cost = ranking.merge, ranking.cost
     median, largest = merge.drift or (None, None)
     return {
@@ -64,6 +65,9 @@ def merge_row(ranking: Ranking) -> dict[str, Any]:
         "verdict": merge.verdict,
         "drift": median,
         "drift_max": largest,
+        "agreement": None if merge.agreement is None else merge.agreement.share,
+        "reused": cost.reused,
+        "oldest": None if cost.oldest is None else datetime.fromtimestamp(cost.oldest, UTC),
     }
 
 
@@ -96,6 +100,9 @@ _QUERIES = pa.schema(
         pa.field("verdict", pa.string(), nullable=False),
         pa.field("drift", pa.float64()),
         pa.field("drift_max", pa.float64()),
+        pa.field("agreement", pa.float64()),
+        pa.field("reused", pa.int64(), nullable=False),
+        pa.field("oldest", pa.timestamp("s", tz="UTC")),
     ]
 )
 

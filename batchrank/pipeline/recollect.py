@@ -1,0 +1,152 @@
+"""Finds what earlier runs told of a query's documents, and shares among all queries whether that still holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import numpy as np
+from numpy.typing import NDArray
+
+from batchrank.data import Positions
+from batchrank.errors import BatchrankError
+from batchrank.ledger.entries import Recollection
+from batchrank.ledger.ledger import Ledger
+from batchrank.merge.reuse import Earlier
+from batchrank.merge.trust import Standing, Trust
+from batchrank.outcomes import Finding
+from batchrank.pipeline.prepare import Prepared
+from batchrank.send.requests import Encoder
+
+CHANGED = "reuse/changed"
+"""The name of the state that tells the first run whose answers are those of today's model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Which answers of earlier runs a run may use: decided when it begins, so that a resumed run decides alike.
+
+    Attributes:
+        before: only those of runs before this one.
+        floor: only those of this run and later ones, as the model has changed in it.
+        since: only those no older, in seconds since 1970.
+    """
+
+    before: int
+    floor: int = 0
+    since: int = 0
+
+
+class Recollector:
+    """Gives queries what earlier runs told of their documents.
+
+    Args:
+        past: what counts as told.
+        trust: whether it still holds.
+        kept: under which name findings are kept in the ledger, so that a resumed run knows them.
+    """
+
+    def __init__(self, ledger: Ledger, encoder: Encoder, past: Past, trust: Trust, kept: str) -> None:
+        self._ledger = ledger
+        self._encoder = encoder
+        self._past = past
+        self._kept = kept
+        self.trust = trust
+        self._changed = anyio.Event()
+        self._reason: BatchrankError | None = None
+
+    def note(self, prepared: Prepared) -> None:
+        """Work out what tells a query's question and its documents' contents; takes a while."""
+        prepared.question = self._encoder.question(prepared.query)
+        prepared.contents = np.frombuffer(self._encoder.contents(prepared.query.documents), dtype="<u8")
+
+    async def recall(self, queries: Sequence[Prepared]) -> None:
+        """Look up what is known of queries, in input order, many at a time.
+
+        Raises:
+            LedgerError: the ledger can't be read.
+        """
+        if not queries:
+            return
+        past = self._past
+        found = await self._ledger.recollect(
+            [query.question for query in queries], before=past.before, since=past.since
+        )
+        for query in queries:
+            told = [one for one in found.get(query.question, []) if one.run >= past.floor]
+            assert query.contents is not None
+            query.earlier = restricted(query.contents, query.query.sendable, told)
+            if query.earlier:
+                self.trust.expect(query.position)
+                query.weight += sum(16 * len(one.documents) for one in query.earlier)
+                query.oldest = min((one.at for one in told if one.at), default=0)
+
+    def stop(self, reason: BatchrankError) -> None:
+        """Let nobody wait any longer: an audit may never end, so whoever needs it gets the reason raised."""
+        self._reason = self._reason or reason
+        self._notify()
+
+    async def standing(self, position: int) -> Standing:
+        """How far a query may rely on earlier answers.
+
+        Raises:
+            BatchrankError: the one given to ``stop``.
+        """
+        while (standing := self.trust.at(position)) is None:
+            if self._reason is not None:
+                raise self._reason
+            await self._changed.wait()
+        return standing
+
+    async def notice(self, position: int, finding: Finding, *, audit: bool) -> None:
+        """Take in a finding; it is on disk before anything follows from it.
+
+        Raises:
+            LedgerError: the ledger can't be written.
+        """
+        self.trust.record(position, finding, audit=audit)
+        if audit or finding.changed:
+            await self._ledger.save(self._kept, self.trust.state())
+        if self.trust.changed:
+            await self._ledger.save(CHANGED, self._ledger.run)
+        self._notify()
+
+    def ended(self, position: int) -> None:
+        """Nobody need wait for a query any longer."""
+        self.trust.ended(position)
+        self._notify()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+def restricted(
+    contents: NDArray[np.uint64], sendable: Positions, told: Sequence[Recollection]
+) -> list[Earlier]:
+    """Earlier answers, restricted to documents that are still there, as their content tells.
+
+    Of documents with the same content each gets its score.
+    """
+    order = sendable[np.argsort(contents[sendable], kind="stable")]
+    ordered = contents[order]
+    found = []
+    for one in told:
+        kinds, rows = np.unique(one.contents, return_index=True)
+        low, high = np.searchsorted(ordered, kinds, "left"), np.searchsorted(ordered, kinds, "right")
+        counts = high - low
+        here = np.repeat(low - np.r_[0, np.cumsum(counts)[:-1]], counts) + np.arange(counts.sum())
+        positions, values = order[here], np.repeat(one.values[rows], counts)
+        if not len(positions):
+            continue
+        by_position = np.argsort(positions, kind="stable")
+        documents = positions[by_position]
+        same = np.array_equal(contents[documents], one.contents)
+        found.append(Earlier(documents, values[by_position], one.purpose, one.run, same))
+    return found
+
+
+def past_of(state: dict[str, Any], max_age: float | None) -> Past:
+    """What a run may use, from the state that it began with."""
+    since = 0 if max_age is None else int(state["began"] - max_age)
+    return Past(state["horizon"], state["floor"], since)
