@@ -19,6 +19,7 @@ OTHERS: dict[str, Any] = {
     "name": "other", "input.path": "other.jsonl", "input.format": "jsonl", "input.corpus": "corpus.jsonl",
     "input.queries": "queries.tsv", "input.split": "dev", "input.subset": "en", "input.sort": True, "input.limit": 5,
     "model": "gte-rerank-v2", "endpoint.url": "http://127.0.0.1:9/rerank", "endpoint.wire": "cohere",
+    "endpoint.identity": "other",
     "endpoint.region": "singapore", "endpoint.api_key_env": "OTHER_KEY", "endpoint.api_key_file": "key",
     "endpoint.auth": "api-key", "endpoint.headers": {"x-model": "canary-header"},
     "endpoint.body": {"token": "canary-body"}, "endpoint.template.query": "Q {query}",

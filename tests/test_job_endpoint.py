@@ -215,3 +215,40 @@ def test_a_variable_that_names_no_proxy_is_told_without_its_password() -> None:
     with pytest.raises(JobError, match="environment, ALL_PROXY: a SOCKS proxy can't be used") as caught:
         proxy_for(URL, None, {"ALL_PROXY": "socks5://me:canary@proxy:1080"})
     assert "canary" not in str(caught.value)
+
+
+EMULATOR = {"url": "emulator"}
+SINGAPORE = {"url": "https://dashscope-intl.aliyuncs.com/compatible-api/v1/reranks"}
+
+
+def answers(tmp_path: Path, endpoint: dict[str, Any], **keys: Any) -> str:
+    return load(tmp_path, endpoint=endpoint, **keys).answers_identity
+
+
+def test_answers_are_remembered_by_who_answers_not_by_the_address(tmp_path: Path) -> None:
+    """A region's hosts answer alike, and so do replicas of one model; another region, model or wire does not."""
+    beijing = answers(tmp_path, {})
+    assert beijing == answers(tmp_path, {"region": "beijing"})
+    assert beijing == answers(tmp_path, {"region": {"workspace": "ws-1"}})
+    assert beijing == answers(tmp_path, {"url": "https://ws-2.cn-beijing.maas.aliyuncs.com/v1/reranks"})
+    assert answers(tmp_path, {"region": "singapore"}) == answers(tmp_path, SINGAPORE)
+    here, there = (answers(tmp_path, {"url": f"http://gpu-{number}:8000/v1/rerank"}) for number in (1, 2))
+    assert here == there
+    others = [
+        beijing,
+        here,
+        answers(tmp_path, {"region": "singapore"}),
+        answers(tmp_path, {"wire": "dashscope-native"}),
+        answers(tmp_path, EMULATOR),
+        answers(tmp_path, {}, model={"base": "qwen3-rerank", "name": "other"}),
+    ]
+    assert len(set(others)) == len(others)
+
+
+def test_a_name_for_who_answers_stands_for_all_of_it(tmp_path: Path) -> None:
+    """But an emulator never passes for an endpoint, and the name is one line."""
+    named = answers(tmp_path, {"identity": "ours", **SINGAPORE})
+    assert named == answers(tmp_path, {"identity": "ours", "url": "http://gpu:8000"})
+    assert named != answers(tmp_path, {"identity": "ours", **EMULATOR})
+    with pytest.raises(JobError, match=r"endpoint\.identity"):
+        load(tmp_path, endpoint={"identity": "two\nlines"})

@@ -11,9 +11,9 @@ from against import same, world
 from jobs import outputs, rankings, rows, write_jsonl
 
 from batchrank.errors import JobError, LedgerError
+from batchrank.ledger.care import compact
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.checkpoint import Resume, scope
-from batchrank.planning.plan import compact_ledger
 from batchrank.read.layout import facts
 
 pytestmark = pytest.mark.anyio
@@ -360,7 +360,7 @@ async def test_jobs_that_share_a_ledger_keep_apart(tmp_path: Path) -> None:
         await w.run(plain, part_rows=60)
         assert same(one, plain)
         ledger = Ledger(Path(shared))
-        await compact_ledger(ledger, one)
+        await compact(ledger, scope(one))
         ledger.close()
         asked = w.emulator.requests
         for job in (one, two):
@@ -375,7 +375,7 @@ async def test_compacting_drops_what_is_no_longer_used(tmp_path: Path) -> None:
         write_jsonl(w.data, rows(3, 34))
         await w.run(w.job())
         ledger = Ledger(tmp_path / "out" / "ledger.sqlite")
-        assert await compact_ledger(ledger, w.job()) > 0
+        assert (await compact(ledger, scope(w.job()))).unused > 0
         ledger.close()
         assert (await w.run(w.job())).data["process"]["requests"] == 0
 
@@ -386,7 +386,7 @@ async def test_compacting_waits_for_a_complete_run(tmp_path: Path) -> None:
         await w.run(w.job())
         ledger = Ledger(tmp_path / "out" / "ledger.sqlite")
         with pytest.raises(JobError, match="not complete"):
-            await compact_ledger(ledger, w.job())
+            await compact(ledger, scope(w.job()))
         ledger.close()
 
 

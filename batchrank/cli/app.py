@@ -18,9 +18,10 @@ import typer
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
+from batchrank.cli.ledger import show_ledger
 from batchrank.cli.manual import manual
 from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose, epilog
-from batchrank.cli.status import show_ledger, show_plan, status
+from batchrank.cli.status import show_plan, status
 from batchrank.cli.terminal import (
     LogFormat,
     as_json,
@@ -166,13 +167,20 @@ def ledger(
     job: JobFile,
     overrides: Set = None,
     compact: Annotated[bool, typer.Option(help="Drop what the job's last complete run did not use.")] = False,
+    max_age: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AGE",
+            help="Drop answers older than AGE, such as 36h, 30d or 4w, and those of unknown age, whoever used them.",
+        ),
+    ] = None,
     backup: Annotated[
         Path | None, typer.Option(help="Write a consistent copy of it to FILE first.", metavar="FILE")
     ] = None,
 ) -> None:
-    """Show what a job's ledger holds: answers, tokens, cost, size."""
+    """Show what a job's ledger holds: answers, tokens, cost, age, size; drop what is no longer needed."""
     log_to_stderr(verbose=False, quiet=False)
-    show_ledger(load(job, overrides), compact=compact, backup=backup)
+    show_ledger(load(job, overrides), unused=compact, max_age=max_age, backup=backup)
 
 
 for _command in (init, check, schema, manual, status, report, bench, emulate):

@@ -23,7 +23,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "manual": ("batchrank manual", "batchrank manual merge", "batchrank manual keys | less"),
     "plan": ("batchrank plan nightly.yaml", "batchrank plan nightly.yaml --json"),
     "models": ("batchrank models",),
-    "ledger": ("batchrank ledger nightly.yaml", "batchrank ledger nightly.yaml --compact"),
+    "ledger": ("batchrank ledger nightly.yaml", "batchrank ledger nightly.yaml --compact --max-age 30d"),
     "emulate": (
         "batchrank emulate --port 8080 --scores relative",
         "batchrank emulate --faults 500=0.05",

@@ -1,4 +1,4 @@
-"""Defines the commands that look at a job and spend nothing: ``status``, ``ledger`` and ``plan``.
+"""Defines the commands that look at a job and spend nothing: ``status`` and ``plan``.
 
 The command line imports this whatever the command, so what takes long to import is imported by the function that
 needs it.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchrank.cli.options import Json
-from batchrank.cli.terminal import console, duration, load, say, say_json
+from batchrank.cli.terminal import console, duration, load, say_json
 from batchrank.errors import JobError, install_line
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from batchrank.job.config import Job
     from batchrank.observe.observer import Status
-    from batchrank.planning.plan import Inventory, Plan
+    from batchrank.planning.plan import Plan
 
 
 _JOB_FILES = (".yaml", ".yml", ".toml")
@@ -117,64 +117,6 @@ def _counted(found: "Status", progress: dict[str, Any]) -> str:
     if found.max_cost is not None and progress["counted_cost"] is not None:
         told.append(f"{progress['counted_cost']:,.4f} of {found.max_cost:g} {progress['currency']}")
     return ", ".join(told or ["none"]) + {"day": " a day (UTC)", "total": " in all"}.get(found.per, "")
-
-
-def show_ledger(job: "Job", *, compact: bool, backup: Path | None = None) -> None:
-    """Print what the ledger holds; before that, with ``compact``, drop what the last complete run did not use.
-
-    Args:
-        job: the job.
-        compact: whether to drop something.
-        backup: where a copy goes before anything is dropped; None for none.
-
-    Raises:
-        JobError: there is no ledger.
-        LedgerError: it can't be read, a run is using it, or the copy can't be written.
-    """
-    import anyio
-    from rich.table import Table
-
-    from batchrank.ledger.ledger import Ledger
-    from batchrank.planning.plan import compact_ledger, inventory
-
-    path = job.ledger_path
-    if path is None or not path.exists():
-        raise JobError(f"{path}: there is no ledger yet: run the job first")
-    ledger = Ledger(path)
-    try:
-        if backup is not None:
-            ledger.copy(backup)
-            say(f"copied to {backup}", error=True)
-        if compact:
-            dropped = anyio.run(compact_ledger, ledger, job)
-            console(error=True).print(f"dropped {dropped:,} entries that the last complete run did not use")
-        found = anyio.run(inventory, ledger)
-    finally:
-        ledger.close()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_row("ledger", str(path))
-    for name, value in _ledger_facts(job, found, path.stat().st_size):
-        table.add_row(name, value)
-    console().print(table)
-
-
-def _ledger_facts(job: "Job", found: "Inventory", size: int) -> list[tuple[str, str]]:
-    price = job.price
-    cost = "" if price is None else f", {price.cost(found.tokens):,.4f} {price.currency} at this job's price"
-    return [
-        ("answers", f"{found.answers:,}, with {found.documents:,} scores"),
-        ("tokens", f"{found.tokens:,}{cost}"),
-        ("rejections", f"{found.rejections:,} kept, so that those requests are not sent again"),
-        (
-            "malformed",
-            f"{found.malformed:,} unusable answers, {found.malformed_tokens:,} tokens possibly billed",
-        ),
-        (
-            "ambiguous",
-            f"{found.ambiguous:,} sent, no answer received, {found.ambiguous_tokens:,} tokens possibly billed",
-        ),
-        ("size", f"{size / 2**20:,.1f} MiB"),
-    ]
 
 
 _WIDTH = 120

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, model_validator
 
 from batchrank.errors import JobError
-from batchrank.job.endpoint import REDACTED, check_body, proxy_for, redacted
+from batchrank.job.endpoint import REDACTED, check_body, proxy_for, redacted, region_of
 from batchrank.job.sections import (
     Budget,
     Endpoint,
@@ -181,6 +181,23 @@ class Job(Section):
         region = self.endpoint.region
         workspace = region.workspace if isinstance(region, Workspace) else None
         return self.endpoint.url or vendor(self.card.vendor).url(self.wire, self._region, workspace)
+
+    @property
+    def answers_identity(self) -> str:
+        """Who answers, as the ledger remembers it: what two endpoints share that answer alike, never an address.
+
+        An emulator inside this process never counts as the endpoint that it stands for.
+
+        Raises:
+            JobError: the region is unknown.
+        """
+        own = self.endpoint
+        if own.identity is not None:
+            who = own.identity
+        else:
+            region = region_of(vendor(self.card.vendor), self.url)
+            who = "\n".join([self.wire, self.card.name, region or self._region or ""])
+        return f"emulator\n{who}" if self.emulated else who
 
     def proxy(self, environ: Mapping[str, str] | None = None) -> str | None:
         """The proxy that requests go through, with its user and password; None for none.

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from batchrank.errors import JobError
+from batchrank.models import Vendor
 
 REDACTED = "(not shown)"
 
@@ -97,6 +98,19 @@ def redacted(body: Any, *, under: bool = False) -> Any:
 
 def _tells_secret(key: str) -> bool:
     return any(word.lower() in _SECRET for word in _WORD.findall(key))
+
+
+def region_of(vendor: Vendor, url: str) -> str | None:
+    """The region that an address is in, a workspace's own included; None where it is none of the vendor's hosts."""
+    host = urlsplit(url).hostname or ""
+    for region, base in vendor.hosts.items():
+        if host == urlsplit(base).hostname:
+            return region
+    for region, name in vendor.workspace_regions.items():
+        after = (vendor.workspace_host or "").format(workspace="", region=name)
+        if host.endswith(urlsplit(after).netloc):
+            return region
+    return None
 
 
 def proxy_address(value: str) -> str:

@@ -86,6 +86,7 @@ class Endpoint(Section):
 
     Attributes:
         url: the full address; None takes the model's; ``emulator`` starts one inside this process.
+        identity: what answers are remembered under; None takes wire, model and region, so not the address.
         api_key_env: the name of the environment variable that holds the key; None takes the vendor's own.
         api_key_file: a file that holds the key, instead; read again when the server refuses the key.
         auth: how the key is sent: ``bearer``, in a header of this name, or ``none``.
@@ -99,6 +100,7 @@ class Endpoint(Section):
     """
 
     url: Annotated[str | None, Field(repr=False)] = None
+    identity: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")] | None = None
     wire: Wire | None = None
     region: str | Workspace | None = None
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
@@ -120,11 +122,8 @@ class Endpoint(Section):
             return value
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            shown = (
-                repr(parts._replace(netloc=parts.hostname or "", query="").geturl())
-                if parts.scheme
-                else "this"
-            )
+            bare = parts._replace(netloc=parts.hostname or "", query="").geturl()
+            shown = repr(bare) if parts.scheme else "this"
             raise ValueError(f"{shown} is not an http(s) address; write the full one, path included")
         if parts.username or parts.password:
             raise ValueError("a user or password in the address would end up in reports; use api_key_env")

@@ -24,8 +24,8 @@ from batchrank.pipeline.workers import background_task
 from batchrank.send.admission import ConcurrencyLimit, Scheduler
 from batchrank.send.budget import Before, Budget, Taken
 from batchrank.send.connections import connections, open_files, tls_context
+from batchrank.send.encoder import Encoder
 from batchrank.send.limiter import Limiter
-from batchrank.send.requests import Encoder
 from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Timeline
@@ -158,7 +158,8 @@ async def engine(
             http=http,
             encoder=Encoder(
                 codec,
-                scope=f"{job.url}\n{job.wire}\n",
+                scope=f"{job.answers_identity}\n{job.wire}\n",
+                old_scope=f"{job.url}\n{job.wire}\n" if ledger.legacy else None,
                 model=card.name,
                 instruct=job.said_instruct,
                 fps=job.fps,

@@ -142,7 +142,7 @@ class Driver:
         Raises:
             LedgerError: the ledger can't be read.
         """
-        await self.sender.recall.ahead([item.whole.key for item in prepared if item.whole is not None])
+        await self.sender.recall.ahead([item.whole for item in prepared if item.whole is not None])
 
     async def rank(self, prepared: Prepared) -> Outcome:
         """Rank one query.

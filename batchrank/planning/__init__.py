@@ -1,1 +1,1 @@
-"""Tells what a job would do before anything is paid: ``init``, ``check``, ``plan``, and what a ledger holds."""
+"""Tells what a job would do before anything is paid: ``init``, ``check`` and ``plan``."""

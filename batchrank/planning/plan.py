@@ -1,91 +1,22 @@
-"""Tells what a job would do and cost by reading its input once, and what a ledger holds; sends nothing."""
+"""Tells what a job would do and cost by reading its input once; sends nothing."""
 
 import heapq
-import sqlite3
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import orjson
 
 from batchrank.data import Floats, Positions, Query
-from batchrank.errors import JobError
 from batchrank.job.config import Job
-from batchrank.ledger.ledger import Ledger
-from batchrank.ledger.paid import DOCUMENTS, drop
 from batchrank.merge.answers import Round
 from batchrank.merge.methods import METHODS, start
 from batchrank.models import searches
 from batchrank.outcomes import Scores
-from batchrank.pipeline.checkpoint import scope
 from batchrank.pipeline.preconditions import Preconditions
 from batchrank.pipeline.prepare import Prepared
-from batchrank.pipeline.workers import background_task
 from batchrank.planning.survey import Survey, survey
 from batchrank.read.base import Gauge
 from batchrank.shard.chunks import QueryShards
-
-
-@dataclass(frozen=True, slots=True)
-class Inventory:
-    """What a ledger holds over all its runs; tokens are as billed, or as predicted where no bill was seen."""
-
-    answers: int
-    documents: int
-    tokens: int
-    rejections: int
-    malformed: int
-    malformed_tokens: int
-    ambiguous: int
-    ambiguous_tokens: int
-
-
-async def inventory(ledger: Ledger) -> Inventory:
-    """Count what a ledger holds."""
-    async with background_task(ledger.serve):
-        result: Inventory = await ledger.perform(_count)
-        return result
-
-
-async def compact_ledger(ledger: Ledger, job: Job) -> int:
-    """Drop the answers that the job's last complete run did not use; how many.
-
-    What the last run of another job in the same ledger used is kept too.
-
-    Raises:
-        JobError: the job has no complete run.
-    """
-    async with background_task(ledger.serve):
-        state = await ledger.load(f"run/{scope(job)}")
-        if state is None or not state["complete"]:
-            raise JobError(
-                "--compact: the job's last run is not complete, so every answer may still be needed"
-            )
-        dropped: int = await ledger.perform(_drop)
-    ledger.vacuum()
-    return dropped
-
-
-def _count(db: sqlite3.Connection) -> Inventory:
-    sums = f"COALESCE(SUM({DOCUMENTS}), 0), COALESCE(SUM(COALESCE(tokens, predicted)), 0)"
-    answers, documents, tokens = db.execute(f"SELECT COUNT(*), {sums} FROM answers").fetchone()  # noqa: S608 our own words
-    (rejections,) = db.execute("SELECT COUNT(*) FROM rejections").fetchone()
-    attempts = "SELECT COUNT(*), COALESCE(SUM(predicted), 0) FROM attempts WHERE kind = ?"
-    malformed = db.execute(attempts, ("malformed",)).fetchone()
-    ambiguous = db.execute(attempts, ("ambiguous",)).fetchone()
-    return Inventory(
-        answers, documents, tokens, rejections, malformed[0], malformed[1], ambiguous[0], ambiguous[1]
-    )
-
-
-def _drop(db: sqlite3.Connection) -> int:
-    """Drop what was last used before the last run of any job: an answer knows only its latest use."""
-    states: Iterable[tuple[bytes]] = db.execute("SELECT value FROM state WHERE name LIKE 'run/%'")
-    oldest = min(orjson.loads(value)["number"] for (value,) in states)
-    answers = drop(db, "used < ?", (oldest,))
-    return answers + db.execute("DELETE FROM rejections WHERE used < ?", (oldest,)).rowcount
-
 
 _LARGEST = 5
 """Largest queries that are shown: they are what surprises on a bill."""

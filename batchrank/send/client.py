@@ -16,10 +16,10 @@ import anyio
 from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError, RunStoppedError
 from batchrank.ledger.ledger import Ledger
+from batchrank.send.encoder import Outgoing
 from batchrank.send.exchange import Exchange
 from batchrank.send.health import UNREACHABLE, OutageDetector
 from batchrank.send.probe import Prober
-from batchrank.send.requests import Outgoing
 from batchrank.send.retry import Action, advice, classify, delay, possibly_billed, slows
 from batchrank.send.stats import Counts
 
@@ -171,7 +171,7 @@ class Client:
     ) -> Rejection:
         """Keep a rejection that is acted on."""
         with anyio.CancelScope(shield=True):
-            await self._ledger.put(request.key, outcome, request.predicted)
+            await self._ledger.put(request.key, outcome, request.predicted, request.about)
         if action is Action.SPLIT and request.documents == 1 and not self._outage.accepted:
             # Too large, though nothing could be smaller, and nothing was ever taken: these words mean something else.
             await self._prober.verify(anyio.current_time(), outcome, where)

@@ -12,9 +12,9 @@ from batchrank.ledger.groups import Group
 from batchrank.ledger.ledger import Ledger
 from batchrank.send.admission import Scheduler, Slot
 from batchrank.send.budget import Reservation
+from batchrank.send.encoder import Outgoing
 from batchrank.send.health import OutageDetector
 from batchrank.send.limiter import Kind as Throttled
-from batchrank.send.requests import Outgoing
 from batchrank.send.retry import classify, possibly_billed, slows
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Counts
@@ -225,7 +225,7 @@ class Exchange:
         self._spend.settle(reservation, answer.tokens, searches=answer.searches, exact=request.exact)
         self._counts.documents += request.documents
         self._counts.tokens += tokens
-        return self._ledger.put(request.key, answer, request.predicted)
+        return self._ledger.put(request.key, answer, request.predicted, request.about)
 
     def _rejected(
         self, request: Outgoing, why: Rejection, reservation: Reservation, slot: Slot, sent: float

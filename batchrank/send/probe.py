@@ -14,9 +14,9 @@ import anyio
 
 from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError, QuotaError, RunStoppedError
+from batchrank.send.encoder import Outgoing
 from batchrank.send.exchange import Exchange
 from batchrank.send.health import OutageDetector
-from batchrank.send.requests import Outgoing
 from batchrank.send.retry import Action, advice, classify, resets
 
 _FIRST_PAUSE = 1.0

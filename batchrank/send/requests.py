@@ -1,19 +1,17 @@
-"""Makes requests, and looks up in the ledger which of them need not be sent."""
+"""Tells what the requests of a query share, and looks up in the ledger which of them need not be sent."""
 
-import hashlib
 from collections.abc import Awaitable, Callable, Container, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import anyio
 
-from batchrank.data import Answer, Content, Positions, Query, Rejection, Request
+from batchrank.data import Answer, Positions, Query, Rejection
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.ledger.entries import Known
 from batchrank.ledger.ledger import Ledger
-from batchrank.send.admission import Priority
+from batchrank.send.encoder import Encoder, Outgoing
 from batchrank.send.stats import Meter
-from batchrank.wire import Codec
 
 Result = TypeVar("Result")
 
@@ -39,29 +37,6 @@ async def together(calls: Sequence[Callable[[], Awaitable[Result]]]) -> list[Res
     if faults:
         raise min(faults, key=lambda fault: isinstance(fault, QueryError))
     return [results[number] for number in range(len(calls))]
-
-
-@dataclass(slots=True, eq=False)
-class Outgoing:
-    """One request: made of a query's documents, looked up in the ledger, and sent where that lacks it.
-
-    Attributes:
-        key: what the ledger knows it by.
-        body: what is sent.
-        documents: how many it holds.
-        predicted: the tokens it is expected to cost, set right before it is sent; a count if ``exact``, else perhaps
-            an upper bound.
-        priority: query, round and chunk; the smallest goes first.
-        purpose: why it is sent: a ``probe`` only tells whether the endpoint works.
-    """
-
-    key: bytes
-    body: bytes
-    documents: int
-    predicted: int = 0
-    exact: bool = False
-    priority: Priority = (-1, 0, 0)
-    purpose: Literal["scores", "probe"] = "scores"
 
 
 class Predictor(Protocol):
@@ -148,56 +123,6 @@ class _Bytes:
         return sum(query + len(text.encode("utf-8", "replace")) for text in texts)
 
 
-_HARMLESS: tuple[str, list[str]] = ("copy a file", ["Copy a file from one folder to another."])
-"""What the endpoint is asked to see whether it works."""
-
-
-class Encoder:
-    """Encodes requests; all of a run ask the same model in the same way. Safe to use in another thread.
-
-    Args:
-        codec: the wire format.
-        scope: what a request's key depends on besides its body: endpoint and wire format.
-        model: the model's name as the endpoint knows it.
-        instruct: the ranking instruction, None for the model's own.
-        fps: frames of each second of a video, None for the model's own choice.
-    """
-
-    def __init__(
-        self, codec: Codec, *, scope: str, model: str, instruct: str | None, fps: float | None
-    ) -> None:
-        self._codec = codec
-        self._scope = hashlib.sha256(scope.encode())
-        self._model = model
-        self._instruct = instruct
-        self._fps = fps
-
-    def encode(self, query: Query, documents: Positions) -> Outgoing:
-        """The request of these documents; takes a while where they are many.
-
-        Raises:
-            JobError: the wire can't say what the query holds.
-        """
-        texts = query.documents  # all of them need no copy
-        if len(documents) < len(texts):
-            texts = list(map(texts.__getitem__, documents.tolist()))
-        body = self._body(query.text, texts)
-        digest = self._scope.copy()
-        digest.update(body)
-        return Outgoing(digest.digest()[:16], body, len(documents))
-
-    def of_query(self, query: Query) -> Query:
-        """The same query with one document that nothing has a reason to fail with."""
-        return replace(query, doc_ids=["harmless"], documents=_HARMLESS[1], first_stage_scores=None)
-
-    def harmless(self) -> bytes:
-        """The body of a request that no endpoint has a reason to fail."""
-        return self._body(*_HARMLESS)
-
-    def _body(self, query: Content, documents: Sequence[Content]) -> bytes:
-        return self._codec.body(Request(self._model, query, documents, self._instruct, self._fps))
-
-
 class _Unseen:
     """Not looked up yet."""
 
@@ -232,7 +157,7 @@ class Recall:
         self._too_large = too_large
         self._ahead: dict[bytes, Known | _Unseen | None] = {}
 
-    async def ahead(self, keys: Sequence[bytes]) -> None:
+    async def ahead(self, requests: Sequence[Outgoing]) -> None:
         """Look up what is going to be asked, many requests at one time.
 
         What is found serves whoever asks first; until then nobody else has asked, so it stays true.
@@ -240,18 +165,33 @@ class Recall:
         Raises:
             LedgerError: the ledger can't be read.
         """
-        wanted = [key for key in dict.fromkeys(keys) if key not in self._ahead and key not in self._asked]
+        by_key = {request.key: request for request in requests}
+        wanted = [key for key in by_key if key not in self._ahead and key not in self._asked]
         if wanted:
             self._ahead.update(dict.fromkeys(wanted, _UNSEEN))
-            found = await self._ledger.find(wanted)
+            found = await self._find([by_key[key] for key in wanted])
             for key in wanted:
                 if key in self._ahead:  # nobody has asked meanwhile
                     self._ahead[key] = found.get(key)
 
-    async def known(self, query: Query, documents: Positions, key: bytes) -> Known | None:
+    async def _find(self, requests: Sequence[Outgoing]) -> dict[bytes, Known]:
+        """What the ledger knows about requests, by key; what it knows by the key of an older batchrank gets today's."""
+        found = await self._ledger.find([request.key for request in requests])
+        older = {r.old_key: r for r in requests if r.old_key is not None and r.key not in found}
+        if not older:
+            return found
+        found = dict(found)  # what was found may be others' too
+        known = await self._ledger.find(list(older))
+        for old_key, request in older.items():
+            if old_key in known:
+                self._ledger.adopt(old_key, request.key, request.about)
+                found[request.key] = known[old_key]
+        return found
+
+    async def known(self, query: Query, documents: Positions, request: Outgoing) -> Known | None:
         """The answer to a request, or the rejection that still decides about it; None where it has to be asked."""
-        ahead = self._ahead.pop(key, _UNSEEN)
-        known = await self._ledger.get(key) if isinstance(ahead, _Unseen) else ahead
+        ahead = self._ahead.pop(request.key, _UNSEEN)
+        known = (await self._find([request])).get(request.key) if isinstance(ahead, _Unseen) else ahead
         if known is not None and isinstance(known.outcome, Rejection):
             return known if await self._stands(query, documents, known) else None
         return known
@@ -272,10 +212,10 @@ class Recall:
     async def _halves_known(self, query: Query, documents: Positions) -> bool:
         if len(documents) == 1:
             return False
-        halves = {self._encoder.encode(query, half).key: half for half in (documents[::2], documents[1::2])}
-        found = await self._ledger.find(list(halves))
-        for key, half in halves.items():
-            known = found.get(key)
+        halves = [(self._encoder.encode(query, half), half) for half in (documents[::2], documents[1::2])]
+        found = await self._find([request for request, _ in halves])
+        for request, half in halves:
+            known = found.get(request.key)
             if known is None:
                 return False
             too_large = isinstance(known.outcome, Rejection) and self._too_large(known.outcome)

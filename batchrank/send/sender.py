@@ -18,10 +18,11 @@ from batchrank.models import searches
 from batchrank.outcomes import Chunk, Scores
 from batchrank.send.admission import Priority, Scheduler
 from batchrank.send.client import Client
+from batchrank.send.encoder import Encoder, Outgoing
 from batchrank.send.exchange import Exchange
 from batchrank.send.health import OutageDetector, Size, Sizes
 from batchrank.send.probe import Prober
-from batchrank.send.requests import Encoder, Outgoing, QueryContext, Recall, Tally, together
+from batchrank.send.requests import QueryContext, Recall, Tally, together
 from batchrank.send.retry import Action, classify
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Counts
@@ -215,7 +216,7 @@ class Sender:
             await asked.wait()  # the very same request is under way: its answer will do for both
         self._asked[request.key] = done = asyncio.Event()
         try:
-            known = await self.recall.known(context.query, documents, request.key)
+            known = await self.recall.known(context.query, documents, request)
             outcome: Answer | Rejection | None = None
             if known is not None:
                 outcome = self._reused(context, documents, known)
@@ -267,7 +268,7 @@ class Sender:
             Size(len(documents), context.shards.tokens(documents, exact=True), len(request.body))
         )
         if why is not None:
-            await self._ledger.put(request.key, why, 0)  # so that a rerun halves it too
+            await self._ledger.put(request.key, why, 0, request.about)  # so that a rerun halves it too
         return why
 
     def _accept(self, context: QueryContext, documents: Positions, request: Outgoing, answer: Answer) -> None:
