@@ -96,6 +96,9 @@ class Strings(Sequence[str]):
 
 
 Kind: TypeAlias = Literal["text", "image", "video"]
+Purpose: TypeAlias = Literal["pass", "probe", "hub", "repair", "audit"]
+"""Why a request is sent: the first pass over all documents, or to compare, to merge, to prove, to see whether an answer
+of an earlier run still holds."""
 
 
 @dataclass(frozen=True, slots=True)

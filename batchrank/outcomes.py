@@ -6,15 +6,12 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from batchrank.data import Content, Floats, Positions, Query, taken
+from batchrank.data import Content, Floats, Positions, Purpose, Query, taken
 from batchrank.errors import Place
 
 Verdict: TypeAlias = Literal["absolute", "absolute, noisy", "relative", "unknown"]
 ABSOLUTE: frozenset[Verdict] = frozenset({"absolute", "absolute, noisy"})
 """Verdicts by which scores of different requests can be compared as they are."""
-Purpose: TypeAlias = Literal["pass", "probe", "hub", "repair", "audit"]
-"""Why a request is sent: the first pass over all documents, or to compare, to merge, to prove, to see whether an answer
-of an earlier run still holds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,6 +116,7 @@ class Merged:
             None when no document was in two requests.
         evidence: the documents that a hub shares with the first pass, for the pooled verdict; None without a hub.
         agreement: how far answers agree about the order; None where no two order the same documents.
+        recalled: whether it rests on answers of earlier runs, taken document by document.
     """
 
     order: Positions
@@ -130,6 +128,7 @@ class Merged:
     drift: tuple[float, float] | None = None
     evidence: Overlap | None = None
     agreement: Agreement | None = None
+    recalled: bool = False
 
     def scored(self, position: int) -> bool:
         """Whether the document at a position has a score."""

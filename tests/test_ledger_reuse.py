@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_ledger import FIRST, SECOND
 
-from batchrank.data import Answer, Rejection
+from batchrank.data import Answer, Purpose, Rejection
 from batchrank.errors import LedgerError
-from batchrank.ledger.entries import About, Purpose, Recollection
+from batchrank.ledger.entries import About, Recollection
 from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.paid import drop
 from batchrank.ledger.rows import DAY, pack

@@ -54,7 +54,7 @@ KEYS: dict[str, str] = {
     "merge.method": "hub: exact to top_k; full: the whole order exact; rrf: rough; raw: absolute scores only.",
     "merge.top_k": "The depth that must be exact.",
     "reuse": "What the ledger knows of earlier runs, so that it isn't asked and paid again.",
-    "reuse.documents": "Document by document, so that a changed list pays for new documents; false: same requests only.",
+    "reuse.documents": "Document by document: a changed list pays for new documents; false: same requests only.",
     "reuse.max_age": "Answers older than this are asked again: 30d, 12h, 2w; default: however old.",
     "reuse.audit": "Among so many queries, one small old request is asked again, to notice a changed model; 0: none.",
     "limits": "What one request may hold; default: the model's limits.",

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from batchrank.job.age import parse_age
 from batchrank.job.endpoint import check_json, proxy_address
 from batchrank.models import Template, Wire
 

@@ -9,16 +9,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.data import Answer, Floats, Rejection
+from batchrank.data import Answer, Floats, Purpose, Rejection
 from batchrank.ledger.paid import drop
 from batchrank.ledger.rows import ANSWER, DAY, ROWS, answer_checksum, checksum, pack, unpack
 
 Kind = Literal["malformed", "ambiguous", "probe"]
 """An attempt that gave no result: an unusable answer, an unknown fate; or a probe, billed as its ``predicted``
 says."""
-Purpose = Literal["pass", "probe", "hub", "repair", "audit"]
-"""What a merge asked for: a part of the list, a sample of all parts, what joins them, what is still open, or an old
-request anew."""
 _PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 """Kept by number; a new one goes to the end."""
 _LOOKED_UP = 500
@@ -48,11 +45,13 @@ class Known:
         outcome: its answer, or the rejection that was acted on.
         earlier: whether an earlier run asked, as opposed to an earlier process of this one.
         at: when it was answered, in seconds since 1970; 0 unknown, as for rejections.
+        run: the run that asked.
     """
 
     outcome: Answer | Rejection
     earlier: bool
     at: int = 0
+    run: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +89,7 @@ def _answers(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dic
     wanted = f"SELECT {ANSWER}, digest, used FROM answers WHERE key IN {_marks(keys)}"  # noqa: S608 our own words
     for row in _whole(db, db.execute(wanted, keys).fetchall(), run):
         key, asked, _, _, at, tokens, _, searches, _, _, request_id, scores, *_ = row
-        found[key] = Known(Answer(unpack(scores), tokens, request_id, searches), asked != run, at)
+        found[key] = Known(Answer(unpack(scores), tokens, request_id, searches), asked != run, at, asked)
 
 
 def recollect(

@@ -8,8 +8,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.data import Floats, Positions
-from batchrank.outcomes import Agreement, Chunk, Finding, Merged, Overlap, Purpose, Scores, Verdict
+from batchrank.data import Floats, Positions, Purpose
+from batchrank.outcomes import Agreement, Chunk, Finding, Merged, Overlap, Scores, Verdict
 
 
 class Shards(Protocol):

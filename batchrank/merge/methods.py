@@ -242,9 +242,10 @@ def _again(
     if first is memory.first and (together is None or not pool.fits(np.unique(together))):
         first = yield from _new_chunks(memory, probe=False)
     if len(first.answers) <= 1 and len(first.scored) == len(pool):
-        return _alone(pool, first, method, memory.chains)
+        return replace(_alone(pool, first, method, memory.chains), recalled=True)
     try:
-        return (yield from METHODS[method](pool, first, verdict, top_k=top_k, memory=memory, noise=noise))
+        found = yield from METHODS[method](pool, first, verdict, top_k=top_k, memory=memory, noise=noise)
+        return replace(found, recalled=True)
     except ModelChangedError:
         yield Noticed(Finding(changed=True), audit=False)
         return None

@@ -13,12 +13,12 @@ from functools import cached_property
 
 import numpy as np
 
-from batchrank.data import Floats, Positions
+from batchrank.data import Floats, Positions, Purpose
 from batchrank.merge.agreement import Discord, total
 from batchrank.merge.answers import Answer, FirstPass, Pool, Reply, Round, Shards, Step
 from batchrank.merge.certificate import certify, contenders
 from batchrank.merge.heads import REFERENCES, heads, quantiles
-from batchrank.outcomes import Chunk, Finding, Purpose
+from batchrank.outcomes import Chunk, Finding
 
 INFORMATIVE = 4
 """Documents of a piece that have to be on the hub's scale: two fit any line, and the others have to confirm it."""

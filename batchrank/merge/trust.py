@@ -94,7 +94,9 @@ class Trust:
 
     def state(self) -> dict[str, Any]:
         """All findings as JSON-able values."""
-        audits = {str(at): None if found is None else asdict(found) for at, found in sorted(self._audits.items())}
+        audits = {
+            str(at): None if found is None else asdict(found) for at, found in sorted(self._audits.items())
+        }
         return {"audits": audits, "aside": sorted(self._aside)}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -17,15 +17,18 @@ from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
 from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.state import Departures, Spent
+from batchrank.merge.trust import Trust
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches, vendor
 from batchrank.pipeline.rank import Driver, SharedVerdicts
+from batchrank.pipeline.recollect import Recollector
 from batchrank.pipeline.workers import background_task
 from batchrank.send.admission import ConcurrencyLimit, Scheduler
 from batchrank.send.budget import Before, Budget, Taken
 from batchrank.send.connections import connections, open_files, tls_context
 from batchrank.send.encoder import Encoder
 from batchrank.send.limiter import Limiter
+from batchrank.send.requests import Past
 from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Timeline
@@ -136,9 +139,25 @@ def concurrency_limit(job: Job) -> ConcurrencyLimit:
 
 @asynccontextmanager
 async def engine(
-    job: Job, shards: Sharder, ledger: Ledger, spent: Spent, verdicts: Verdicts
+    job: Job,
+    shards: Sharder,
+    ledger: Ledger,
+    spent: Spent,
+    verdicts: Verdicts,
+    *,
+    past: Past | None = None,
+    scope: str = "",
 ) -> AsyncIterator[Engine]:
     """Start everything a run needs; the ledger is already being served, the verdicts perhaps restored.
+
+    Args:
+        job: the job.
+        shards: shards its queries.
+        ledger: what was paid for.
+        spent: what earlier processes of the run have spent.
+        verdicts: the run-wide verdict.
+        past: which answers of earlier runs may be used; None where there is none.
+        scope: what tells the job's state in the ledger.
 
     Raises:
         JobError: no API key, a tokenizer that can't be read, or a cap on a cost that can't be known.
@@ -174,6 +193,13 @@ async def engine(
             accepted=spent.answers > 0,
             rng=random.Random(),  # noqa: S311 jitter, not secrets
         )
+        recollector = None
+        if past is not None:
+            sender.recall.past = past
+            if job.reuse.documents:
+                trust = Trust(job.reuse.audit)
+                recollector = Recollector(ledger, sender.encoder, past, trust, f"reuse/{scope}")
+                await recollector.restore()
         sender.counts.timeline = Timeline(
             documents=card.documents, tokens=card.request_tokens, rpm=card.rpm, tpm=card.tpm
         )
@@ -188,6 +214,7 @@ async def engine(
             sample=shards.counter.exact and not exact,
             texts=texts,
             attempts=job.retry.attempts,
+            recollector=recollector,
         )
         await stack.enter_async_context(background_task(scheduler.serve))
         yield Engine(

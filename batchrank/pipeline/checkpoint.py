@@ -17,8 +17,9 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.state import Spent, wall
 from batchrank.merge.verdict import Declared, Verdicts
 from batchrank.pipeline.earlier import PROGRAM, identity
-from batchrank.pipeline.recollect import CHANGED, Past, past_of
+from batchrank.pipeline.recollect import CHANGED, past_of
 from batchrank.pipeline.summary import Totals
+from batchrank.send.requests import Past
 from batchrank.write.folder import PARTIAL_LETTERS
 
 _ITSELF, _INPUT = "batchrank itself", "the input"
@@ -79,7 +80,7 @@ class Start:
     spent: Spent
     continued: bool
     damaged: Sequence[str] = ()
-    past: Past = Past(0)
+    past: Past = field(default_factory=Past)
 
     @property
     def totals(self) -> Totals:
@@ -163,7 +164,8 @@ class Resume:
             ) from error
 
     async def _begin(self, *, fresh: bool, replay: bool) -> Start:
-        before = None if fresh else await self._ledger.load(f"run/{self._scope}")
+        last = await self._ledger.load(f"run/{self._scope}")
+        before = None if fresh else last
         changed = _differences(before, self._identity, self._inputs)
         continued = before is not None and not before["complete"] and self._same(before["inputs"], changed)
         if before is not None and continued:
@@ -178,7 +180,7 @@ class Resume:
             checkpoints, damaged = await self._checkpoints()
         state = {
             "number": self._number,
-            **await self._horizon(before, again=continued or (before is not None and not changed)),
+            **await self._horizon(last, again=replay or continued or not self._changed(last)),
             "complete": False,
             "identity": self._identity,
             "inputs": self._inputs,
@@ -191,6 +193,9 @@ class Resume:
         start = Start(checkpoints, changed, spent, continued, damaged, past_of(state, self._max_age))
         start.totals, start.verdicts("relative")  # whether they can be made of what is there
         return start
+
+    def _changed(self, last: dict[str, Any] | None) -> list[str]:
+        return _differences(last, self._identity, self._inputs)
 
     async def _horizon(self, before: dict[str, Any] | None, *, again: bool) -> dict[str, Any]:
         """Up to which run, from which run on and at which time answers of earlier runs are looked for.

@@ -6,6 +6,7 @@ from batchrank.data import Content, Query, Request
 from batchrank.errors import JobError, QueryError, install_line
 from batchrank.io.media import Sources
 from batchrank.job.config import Job
+from batchrank.merge.reuse import Earlier
 from batchrank.outcomes import Failure
 from batchrank.send.requests import QueryContext
 from batchrank.send.stats import Meter
@@ -32,6 +33,8 @@ class Prepared(QueryContext):
         multi_chunk_index: its place among the queries of more than one chunk, from 0; None with a single chunk.
         preceding: how many queries of more than one chunk came before it.
         weight: bytes it holds in memory, roughly.
+        earlier: what earlier runs told of its documents.
+        oldest: when the oldest answer of those was given, in seconds since 1970; 0 where nobody knows.
     """
 
     source: Query
@@ -44,6 +47,8 @@ class Prepared(QueryContext):
     multi_chunk_index: int | None = None
     preceding: int = 0
     weight: int = 0
+    earlier: list[Earlier] = field(default_factory=list)
+    oldest: int = 0
 
 
 class Preparer:

@@ -12,15 +12,18 @@ import numpy as np
 
 from batchrank.data import Rejection
 from batchrank.errors import BatchrankError, Place, QueryError
-from batchrank.merge.answers import Method, Round
+from batchrank.merge.answers import Method, Noticed, Round
 from batchrank.merge.methods import start
+from batchrank.merge.trust import Standing
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import Price
 from batchrank.outcomes import Chunk, Failure, Merged, Overlap, QueryCost, Ranking, Scores, Verdict
 from batchrank.pipeline.prepare import Prepared
+from batchrank.pipeline.recollect import Recollector
 from batchrank.send.requests import together
 from batchrank.send.retry import Action
 from batchrank.send.sender import Sender
+from batchrank.send.stats import Meter
 
 
 class SharedVerdicts:
@@ -79,6 +82,8 @@ _SAMPLE = 8, 100
 
 LOST = "document-lost"
 """The cause of dead letters about a document that no request was accepted with."""
+_NOTHING = Standing(holds=True)
+"""That of a query without earlier answers."""
 _MERGES = 2
 """Lists merged at a time: merging holds the interpreter's lock, so that more threads would only wait for each other."""
 
@@ -115,6 +120,7 @@ class Driver:
         sample: whether those of some requests are counted otherwise, to tell how bills differ from them.
         texts: whether rankings are to hold their texts.
         attempts: tries of a request before it is given up, as dead letters tell.
+        recollector: finds what earlier runs told of documents; None where only whole requests are looked up.
     """
 
     sender: Sender
@@ -125,6 +131,7 @@ class Driver:
     sample: bool = False
     texts: bool = False
     attempts: int = 1
+    recollector: Recollector | None = None
     _threads: anyio.CapacityLimiter = field(
         default_factory=partial(anyio.CapacityLimiter, _MERGES), init=False
     )
@@ -133,8 +140,12 @@ class Driver:
         """Do in the reader's thread what would hold up the event loop: count tokens, and make a single request."""
         if self.exact:
             prepared.shards.count()
+        if self.recollector is not None:
+            self.recollector.note(prepared)
         if len(prepared.shards.chunks) == 1:
-            prepared.whole = self.sender.encoder.encode(prepared.query, prepared.shards.chunks[0])
+            documents = prepared.shards.chunks[0]
+            prepared.whole = self.sender.encoder.encode(prepared.query, documents)
+            prepared.whole.about = prepared.about(documents, "pass")
 
     async def recall(self, prepared: Sequence[Prepared]) -> None:
         """Look up in the ledger, at one time, what queries are going to ask.
@@ -143,6 +154,8 @@ class Driver:
             LedgerError: the ledger can't be read.
         """
         await self.sender.recall.ahead([item.whole for item in prepared if item.whole is not None])
+        if self.recollector is not None:
+            await self.recollector.recall(prepared)
 
     async def rank(self, prepared: Prepared) -> Outcome:
         """Rank one query.
@@ -161,6 +174,9 @@ class Driver:
             if index is not None:
                 self.verdicts.record_hub(index, None)
             raise
+        finally:
+            if self.recollector is not None:
+                self.recollector.ended(prepared.position)
         if index is not None:
             self.verdicts.record_hub(index, merged.evidence)
         meter, seconds = prepared.meter, loop.time() - started
@@ -171,6 +187,8 @@ class Driver:
         """Send nothing more and keep nobody waiting for evidence; requests in flight go on."""
         self.sender.stop(reason)
         self.verdicts.stop(reason)
+        if self.recollector is not None:
+            self.recollector.stop(reason)
 
     async def _merge(self, prepared: Prepared) -> Merged:
         index, shards = prepared.multi_chunk_index, prepared.shards
@@ -178,11 +196,16 @@ class Driver:
         prepared.sampled = self.sample and (
             prepared.position < _SAMPLE[0] or not prepared.position % _SAMPLE[1]
         )
-        method = start(self.method, shards, top_k=prepared.top_k, probe=probe)
+        standing = await self._standing(prepared)
+        method = start(
+            self.method, shards,
+            top_k=prepared.top_k, probe=probe,
+            earlier=prepared.earlier if standing.holds else (), audit=standing.audit, noise=standing.noise,
+        )  # fmt: skip
         reply: Sequence[Scores] | Verdict | None = None
         turn = 0
         while True:
-            if index is None:
+            if index is None and not prepared.earlier:
                 step = _step(method, reply)
             else:  # of a large list in a thread, as it takes a while
                 step = await anyio.to_thread.run_sync(_step, method, reply, limiter=self._threads)
@@ -191,12 +214,31 @@ class Driver:
             if isinstance(step, Round):
                 reply = await self._round(prepared, step.chunks, turn)
                 turn += 1
+            elif isinstance(step, Noticed):
+                reply = None
+                await self._notice(prepared, step)
             elif index is None:  # a single chunk that was halved: what was known before it must do
                 reply = await self.verdicts.before(prepared.preceding)
             else:
                 if step.probe is not None:
                     self.verdicts.record_probe(index, step.probe)
                 reply = await self.verdicts.at(index)
+
+    async def _standing(self, prepared: Prepared) -> Standing:
+        """How far a query may rely on what earlier runs told; where it may not, none of that is used."""
+        if self.recollector is None or not prepared.earlier:
+            return _NOTHING
+        standing = await self.recollector.standing(prepared.position)
+        prepared.aside = not standing.holds
+        return standing
+
+    async def _notice(self, prepared: Prepared, noticed: Noticed) -> None:
+        """Take in how far earlier answers still hold; where they don't, the query begins anew."""
+        assert self.recollector is not None
+        await self.recollector.notice(prepared.position, noticed.finding, audit=noticed.audit)
+        if noticed.finding.changed:
+            prepared.aside = True
+            prepared.meter = Meter(chunks=prepared.meter.chunks)
 
     async def _round(self, prepared: Prepared, chunks: Sequence[Chunk], turn: int) -> list[Scores]:
         """The scores of all chunks; one chunk's failure waits for the others, whose answers are being paid for."""
@@ -221,7 +263,12 @@ class Driver:
         if self.price is not None:
             images = meter.tokens if prepared.visual else 0
             cost = self.price.cost(meter.tokens, image_tokens=images, searches=meter.searches)
-        took = QueryCost(meter.chunks, meter.requests, meter.documents, meter.tokens, cost, meter.searches)
+        if merged.recalled:
+            meter.rested_on(prepared.oldest)
+        took = QueryCost(
+            meter.chunks, meter.requests, meter.documents, meter.tokens, cost, meter.searches,
+            _reused(meter, merged) if meter.reused else 0, meter.oldest,
+        )  # fmt: skip
         if prepared.passages is not None:
             merged = prepared.passages.fold(merged)
         ranking = Ranking.of(prepared.source, merged, took, texts=self.texts)
@@ -245,6 +292,12 @@ class Driver:
         if self.sender.meaning(why) is Action.REFUSE:
             return Failure(query.place, query.id, "document-refused", message, 1)
         return Failure(query.place, query.id, LOST, message, self.attempts)
+
+
+def _reused(meter: Meter, merged: Merged) -> int:
+    """How many documents have a score although this run asked nothing about them."""
+    scored = merged.order[np.isfinite(merged.scores)]
+    return len(np.setdiff1d(scored, np.concatenate(meter.asked))) if meter.asked else len(scored)
 
 
 def _step(method: Method, reply: Any) -> Any:

@@ -1,7 +1,6 @@
 """Finds what earlier runs told of a query's documents, and shares among all queries whether that still holds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -16,25 +15,11 @@ from batchrank.merge.reuse import Earlier
 from batchrank.merge.trust import Standing, Trust
 from batchrank.outcomes import Finding
 from batchrank.pipeline.prepare import Prepared
-from batchrank.send.requests import Encoder
+from batchrank.send.encoder import Encoder
+from batchrank.send.requests import Past
 
 CHANGED = "reuse/changed"
 """The name of the state that tells the first run whose answers are those of today's model."""
-
-
-@dataclass(frozen=True, slots=True)
-class Past:
-    """Which answers of earlier runs a run may use: decided when it begins, so that a resumed run decides alike.
-
-    Attributes:
-        before: only those of runs before this one.
-        floor: only those of this run and later ones, as the model has changed in it.
-        since: only those no older, in seconds since 1970.
-    """
-
-    before: int
-    floor: int = 0
-    since: int = 0
 
 
 class Recollector:
@@ -54,6 +39,12 @@ class Recollector:
         self.trust = trust
         self._changed = anyio.Event()
         self._reason: BatchrankError | None = None
+
+    async def restore(self) -> None:
+        """Take in what an earlier process of this run found."""
+        state = await self._ledger.load(self._kept)
+        if state is not None and state["run"] == self._ledger.run:
+            self.trust.restore(state)
 
     def note(self, prepared: Prepared) -> None:
         """Work out what tells a query's question and its documents' contents; takes a while."""
@@ -106,7 +97,7 @@ class Recollector:
         """
         self.trust.record(position, finding, audit=audit)
         if audit or finding.changed:
-            await self._ledger.save(self._kept, self.trust.state())
+            await self._ledger.save(self._kept, {"run": self._ledger.run, **self.trust.state()})
         if self.trust.changed:
             await self._ledger.save(CHANGED, self._ledger.run)
         self._notify()

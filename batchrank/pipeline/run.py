@@ -17,7 +17,7 @@ from batchrank.errors import (
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.assemble import Engine, engine
-from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, skip_completed
+from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope, skip_completed
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
 from batchrank.pipeline.output import Outputs
 from batchrank.pipeline.preconditions import Preconditions, refuse_empty_ledger, refuse_unfinished
@@ -137,7 +137,11 @@ class Run:
             start = await resume.begin(fresh=self.options.fresh, replay=only is not None)
             self._tell(start)
             verdicts = start.verdicts(self.job.card.scores)
-            async with engine(self.job, shards, ledger, start.spent, verdicts) as parts:
+            opened = engine(
+                self.job, shards, ledger, start.spent, verdicts,
+                past=None if ledger.path is None else start.past, scope=scope(self.job),
+            )  # fmt: skip
+            async with opened as parts:
                 parts.sender.recall.allow, parts.sender.recall.anew = only, self.options.fresh
                 self._engine = parts
                 return await self._run(parts, resume, start, ground)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import anyio
+import numpy as np
+from numpy.typing import NDArray
 
-from batchrank.data import Answer, Positions, Query, Rejection
+from batchrank.data import Answer, Positions, Purpose, Query, Rejection
 from batchrank.errors import BatchrankError, QueryError
-from batchrank.ledger.entries import Known
+from batchrank.ledger.entries import About, Known
 from batchrank.ledger.ledger import Ledger
 from batchrank.send.encoder import Encoder, Outgoing
 from batchrank.send.stats import Meter
@@ -60,6 +62,9 @@ class QueryContext:
         position: the query's place among all that was read, from 0; the smallest goes first.
         meter: counts what was answered.
         whole: the request of all its documents, where that was made ahead.
+        question: what tells its question from others, contents: each document's content, so that answers serve document
+            by document; 0 and None where they don't.
+        aside: whether answers of earlier runs are left aside.
         sampled: whether the tokens of each round's first request are counted for the drift of bills, where nothing else
             needs that.
     """
@@ -69,7 +74,16 @@ class QueryContext:
     position: int
     meter: Meter
     whole: Outgoing | None = None
+    question: int = 0
+    contents: NDArray[np.uint64] | None = None
+    aside: bool = False
     sampled: bool = False
+
+    def about(self, documents: Positions, purpose: Purpose) -> About | None:
+        """What an answer about some of the documents is about, for the ledger."""
+        if self.contents is None:
+            return None
+        return About(self.question, self.contents[documents].tobytes(), purpose)
 
     def where(self, documents: Positions) -> str:
         """Which request it is, for messages."""
@@ -96,8 +110,12 @@ class QueryContext:
 
 @dataclass(slots=True)
 class Tally:
-    """What became of a chunk's parts: whether any was answered, how many documents were lost, and why."""
+    """What became of a chunk's parts: whether any was answered, how many documents were lost, and why.
 
+    ``purpose`` is why the chunk is sent.
+    """
+
+    purpose: Purpose = "pass"
     answered: bool = False
     why: Rejection | None = None
     cleared: bool | None = None
@@ -130,12 +148,28 @@ class _Unseen:
 _UNSEEN = _Unseen()
 
 
+@dataclass(frozen=True, slots=True)
+class Past:
+    """Which answers of earlier runs a run may use: decided when it begins, so that a resumed run decides alike.
+
+    Attributes:
+        before: answers serve document by document only if a run before this one knew them.
+        floor: only answers of this run and later ones, as the model has changed in it.
+        since: only answers no older, in seconds since 1970.
+    """
+
+    before: int = 0
+    floor: int = 0
+    since: int = 0
+
+
 class Recall:
     """What the ledger knows; shared by all queries of a run.
 
     Attributes:
         allow: which queries may be asked about; None for all. What those were rejected for is asked about again.
         anew: whether rejections of earlier runs are asked about again.
+        past: which answers of earlier runs count.
 
     Args:
         asked: keys of the requests that are under way, whose answers are not known yet.
@@ -151,6 +185,7 @@ class Recall:
     ) -> None:
         self.allow: Callable[[Query], bool] | None = None
         self.anew = False
+        self.past = Past()
         self._ledger = ledger
         self._encoder = encoder
         self._asked = asked
@@ -188,12 +223,25 @@ class Recall:
                 found[request.key] = known[old_key]
         return found
 
-    async def known(self, query: Query, documents: Positions, request: Outgoing) -> Known | None:
-        """The answer to a request, or the rejection that still decides about it; None where it has to be asked."""
+    async def known(
+        self, query: Query, documents: Positions, request: Outgoing, *, aside: bool = False
+    ) -> Known | None:
+        """The answer to a request, or the rejection that still decides about it; None where it has to be asked.
+
+        Args:
+            query: the query.
+            documents: positions of the request's documents.
+            request: the request.
+            aside: whether answers of earlier runs are left aside.
+        """
         ahead = self._ahead.pop(request.key, _UNSEEN)
         known = (await self._find([request])).get(request.key) if isinstance(ahead, _Unseen) else ahead
         if known is not None and isinstance(known.outcome, Rejection):
             return known if await self._stands(query, documents, known) else None
+        if known is not None and known.earlier:
+            past = self.past
+            if aside or known.run < past.floor or known.at < past.since:
+                return None
         return known
 
     async def _stands(self, query: Query, documents: Positions, known: Known) -> bool:

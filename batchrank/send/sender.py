@@ -10,7 +10,7 @@ from functools import partial
 
 import anyio.to_thread
 
-from batchrank.data import Answer, Positions, Rejection
+from batchrank.data import Answer, Positions, Purpose, Rejection
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.ledger.entries import Known
 from batchrank.ledger.ledger import Ledger
@@ -130,10 +130,11 @@ class Sender:
             StoppedError: the run has to stop for now.
         """
         documents, priority = chunk.documents, (context.position, turn, number)
-        request, outcome = await self._ask(context, documents, priority, None)
+        request, outcome = await self._ask(context, documents, priority, None, chunk.purpose)
         if isinstance(outcome, Answer):
             return [Scores(documents, outcome.values, number)]
-        parts = await self._divided(context, documents, priority, Tally(), request, outcome)
+        tally = Tally(chunk.purpose)
+        parts = await self._divided(context, documents, priority, tally, request, outcome)
         return [Scores(positions, answer.values, number) for positions, answer in parts]
 
     async def _parts(
@@ -152,7 +153,7 @@ class Sender:
         """
         if tally.doubtful and await self._query_fails(context, priority, tally):
             return context.lose(documents, tally.why)
-        request, outcome = await self._ask(context, documents, priority, part_of)
+        request, outcome = await self._ask(context, documents, priority, part_of, tally.purpose)
         if isinstance(outcome, Answer):
             tally.answered = True
             return [(documents, outcome)]
@@ -179,7 +180,9 @@ class Sender:
             first = await self._parts(context, halves[0], priority, tally, why)
             return first + await self._parts(context, halves[1], priority, tally, why)
         if tally.answered:
-            calls = [partial(self._parts, context, half, priority, Tally(), None) for half in halves]
+            calls = [
+                partial(self._parts, context, half, priority, Tally(tally.purpose), None) for half in halves
+            ]
             found = [piece for pieces in await together(calls) for piece in pieces]
         else:
             found = await self._parts(context, halves[0], priority, tally, None)
@@ -195,7 +198,9 @@ class Sender:
         """Whether it is the query that every request fails with: asked once, with a harmless document."""
         if tally.cleared is None:
             query = self.encoder.of_query(context.query)
-            _, outcome = await self._ask(context.instead(query), query.sendable, priority, tally.why)
+            _, outcome = await self._ask(
+                context.instead(query), query.sendable, priority, tally.why, tally.purpose
+            )
             tally.cleared = isinstance(outcome, Answer)
         return not tally.cleared
 
@@ -207,16 +212,25 @@ class Sender:
         return self._too_large(why) and self._sizes.plausible(request.documents, len(request.body))
 
     async def _ask(
-        self, context: QueryContext, documents: Positions, priority: Priority, part_of: Rejection | None
+        self,
+        context: QueryContext,
+        documents: Positions,
+        priority: Priority,
+        part_of: Rejection | None,
+        purpose: Purpose,
     ) -> tuple[Outgoing, Answer | Rejection]:
         """A request, and its answer or a rejection that calls for its halves."""
-        whole = context.whole if len(documents) == len(context.query.sendable) else None
-        request = whole or self.encoder.encode(context.query, documents)
+        if purpose == "pass" and context.whole and len(documents) == len(context.query.sendable):
+            request = context.whole
+        else:
+            salt = f"audit {self.recall.past.before}".encode() if purpose == "audit" else b""
+            request = self.encoder.encode(context.query, documents, salt=salt)
+            request.about = context.about(documents, purpose)
         while (asked := self._asked.get(request.key)) is not None:
             await asked.wait()  # the very same request is under way: its answer will do for both
         self._asked[request.key] = done = asyncio.Event()
         try:
-            known = await self.recall.known(context.query, documents, request)
+            known = await self.recall.known(context.query, documents, request, aside=context.aside)
             outcome: Answer | Rejection | None = None
             if known is not None:
                 outcome = self._reused(context, documents, known)
@@ -235,7 +249,7 @@ class Sender:
             del self._asked[request.key]
             done.set()
         if isinstance(outcome, Answer):
-            self._accept(context, documents, request, outcome)
+            self._accept(context, documents, request, outcome, known, purpose)
         return request, outcome
 
     def _reused(self, context: QueryContext, documents: Positions, known: Known) -> Answer | Rejection:
@@ -271,8 +285,19 @@ class Sender:
             await self._ledger.put(request.key, why, 0, request.about)  # so that a rerun halves it too
         return why
 
-    def _accept(self, context: QueryContext, documents: Positions, request: Outgoing, answer: Answer) -> None:
-        """Count an answer for its query, once, and learn from it."""
+    def _accept(
+        self,
+        context: QueryContext,
+        documents: Positions,
+        request: Outgoing,
+        answer: Answer,
+        known: Known | None,
+        purpose: Purpose,
+    ) -> None:
+        """Count an answer for its query, once, and learn from it.
+
+        An audit is not the query's: a resumed run that knows what it found doesn't ask again.
+        """
         tokens, size = answer.tokens, len(request.body)
         if tokens is None:
             tokens = context.billed(documents, answer)
@@ -280,7 +305,11 @@ class Sender:
         if size < self._prober.smallest:
             self._prober.answered(request.body, len(documents), tokens)
         meter = context.meter
-        if request.key not in meter.keys:
+        if known is not None and known.earlier:
+            meter.rested_on(known.at)
+        elif purpose != "audit":
+            meter.asked.append(documents)
+        if request.key not in meter.keys and purpose != "audit":
             meter.keys.add(request.key)
             meter.requests += 1
             meter.documents += len(documents)

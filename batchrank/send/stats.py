@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from batchrank.data import Rejection
+from batchrank.data import Positions, Rejection
 
 MOST_BINS = 480
 """Bins of the timeline; when they are full, neighbours are joined, so that a run of any length takes as much memory."""
@@ -195,6 +195,7 @@ class Meter:
         lost: positions of documents that no request was accepted with, and why the last one wasn't.
         keys: the requests counted.
         asked: positions of the documents that this run asked about.
+        reused: whether the ranking rests on answers of earlier runs.
         oldest: when the oldest answer of an earlier run was given, in seconds since 1970; None without any.
     """
 
@@ -206,10 +207,12 @@ class Meter:
     lost: list[tuple[int, Rejection]] = field(default_factory=list)
     keys: set[bytes] = field(default_factory=set)
     asked: list[Positions] = field(default_factory=list)
+    reused: bool = False
     oldest: int | None = None
 
     def rested_on(self, at: int) -> None:
         """Note that the ranking rests on an earlier run's answer, given at a time; 0 where nobody knows."""
+        self.reused = True
         if at:
             self.oldest = at if self.oldest is None else min(self.oldest, at)
 
