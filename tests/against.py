@@ -1,5 +1,6 @@
 """Jobs against an emulator that outlives them, as a real API does; shared by the tests of failures."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -80,6 +81,11 @@ async def world(
 
 
 def same(one: Job, other: Job) -> bool:
-    """Whether two jobs wrote the same bytes, and something."""
-    first = outputs(one)
-    return bool(first) and first == outputs(other)
+    """Whether two jobs wrote the same, and something; but for what tells which of them paid for it."""
+    first, second = ({name: _unpaid(data) for name, data in outputs(job).items()} for job in (one, other))
+    return bool(first) and first == second
+
+
+def _unpaid(data: bytes) -> bytes:
+    """Lines without what depends on what the ledger knew."""
+    return re.sub(rb',"reused":[0-9]+,"oldest":("[^"]*"|null)', b"", data)

@@ -16,6 +16,9 @@ BASE: dict[str, Any] = {
     "image_root": "images",
 }
 OTHERS: dict[str, Any] = {
+    "reuse.documents": False,
+    "reuse.max_age": "30d",
+    "reuse.audit": 10,
     "name": "other", "input.path": "other.jsonl", "input.format": "jsonl", "input.corpus": "corpus.jsonl",
     "input.queries": "queries.tsv", "input.split": "dev", "input.subset": "en", "input.sort": True, "input.limit": 5,
     "model": "gte-rerank-v2", "endpoint.url": "http://127.0.0.1:9/rerank", "endpoint.wire": "cohere",

@@ -47,6 +47,9 @@ def test_parquet_rows_are_as_documented(tmp_path: Path) -> None:
         "verdict": "relative",
         "drift": 0.125,
         "drift_max": 0.5,
+        "agreement": 0.75,
+        "reused": 4,
+        "oldest": datetime(2026, 11, 25, 3, tzinfo=UTC),
     }
 
 

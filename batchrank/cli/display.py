@@ -122,6 +122,9 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     retries = f", {retried:,} retries" if retried else ""
     lost = f", {process['ambiguous']} sent, no answer received" if process["ambiguous"] else ""
     yield f"requests: {process['requests']:,} sent{reused}{retries}{lost}; documents sent: {totals.sent:,}{extra}"
+    if totals.reused:
+        share = totals.reused / max(totals.one_pass, 1)
+        yield f"reused from earlier runs: {totals.reused:,} documents, {share:.1%} of all, were not asked about again"
     if totals.multi_chunk:
         verdicts = ", ".join(f"{name} {count:,}" for name, count in totals.verdicts.items())
         depth = run.job.merge.top_k

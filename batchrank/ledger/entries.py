@@ -46,12 +46,14 @@ class Known:
         earlier: whether an earlier run asked, as opposed to an earlier process of this one.
         at: when it was answered, in seconds since 1970; 0 unknown, as for rejections.
         run: the run that asked.
+        epoch: the process, counted over the ledger's life, from which on it could be known by its documents.
     """
 
     outcome: Answer | Rejection
     earlier: bool
     at: int = 0
     run: int = 0
+    epoch: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,20 +90,22 @@ def find(db: sqlite3.Connection, keys: Sequence[bytes], run: int) -> dict[bytes,
 def _answers(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known]) -> None:
     wanted = f"SELECT {ANSWER}, digest, used FROM answers WHERE key IN {_marks(keys)}"  # noqa: S608 our own words
     for row in _whole(db, db.execute(wanted, keys).fetchall(), run):
-        key, asked, _, _, at, tokens, _, searches, _, _, request_id, scores, *_ = row
-        found[key] = Known(Answer(unpack(scores), tokens, request_id, searches), asked != run, at, asked)
+        key, asked, known, _, at, tokens, _, searches, _, _, request_id, scores, *_ = row
+        found[key] = Known(
+            Answer(unpack(scores), tokens, request_id, searches), asked != run, at, asked, known
+        )
 
 
 def recollect(
     db: sqlite3.Connection, questions: Sequence[int], run: int, *, before: int, since: int
 ) -> dict[int, list[Recollection]]:
-    """The answers to questions that became known in a run before, and are no older; those count as used, as found ones.
+    """The answers to questions that became known before an epoch, and are no older; those count as used, as found ones.
 
     Args:
         db: the ledger.
         questions: as in ``About``.
         run: the run that uses them.
-        before: the first run whose answers don't count.
+        before: the first epoch whose answers don't count.
         since: the time of the oldest answers that count, in seconds since 1970.
     """
     found: dict[int, list[Recollection]] = {}
@@ -154,7 +158,11 @@ def _use(db: sqlite3.Connection, table: str, keys: Sequence[bytes], run: int) ->
 
 
 def store(
-    db: sqlite3.Connection, answers: Sequence[tuple[bytes, Answer, int, About | None]], run: int, now: int
+    db: sqlite3.Connection,
+    answers: Sequence[tuple[bytes, Answer, int, About | None]],
+    run: int,
+    epoch: int,
+    now: int,
 ) -> None:
     """Keep answers, each with its request's key, the tokens predicted for it, and what it is about.
 
@@ -162,7 +170,7 @@ def store(
     """
     rows = []
     for key, answer, predicted, about in answers:
-        facts = (key, run, run, now // DAY, now, answer.tokens, predicted, answer.searches)
+        facts = (key, run, epoch, now // DAY, now, answer.tokens, predicted, answer.searches)
         row = (*facts, *_about(about), answer.request_id, pack(answer.values), about and about.contents)
         rows.append((*row, answer_checksum(*row), run))
     for some in _batches([row[0] for row in rows]):
@@ -188,8 +196,8 @@ def reject(db: sqlite3.Connection, key: bytes, rejection: Rejection, about: Abou
     unsend(db, [key])
 
 
-def adopt(db: sqlite3.Connection, old_key: bytes, key: bytes, about: About | None, run: int) -> None:
-    """Let what is known about a request be found by another key, and by its question from the next run on.
+def adopt(db: sqlite3.Connection, old_key: bytes, key: bytes, about: About | None, epoch: int) -> None:
+    """Let what is known about a request be found by another key, and by its question from the next epoch on.
 
     Where the other key is known already, nothing changes.
     """
@@ -200,7 +208,7 @@ def adopt(db: sqlite3.Connection, old_key: bytes, key: bytes, about: About | Non
     )
     for row in db.execute(answers, (old_key, key)).fetchall():
         _, asked, _, *facts, _, _, request_id, scores, _ = row
-        row = (key, asked, run, *facts, question, purpose, request_id, scores, about and about.contents)
+        row = (key, asked, epoch, *facts, question, purpose, request_id, scores, about and about.contents)
         changes = f"UPDATE answers SET ({ANSWER}, digest) = {_marks((*row, 0))} WHERE key = ?"  # noqa: S608 our own words
         db.execute(changes, (*row, answer_checksum(*row), old_key))
     columns = ROWS["rejections"]

@@ -15,7 +15,7 @@ from batchrank.ledger.entries import About, Known, Recollection, find, recollect
 
 Work: TypeAlias = Callable[[sqlite3.Connection], Any]
 _Limits: TypeAlias = tuple[int, int]
-"""The first run whose answers don't count, and the time of the oldest that do."""
+"""The first epoch whose answers don't count, and the time of the oldest that do."""
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +60,7 @@ class Group:
     def __await__(self) -> Generator[Any, None, None]:
         return self.wait(self).__await__()
 
-    def apply(self, db: sqlite3.Connection, run: int, now: int) -> None:
+    def apply(self, db: sqlite3.Connection, run: int, epoch: int, now: int) -> None:
         """Do it all, within a transaction; lookups last, so that they see the rest."""
         for work, box in self.works:
             box.append(work(db))
@@ -69,7 +69,7 @@ class Group:
         if self.sent:
             send(db, self.sent, run, now)
         if self.answers:
-            store(db, self.answers, run, now)
+            store(db, self.answers, run, epoch, now)
         for key, rejection, about in self.rejections:
             reject(db, key, rejection, about, run)
         if self.wanted:

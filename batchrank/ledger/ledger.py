@@ -56,7 +56,7 @@ class Ledger:
         self.path = path
         self._now = now
         self._dirty = False
-        self.run = 0
+        self.run = self.epoch = 0
         self._pending = Group(self._wait)
         self._wake = asyncio.Event()
         self._turn = anyio.Lock()
@@ -89,7 +89,7 @@ class Ledger:
 
         Args:
             questions: as in ``About``.
-            before: a run; answers count whose question became known in an earlier one.
+            before: an epoch; answers count whose question became known in an earlier one.
             since: seconds since 1970; older answers, and those of unknown age, don't count. 0: all do.
 
         Returns:
@@ -121,7 +121,7 @@ class Ledger:
 
     def adopt(self, old_key: bytes, key: bytes, about: About | None) -> Group:
         """Give what is known under an older batchrank's key the key of today, and a question from the next run on."""
-        return self.note(lambda db: entries.adopt(db, old_key, key, about, self.run))
+        return self.note(lambda db: entries.adopt(db, old_key, key, about, self.epoch))
 
     def put_attempt(self, key: bytes, kind: Kind, rejection: Rejection, tokens: int, documents: int) -> Group:
         """Enter an attempt that brought no answer, and what it was expected to cost."""
@@ -145,9 +145,12 @@ class Ledger:
         return self._pending
 
     async def begin(self, run: int) -> Spent:
-        """Start or continue run number ``run``; what its earlier processes left in flight becomes ambiguous."""
+        """Start or continue run number ``run``; what its earlier processes left in flight becomes ambiguous.
+
+        A new epoch begins with it: what is answered from now on was not known before.
+        """
         self.run = run
-        await self.perform(state.begin)
+        self.epoch = await self.perform(lambda db: state.begin(db, run))
         return await self.spent("run")
 
     async def spent(self, per: Per) -> Spent:
@@ -285,7 +288,7 @@ class Ledger:
     def _apply(self, group: Group) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            group.apply(self._db, self.run, int(self._now()))
+            group.apply(self._db, self.run, self.epoch, int(self._now()))
             self._db.execute("COMMIT")
             self._dirty = self.path is not None
         except BaseException:

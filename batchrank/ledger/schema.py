@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS paid (
 """
 """Answers have row numbers: without, SQLite would put all but a few hundred bytes of each on pages of its own, and a
 score would take three times the room. Their question is NULL where they are of a ledger before schema 4, 0 where
-nothing was noted; ``known`` is the run in which it became known."""
+nothing was noted; ``known`` is the epoch in which it became known, which the ledger counts its processes by."""
 _THIRD = {
     "rejections": "key, status, code, message, request_id, run",
     "attempts": ROWS["attempts"],

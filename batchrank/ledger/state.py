@@ -64,11 +64,17 @@ class Spent:
         return self.answers + self.probes + sum(self.lost.values())
 
 
-def begin(db: sqlite3.Connection) -> None:
-    """What was in flight when the processes before ended becomes ambiguous, on the day that it was sent."""
+def begin(db: sqlite3.Connection, run: int) -> int:
+    """What was in flight when the processes before ended becomes ambiguous, on the day that it was sent; a new epoch.
+
+    Epochs count the processes that used a ledger; in one of older versions, which counted runs, they go on from those.
+    """
+    epoch: int = max((load(db, "epoch") or 0) + 1, run)
+    save(db, "epoch", epoch)
     for key, predicted, run, documents, day in db.execute(f"SELECT {ROWS['sent']} FROM sent").fetchall():  # noqa: S608 our own words
         killed = (key, "ambiguous", None, "killed", "in flight when the process ended", "")
         attempt(db, (*killed, predicted, run, documents), day)
+    return epoch
 
 
 def spent(db: sqlite3.Connection, where: str = "TRUE", value: int | None = None) -> Spent:

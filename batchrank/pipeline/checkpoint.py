@@ -22,6 +22,8 @@ from batchrank.pipeline.summary import Totals
 from batchrank.send.requests import Past
 from batchrank.write.folder import PARTIAL_LETTERS
 
+_PAST = ("horizon", "began", "floor")
+"""What tells in a run's state which answers of earlier runs it may use."""
 _ITSELF, _INPUT = "batchrank itself", "the input"
 _Item = TypeVar("_Item")
 
@@ -166,6 +168,8 @@ class Resume:
     async def _begin(self, *, fresh: bool, replay: bool) -> Start:
         last = await self._ledger.load(f"run/{self._scope}")
         before = None if fresh else last
+        if last is None or not all(name in last for name in _PAST):
+            last = None  # of a batchrank that reused whole requests only, or damaged: --fresh must get on
         changed = _differences(before, self._identity, self._inputs)
         continued = before is not None and not before["complete"] and self._same(before["inputs"], changed)
         if before is not None and continued:
@@ -173,6 +177,7 @@ class Resume:
         else:
             self._number = 1 + (await self._ledger.load("runs") or 0)
             await self._ledger.save("runs", self._number)
+        spent = await self._ledger.begin(self._number)
         checkpoints: list[Checkpoint] = []
         damaged: list[str] = []
         same_place = before is not None and before["folder"] == str(self._folder)
@@ -180,7 +185,7 @@ class Resume:
             checkpoints, damaged = await self._checkpoints()
         state = {
             "number": self._number,
-            **await self._horizon(last, again=replay or continued or not self._changed(last)),
+            **await self._horizon(last, again=replay or continued),
             "complete": False,
             "identity": self._identity,
             "inputs": self._inputs,
@@ -189,25 +194,22 @@ class Resume:
         # In this order: a run of these settings that is killed in between must not find parts of other ones.
         await self._ledger.save(f"part/{self._scope}/{len(checkpoints)}", None)
         await self._ledger.save(f"run/{self._scope}", state)
-        spent = await self._ledger.begin(self._number)
         start = Start(checkpoints, changed, spent, continued, damaged, past_of(state, self._max_age))
         start.totals, start.verdicts("relative")  # whether they can be made of what is there
         return start
 
-    def _changed(self, last: dict[str, Any] | None) -> list[str]:
-        return _differences(last, self._identity, self._inputs)
-
-    async def _horizon(self, before: dict[str, Any] | None, *, again: bool) -> dict[str, Any]:
-        """Up to which run, from which run on and at which time answers of earlier runs are looked for.
+    async def _horizon(self, last: dict[str, Any] | None, *, again: bool) -> dict[str, Any]:
+        """Before which epoch, from which run on and at which time answers of earlier runs are looked for.
 
         A run that goes on decides as it began; and one of the same input and settings as the complete one before it
         decides as that did, so that it asks nothing and writes the same.
         """
         floor = await self._ledger.load(CHANGED) or 0
-        if again and before is not None and "horizon" in before and self._inputs is not None:
-            known = {name: before[name] for name in ("horizon", "began", "floor")}
-            return known if not before["complete"] else known | {"floor": floor}
-        return {"horizon": self._number, "began": int(wall()), "floor": floor}
+        alike = self._inputs is not None and not _differences(last, self._identity, self._inputs)
+        if last is not None and (again or alike):
+            known = {name: last[name] for name in _PAST}
+            return known | {"floor": floor} if last["complete"] else known
+        return {"horizon": self._ledger.epoch, "began": int(wall()), "floor": floor}
 
     def _same(self, inputs: list[list[Any]] | None, changed: Sequence[str]) -> bool:
         """Whether the run before was of this input and these settings, so that its caps go on."""

@@ -16,7 +16,7 @@ from batchrank.merge.answers import Method, Noticed, Round
 from batchrank.merge.methods import start
 from batchrank.merge.trust import Standing
 from batchrank.merge.verdict import Verdicts
-from batchrank.models import Price
+from batchrank.models import Price, searches
 from batchrank.outcomes import Chunk, Failure, Merged, Overlap, QueryCost, Ranking, Scores, Verdict
 from batchrank.pipeline.prepare import Prepared
 from batchrank.pipeline.recollect import Recollector
@@ -265,6 +265,7 @@ class Driver:
             cost = self.price.cost(meter.tokens, image_tokens=images, searches=meter.searches)
         if merged.recalled:
             meter.rested_on(prepared.oldest)
+            self._saved(prepared)
         took = QueryCost(
             meter.chunks, meter.requests, meter.documents, meter.tokens, cost, meter.searches,
             _reused(meter, merged) if meter.reused else 0, meter.oldest,
@@ -273,6 +274,16 @@ class Driver:
             merged = prepared.passages.fold(merged)
         ranking = Ranking.of(prepared.source, merged, took, texts=self.texts)
         return Outcome(prepared.position, ranking, faults, prepared.truncated, prepared.multi_chunk_index)
+
+    def _saved(self, prepared: Prepared) -> None:
+        """Count what earlier answers saved a query: one pass over its documents, less what was asked."""
+        counts, shards = self.sender.counts, prepared.shards
+        counts.recalled += 1
+        counts.saved_tokens += shards.tokens(prepared.query.sendable)
+        counts.saved_searches += sum(searches(len(chunk)) for chunk in shards.chunks)
+        for documents in prepared.meter.asked:
+            counts.saved_tokens -= shards.tokens(documents)
+            counts.saved_searches -= searches(len(documents))
 
     def _all_lost(self, why: Rejection) -> QueryError:
         """Why a query has no ranking: refused, rejected, or no request that held any of it was ever answered."""

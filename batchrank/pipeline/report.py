@@ -100,7 +100,13 @@ def report(
     some = ExitCode.FAILED_QUERIES if totals.failed or totals.lost else ExitCode.COMPLETE
     code = reason.exit_code if reason else some
     said = [*parts.sender.notices, *parts.limiter.notices, None if reason is None else parts.sender.trouble()]
-    notices = [*notices, *filter(None, said), *_drift_notice(parts), *_verdict_notices(job, parts, totals)]
+    notices = [
+        *notices,
+        *filter(None, said),
+        *_drift_notice(parts),
+        *_verdict_notices(job, parts, totals),
+        *_reuse_notices(parts),
+    ]
     secrets = secrets_of(job)
     data = {
         "name": job.name,
@@ -112,6 +118,7 @@ def report(
         "process": _process(parts, elapsed),
         "notices": secrets.hide_all(notices),
         "verdict": _verdict(parts),
+        "reuse": _reuse(parts),
         "parts": {name: digest for part in checkpoints for name, digest in part.digests.items()},
         "hashes": {
             "job": fingerprint(identity(job, parts.sharder.counter.name)),
@@ -184,6 +191,38 @@ def _verdict(parts: Engine) -> dict[str, Any]:
         "flips": [asdict(flip) for flip in parts.verdicts.flips()],
         "components": None if components is None else asdict(components),
     }
+
+
+def _reuse(parts: Engine) -> dict[str, Any] | None:
+    """What became of earlier answers, document by document; None where only whole requests are looked up."""
+    recollector = parts.driver.recollector
+    if recollector is None:
+        return None
+    trust = recollector.trust
+    return {
+        "queries": parts.sender.counts.recalled,
+        "audits": [asdict(finding) for finding in trust.findings],
+        "changed": trust.changed,
+        "set_aside": trust.aside,
+    }
+
+
+def _reuse_notices(parts: Engine) -> list[str]:
+    recollector = parts.driver.recollector
+    if recollector is None or not recollector.trust.aside:
+        return []
+    trust = recollector.trust
+    if trust.changed:
+        worst = max(finding.against for finding in trust.findings)
+        return [
+            f"the model no longer ranks as it did: an old request that was asked again orders {worst:.1%} of the "
+            "pairs of documents otherwise. From there on, answers of earlier runs were left aside and everything was "
+            "asked anew; later runs leave them aside too"
+        ]
+    return [
+        f"{trust.aside:,} queries got answers that contradict those of earlier runs; these were left aside, and the "
+        "queries asked anew"
+    ]
 
 
 def _verdict_notices(job: Job, parts: Engine, totals: Totals) -> list[str]:

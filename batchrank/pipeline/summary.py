@@ -33,6 +33,8 @@ class Totals:
         requests: answered requests in all.
         sent: documents in those requests.
         one_pass: documents that a single pass over each list sends.
+        reused: documents that no request of this run held, because earlier runs' answers tell of them.
+        agreed: pairs of documents that two answers to one query order alike, of ``compared`` that they order.
         tokens: tokens billed for those requests, whenever they were asked, and ``searches`` where those are billed.
         certified: queries proven exact to ``merge.top_k`` (or to their end).
         multi_chunk: queries that needed more than one chunk.
@@ -53,6 +55,9 @@ class Totals:
     requests: int = 0
     sent: int = 0
     one_pass: int = 0
+    reused: int = 0
+    agreed: int = 0
+    compared: int = 0
     tokens: int = 0
     searches: int = 0
     certified: int = 0
@@ -75,6 +80,10 @@ class Totals:
         self.requests += cost.requests
         self.sent += cost.documents
         self.one_pass += len(merge.order)
+        self.reused += cost.reused
+        if merge.agreement is not None:
+            self.agreed += merge.agreement.alike
+            self.compared += merge.agreement.pairs
         self.tokens += cost.tokens
         self.searches += cost.searches
         self.certified += merge.certified >= min(top_k, scored)

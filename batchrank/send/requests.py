@@ -153,7 +153,7 @@ class Past:
     """Which answers of earlier runs a run may use: decided when it begins, so that a resumed run decides alike.
 
     Attributes:
-        before: answers serve document by document only if a run before this one knew them.
+        before: answers serve document by document only if they were known before this epoch of the ledger.
         floor: only answers of this run and later ones, as the model has changed in it.
         since: only answers no older, in seconds since 1970.
     """

@@ -305,7 +305,7 @@ class Sender:
         if size < self._prober.smallest:
             self._prober.answered(request.body, len(documents), tokens)
         meter = context.meter
-        if known is not None and known.earlier:
+        if known is not None and known.epoch < self.recall.past.before:
             meter.rested_on(known.at)
         elif purpose != "audit":
             meter.asked.append(documents)

@@ -226,6 +226,7 @@ class Counts:
         documents: documents in answered requests.
         tokens: tokens billed for those.
         reused_requests: requests that the ledger answered.
+        recalled: queries that were ranked by earlier answers document by document.
         saved_requests: those of them that an earlier run (or another query) asked, so that this one didn't pay.
         saved_tokens: tokens that this saved, and ``saved_searches`` where searches are billed.
         retries: failed attempts that were repeated, by code.
@@ -240,6 +241,7 @@ class Counts:
     documents: int = 0
     tokens: int = 0
     reused_requests: int = 0
+    recalled: int = 0
     saved_requests: int = 0
     saved_tokens: int = 0
     saved_searches: int = 0
