@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from batchrank.data import Query
 from batchrank.errors import Place
-from batchrank.shard.pack import Sizes
-from batchrank.shard.sizes import Limits
+from batchrank.shard.sizes import Limits, Sizes
 from batchrank.tokens import BytesCounter
 
 CARD = Limits(documents=500, request_tokens=120_000, item_tokens=4_000, body_bytes=16 << 20)

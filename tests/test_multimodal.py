@@ -17,11 +17,11 @@ from batchrank.emulator.relevance import relevance
 from batchrank.emulator.requests import Medium, described
 from batchrank.emulator.settings import Settings
 from batchrank.io.images import kind_of
-from batchrank.io.media import Shares
+from batchrank.io.media import Media, Shares
 from batchrank.models import card
 from batchrank.outcomes import Ranking
 from batchrank.shard.chunks import Sharder
-from batchrank.shard.sizes import Limits, Media
+from batchrank.shard.sizes import Limits
 from batchrank.tokens import BytesCounter
 
 VL = card("qwen3-vl-rerank")

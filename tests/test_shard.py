@@ -10,9 +10,8 @@ from sharding import CARD, Thirds, query
 
 from batchrank.data import Query
 from batchrank.errors import QueryError
-from batchrank.shard.chunks import QueryShards, Sharder
-from batchrank.shard.pack import Sizes, pack
-from batchrank.shard.sizes import Limits
+from batchrank.shard.chunks import QueryShards, Sharder, pack
+from batchrank.shard.sizes import Limits, Sizes
 from batchrank.tokens import BytesCounter
 
 

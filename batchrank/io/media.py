@@ -8,6 +8,7 @@ import os
 import re
 import weakref
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO
@@ -53,6 +54,21 @@ class Shares:
     def fits(self, kinds: Iterable[Kind]) -> bool:
         """Whether documents of these kinds make one request."""
         return int(self.of(kinds).sum()) <= self.budget
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Media:
+    """The rules for a model that takes images or videos.
+
+    Attributes:
+        vision: how many tokens they are.
+        shares: how many of each kind a request holds.
+        fps: frames looked at in each second of a video, None for the model's own choice.
+    """
+
+    vision: Vision
+    shares: Shares
+    fps: float | None = None
 
 
 _DATA = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)

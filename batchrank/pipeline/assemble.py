@@ -12,7 +12,7 @@ import orjson
 
 from batchrank.data import Request
 from batchrank.errors import JobError
-from batchrank.io.media import Shares
+from batchrank.io.media import Media, Shares
 from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
 from batchrank.ledger.ledger import Ledger
@@ -34,7 +34,7 @@ from batchrank.send.spend import Spend
 from batchrank.send.stats import Timeline
 from batchrank.send.transport import Http
 from batchrank.shard.chunks import Sharder
-from batchrank.shard.sizes import Limits, Media
+from batchrank.shard.sizes import Limits
 from batchrank.tokens import counter
 from batchrank.wire.formats import Codec, tailored
 from batchrank.write.formats import OUTPUTS

@@ -11,28 +11,13 @@ from numpy.typing import NDArray
 
 from batchrank.data import Content, Positions, Query
 from batchrank.io.images import counts, kind_of, value_of
-from batchrank.io.media import Shares
-from batchrank.models import Vision
-from batchrank.shard.pack import Sizes, heaviest
+from batchrank.io.media import Media
 from batchrank.tokens import BytesCounter, Counter
+
+Sizes = NDArray[np.int64]
 
 ESCAPED = 6
 """Most bytes that JSON makes of one byte of UTF-8: a control character becomes ``\\u0000``."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Media:
-    """The rules for a model that takes images or videos.
-
-    Attributes:
-        vision: how many tokens they are.
-        shares: how many of each kind a request holds.
-        fps: frames looked at in each second of a video, None for the model's own choice.
-    """
-
-    vision: Vision
-    shares: Shares
-    fps: float | None = None
 
 
 def tokens(items: Sequence[Content], counter: Counter, media: Media | None) -> NDArray[np.int64]:
@@ -298,3 +283,11 @@ class Sizing:
 
 def _largest(sizes: Sizes, most: int) -> int:
     return int(np.sort(sizes)[-most:].sum())
+
+
+def heaviest(sizes: Sizes, columns: Positions) -> int:
+    """The largest sum of sizes in any column; -1 weighs nothing."""
+    if columns.shape[1] == 1 and len(columns) == len(sizes):  # all of them, in one request
+        return int(sizes.sum())
+    padded = np.append(sizes, 0)
+    return int(padded[columns].sum(axis=0).max(initial=0))
