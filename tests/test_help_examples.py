@@ -10,7 +10,7 @@ import playground
 import pytest
 
 from batchrank.cli.app import app
-from batchrank.cli.options import EXAMPLES
+from batchrank.cli.help import EXAMPLES
 
 COMMANDS = [
     command.name or command.callback.__name__ for command in app.registered_commands if command.callback

@@ -11,9 +11,8 @@ from rich.console import Console
 from test_readme import PAGES, ROOT
 from typer.testing import CliRunner
 
-from batchrank.cli import manual
 from batchrank.cli.app import app
-from batchrank.cli.manual import key_table, manuals
+from batchrank.cli.help import key_table, manual, manuals
 from batchrank.job.schema import key_names
 
 RUNNER = CliRunner()
@@ -44,8 +43,8 @@ def test_a_terminal_gets_it_laid_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Headings and tables instead of their Markdown."""
-    monkeypatch.setattr(manual, "console", lambda: Console(force_terminal=True, width=100))
-    manual.manual("merge")
+    monkeypatch.setattr("batchrank.cli.help.console", lambda: Console(force_terminal=True, width=100))
+    manual("merge")
     shown = capsys.readouterr().out
     assert "Merging: one ranking" in shown and "# Merging: one" not in shown and "| --- |" not in shown
 

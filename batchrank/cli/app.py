@@ -17,10 +17,9 @@ import typer
 
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
+from batchrank.cli.help import JobFile, LogFormatOption, Quiet, Set, Verbose, epilog, manual
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
-from batchrank.cli.manual import manual
-from batchrank.cli.options import JobFile, LogFormatOption, Quiet, Set, Verbose, epilog
 from batchrank.cli.status import show_plan, status
 from batchrank.cli.terminal import (
     LogFormat,

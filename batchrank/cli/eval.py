@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batchrank.cli.help import Json, Quiet, Set
 from batchrank.cli.jobs import run_job
-from batchrank.cli.options import Json, Quiet, Set
 from batchrank.cli.status import output_folder
 from batchrank.cli.terminal import console, keep_secret, log_to_stderr, say, say_json
 from batchrank.errors import BatchrankError, ExitCode

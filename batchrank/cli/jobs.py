@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchrank.cli.options import JobFile, Json, Set
+from batchrank.cli.help import JobFile, Json, Set
 from batchrank.cli.terminal import as_json, load, say, say_json
 from batchrank.errors import BatchrankError, ExitCode, InterruptedRunError
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchrank.cli.options import Json
+from batchrank.cli.help import Json
 from batchrank.cli.terminal import console, duration, load, say_json
 from batchrank.errors import JobError, install_line
 

@@ -1,7 +1,8 @@
-"""Prints the manuals (``batchrank manual``), so that they can be read where only the package is installed.
+"""Explains the command line: the options that commands share, the examples that ``--help`` shows, and the manuals.
 
-A manual is the README.md of the folder that it explains; its topic is the folder's name. One topic is made rather than
-written: ``keys``, the table of all keys of a job, so that it can't differ from what a job accepts.
+``batchrank manual`` prints them, so that they can be read where only the package is installed. A manual is the
+README.md of the folder that it explains; its topic is the folder's name. One topic is made rather than written:
+``keys``, the table of all keys of a job, so that it can't differ from what a job accepts.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,63 @@ from typing import Annotated, Any
 
 import typer
 
-from batchrank.cli.terminal import console, say
+from batchrank.cli.terminal import LogFormat, console, say
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "run": (
+        "batchrank run nightly.yaml",
+        "batchrank run nightly.yaml --set rate.rpm=600 --set budget.max_cost=20",
+        "batchrank run nightly.yaml --only-failed",
+    ),
+    "demo": ("batchrank demo", "batchrank demo demo --set merge.method=raw"),
+    "init": (
+        "batchrank init candidates.jsonl",
+        "batchrank init 'export/*.parquet' --job nightly.yaml --model gte-rerank-v2",
+    ),
+    "check": ("batchrank check nightly.yaml", "batchrank check nightly.yaml --all --ask"),
+    "schema": ("batchrank schema > job.schema.json",),
+    "manual": ("batchrank manual", "batchrank manual merge", "batchrank manual keys | less"),
+    "plan": ("batchrank plan nightly.yaml", "batchrank plan nightly.yaml --json"),
+    "models": ("batchrank models",),
+    "ledger": ("batchrank ledger nightly.yaml", "batchrank ledger nightly.yaml --compact --max-age 30d"),
+    "emulate": (
+        "batchrank emulate --port 8080 --scores relative",
+        "batchrank emulate --faults 500=0.05",
+    ),
+    "status": ("batchrank status out/nightly", "batchrank status out/nightly --json"),
+    "report": (
+        "batchrank report out/nightly",
+        "batchrank report out/nightly --qrels qrels.txt --output report.html",
+    ),
+    "bench": ("batchrank bench models.yaml", "batchrank bench models.yaml --table"),
+    "eval": (
+        "batchrank eval out/nightly --qrels qrels.txt",
+        "batchrank eval out/nightly --qrels qrels.txt --json",
+    ),
+}
+
+
+def epilog(command: str) -> str | None:
+    """The examples of a command as the end of its help, each on a line of its own."""
+    lines = EXAMPLES.get(command)
+    return None if lines is None else "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file, .yaml or .toml.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the job: --set rate.rpm=60. Repeatable."
+    ),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every failed attempt.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+LogFormatOption = Annotated[
+    LogFormat,
+    typer.Option("--log-format", help="json: stderr carries one JSON object a line, and nothing else."),
+]
+
 
 _PACKAGE = Path(__file__).parents[1]
 _KEYS = "keys"
