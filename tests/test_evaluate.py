@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from batchrank.cli.app import app
 from batchrank.errors import InputError, JobError, MissingExtraError
-from batchrank.quality.compare import Evaluation, evaluate
+from batchrank.quality.judgements import Evaluation, evaluate
 from batchrank.quality.measures import DEFAULT, p_value
 from batchrank.quality.rankings import trec_order
 

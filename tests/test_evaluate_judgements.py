@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from batchrank.errors import InputError, JobError
 from batchrank.job.sections import Gate
-from batchrank.quality.compare import evaluate
 from batchrank.quality.gate import judge
+from batchrank.quality.judgements import evaluate
 from batchrank.quality.measures import Measures
 
 OFFICIAL = {

@@ -12,7 +12,7 @@ import orjson
 from batchrank.bench.matrix import Cell
 from batchrank.errors import BatchrankError, MissingExtraError
 from batchrank.pipeline.earlier import input_fingerprint
-from batchrank.quality.compare import evaluate
+from batchrank.quality.judgements import evaluate
 from batchrank.read.layout import facts
 from batchrank.write.folder import OutputFolder, write_text
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from batchrank.bench.matrix import Bench, Cell
     from batchrank.bench.table import Result
-    from batchrank.quality.compare import Comparison, Evaluation
+    from batchrank.quality.judgements import Comparison, Evaluation
 
 
 def bench(
@@ -122,7 +122,7 @@ def evaluate(
     p is that of Fisher's randomisation test, two-sided: how often swapping the two values of some queries at random
     gives as large a difference.
     """
-    from batchrank.quality.compare import evaluate as judge
+    from batchrank.quality.judgements import evaluate as judge
     from batchrank.quality.measures import DEFAULT
 
     result = judge(ranking, qrels, measures=measures or DEFAULT, before=before, ranked_only=ranked_only)

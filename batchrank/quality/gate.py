@@ -11,8 +11,8 @@ import orjson
 
 from batchrank.errors import InputError
 from batchrank.job.sections import Gate
-from batchrank.quality import qrels as judgements
-from batchrank.quality.measures import Measures, kendall_tau, rbo
+from batchrank.quality import judgements
+from batchrank.quality.measures import Measures, Qrels, kendall_tau, rbo
 from batchrank.quality.rankings import Run, tops
 from batchrank.read import detect
 from batchrank.write.folder import BASELINE, OutputFolder
@@ -172,7 +172,7 @@ class _Sums:
         return tuple(Moved(name, round(-overlap, 6), round(-tau, 6)) for overlap, tau, _, name in entries)
 
 
-def judged(gate: Gate) -> judgements.Qrels:
+def judged(gate: Gate) -> Qrels:
     """The gate's judgements, none where it names none; a run asks for them before it spends anything.
 
     Raises:
@@ -232,7 +232,7 @@ def judge(gate: Gate, rankings: Iterable[tuple[str, list[str]]], baseline: Basel
     )  # fmt: skip
 
 
-def _ndcg(judged: judgements.Qrels, run: Run, depth: int, queries: set[str]) -> float:
+def _ndcg(judged: Qrels, run: Run, depth: int, queries: set[str]) -> float:
     name = f"nDCG@{depth}"
     measures = Measures([name], judged)
     return measures.mean(name, measures.per_query(run, sorted(queries))[name])

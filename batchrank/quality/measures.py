@@ -6,8 +6,10 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from batchrank.errors import InputError, JobError, MissingExtraError, install_line
-from batchrank.quality.qrels import Qrels
 from batchrank.quality.rankings import Run
+
+Qrels: TypeAlias = dict[str, dict[str, int]]
+"""Query id -> document id -> relevance, 0 for not relevant."""
 
 _EXACT = 16
 """Queries with a difference up to which all swaps are looked at: 2 ** 16."""

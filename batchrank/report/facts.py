@@ -10,7 +10,7 @@ from typing import Any
 from batchrank.errors import InputError, JobError, MissingExtraError
 from batchrank.job.config import Job
 from batchrank.planning.plan import Plan, plan
-from batchrank.quality.compare import Evaluation, evaluate
+from batchrank.quality.judgements import Evaluation, evaluate
 from batchrank.write.folder import PARTIAL_LETTERS, SUMMARY, OutputFolder, records
 
 _MOST_SHOWN = 50
