@@ -12,9 +12,8 @@ from aiohttp import ClientError, ClientPayloadError, ClientSession, ClientTimeou
 
 from batchrank.emulator.answers import DELIVERY_FAULTS, UNBILLED_DELIVERIES
 from batchrank.emulator.app import Emulator
-from batchrank.emulator.faults import FAULTS
 from batchrank.emulator.refusals import REJECTIONS
-from batchrank.emulator.settings import Settings
+from batchrank.emulator.settings import FAULTS, Settings
 
 pytestmark = pytest.mark.anyio
 

@@ -9,7 +9,7 @@ import pytest
 from against import World, same, world
 from jobs import outputs, rankings, rows
 
-from batchrank.emulator.faults import FAULTS
+from batchrank.emulator.settings import FAULTS
 from batchrank.errors import RunStoppedError
 from batchrank.pipeline.report import Report
 

@@ -12,9 +12,9 @@ import batchrank
 from batchrank import Candidate, Endpoint, Failure, Job, Query
 from batchrank.data import Content, Image, Kind, Video
 from batchrank.emulator.app import Emulator
-from batchrank.emulator.endpoints import path
+from batchrank.emulator.endpoints import Medium, path
+from batchrank.emulator.model import described
 from batchrank.emulator.relevance import relevance
-from batchrank.emulator.requests import Medium, described
 from batchrank.emulator.settings import Settings
 from batchrank.io.images import kind_of
 from batchrank.io.media import Media, Shares

@@ -21,8 +21,7 @@ from peak_memory import LINUX, Peak
 
 from batchrank.data import Answer, Rejection
 from batchrank.emulator.app import Emulator
-from batchrank.emulator.faults import FAULTS
-from batchrank.emulator.settings import Settings
+from batchrank.emulator.settings import FAULTS, Settings
 from batchrank.errors import LedgerError, OutputError
 from batchrank.job.load import load_job
 from batchrank.job.secrets import Secrets

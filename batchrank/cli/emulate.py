@@ -19,8 +19,7 @@ import typer
 from batchrank.cli.jobs import execute
 from batchrank.cli.terminal import console, load, say
 from batchrank.cli.terminal import shown as plain
-from batchrank.emulator.faults import FAULTS
-from batchrank.emulator.settings import Settings, switches
+from batchrank.emulator.settings import FAULTS, Settings, switches
 from batchrank.errors import JobError
 
 if TYPE_CHECKING:

@@ -15,13 +15,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from batchrank.emulator.answers import BODY_FAULTS, RESULT_FAULTS, Delivery, hang_up
-from batchrank.emulator.endpoints import Endpoint, routes
-from batchrank.emulator.faults import Fate, Fates, rng_for, with_retry_after
+from batchrank.emulator.endpoints import Asked, Endpoint, routes, value_of
 from batchrank.emulator.model import Model, Work
 from batchrank.emulator.quota import Counts, Limits, Quota, Received
-from batchrank.emulator.refusals import REJECTIONS, RejectedError, Rejection
-from batchrank.emulator.requests import Asked, value_of
-from batchrank.emulator.settings import Settings
+from batchrank.emulator.refusals import REJECTIONS, RejectedError, Rejection, with_retry_after
+from batchrank.emulator.settings import Fate, Fates, Settings, rng_for
 
 _PAGE = "<!DOCTYPE html><html><head><title>{0}</title></head><body><h1>{0} {1}</h1></body></html>"
 

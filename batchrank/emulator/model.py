@@ -1,23 +1,31 @@
-"""Does what an API does with a request once it is let in: checks limits, counts tokens, scores documents."""
+"""Does what an API does with a request once it is let in: checks limits, counts tokens, scores documents.
 
+Nobody looks into images and videos: what they are about, and what they cost, follows from their address or data.
+"""
+
+import base64
+import binascii
+import math
+import re
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from hashlib import blake2b
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from batchrank.data import Floats, Kind
-from batchrank.emulator import requests as content
 from batchrank.emulator.answers import Answer
-from batchrank.emulator.faults import rng_for
-from batchrank.emulator.refusals import REJECTIONS, Dialect, RejectedError
+from batchrank.emulator.endpoints import Asked, Content, Medium, invalid, kind_of, value_of
+from batchrank.emulator.refusals import REJECTIONS, Dialect, RejectedError, Rejection
 from batchrank.emulator.relevance import relevances
-from batchrank.emulator.requests import Asked, Content, invalid, kind_of, value_of
-from batchrank.emulator.settings import Family, Settings
-from batchrank.models import Card
+from batchrank.emulator.settings import Family, Settings, rng_for
+from batchrank.models import Card, Vision
 from batchrank.tokens import counter
 
 _EDGE = 1e-9
@@ -85,7 +93,7 @@ class Model:
         limit = own.request_tokens or card.request_tokens
         if tokens > limit:
             raise RejectedError(dialect.tokens(tokens, limit))
-        query, *documents = _cut(list(map(content.described, items)), counts, most)
+        query, *documents = _cut(list(map(described, items)), counts, most)
         echo = asked.return_documents and not (
             dialect.some_echo and "return_documents" not in card.parameters
         )
@@ -113,7 +121,7 @@ class Model:
             if dialect.blank and not value.strip():
                 raise invalid(f"text input should not be empty.: {at}")
             if not isinstance(item, str):
-                if refusal := content.problem(item, card.vision, at):
+                if refusal := problem(item, card.vision, at):
                     raise RejectedError(refusal)
             elif len(value) > longest:
                 raise invalid(f"Range of input length should be [1, {longest}]: {at}")
@@ -124,7 +132,7 @@ class Model:
         if media:
             counts = counts.copy()
         for at, item in media:
-            counts[at] = content.tokens(item, card, fps)
+            counts[at] = media_tokens(item, card, fps)
         return counts
 
     def answer(self, work: Work, digest: bytes) -> Answer:
@@ -225,3 +233,61 @@ def jittered(logits: Floats, rng: np.random.Generator) -> Floats:
     mantissa, exponent = np.frexp(moved)
     rounded: Floats = np.ldexp(np.round(mantissa * 256) / 256, exponent)
     return rounded
+
+
+_DATA = re.compile(r"data:image/([a-z0-9.+-]+);base64,", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[\W_]+")
+_LONGEST_VIDEO = 120
+"""Seconds; videos can't be opened here, so each is given a length of up to two minutes by its address."""
+
+
+def problem(item: Medium, vision: Vision | None, at: str) -> Rejection | None:
+    """Why a model refuses an image or a video that stands ``at`` this key; None if it doesn't.
+
+    1. An address of http or https is taken as readable.
+    2. A data URI must be an image, of a format and size that the model takes, in real base64.
+    3. Anything else is no address at all.
+    """
+    parts = urlsplit(item.value)
+    if parts.scheme in ("http", "https") and parts.hostname:
+        return None
+    data = _DATA.match(item.value)
+    if item.kind != "image" or data is None:
+        return REJECTIONS["400-parameter"].saying(f"The {item.kind} must be an accessible URL: {at}")
+    try:
+        size = len(base64.b64decode(item.value[data.end() :], validate=True))
+    except binascii.Error:
+        return REJECTIONS["415-format"]
+    if vision and data[1].lower() not in vision.image_formats:
+        return REJECTIONS["415-format"]
+    if vision and size > vision.image_bytes:
+        return REJECTIONS["400-parameter"].saying(
+            f"The image size exceeds the limit of {vision.image_bytes} bytes: {at}"
+        )
+    return None if size else REJECTIONS["415-format"]
+
+
+def media_tokens(item: Medium, card: Card, fps: float) -> int:
+    """Tokens that an image or a video is billed, drawn from its value: nobody looks inside."""
+    vision = card.vision
+    if vision is None:
+        return 0
+    drawn = zlib.crc32(item.value.encode("utf-8", "replace"))
+    if item.kind == "image":
+        least, most = vision.image_tokens
+        return least + drawn % (most - least + 1)
+    frames = min(vision.video_frames, max(1, math.ceil((1 + drawn % _LONGEST_VIDEO) * fps)))
+    return min(card.item_tokens, frames * (vision.frame_tokens // 2))
+
+
+def described(item: Content) -> str:
+    """What an item is about, in words: a text itself, an image or video by its address.
+
+    A word that stands for the whole value goes with it, so that an image asked for finds itself.
+    """
+    if isinstance(item, str):
+        return item
+    own = "m" + blake2b(item.value.encode("utf-8", "replace"), digest_size=8).hexdigest()
+    if item.value.startswith("data:"):
+        return own
+    return f"{_SEPARATORS.sub(' ', unquote(urlsplit(item.value).path))} {own}"

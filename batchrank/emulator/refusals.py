@@ -1,5 +1,6 @@
 """Refuses requests as the APIs do: with their documented statuses, codes and messages, in each API's own shape."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -98,6 +99,23 @@ REJECTIONS: dict[str, Rejection] = {
     ]
 }
 """Every documented refusal by the name it has as a fault."""
+
+
+_YEAR = 365 * 24 * 3600
+"""Seconds; no server means a pause so long, so a client must not believe it."""
+
+
+def with_retry_after(rejection: Rejection, how: str, seconds: float) -> Rejection:
+    """The refusal with a Retry-After header, by one of the ``after-`` twists."""
+    from email.utils import formatdate  # which takes a few milliseconds to import
+
+    values = {
+        "after-seconds": f"{seconds:g}",
+        "after-date": formatdate(time.time() + seconds, usegmt=True),
+        "after-absurd": str(_YEAR),
+        "after-garbage": "soon",
+    }
+    return replace(rejection, headers=(*rejection.headers, ("Retry-After", values[how])))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
