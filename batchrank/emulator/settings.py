@@ -16,7 +16,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 from batchrank.emulator.answers import BODY_FAULTS, DELIVERY_FAULTS, RESULT_FAULTS, UNBILLED_DELIVERIES
 from batchrank.emulator.refusals import REJECTIONS, ErrorShape, Rejection, with_retry_after
@@ -204,21 +204,6 @@ def switches() -> list[Switch]:
     return found
 
 
-class FaultSettings(Protocol):
-    """The switches that faults follow; ``Settings`` tells what they mean."""
-
-    @property
-    def seed(self) -> int: ...  # noqa: D102
-    @property
-    def faults(self) -> Mapping[str, float]: ...  # noqa: D102
-    @property
-    def fault_limit(self) -> int: ...  # noqa: D102
-    @property
-    def script(self) -> Mapping[int, str]: ...  # noqa: D102
-    @property
-    def retry_seconds(self) -> float: ...  # noqa: D102
-
-
 @dataclass(frozen=True, slots=True)
 class Fate:
     """What happens to one request.
@@ -247,7 +232,7 @@ class Fate:
 class Fates:
     """Decides requests' fates; remembers how often each content came, if any fault is drawn."""
 
-    settings: FaultSettings
+    settings: Settings
     _times_failed: dict[bytes, int] = field(default_factory=dict)
     _times_seen: dict[bytes, int] = field(default_factory=dict)
 
