@@ -12,8 +12,12 @@ import pyarrow.types as types
 from numpy.typing import NDArray
 
 from batchrank.data import Floats, Positions, Strings
-from batchrank.read.base import ColumnsError
+from batchrank.errors import Place
+from batchrank.read.base import ColumnsError, later
 from batchrank.read.names import Fields, Path
+from batchrank.read.values import (
+    unnamed,
+)
 
 Array: TypeAlias = Any  # pyarrow has no type hints
 DataType: TypeAlias = Any
@@ -72,6 +76,42 @@ def is_number(type_: DataType) -> bool:
     return bool(
         types.is_floating(type_) or types.is_integer(type_) or types.is_decimal(type_) or types.is_null(type_)
     )
+
+
+def is_list(type_: DataType) -> bool:
+    """Whether a type is any kind of list."""
+    return bool(
+        types.is_list(type_)
+        or types.is_large_list(type_)
+        or types.is_fixed_size_list(type_)
+        or types.is_list_view(type_)
+        or types.is_large_list_view(type_)
+    )
+
+
+def candidate_type(kind: DataType, name: str) -> DataType:
+    """The type of one candidate, from a list of them or a struct of lists.
+
+    Raises:
+        ColumnsError: it is neither.
+    """
+    if is_list(kind):
+        return kind.value_type
+    if types.is_struct(kind) and kind.num_fields and all(is_list(field.type) for field in kind):
+        return pa.struct([pa.field(field.name, field.type.value_type) for field in kind])
+    raise ColumnsError(
+        "wrong-type", f"the candidates ({name}) are of type {kind}; write lists, or a struct of lists"
+    )
+
+
+def is_list_of_ids(kind: DataType) -> bool:
+    """Whether a plain type can hold lists of ids."""
+    return types.is_null(kind) or (is_list(kind) and is_identifier(kind.value_type))
+
+
+def is_list_of_texts(kind: DataType) -> bool:
+    """Whether a plain type can hold lists of texts."""
+    return types.is_null(kind) or (is_list(kind) and is_text(kind.value_type))
 
 
 def require(
@@ -177,6 +217,36 @@ def numbers(array: Array) -> tuple[Floats, NDArray[np.bool_] | None]:
     values: Floats = array.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     infinite = np.isinf(values)
     return values, infinite if infinite.any() else None
+
+
+def nameless(ids: Array) -> NDArray[np.bool_] | None:
+    """Which ids are null or empty; None when none is."""
+    import pyarrow.compute as pc
+
+    sized = is_text(ids.type) and not pa.types.is_null(ids.type)
+    lengths = pc.binary_length(ids) if sized else None
+    if not ids.null_count and (lengths is None or pc.min(lengths).as_py() != 0):
+        return None
+    wrong = ids.is_null()
+    if lengths is not None:
+        wrong = pc.or_(wrong, pc.fill_null(pc.equal(lengths, 0), False))
+    found: NDArray[np.bool_] = wrong.to_numpy(zero_copy_only=False)
+    return found if found.any() else None
+
+
+def refuse_nameless(wrong: NDArray[np.bool_], place: Place, *, whole: bool) -> None:
+    """Refuse a document whose id is null or empty.
+
+    Raises:
+        QueryError: there is one; the message names it.
+    """
+    if wrong.any():
+        raise unnamed(which(int(wrong.argmax()), place, whole=whole))
+
+
+def which(number: int, place: Place, *, whole: bool) -> str:
+    """How messages call a document of the record at a place, or of the rows from there on, counted from 0."""
+    return f"candidate {number + 1} of the list" if whole else str(later(place, number))
 
 
 def runs(array: Array) -> Positions:

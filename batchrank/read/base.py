@@ -147,6 +147,11 @@ class InputFormat:
     read: Reader
 
 
+def later(place: Place, rows: int) -> Place:
+    """The place so many rows further on."""
+    return Place(place.file, place.unit, place.number + rows)
+
+
 def cut(source: Source, number: int, error: Exception) -> Item:
     """The failure that stands for the rest of a file, or for all of it, where it can't be read further."""
     if isinstance(error, ForeignError):

@@ -13,6 +13,7 @@ from batchrank.io.storage import filesystem
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
 from batchrank.read import parquet
+from batchrank.read.arrow import is_list
 from batchrank.read.base import (
     ColumnsError,
     Item,
@@ -24,7 +25,7 @@ from batchrank.read.base import (
     unreadable,
 )
 from batchrank.read.names import LABELLED, Path
-from batchrank.read.pieces import Piece, is_list, pieces, plain_schema
+from batchrank.read.pieces import Piece, pieces, plain_schema
 from batchrank.read.tables import Layout, items, layout, oversized
 from batchrank.read.values import Labels
 

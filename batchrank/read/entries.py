@@ -18,11 +18,11 @@ from batchrank.errors import Place
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
 from batchrank.read import arrow
-from batchrank.read.base import ColumnsError, Source
+from batchrank.read.arrow import is_list, nameless
+from batchrank.read.base import ColumnsError, Source, later
 from batchrank.read.columnar import opened
-from batchrank.read.documents import candidates, later, nameless
 from batchrank.read.names import EntryRoles, ItemRoles, Path, entry_roles, item_roles
-from batchrank.read.pieces import Piece, is_list, too_large
+from batchrank.read.pieces import Piece, candidates, too_large
 
 Report: TypeAlias = Callable[[Failure], None]
 Array: TypeAlias = Any  # pyarrow has no type hints

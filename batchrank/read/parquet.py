@@ -10,8 +10,9 @@ import pyarrow as pa
 from batchrank.errors import InputError
 from batchrank.io import opening as foreign
 from batchrank.io.storage import filesystem
+from batchrank.read.arrow import Array
 from batchrank.read.base import Source
-from batchrank.read.pieces import Array, Piece, pieces, plain_schema, too_large
+from batchrank.read.pieces import Piece, pieces, plain_schema, too_large
 
 # Column chunks are read through a window of this many bytes instead of as a whole.
 _WINDOW = 1024 * 1024

@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 
 from batchrank.data import Positions
 from batchrank.errors import QueryError
-
-Array: TypeAlias = Any  # pyarrow has no type hints
-DataType: TypeAlias = Any
+from batchrank.read.arrow import Array, DataType, at, is_list
 
 UUID_TEXT = 36
 # Where in its 36 characters a UUID has no hyphen.
@@ -51,17 +49,6 @@ def plain_schema(schema: Any) -> Any:
     return pa.schema([pa.field(field.name, plain(field.type)) for field in schema])
 
 
-def is_list(type_: DataType) -> bool:
-    """Whether a type is any kind of list."""
-    return bool(
-        types.is_list(type_)
-        or types.is_large_list(type_)
-        or types.is_fixed_size_list(type_)
-        or types.is_list_view(type_)
-        or types.is_large_list_view(type_)
-    )
-
-
 def decoded(array: Array) -> Array:
     """The values themselves, of the type that ``plain`` tells."""
     kind = array.type
@@ -96,6 +83,31 @@ def lists(array: Array) -> tuple[Array, Positions]:
     offsets = np.zeros(len(array) + 1, dtype=np.intp)
     np.cumsum(lengths, out=offsets[1:])
     return array.flatten(), offsets
+
+
+def candidates(array: Array) -> tuple[Array, Positions, NDArray[np.int64] | None]:
+    """Candidates as one flat array, the n + 1 offsets into it, and None.
+
+    A struct of lists is taken for the list of structs that it means; where its lists differ in length there are no
+    candidates, and in place of None come the lengths, a row a list.
+    """
+    import pyarrow.compute as pc
+
+    if not pa.types.is_struct(array.type):
+        return *lists(array), None
+    columns = [at(array, (field.name,)) for field in array.type]
+    lengths = np.array([np.diff(lists(column)[1]) for column in columns])
+    unequal = (lengths != lengths[0]).any(axis=0)
+    if unequal.any():
+        keep = pa.array(~unequal)
+        columns = [pc.if_else(keep, column, pa.scalar(None, column.type)) for column in columns]
+    flat = [lists(column) for column in columns]
+    names = [field.name for field in array.type]
+    return (
+        pa.StructArray.from_arrays([values for values, _ in flat], names=names),
+        flat[0][1],
+        lengths if unequal.any() else None,
+    )
 
 
 def physical(array: Array) -> Positions:

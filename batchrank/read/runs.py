@@ -11,9 +11,9 @@ from batchrank.errors import InputError, Place, QueryError
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
 from batchrank.read import arrow, entries, jsonl, textfiles, tsv
-from batchrank.read.base import TRUNCATED, Source, ended
+from batchrank.read.arrow import nameless
+from batchrank.read.base import TRUNCATED, Source, ended, later
 from batchrank.read.columnar import opened, reason
-from batchrank.read.documents import later, nameless
 from batchrank.read.entries import ENTRIES, Array, Report, readable
 from batchrank.read.jsonl import Lines
 from batchrank.read.names import EntryRoles, ItemRoles, TextRoles, entry_roles, item_roles, text_roles

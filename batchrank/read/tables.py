@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as types
+from numpy.typing import NDArray
 
+from batchrank.data import Content, Floats
 from batchrank.errors import Place, QueryError
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
-from batchrank.read import arrow
-from batchrank.read.arrow import Array, DataType
-from batchrank.read.base import ColumnsError, Item, Segment
+from batchrank.read import arrow, values
+from batchrank.read.arrow import Array, DataType, nameless, refuse_nameless, which
+from batchrank.read.base import ColumnsError, Item, Segment, later
 from batchrank.read.columns import DocumentRoles, RecordRoles, document_roles, record_roles, refuse_plain
-from batchrank.read.documents import Documents, Queries, candidates, later, nameless, refuse_nameless
 from batchrank.read.names import LABELLED, Path
-from batchrank.read.pieces import decoded, is_list, lists, too_large
-from batchrank.read.values import Labels, query_identifier, unequal, unequal_columns
+from batchrank.read.pieces import candidates, decoded, lists, too_large
 
 _IMAGES = "strings, bytes, or structs of bytes and path"
 
@@ -37,6 +37,78 @@ class Layout:
     document: DocumentRoles | None
 
 
+class Queries:
+    """The queries of a batch."""
+
+    def __init__(self, rows: Array, roles: RecordRoles) -> None:
+        self._texts = arrow.strings(arrow.at(rows, roles.query)) if roles.query else [None] * len(rows)
+        self._images = arrow.images(arrow.at(rows, roles.query_image)) if roles.query_image else None
+
+    def __getitem__(self, row: int) -> Content:
+        if self._images is None:
+            return values.query_text(self._texts[row])
+        return values.query_content(self._texts[row], self._images[row])
+
+
+class Documents:
+    """The documents of a batch."""
+
+    def __init__(self, array: Array, roles: DocumentRoles | None) -> None:
+        self._ids: Sequence[str | None] | None = None
+        self._texts: Sequence[Any]
+        self._scores: Floats | None = None
+        self._wrong: NDArray[np.bool_] | None = None
+        self._nameless: NDArray[np.bool_] | None = None
+        self._visual = roles is not None and bool(roles.image or roles.video)
+        if roles is None:
+            self._texts = arrow.column(array, missing="")
+            return
+        missing: list[Any] = [None] * len(array) if self._visual else []
+        self._texts = arrow.column(arrow.at(array, roles.text), missing="") if roles.text else missing
+        titles = arrow.strings(arrow.at(array, roles.title), missing="") if roles.title else missing
+        if self._visual:
+            self._titles = titles
+            self._images = arrow.images(arrow.at(array, roles.image)) if roles.image else missing
+            self._videos = arrow.strings(arrow.at(array, roles.video)) if roles.video else missing
+        elif roles.title:
+            self._texts = list(map(values.titled, titles, self._texts))
+        if roles.doc_id:
+            ids = arrow.at(array, roles.doc_id)
+            self._ids, self._nameless = arrow.column(ids), nameless(ids)
+        if roles.score:
+            self._scores, self._wrong = arrow.numbers(arrow.at(array, roles.score))
+
+    def _contents(self, start: int, end: int, place: Place, *, whole: bool) -> list[Content]:
+        """The documents from ``start`` up to ``end``; an error names the one to blame."""
+        found: list[Content] = []
+        for i in range(start, end):
+            try:
+                content = values.document_content(
+                    self._texts[i] or "", self._titles[i] or "", self._images[i], self._videos[i]
+                )
+            except QueryError as error:
+                error.args = (f"{which(i - start, place, whole=whole)}: {error}",)
+                raise
+            found.append(content)
+        return found
+
+    def segment(
+        self, start: int, end: int, place: Place, query_id: str, query: Content, *, whole: bool
+    ) -> Segment:
+        """The documents from ``start`` up to ``end`` as those of a query."""
+        if self._wrong is not None and self._wrong[start:end].any():
+            message = "a score is infinite; write a number, or null where there is none"
+            raise QueryError("bad-score", message)
+        if self._nameless is not None:
+            refuse_nameless(self._nameless[start:end], place, whole=whole)
+        ids = None if self._ids is None else self._ids[start:end]
+        scores = None if self._scores is None else self._scores[start:end]
+        texts: Sequence[Content] = self._texts[start:end]
+        if self._visual:
+            texts = self._contents(start, end, place, whole=whole)
+        return Segment(place, query_id, query, texts, ids, scores, whole)
+
+
 def layout(schema: Any, columns: Columns) -> Layout:
     """Find the roles in a schema of plain types, and check that each has a type that can hold it.
 
@@ -47,10 +119,14 @@ def layout(schema: Any, columns: Columns) -> Layout:
     arrow.require(schema, roles.query_id, "the query id", arrow.is_identifier, "strings or whole numbers")
     arrow.require(schema, roles.query, "the query", arrow.is_text, "strings")
     arrow.require(schema, roles.query_image, "the query's image", arrow.is_image, _IMAGES)
-    arrow.require(schema, roles.ids, "the list of the candidates' ids", _is_list_of_ids, "lists of strings")
+    arrow.require(
+        schema, roles.ids, "the list of the candidates' ids", arrow.is_list_of_ids, "lists of strings"
+    )
     if roles.labelled:
         for name in LABELLED:
-            arrow.require(schema, (name,), f"the list of {name} texts", _is_list_of_texts, "lists of strings")
+            arrow.require(
+                schema, (name,), f"the list of {name} texts", arrow.is_list_of_texts, "lists of strings"
+            )
         return Layout(roles, None)
     if roles.candidates is None:
         return Layout(roles, _checked(schema, roles.document))
@@ -58,7 +134,7 @@ def layout(schema: Any, columns: Columns) -> Layout:
     if types.is_null(kind):
         return Layout(roles, None)
     name = ".".join(roles.candidates)
-    item = _candidate(kind, name)
+    item = arrow.candidate_type(kind, name)
     if types.is_struct(item):
         return Layout(roles, _checked(item, document_roles(arrow.fields_of(item), columns)))
     if not arrow.is_text(item):
@@ -67,29 +143,6 @@ def layout(schema: Any, columns: Columns) -> Layout:
         )
     refuse_plain(columns)
     return Layout(roles, None)
-
-
-def _candidate(kind: DataType, name: str) -> DataType:
-    """The type of one candidate, from a list of them or a struct of lists.
-
-    Raises:
-        ColumnsError: it is neither.
-    """
-    if is_list(kind):
-        return kind.value_type
-    if types.is_struct(kind) and kind.num_fields and all(is_list(field.type) for field in kind):
-        return pa.struct([pa.field(field.name, field.type.value_type) for field in kind])
-    raise ColumnsError(
-        "wrong-type", f"the candidates ({name}) are of type {kind}; write lists, or a struct of lists"
-    )
-
-
-def _is_list_of_ids(kind: DataType) -> bool:
-    return types.is_null(kind) or (is_list(kind) and arrow.is_identifier(kind.value_type))
-
-
-def _is_list_of_texts(kind: DataType) -> bool:
-    return types.is_null(kind) or (is_list(kind) and arrow.is_text(kind.value_type))
 
 
 def _checked(type_: DataType, roles: DocumentRoles | None) -> DocumentRoles | None:
@@ -111,7 +164,7 @@ def _checked(type_: DataType, roles: DocumentRoles | None) -> DocumentRoles | No
     return roles
 
 
-def items(batch: Any, where: Layout, place: Place, labels: Labels) -> list[Item]:
+def items(batch: Any, where: Layout, place: Place, labels: values.Labels) -> list[Item]:
     """The segments of a batch whose first row stands at ``place``; ``labels`` number the records without an id.
 
     Where a text is not UTF-8 the batch is halved until its row is found; the other rows are as without it.
@@ -147,18 +200,18 @@ def _named(row: Array, where: Layout, place: Place, wrong: QueryError) -> Item:
         if not roles.query_id:
             return Failure(place, None, wrong.cause, str(wrong))
         outer = pa.StructArray.from_arrays([row.field(roles.query_id[0])], names=[roles.query_id[0]])
-        query_id = query_identifier(arrow.strings(arrow.at(decoded(outer), roles.query_id))[0])
+        query_id = values.query_identifier(arrow.strings(arrow.at(decoded(outer), roles.query_id))[0])
     except (UnicodeDecodeError, QueryError):
         return Failure(place, None, wrong.cause, str(wrong))
     return Segment.faulty(place, query_id, wrong, whole=roles.candidates is not None)
 
 
-def _labelled(row: Array, where: Layout, place: Place, labels: Labels) -> Item:
+def _labelled(row: Array, where: Layout, place: Place, labels: values.Labels) -> Item:
     roles = where.record
     try:
         given = None
         if roles.query_id:
-            given = query_identifier(arrow.strings(arrow.at(row, roles.query_id))[0])
+            given = values.query_identifier(arrow.strings(arrow.at(row, roles.query_id))[0])
         query = arrow.strings(arrow.at(row, roles.query or ()))[0]
         texts = [arrow.strings(lists(arrow.at(row, (name,)))[0]) for name in LABELLED]
     except UnicodeDecodeError as error:
@@ -181,7 +234,7 @@ def _whole(rows: Array, where: Layout, place: Place) -> list[Item]:
     def row(i: int, query_id: str) -> Segment:
         here = later(place, i)
         if lengths is not None and len(set(lengths[:, i].tolist())) > 1:
-            raise unequal_columns(dict(zip(names, lengths[:, i].tolist(), strict=True)))
+            raise values.unequal_columns(dict(zip(names, lengths[:, i].tolist(), strict=True)))
         found = documents.segment(bounds[i], bounds[i + 1], here, query_id, queries[i], whole=True)
         return found if where.record.ids is None else replace(found, doc_ids=beside.ids(i, found))
 
@@ -205,7 +258,7 @@ class _Beside:
         """
         start, end = self._bounds[row], self._bounds[row + 1]
         if end - start != len(found.documents):
-            raise unequal(end - start, len(found.documents))
+            raise values.unequal(end - start, len(found.documents))
         if self._nameless is not None:
             refuse_nameless(self._nameless[start:end], found.place, whole=True)
         return self._ids[start:end]
@@ -237,7 +290,7 @@ def _pairs(rows: Array, where: Layout, place: Place) -> list[Item]:
 
 def _item(place: Place, raw_id: str | None, make: Callable[[str], Segment], *, whole: bool) -> Item:
     try:
-        query_id = query_identifier(raw_id)
+        query_id = values.query_identifier(raw_id)
     except QueryError as error:
         return Failure(place, None, error.cause, str(error))
     try:
