@@ -11,8 +11,8 @@ from jobs import outputs, rankings, rows, write_jsonl
 from batchrank.bench.matrix import load_bench
 from batchrank.bench.table import result
 from batchrank.job.config import Job
+from batchrank.observe.facts import gather
 from batchrank.quality.judgements import evaluate
-from batchrank.report.facts import gather
 from batchrank.write import switch
 from batchrank.write.folder import NEXT
 

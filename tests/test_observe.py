@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from test_cli import batchrank, job_file
 
 from batchrank.errors import InputError
-from batchrank.observe.observer import Observer, read_status
+from batchrank.observe.facts import read_status
+from batchrank.observe.observer import Observer
 from batchrank.pipeline.run import Run
 
 KEY = "sk-observe-0123456789"

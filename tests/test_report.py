@@ -14,8 +14,8 @@ from batchrank.emulator.app import Emulator
 from batchrank.emulator.settings import Settings
 from batchrank.errors import InputError
 from batchrank.job.config import Job
-from batchrank.report.facts import gather
-from batchrank.report.page import render
+from batchrank.observe.facts import gather
+from batchrank.observe.page import render
 
 pytestmark = pytest.mark.anyio
 

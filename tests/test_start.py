@@ -30,7 +30,7 @@ COMMANDS = [
 ]
 UNUSED = {
     "aiohttp.web", "batchrank.bench", "batchrank.demo", "batchrank.emulator.app", "batchrank.emulator.model",
-    "batchrank.emulator.relevance", "batchrank.planning", "batchrank.report", "dashscope", "duckdb", "fsspec",
+    "batchrank.emulator.relevance", "batchrank.observe.page", "batchrank.planning", "dashscope", "duckdb", "fsspec",
     "gigatoken", "huggingface_hub", "imagesize", "ir_measures", "jinja2", "matplotlib", "pandas", "pyarrow.compute",
     "pyarrow.dataset", "pyarrow.parquet", "pydantic_settings", "rich", "semantic_text_splitter", "structlog",
 }  # fmt: skip

@@ -223,8 +223,8 @@ def report(
 
     It opens from disk, asks the network for nothing and runs no script. Needs batchrank[report].
     """
-    from batchrank.report.facts import gather
-    from batchrank.report.page import render
+    from batchrank.observe.facts import gather
+    from batchrank.observe.page import render
     from batchrank.write.folder import REPORT, write_text
 
     folder = output_folder(folder)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from batchrank.job.config import Job
-    from batchrank.observe.observer import Status
+    from batchrank.observe.facts import Status
     from batchrank.planning.plan import Plan
 
 
@@ -32,7 +32,7 @@ def status(
     """Tell how a job stands: progress, time to go, spend. Disturbs nothing: the job may be running."""
     from rich.table import Table
 
-    from batchrank.observe.observer import read_status
+    from batchrank.observe.facts import read_status
 
     found = read_status(output_folder(folder))
     if as_json:

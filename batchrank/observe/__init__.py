@@ -1,1 +1,1 @@
-"""Shows a running job to others: in a status file, in a Prometheus file, and on a Prometheus port if one is set."""
+"""Shows a job to others: while it runs in a status file and as Prometheus metrics, then as one self-contained page."""

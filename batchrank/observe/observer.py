@@ -1,21 +1,24 @@
-"""Tells others how a run stands while it goes on: ``status.json`` every second, metrics every few.
-
-``batchrank status`` reads that file and needs nothing of a run: what watching one takes is imported by ``Observer``.
-"""
+"""Tells others how a run stands while it goes on: ``status.json`` every second, Prometheus metrics every few."""
 
 import logging
 import os
 import socket
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import orjson
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from batchrank.errors import BatchrankError, ExitCode, InputError, JobError, StoppedError
-from batchrank.write.folder import METRICS, STATUS, OutputFolder
+from batchrank.errors import BatchrankError, ExitCode, JobError, StoppedError
+from batchrank.observe.facts import Status
+from batchrank.pipeline.summary import Progress
+from batchrank.send.stats import LATENCY_BOUNDS
+from batchrank.write.folder import METRICS, STATUS
 
 if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
@@ -24,88 +27,97 @@ if TYPE_CHECKING:
     from batchrank.pipeline.run import Run
 
 
-_SILENT = 60.0
-"""Seconds without a sign after which a process elsewhere is taken to be gone: it writes every second."""
-State = Literal["running", "complete", "stopped", "failed", "killed"]
+_COUNTERS = {
+    "documents": "Documents in answered requests.",
+    "requests": "Requests sent, whether they succeeded or not.",
+    "retries": "Requests that had to be repeated.",
+    "throttled": "Requests throttled (429).",
+    "reused": "Requests answered by the ledger.",
+    "tokens": "Tokens spent by the run, those of earlier processes and those possibly billed included.",
+}
+_GAUGES = {
+    "unfinished": ("unfinished_queries", "Queries under way."),
+    "in_flight": ("in_flight_requests", "Requests sent that have no answer yet."),
+    "possible_tokens": ("possibly_billed_tokens", "Tokens that may have been billed without a result."),
+    "quota_used": ("quota_used_ratio", "Part of the scarcer quota used in the last minute."),
+    "share": ("progress_ratio", "Part of the input that is finished."),
+    "elapsed": ("elapsed_seconds", "Seconds since this process began."),
+    "eta": ("eta_seconds", "Seconds to go at the pace so far."),
+}
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How a job stands.
+class JobCollector(Collector):
+    """What the last snapshot of a job says. ``progress`` and ``exit_code`` are set from outside."""
 
-    Attributes:
-        state: ``running``; ``complete``, perhaps with failed queries; ``stopped``, to be continued; ``failed``;
-            ``killed``: its process is gone without a word.
-        name: the job's name.
-        pid: the process, on ``host``.
-        started: when this process began, and ``updated`` when it last wrote this: ISO 8601, UTC.
-        exit_code: None while it runs.
-        reason: why it ended early.
-        progress: the fields of ``Progress``; None before the first request could be sent.
-        max_cost: the cap in the currency of the price, None without one.
-        max_tokens: the cap in tokens.
-        per: what the caps hold for: ``run``, ``day`` or ``total``.
-    """
+    def __init__(self, job: str) -> None:
+        self._job = job
+        self.progress: Progress | None = None
+        self.exit_code: int | None = None
 
-    state: State
-    name: str
-    pid: int
-    host: str
-    started: str
-    updated: str
-    exit_code: int | None = None
-    reason: str | None = None
-    progress: dict[str, Any] | None = None
-    max_cost: float | None = None
-    max_tokens: int | None = None
-    per: str = "run"
-    notices: list[str] = field(default_factory=list)
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, each with the job's name as its label."""
+        running = GaugeMetricFamily("batchrank_running", "Whether the job is running.", labels=["job"])
+        running.add_metric([self._job], float(self.exit_code is None))
+        yield running
+        if self.exit_code is not None:
+            code = GaugeMetricFamily("batchrank_exit_code", "What the job ended with.", labels=["job"])
+            code.add_metric([self._job], self.exit_code)
+            yield code
+        if self.progress is not None:
+            yield from self._of(self.progress)
 
-    @property
-    def age(self) -> float:
-        """Seconds since the last update."""
-        return (datetime.now(UTC) - datetime.fromisoformat(self.updated)).total_seconds()
+    def _of(self, progress: Progress) -> Iterator[Metric]:
+        queries = CounterMetricFamily(
+            "batchrank_queries", "Finished queries, by their outcome.", labels=["job", "state"]
+        )
+        queries.add_metric([self._job, "ranked"], progress.queries)
+        queries.add_metric([self._job, "failed"], progress.failed)
+        yield queries
+        for field, text in _COUNTERS.items():
+            counter = CounterMetricFamily(f"batchrank_{field}", text, labels=["job"])
+            counter.add_metric([self._job], getattr(progress, field))
+            yield counter
+        for field, (name, text) in _GAUGES.items():
+            if (value := getattr(progress, field)) is not None:
+                gauge = GaugeMetricFamily(f"batchrank_{name}", text, labels=["job"])
+                gauge.add_metric([self._job], value)
+                yield gauge
+        if progress.cost is not None:
+            cost = CounterMetricFamily(
+                "batchrank_cost", "What the run has cost, in its currency.", labels=["job", "currency"]
+            )
+            cost.add_metric([self._job, progress.currency], progress.cost)
+            yield cost
+        yield self._latency(progress)
 
-    def data(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
+    def _latency(self, progress: Progress) -> Metric:
+        histogram = HistogramMetricFamily(
+            "batchrank_request_seconds", "Seconds from a request to its answer.", labels=["job"]
+        )
+        buckets: list[tuple[str, float]] = []
+        total = 0
+        for bound, count in zip([*map(str, LATENCY_BOUNDS), "+Inf"], progress.latency, strict=True):
+            total += count
+            buckets.append((bound, float(total)))
+        histogram.add_metric([self._job], buckets, sum_value=progress.latency_sum)
+        return histogram
+
+
+def registry(collector: JobCollector) -> CollectorRegistry:
+    """A registry with this job only."""
+    found = CollectorRegistry(auto_describe=False)
+    found.register(collector)
+    return found
+
+
+def exposition(collector: JobCollector) -> bytes:
+    """The metrics in Prometheus's text format."""
+    return generate_latest(registry(collector))
 
 
 def now() -> str:
     """The time of day, for people."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def read_status(folder: str | Path) -> Status:
-    """Read how the job stands whose output goes to a folder; it may be running.
-
-    Raises:
-        InputError: there is no such file there, or it can't be read.
-    """
-    path = Path(folder) / STATUS
-    try:
-        data = OutputFolder(folder).status()
-        status = Status(**{f.name: data[f.name] for f in fields(Status) if f.name in data})
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; name the output folder of a job that was started") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} can't be read: {error}") from None
-    if status.state == "running" and _gone(status):
-        return Status(**(asdict(status) | {"state": "killed"}))
-    return status
-
-
-def _gone(status: Status) -> bool:
-    """Whether the process is no more: asked on its own machine; elsewhere, taken from its silence."""
-    if status.host != socket.gethostname():
-        return status.age > _SILENT
-    try:
-        os.kill(status.pid, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        pass
-    return False
 
 
 log = logging.getLogger(__name__)
@@ -131,11 +143,12 @@ class Observer:
 
     def __init__(self, run: "Run", *, port: int | None = None, host: str = "127.0.0.1") -> None:
         from batchrank.job.secrets import secrets_of
-        from batchrank.observe import metrics
+
+        pass
 
         self._run = run
         self._folder = run.folder
-        self._collector = metrics.JobCollector(run.job.name or "job")
+        self._collector = JobCollector(run.job.name or "job")
         self._status = Status(
             "running", run.job.name or "job", os.getpid(), socket.gethostname(), now(), now(),
             max_cost=run.job.budget.max_cost, max_tokens=run.job.budget.max_tokens, per=run.job.budget.per,
@@ -149,7 +162,7 @@ class Observer:
 
             try:
                 self._server, self._thread = start_http_server(
-                    port, addr=host, registry=metrics.registry(self._collector)
+                    port, addr=host, registry=registry(self._collector)
                 )
             except OSError as error:
                 raise JobError(
@@ -220,9 +233,9 @@ class Observer:
         try:
             _replace(self._folder / STATUS, orjson.dumps(self._status.data(), option=orjson.OPT_INDENT_2))
             if with_metrics:
-                from batchrank.observe import metrics
+                pass
 
-                _replace(self._folder / METRICS, metrics.text(self._collector))
+                _replace(self._folder / METRICS, exposition(self._collector))
         except OSError as error:
             if not self._told:
                 log.warning("the status can't be written: %s; the run goes on", error)

@@ -10,7 +10,7 @@ import numpy as np
 
 from batchrank.data import Floats
 from batchrank.errors import MissingExtraError, install_line
-from batchrank.report.facts import Facts
+from batchrank.observe.facts import Facts
 
 _INK, _GRID = "#010203", "#010204"
 SERIES = ("#010205", "#010206", "#010207")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from batchrank.errors import MissingExtraError, escaped, install_line
-from batchrank.report.facts import Facts
-from batchrank.report.plots import plots
+from batchrank.observe.facts import Facts
+from batchrank.observe.plots import plots
 from batchrank.version import __version__
 
 Row = tuple[str, ...]
@@ -32,7 +32,7 @@ def render(facts: Facts) -> str:
     except ImportError:
         raise MissingExtraError(f"report: jinja2 is needed: {install_line('report')}") from None
     environment = Environment(
-        loader=PackageLoader("batchrank.report"), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader("batchrank.observe"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_seen,
     )  # fmt: skip
     summary = facts.summary

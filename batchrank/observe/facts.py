@@ -1,17 +1,104 @@
-"""Collects what a job's output folder tells about its run, for the report."""
+"""Reads what a job's output folder tells: how the job stands while it runs, and for the report all about its run.
 
+``batchrank status`` needs nothing of a run, so what judging and planning take is imported where the report asks for it.
+"""
+
+import os
+import socket
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from batchrank.errors import InputError, JobError, MissingExtraError
-from batchrank.job.config import Job
-from batchrank.planning.plan import Plan, plan
-from batchrank.quality.judgements import Evaluation, evaluate
-from batchrank.write.folder import PARTIAL_LETTERS, SUMMARY, OutputFolder, records
+from batchrank.write.folder import PARTIAL_LETTERS, STATUS, SUMMARY, OutputFolder, records
+
+if TYPE_CHECKING:
+    from batchrank.planning.plan import Plan
+    from batchrank.quality.judgements import Evaluation
+
+
+_SILENT = 60.0
+"""Seconds without a sign after which a process elsewhere is taken to be gone: it writes every second."""
+State = Literal["running", "complete", "stopped", "failed", "killed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How a job stands.
+
+    Attributes:
+        state: ``running``; ``complete``, perhaps with failed queries; ``stopped``, to be continued; ``failed``;
+            ``killed``: its process is gone without a word.
+        name: the job's name.
+        pid: the process, on ``host``.
+        started: when this process began, and ``updated`` when it last wrote this: ISO 8601, UTC.
+        exit_code: None while it runs.
+        reason: why it ended early.
+        progress: the fields of ``Progress``; None before the first request could be sent.
+        max_cost: the cap in the currency of the price, None without one.
+        max_tokens: the cap in tokens.
+        per: what the caps hold for: ``run``, ``day`` or ``total``.
+    """
+
+    state: State
+    name: str
+    pid: int
+    host: str
+    started: str
+    updated: str
+    exit_code: int | None = None
+    reason: str | None = None
+    progress: dict[str, Any] | None = None
+    max_cost: float | None = None
+    max_tokens: int | None = None
+    per: str = "run"
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last update."""
+        return (datetime.now(UTC) - datetime.fromisoformat(self.updated)).total_seconds()
+
+    def data(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+def read_status(folder: str | Path) -> Status:
+    """Read how the job stands whose output goes to a folder; it may be running.
+
+    Raises:
+        InputError: there is no such file there, or it can't be read.
+    """
+    path = Path(folder) / STATUS
+    try:
+        data = OutputFolder(folder).status()
+        status = Status(**{f.name: data[f.name] for f in fields(Status) if f.name in data})
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; name the output folder of a job that was started") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{path} can't be read: {error}") from None
+    if status.state == "running" and _gone(status):
+        return Status(**(asdict(status) | {"state": "killed"}))
+    return status
+
+
+def _gone(status: Status) -> bool:
+    """Whether the process is no more: asked on its own machine; elsewhere, taken from its silence."""
+    if status.host != socket.gethostname():
+        return status.age > _SILENT
+    try:
+        os.kill(status.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass
+    return False
+
 
 _MOST_SHOWN = 50
 """Dead letters that the page shows; their file has all of them."""
@@ -72,8 +159,8 @@ class Facts:
     queries: Queries
     dead_letters: Sequence[Mapping[str, Any]]
     failed: Mapping[str, int]
-    evaluation: Evaluation | None
-    plan: Plan | None
+    evaluation: "Evaluation | None"
+    plan: "Plan | None"
     notes: Sequence[str]
 
 
@@ -129,7 +216,9 @@ def _dead_letters(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
     return shown, counts
 
 
-def _evaluation(folder: Path, qrels: Sequence[str], notes: list[str]) -> Evaluation | None:
+def _evaluation(folder: Path, qrels: Sequence[str], notes: list[str]) -> "Evaluation | None":
+    from batchrank.quality.judgements import evaluate
+
     try:
         return evaluate(str(folder), qrels)
     except MissingExtraError as error:
@@ -137,7 +226,10 @@ def _evaluation(folder: Path, qrels: Sequence[str], notes: list[str]) -> Evaluat
         return None
 
 
-def _plan(summary: Mapping[str, Any], notes: list[str]) -> Plan | None:
+def _plan(summary: Mapping[str, Any], notes: list[str]) -> "Plan | None":
+    from batchrank.job.config import Job
+    from batchrank.planning.plan import plan
+
     try:
         job = Job.model_validate(_without_hidden(summary["job"]))
         return plan(job)

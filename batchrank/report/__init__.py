@@ -1,1 +1,0 @@
-"""Makes one self-contained HTML file that tells how a run went."""
