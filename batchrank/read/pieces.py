@@ -184,8 +184,8 @@ def query_too_large() -> QueryError:
 
 def pieces(batch: Array, first: int) -> Iterator[Piece]:
     """A batch decoded in pieces, each of bounded size or of a single row; ``first`` is the number of its first row."""
-    same = all(plain(field.type) == field.type for field in batch.schema)
-    if same and batch.nbytes <= ROW_BYTES:
+    stored = batch.schema.types
+    if list(map(plain, stored)) == stored and batch.nbytes <= ROW_BYTES:
         yield Piece(batch, first)
         return
     schema = plain_schema(batch.schema)

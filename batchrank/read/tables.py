@@ -223,20 +223,20 @@ def _labelled(row: Array, where: Layout, place: Place, labels: values.Labels) ->
 
 def _whole(rows: Array, where: Layout, place: Place) -> list[Item]:
     """One row a query."""
-    ids = arrow.strings(arrow.at(rows, where.record.query_id))
-    queries = Queries(rows, where.record)
-    flat, offsets, lengths = candidates(arrow.at(rows, where.record.candidates or ()))
+    roles = where.record
+    ids = arrow.strings(arrow.at(rows, roles.query_id))
+    queries = Queries(rows, roles)
+    flat, offsets, lengths = candidates(arrow.at(rows, roles.candidates or ()))
     names = [field.name for field in flat.type] if lengths is not None else []
     documents = Documents(flat, where.document)
-    beside = _Beside(rows, where.record.ids)
+    beside = _Beside(rows, roles.ids) if roles.ids else None
     bounds = offsets.tolist()
 
-    def row(i: int, query_id: str) -> Segment:
-        here = later(place, i)
+    def row(i: int, here: Place, query_id: str) -> Segment:
         if lengths is not None and len(set(lengths[:, i].tolist())) > 1:
             raise values.unequal_columns(dict(zip(names, lengths[:, i].tolist(), strict=True)))
         found = documents.segment(bounds[i], bounds[i + 1], here, query_id, queries[i], whole=True)
-        return found if where.record.ids is None else replace(found, doc_ids=beside.ids(i, found))
+        return found if beside is None else replace(found, doc_ids=beside.ids(i, found))
 
     return [_item(later(place, i), ids[i], partial(row, i), whole=True) for i in range(len(rows))]
 
@@ -244,11 +244,10 @@ def _whole(rows: Array, where: Layout, place: Place) -> list[Item]:
 class _Beside:
     """Lists of the candidates' ids that stand in a column of their own."""
 
-    def __init__(self, rows: Array, path: Path | None) -> None:
-        if path:
-            flat, offsets = lists(arrow.at(rows, path))
-            self._ids, self._nameless = arrow.column(flat), nameless(flat)
-            self._bounds = offsets.tolist()
+    def __init__(self, rows: Array, path: Path) -> None:
+        flat, offsets = lists(arrow.at(rows, path))
+        self._ids, self._nameless = arrow.column(flat), nameless(flat)
+        self._bounds = offsets.tolist()
 
     def ids(self, row: int, found: Segment) -> Sequence[str]:
         """Those of a row.
@@ -276,8 +275,7 @@ def _pairs(rows: Array, where: Layout, place: Place) -> list[Item]:
     queries = Queries(rows.take(pa.array(starts)), roles)
     documents = Documents(rows, where.document)
 
-    def run(i: int, query_id: str) -> Segment:
-        here = later(place, int(starts[i]))
+    def run(i: int, here: Place, query_id: str) -> Segment:
         return documents.segment(int(starts[i]), int(ends[i]), here, query_id, queries[i], whole=False)
 
     found: list[Item] = []
@@ -288,12 +286,12 @@ def _pairs(rows: Array, where: Layout, place: Place) -> list[Item]:
     return found
 
 
-def _item(place: Place, raw_id: str | None, make: Callable[[str], Segment], *, whole: bool) -> Item:
+def _item(place: Place, raw_id: str | None, make: Callable[[Place, str], Segment], *, whole: bool) -> Item:
     try:
         query_id = values.query_identifier(raw_id)
     except QueryError as error:
         return Failure(place, None, error.cause, str(error))
     try:
-        return make(query_id)
+        return make(place, query_id)
     except QueryError as error:
         return Segment.faulty(place, query_id, error, whole=whole)

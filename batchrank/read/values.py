@@ -52,7 +52,7 @@ def query_identifier(value: object) -> str:
     Raises:
         QueryError: it is missing, empty or of a wrong type.
     """
-    query_id = identifier(value, "the query id")
+    query_id = value if type(value) is str else identifier(value, "the query id")
     if not query_id:
         raise QueryError("no-query-id", "the query id is null or empty; give the query an id")
     return query_id
