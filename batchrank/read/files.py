@@ -11,7 +11,6 @@ from batchrank.errors import InputError
 from batchrank.io import storage
 from batchrank.job.sections import Columns
 from batchrank.read import detect, runs
-from batchrank.read import runs as corpus
 from batchrank.read.base import COLUMNAR, Source
 from batchrank.read.columnar import names_in
 from batchrank.read.detect import (
@@ -35,7 +34,7 @@ def named(paths: Iterable[str], format: str = "auto", key: str = "path") -> list
 
     1. ``-``: standard input, JSON lines.
     2. a file: itself, whatever its name.
-    3. a folder: the files that ``folders`` tells: those of a known suffix; files of columns only where there are no
+    3. a folder: the files that ``search`` finds: those of a known suffix; files of columns only where there are no
        others.
     4. a pattern (``*``, ``?``, ``[...]``, ``**``): the files and folders that match; hidden ones (``.x``, ``_x``) and
        what is in them only if it says so.
@@ -209,4 +208,4 @@ def _has_column(source: Source) -> bool:
 def texts(files: Iterable[Source], report: Report) -> Iterator[Array]:
     """Batches of query id and instruction, of the schema that collections of texts have."""
     for source in files:
-        yield from corpus.read_texts(source, _COLUMNS, report, queries=True)
+        yield from runs.read_texts(source, _COLUMNS, report, queries=True)

@@ -27,7 +27,6 @@ from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
 from batchrank.read import files as instructions
 from batchrank.read import runs
-from batchrank.read import runs as corpus
 from batchrank.read.base import Gauge, Item, Segment, Source, Unrecognised
 from batchrank.read.entries import ENTRIES, Report, numbered, numbering
 from batchrank.read.join import Array, Asked, Join
@@ -56,9 +55,9 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
     with Join() as join:
         count = join.entries(numbered(ENTRIES), numbering(reads))
         if files.queries:
-            join.questions(corpus.TEXTS, _texts(files.queries, columns, broken, queries=True))
+            join.questions(runs.TEXTS, _texts(files.queries, columns, broken, queries=True))
             if files.instructions:
-                uninstructed = join.instructions(corpus.TEXTS, instructions.texts(files.instructions, broken))
+                uninstructed = join.instructions(runs.TEXTS, instructions.texts(files.instructions, broken))
         elif files.candidates and count and join.lacks_texts():
             raise InputError(
                 f"{files.candidates[0].name}: it names queries by id only; set input.queries to the file that holds "
@@ -265,7 +264,7 @@ def _segment(asked: Asked, found: _Documents, place: Place, where: str) -> Segme
 def _texts(files: Iterable[Source], columns: Columns, report: Report, *, queries: bool) -> Iterator[Array]:
     for source in files:
         source.gauge.file(source.bytes)
-        yield from corpus.read_texts(source, columns, report, queries=queries)
+        yield from runs.read_texts(source, columns, report, queries=queries)
 
 
 def _place(source: Source, number: int) -> Place:
