@@ -32,7 +32,7 @@ from batchrank.outcomes import Merged, QueryCost, Ranking, Scores
 from batchrank.pipeline.assemble import sharder
 from batchrank.pipeline.prepare import Prepared, Preparer
 from batchrank.read.reader import read
-from batchrank.wire.formats import CODECS
+from batchrank.wire import CODECS
 from batchrank.write.writer import Writer
 
 SHAPES = {"500 x 250 B": (500, 250), "100 x 1 kB": (100, 1000)}

@@ -15,7 +15,7 @@ from servers import scores
 from batchrank.data import Answer, Rejection
 from batchrank.send.health import FREE, Bound, Room
 from batchrank.send.transport import Http
-from batchrank.wire.formats import CODECS
+from batchrank.wire import CODECS
 
 pytestmark = pytest.mark.anyio
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]

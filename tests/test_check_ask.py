@@ -13,7 +13,7 @@ from test_send_http import server
 
 from batchrank.emulator.endpoints import path
 from batchrank.planning.check import Finding, check_job
-from batchrank.wire.formats import CODECS
+from batchrank.wire import CODECS
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_clock]
 

@@ -10,8 +10,8 @@ from batchrank.emulator.endpoints import path
 from batchrank.emulator.relevance import relevance
 from batchrank.models import cards
 from batchrank.send.retry import Action, classify
+from batchrank.wire import CODECS
 from batchrank.wire.answers import error
-from batchrank.wire.formats import CODECS
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ import numpy as np
 from batchrank.data import Candidate, Content, Image, Query, Video
 from batchrank.models import Template
 from batchrank.send.encoder import Encoder
-from batchrank.wire.formats import tailored
+from batchrank.wire import tailored
 
 
 def encoder(wire: str = "dashscope-native", template: Template | None = None, **options: Any) -> Encoder:

@@ -21,7 +21,7 @@ from batchrank.send.admission import ConcurrencyLimit
 from batchrank.send.connections import connections, open_files, tls_context
 from batchrank.send.retry import possibly_billed
 from batchrank.send.transport import Http
-from batchrank.wire.formats import CODECS
+from batchrank.wire import CODECS
 
 pytestmark = pytest.mark.anyio
 FLAT = CODECS["dashscope"]

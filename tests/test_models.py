@@ -6,7 +6,7 @@ import pytest
 
 from batchrank.errors import JobError, UnknownModelError
 from batchrank.models import UNLIMITED, Card, Price, card, cards, vendor
-from batchrank.wire.formats import CODECS
+from batchrank.wire import CODECS
 
 
 @pytest.mark.parametrize("name", sorted(cards()))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from batchrank.data import Rejection
 from batchrank.send.retry import Action, advice, classify, delay, possibly_billed, resets, retry_after
-from batchrank.wire.formats import CODECS
+from batchrank.wire import CODECS
 from batchrank.wire.phrases import PHRASES
 
 CASES = [

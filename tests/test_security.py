@@ -27,7 +27,7 @@ from batchrank.job.load import load_job
 from batchrank.job.secrets import Secrets
 from batchrank.ledger.ledger import Ledger
 from batchrank.send.transport import Http
-from batchrank.wire.formats import CODECS
+from batchrank.wire import CODECS
 
 ANYIO = pytest.mark.anyio
 HEADER = "tenant-secret-91b5c7"

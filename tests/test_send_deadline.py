@@ -16,7 +16,7 @@ from virtual_time import VirtualTimeLoop
 
 from batchrank.data import Answer, Rejection
 from batchrank.send.transport import Http
-from batchrank.wire.formats import CODECS
+from batchrank.wire import CODECS
 
 pytestmark = pytest.mark.anyio
 BODY = orjson.dumps({"query": "q", "documents": ["a", "b"]})
@@ -101,7 +101,7 @@ async def test_a_server_that_takes_no_connection_was_not_asked() -> None:
 CLIENT = """
 import asyncio, sys, uvloop
 from batchrank.send.transport import Http
-from batchrank.wire.formats import CODECS
+from batchrank.wire import CODECS
 
 async def main():
     async with Http(sys.argv[1], CODECS["dashscope"], timeout=1) as http:

@@ -15,7 +15,7 @@ from batchrank.data import Answer, Rejection
 from batchrank.send.retry import Action, classify, possibly_billed
 from batchrank.send.transport import Http
 from batchrank.tokens import counter
-from batchrank.wire.formats import CODECS
+from batchrank.wire import CODECS
 
 pytestmark = pytest.mark.anyio
 

@@ -21,7 +21,7 @@ from batchrank.pipeline.earlier import identity
 from batchrank.shard.chunks import Sharder
 from batchrank.shard.long import Cutter
 from batchrank.shard.sizes import Limits
-from batchrank.wire.formats import CODECS, tailored
+from batchrank.wire import CODECS, tailored
 
 ANYIO = pytest.mark.anyio
 PROMPT = Template(query="I: {instruct} Q: {query}!", document="D: {document}?")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from batchrank.data import Request
 from batchrank.errors import MalformedAnswerError
+from batchrank.wire import CODECS
 from batchrank.wire.answers import error, values
-from batchrank.wire.formats import CODECS
 
 DOCUMENTS = [
     "Rerank models are widely used in search engines and recommendation systems. They sort candidate documents based "

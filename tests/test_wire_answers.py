@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from batchrank.data import Query, is_blank
 from batchrank.errors import MalformedAnswerError
+from batchrank.wire import CODECS
 from batchrank.wire.answers import error, visible
-from batchrank.wire.formats import CODECS
 
 WIRES = sorted(CODECS)
 SCORES = [0.25, -1.5, 0.75]

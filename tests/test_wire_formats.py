@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from batchrank.data import Request
 from batchrank.errors import JobError, MalformedAnswerError
-from batchrank.wire.formats import CODECS, DOCUMENT_BYTES, WRAPPER_BYTES
+from batchrank.wire import CODECS, DOCUMENT_BYTES, WRAPPER_BYTES
 
 QUERY = "What is a rerank model?"
 DOCUMENTS = [

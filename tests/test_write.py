@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any

@@ -7,7 +7,7 @@ import numpy as np
 
 from batchrank.data import Query
 from batchrank.job.sections import Output
-from batchrank.outcomes import Merged, QueryCost, Ranking
+from batchrank.outcomes import Agreement, Merged, QueryCost, Ranking
 from batchrank.write.writer import Part, Writer
 
 FORMATS = {
@@ -25,8 +25,11 @@ def ranking(number: int, documents: int = 10, *, blank: int = 2) -> Ranking:
     ids = [f"d{i}" for i in range(documents)]
     query = Query(f"q{number}", "text", ids, ["a"] * documents, np.arange(documents, 0.0, -1))
     order = np.arange(documents - blank)[::-1]
-    merged = Merged(order, scores, scores * 2, 3, "hub", "relative", (0.125, 0.5))
-    return Ranking.of(query, merged, QueryCost(2, 3, documents + 1, 100 + number, None))
+    agreement = Agreement(75, 100)
+    merged = Merged(order, scores, scores * 2, 3, "hub", "relative", (0.125, 0.5), agreement=agreement)
+    return Ranking.of(
+        query, merged, QueryCost(2, 3, documents + 1, 100 + number, None, reused=4, oldest=1_795_575_600)
+    )
 
 
 def write(folder: Path, format: Any, count: int, **keys: Any) -> tuple[Part, ...]:

@@ -36,7 +36,7 @@ from batchrank.send.transport import Http
 from batchrank.shard.chunks import Sharder
 from batchrank.shard.sizes import Limits
 from batchrank.tokens import counter
-from batchrank.wire.formats import Codec, tailored
+from batchrank.wire import Codec, tailored
 from batchrank.write.formats import OUTPUTS
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from batchrank.send.stats import Meter
 from batchrank.shard.chunks import QueryShards, Sharder
 from batchrank.shard.long import Cut, Cutter, Passages, Splitter, deeper, too_long
 from batchrank.tokens import Counter
-from batchrank.wire.formats import tailored
+from batchrank.wire import tailored
 from batchrank.write.formats import OUTPUTS, needs_plain_ids, refuse_ids
 
 

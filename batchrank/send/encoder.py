@@ -8,7 +8,7 @@ from typing import Literal, cast
 from batchrank.data import Content, Positions, Query, Request
 from batchrank.ledger.entries import About
 from batchrank.send.admission import Priority
-from batchrank.wire.formats import Codec
+from batchrank.wire import Codec
 
 _DIGEST = 8
 """Bytes of the digest of a question or of a document's content. Of a list of 10,000 documents two differ in content and

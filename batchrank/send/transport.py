@@ -27,8 +27,8 @@ from batchrank.send.connections import (
 )
 from batchrank.send.health import FREE, UNREACHABLE, Bound, Room
 from batchrank.version import __version__
+from batchrank.wire import Codec
 from batchrank.wire.answers import error
-from batchrank.wire.formats import Codec
 
 _DIRECT = 2**20
 """Bytes of a body that are written at once; a larger one goes out piece by piece, so that the event loop goes on."""

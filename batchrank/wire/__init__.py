@@ -1,1 +1,64 @@
-"""Translates between requests and each API's JSON, and tells what servers answer and refuse. All of it is pure."""
+"""Translates between requests and each API's JSON: request to body, body to scores. A codec is pure and knows no HTTP.
+
+Adding a wire format is one file with a class that satisfies ``Codec``, and one row in ``CODECS``. Servers that differ
+from a known format in a field or two are a row alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from batchrank.data import Answer, Request
+from batchrank.models import Template
+from batchrank.wire.cohere import Cohere
+from batchrank.wire.content import Tailored
+from batchrank.wire.dashscope import DashScope
+from batchrank.wire.dashscope_native import DashScopeNative
+from batchrank.wire.nim import Nim
+from batchrank.wire.tei import Tei
+from batchrank.wire.voyage import Voyage
+
+
+class Codec(Protocol):
+    """One wire format, both directions.
+
+    Around the JSON of each document a body has at most ``DOCUMENT_BYTES``, and at most ``WRAPPER_BYTES`` besides
+    documents, query, instruct, further fields and the model's name: sharding relies on it.
+    """
+
+    def body(self, request: Request) -> bytes:
+        """The request's JSON body; the same request always gives the same bytes.
+
+        Raises:
+            JobError: the request asks for what the format can't say.
+        """
+
+    def answer(self, data: object, documents: int) -> Answer:
+        """The scores in a decoded answer to a request of so many documents.
+
+        Raises:
+            MalformedAnswerError: the answer does not score each document exactly once.
+        """
+
+
+DOCUMENT_BYTES = 16
+"""More bytes than any format writes around a document, as in ``{"text":...},``."""
+WRAPPER_BYTES = 256
+"""More bytes than any format writes around all of them."""
+
+CODECS: dict[str, Codec] = {
+    "dashscope": DashScope(),
+    "dashscope-native": DashScopeNative(),
+    "cohere": Cohere(),
+    "jina": Cohere(always={"return_documents": False}),
+    "siliconflow": Cohere(instruct="instruction", always={"return_documents": False}),
+    "vllm": Cohere(always={"truncate_prompt_tokens": -1}),
+    "voyage": Voyage(),
+    "tei": Tei(),
+    "nim": Nim(),
+}
+"""Every wire format by the name a job gives it."""
+
+
+def tailored(wire: str, template: Template | None, extra: Mapping[str, Any]) -> Codec:
+    """A wire format with a job's own prompt and further fields."""
+    return Tailored(CODECS[wire], template, extra) if template or extra else CODECS[wire]
