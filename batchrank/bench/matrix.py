@@ -188,6 +188,8 @@ def _cells(bench: Bench, base: Path) -> Iterator[Cell]:
         data = _merged(data, {"merge": {"method": method}, "model": model.model})
         data["input"] = data.get("input", {}) | _anchored(source.input, base)
         data["output"] = data.get("output", {}) | {"path": "out"}
+        # A method is measured by itself: what another cell was told of a document must not help it.
+        data["reuse"] = {"documents": False, **data.get("reuse", {})}
         if data.get("ledger"):
             data["ledger"] = _at(base, data["ledger"])
         elif not (

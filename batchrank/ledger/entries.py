@@ -125,6 +125,17 @@ def recollect(
     return found
 
 
+def refused(db: sqlite3.Connection, questions: Sequence[int]) -> set[int]:
+    """The questions of which a request was ever rejected."""
+    found: set[int] = set()
+    for some in _batches([question for question in questions if question]):
+        wanted = (
+            f"SELECT DISTINCT question FROM rejections INDEXED BY refused WHERE question IN {_marks(some)}"  # noqa: S608 our own words
+        )
+        found.update(question for (question,) in db.execute(wanted, some))
+    return found
+
+
 def _whole(db: sqlite3.Connection, rows: Sequence[Any], run: int) -> Iterator[Any]:
     """Rows of answers, seen to be what was written, and marked as used by a run."""
     stale = []

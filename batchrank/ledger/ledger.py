@@ -101,6 +101,11 @@ class Ledger:
         found = group.recollected[before, since]
         return {question: found[question] for question in questions if question in found}
 
+    async def refused(self, questions: Sequence[int]) -> set[int]:
+        """The questions of which a request was ever rejected."""
+        found: set[int] = await self.perform(lambda db: entries.refused(db, questions))
+        return found
+
     def put(
         self, key: bytes, outcome: Answer | Rejection, predicted: int, about: About | None = None
     ) -> Group:

@@ -156,6 +156,7 @@ def start(
     top_k: int,
     probe: bool = False,
     earlier: Sequence[Earlier] = (),
+    barred: Positions | None = None,
     audit: bool = False,
     noise: float = 0.0,
 ) -> Method:
@@ -167,6 +168,7 @@ def start(
         top_k: documents, the depth that must be exact.
         probe: whether this query carries the probe, as ``Verdicts.carries_probe`` says.
         earlier: answers of earlier runs, the oldest run's first.
+        barred: document positions that are known to be refused; None for none.
         audit: whether one of them is asked again first, to see whether it still holds.
         noise: the share of pairs that two new answers order differently, as far as audits showed.
 
@@ -178,7 +180,7 @@ def start(
     verdict.
     """
     if earlier:
-        found = yield from _again(method, shards, top_k, probe, earlier, audit, noise)
+        found = yield from _again(method, shards, top_k, probe, earlier, barred, audit, noise)
         if found is not None:
             return found
     many = len(shards.chunks) > 1
@@ -203,12 +205,16 @@ def start(
     return (yield from METHODS[method](pool, first, verdict, top_k=top_k, memory=None, noise=0.0))
 
 
+_NONE: Positions = np.empty(0, dtype=np.intp)
+
+
 def _again(
     method: str,
     shards: Shards,
     top_k: int,
     probe: bool,
     earlier: Sequence[Earlier],
+    barred: Positions | None,
     audit: bool,
     noise: float,
 ) -> Generator[Step, Reply, Merged | None]:
@@ -217,7 +223,7 @@ def _again(
     A probe needs no second look at documents that are asked about anyway: it goes out with the new documents' chunks.
     """
     pool = Pool(shards)
-    memory = Memory.of(pool, earlier)
+    memory = Memory.of(pool, earlier, _NONE if barred is None else barred)
     finding = (yield from _audited(pool, earlier)) if audit else None
     if memory is None or (finding is not None and finding.changed):
         return None
@@ -241,7 +247,7 @@ def _again(
     together = np.concatenate([memory.leading(top_k), memory.scaling, memory.new]) if compares else None
     if first is memory.first and (together is None or not pool.fits(np.unique(together))):
         first = yield from _new_chunks(memory, probe=False)
-    if len(first.answers) <= 1 and len(first.scored) == len(pool):
+    if len(first.answers) <= 1 and not len(memory.new[first.answer_of[memory.new] < 0]):
         return replace(_alone(pool, first, method, memory.chains), recalled=True)
     try:
         found = yield from METHODS[method](pool, first, verdict, top_k=top_k, memory=memory, noise=noise)

@@ -53,6 +53,7 @@ class Memory:
         runs: their runs.
         pieces: the first pass, as far as it is known.
         hubs: those of the answers that were hubs.
+        barred: indices of documents that are known to be refused, so that they aren't asked about.
     """
 
     pool: Pool
@@ -60,9 +61,10 @@ class Memory:
     runs: Sequence[int]
     pieces: Sequence[Answer]
     hubs: Sequence[Answer]
+    barred: Positions
 
     @classmethod
-    def of(cls, pool: Pool, earlier: Sequence[Earlier]) -> "Memory | None":
+    def of(cls, pool: Pool, earlier: Sequence[Earlier], barred: Positions) -> "Memory | None":
         """None where nothing is known, or where all that the plain method asks first was asked as it is."""
         known = [one for one in earlier if len(one.documents)]
         if not known or _asked_before(pool.shards, known):
@@ -78,7 +80,7 @@ class Memory:
                 pieces.append(piece)
                 taken[piece.docs] = True
         hubs = [answer for one, answer in zip(known, answers, strict=True) if one.purpose == "hub"]
-        return cls(pool, answers, [one.run for one in known], pieces, hubs)
+        return cls(pool, answers, [one.run for one in known], pieces, hubs, pool.index(barred))
 
     @cached_property
     def first(self) -> FirstPass:
@@ -88,7 +90,7 @@ class Memory:
     @property
     def new(self) -> Positions:
         """Indices of the documents that nothing is known of."""
-        return np.flatnonzero(self.first.answer_of < 0)
+        return np.setdiff1d(np.flatnonzero(self.first.answer_of < 0), self.barred)
 
     @property
     def chains(self) -> list[Answer]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 
-from batchrank.data import Content, Query, Request
+from batchrank.data import Content, Query, Rejection, Request
 from batchrank.errors import JobError, QueryError, install_line
 from batchrank.io.media import Sources
 from batchrank.job.config import Job
@@ -35,6 +35,8 @@ class Prepared(QueryContext):
         weight: bytes it holds in memory, roughly.
         earlier: what earlier runs told of its documents.
         oldest: when the oldest answer of those was given, in seconds since 1970; 0 where nobody knows.
+        refused: documents that none of those tells of, and that were refused when they were asked about alone, by
+            position.
     """
 
     source: Query
@@ -49,6 +51,7 @@ class Prepared(QueryContext):
     weight: int = 0
     earlier: list[Earlier] = field(default_factory=list)
     oldest: int = 0
+    refused: dict[int, Rejection] = field(default_factory=dict)
 
 
 class Preparer:

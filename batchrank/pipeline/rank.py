@@ -200,7 +200,8 @@ class Driver:
         method = start(
             self.method, shards,
             top_k=prepared.top_k, probe=probe,
-            earlier=prepared.earlier if standing.holds else (), audit=standing.audit, noise=standing.noise,
+            earlier=prepared.earlier if standing.holds else (),
+            barred=np.array(sorted(prepared.refused), dtype=np.intp), audit=standing.audit, noise=standing.noise,
         )  # fmt: skip
         reply: Sequence[Scores] | Verdict | None = None
         turn = 0
@@ -265,6 +266,7 @@ class Driver:
             cost = self.price.cost(meter.tokens, image_tokens=images, searches=meter.searches)
         if merged.recalled:
             meter.rested_on(prepared.oldest)
+            meter.lost += prepared.refused.items()
             self._saved(prepared)
         took = QueryCost(
             meter.chunks, meter.requests, meter.documents, meter.tokens, cost, meter.searches,

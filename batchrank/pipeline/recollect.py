@@ -7,7 +7,7 @@ import anyio
 import numpy as np
 from numpy.typing import NDArray
 
-from batchrank.data import Positions
+from batchrank.data import Positions, Rejection
 from batchrank.errors import BatchrankError
 from batchrank.ledger.entries import Recollection
 from batchrank.ledger.ledger import Ledger
@@ -25,6 +25,9 @@ CHANGED = "reuse/changed"
 class Recollector:
     """Gives queries what earlier runs told of their documents.
 
+    Attributes:
+        anew: whether documents that were refused are asked about again.
+
     Args:
         past: what counts as told.
         trust: whether it still holds.
@@ -37,6 +40,7 @@ class Recollector:
         self._past = past
         self._kept = kept
         self.trust = trust
+        self.anew = False
         self._changed = anyio.Event()
         self._reason: BatchrankError | None = None
 
@@ -63,6 +67,7 @@ class Recollector:
         found = await self._ledger.recollect(
             [query.question for query in queries], before=past.before, since=past.since
         )
+        refused = set() if self.anew else await self._ledger.refused(list(found))
         for query in queries:
             told = [one for one in found.get(query.question, []) if one.run >= past.floor]
             assert query.contents is not None
@@ -71,6 +76,16 @@ class Recollector:
                 self.trust.expect(query.position)
                 query.weight += sum(16 * len(one.documents) for one in query.earlier)
                 query.oldest = min((one.at for one in told if one.at), default=0)
+                if query.question in refused:
+                    query.refused = await self._refused(query)
+
+    async def _refused(self, query: Prepared) -> dict[int, Rejection]:
+        """The documents that no earlier answer tells of, and that were rejected when they were asked about alone."""
+        unknown = np.setdiff1d(query.query.sendable, np.concatenate([one.documents for one in query.earlier]))
+        alone = {self._encoder.encode(query.query, unknown[[i]]).key: int(at) for i, at in enumerate(unknown)}
+        found = await self._ledger.find(list(alone))
+        known = ((at, found[key].outcome) for key, at in alone.items() if key in found)
+        return {at: outcome for at, outcome in known if isinstance(outcome, Rejection)}
 
     def stop(self, reason: BatchrankError) -> None:
         """Let nobody wait any longer: an audit may never end, so whoever needs it gets the reason raised."""

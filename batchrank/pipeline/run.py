@@ -143,6 +143,8 @@ class Run:
             )  # fmt: skip
             async with opened as parts:
                 parts.sender.recall.allow, parts.sender.recall.anew = only, self.options.fresh
+                if parts.driver.recollector is not None:
+                    parts.driver.recollector.anew = self.options.fresh or only is not None
                 self._engine = parts
                 return await self._run(parts, resume, start, ground)
 
