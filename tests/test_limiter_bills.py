@@ -47,18 +47,18 @@ def test_bills_keep_to_the_quota_whatever_was_predicted(ratio: float, latency: f
 def test_the_quota_is_used_whatever_was_predicted(ratio: float, latency: float) -> None:
     """Once bills are known at least 95% of the quota is billed, be they a tenth of the prediction or ten times that."""
     size = max(2, round(TPS / 50 / ratio))
-    bills = virtually(billed(Limiter(rpm=MANY, tpm=TPS * 60), 100, latency, ratio, size=size))
+    bills = virtually(billed(Limiter(rpm=MANY, tpm=TPS * 60), 75, latency, ratio, size=size))
     steady = [tokens for time, tokens in bills if time >= bills[0][0] + 10]
-    assert sum(steady) >= 0.95 * TPS * 90
+    assert sum(steady) >= 0.95 * TPS * 65
 
 
 @pytest.mark.parametrize("latency", [0.2, 2.0])
 def test_bills_that_scatter_keep_to_the_quota(latency: float) -> None:
     """Bills 40% around twice the prediction: what scatters is allowed for, and most of the quota is used."""
-    bills = virtually(billed(Limiter(rpm=MANY, tpm=TPS * 60), 200, latency, 2, spread=0.4, size=50))
+    bills = virtually(billed(Limiter(rpm=MANY, tpm=TPS * 60), 100, latency, 2, spread=0.4, size=50))
     assert fullest(bills, 1)[1] <= TPS * 1.03
     assert fullest(bills, 60)[1] <= TPS * 60
-    assert sum(tokens for _, tokens in bills) >= 0.88 * TPS * 200
+    assert sum(tokens for _, tokens in bills) >= 0.88 * TPS * 100
 
 
 async def test_one_absurd_bill_hardly_stalls() -> None:
@@ -83,8 +83,8 @@ async def test_an_absurd_first_bill_stalls_for_a_minute_at_most() -> None:
     began = now()
     limiter.settle(await limiter.acquire(100), 100)
     assert now() - began < 70
-    bills = await billed(limiter, 200, 0.1, 1.0, size=100)
-    assert sum(tokens for time, tokens in bills if time > began + 140) >= 0.9 * TPS * 100
+    bills = await billed(limiter, 100, 0.1, 1.0, size=100)
+    assert sum(tokens for time, tokens in bills if time > began + 130) >= 0.9 * TPS * 30
 
 
 async def test_answers_without_usage_count_as_predicted() -> None:

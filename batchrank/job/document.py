@@ -56,9 +56,10 @@ def value_of(text: str) -> Any:
     """
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        if node is not None:
-            _measure(node)
-        return yaml.safe_load(text)
+        if node is None:
+            return None
+        _measure(node)
+        return _constructed(node)
     except RecursionError:
         raise ValueError("is nested too deeply") from None
     except yaml.YAMLError:
@@ -89,15 +90,25 @@ def _text(path: Path) -> str:
 def _toml(text: str) -> tuple[Any, Lines]:
     data = tomllib.loads(text)
     _measure_value(data)
-    return data, key_lines(text, toml=True)
+    return data, dict(_toml_lines(text))
 
 
 def _yaml(text: str) -> tuple[Any, Lines]:
     node = yaml.compose(text, Loader=yaml.SafeLoader)
-    if node is not None:
-        _measure(node)
-    lines = key_lines(text, toml=False)
-    return yaml.safe_load(text), lines
+    if node is None:
+        return None, {}
+    _measure(node)
+    lines = dict(_yaml_lines(node, ()))
+    return _constructed(node), lines
+
+
+def _constructed(node: yaml.Node) -> Any:
+    """What a node means, without parsing its text again, which takes most of the time."""
+    loader = yaml.SafeLoader("")
+    try:
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
 
 
 def _measure(node: yaml.Node) -> None:
@@ -152,20 +163,12 @@ _TABLE = re.compile(r"^\s*\[\s*([A-Za-z0-9_.\-\"' ]+?)\s*\]\s*(?:#.*)?$")
 _KEY = re.compile(r"^\s*([A-Za-z0-9_.\-\"']+(?:\s*\.\s*[A-Za-z0-9_\-\"']+)*)\s*=")
 
 
-def key_lines(text: str, *, toml: bool) -> dict[tuple[str, ...], int]:
-    """Map each key path to its line, counted from 1.
+def _yaml_lines(node: yaml.Node, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
+    """Each key path with its line, counted from 1.
 
     Raises:
-        ValueError: a YAML mapping names a key twice (the parser would keep the last silently).
-        yaml.YAMLError: the text is not YAML.
+        ValueError: a mapping names a key twice (the parser would keep the last silently).
     """
-    if toml:
-        return dict(_toml_lines(text))
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    return dict(_yaml_lines(node, ())) if node is not None else {}
-
-
-def _yaml_lines(node: yaml.Node, at: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], int]]:
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             for _ in _yaml_lines(item, at):  # within a list a key has no path, but may stand there twice
