@@ -15,9 +15,13 @@ MANY = 5e9
 
 
 def virtually(main: Coroutine[Any, Any, T], late: float = 1e-6) -> T:
-    """Run in virtual time with timers that wake late."""
+    """Run in virtual time with timers that wake late; what a callback of the loop raises is raised at the end."""
+    faults: list[Any] = []
     with asyncio.Runner(loop_factory=lambda: VirtualTimeLoop(late)) as runner:
-        return runner.run(main)
+        runner.get_loop().set_exception_handler(lambda loop, context: faults.append(context))
+        result = runner.run(main)
+    assert not faults
+    return result
 
 
 def now() -> float:

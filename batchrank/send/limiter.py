@@ -149,7 +149,7 @@ class Limiter:
         self._waited = 0.0
         self._throttled: dict[Kind, int] = {"requests": 0, "tokens": 0, "growth": 0}
         self._order = asyncio.Lock()
-        self._waiting = asyncio.Timeout(None)
+        self._waiting: asyncio.Timeout | None = None
         for ago, tokens in sorted(before, reverse=True):
             now = asyncio.get_running_loop().time()
             self._requests.restore(now - ago, now, 1)
@@ -250,19 +250,23 @@ class Limiter:
         delay = math.inf
         while delay > 0:
             with suppress(TimeoutError):
-                async with asyncio.timeout(None) as self._waiting:
-                    await self._requests.bucket.drained()
-                    await self._tokens.bucket.drained()
-                    now, expected = loop.time(), self._bills.expected(tokens)
-                    windows = max(self._requests.delay(now, 1), self._tokens.delay(now, expected))
-                    delay = max(self._paused_until - now, windows)
-                    if delay > 0:
-                        await asyncio.sleep(delay)
+                async with asyncio.timeout(None) as waiting:
+                    self._waiting = waiting
+                    try:
+                        await self._requests.bucket.drained()
+                        await self._tokens.bucket.drained()
+                        now, expected = loop.time(), self._bills.expected(tokens)
+                        windows = max(self._requests.delay(now, 1), self._tokens.delay(now, expected))
+                        delay = max(self._paused_until - now, windows)
+                        if delay > 0:
+                            await asyncio.sleep(delay)
+                    finally:
+                        self._waiting = None
 
     def _correct(self, admission: Admission, tokens: int) -> None:
         more, admission.charged = tokens - admission.charged, tokens
         self._tokens.correct(admission.at, more)
-        if more < 0 and self._order.locked() and not self._waiting.expired():
+        if more < 0 and self._waiting is not None and not self._waiting.expired():
             self._waiting.reschedule(asyncio.get_running_loop().time())
 
 
