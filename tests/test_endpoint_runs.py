@@ -30,7 +30,7 @@ async def test_a_run_finds_the_path_that_works_and_its_answers_are_found_again(t
 
     data = write_jsonl(tmp_path / "in.jsonl", rows(4, 8))
     async with serving(reply) as server:
-        own: dict[str, Any] = {"endpoint": {"url": server.url + API, "auth": "none"}}
+        own: dict[str, Any] = {"endpoint": {"url": server.url + API, "auth": "none"}, "reuse": {"audit": 0}}
         report = await run(make_job(tmp_path, data, **own))
         asked = len(server.paths)
         ledger = str(tmp_path / "out" / "ledger.sqlite")

@@ -24,7 +24,7 @@ async def test_a_replica_is_not_asked_for_what_another_answered(tmp_path: Path) 
         asked = w.emulator.requests
         ledger = str(tmp_path / "out" / "ledger.sqlite")
         elsewhere = w.emulator.url.replace("127.0.0.1", "localhost") + PATH
-        moved = w.job("moved", ledger=ledger, endpoint={"url": elsewhere})
+        moved = w.job("moved", ledger=ledger, endpoint={"url": elsewhere}, reuse={"audit": 0})
         assert (await w.run(moved)).exit_code == 0
         assert w.emulator.requests == asked and same(first, moved)
         other = w.job("other", ledger=ledger, endpoint={"identity": "another model"})

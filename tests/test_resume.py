@@ -306,7 +306,8 @@ async def test_dead_letters_stand_in_input_order_even_after_a_resume(tmp_path: P
         data[lost]["candidates"][3]["text"] += " forbidden"
     poison = {"forbidden": "400-inspection"}
     async with world(tmp_path, data=data, poison=poison, script={90: "400-arrearage"}) as w:
-        job, other = w.job(), w.job("other", ledger=str(tmp_path / "out" / "ledger.sqlite"))
+        job = w.job()
+        other = w.job("other", ledger=str(tmp_path / "out" / "ledger.sqlite"), reuse={"documents": False})
         assert (await w.run(job, part_rows=60)).exit_code == 1
         assert not (tmp_path / "out" / "failed.jsonl").exists()
         report = await w.run(job, part_rows=60)
@@ -316,7 +317,7 @@ async def test_dead_letters_stand_in_input_order_even_after_a_resume(tmp_path: P
         letters = w.letters(job)
         assert letters == w.letters(other) and len(letters) == 7
         assert same(job, other)
-        assert report.data["totals"] == w.summary(other)["totals"]
+        assert report.data["totals"] == w.summary(other)["totals"] | {"reused": 0}
 
 
 async def test_a_nightly_job_pays_only_for_what_is_new(tmp_path: Path) -> None:
@@ -325,7 +326,7 @@ async def test_a_nightly_job_pays_only_for_what_is_new(tmp_path: Path) -> None:
         monday = await w.run(w.job("monday"))
         shared = str(tmp_path / "monday" / "ledger.sqlite")
         write_jsonl(w.data, rows(7, 34))
-        tuesday = await w.run(w.job("tuesday", ledger=shared))
+        tuesday = await w.run(w.job("tuesday", ledger=shared, reuse={"audit": 0}))
         spend, process = tuesday.data["spend"], tuesday.data["process"]
         assert process["reused_requests"] == monday.data["process"]["requests"]
         assert spend["saved_tokens"] == monday.data["spend"]["tokens"]

@@ -64,10 +64,14 @@ def test_all_formats_say_the_same(tmp_path: Path) -> None:
         orjson.loads(line) for line in (tmp_path / "jsonl/ranking-00000.jsonl").read_bytes().splitlines()
     ]
     assert [{"query_id": line["query_id"]} | row for line in lines for row in line["ranking"]] == rows
+    for line in lines:
+        line["merge"]["oldest"] = datetime.fromisoformat(line["merge"]["oldest"])
     assert [{"query_id": line["query_id"]} | line["merge"] for line in lines] == queries
     run = [line.split()[:4] for line in (tmp_path / "trec/ranking-00000.trec").read_text().splitlines()]
     assert run == [[row["query_id"], "Q0", row["doc_id"], str(row["rank"])] for row in rows]
     beside = (tmp_path / "trec/queries-00000.jsonl").read_bytes().splitlines()
+    for query in queries:
+        query["oldest"] = query["oldest"].isoformat()
     assert [orjson.loads(line) for line in beside] == queries
 
 

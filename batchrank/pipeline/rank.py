@@ -253,6 +253,8 @@ class Driver:
 
     def _outcome(self, prepared: Prepared, merged: Merged) -> Outcome:
         meter, faults = prepared.meter, prepared.faults
+        if merged.recalled:
+            meter.lost += prepared.refused.items()
         if meter.lost:
             lost = {document: why for document, why in meter.lost if not merged.scored(document)}
             if not np.isfinite(merged.scores).any():
@@ -266,7 +268,6 @@ class Driver:
             cost = self.price.cost(meter.tokens, image_tokens=images, searches=meter.searches)
         if merged.recalled:
             meter.rested_on(prepared.oldest)
-            meter.lost += prepared.refused.items()
             self._saved(prepared)
         took = QueryCost(
             meter.chunks, meter.requests, meter.documents, meter.tokens, cost, meter.searches,
