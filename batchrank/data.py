@@ -52,6 +52,11 @@ class Strings(Sequence[str]):
             self._array, self._order = self._array.take(self._order), None
         return self._array
 
+    @property
+    def source(self) -> tuple[Any, Positions | None]:
+        """The Arrow array that they come from, and their places in it; None for all of it."""
+        return self._array, self._order
+
     def __len__(self) -> int:
         return len(self._array if self._order is None else self._order)
 
@@ -90,10 +95,6 @@ class Strings(Sequence[str]):
         taken._order = np.asarray(positions)
         return taken
 
-    def distinct(self) -> int:
-        """How many different ones there are."""
-        return len(self.array.unique())
-
 
 Kind: TypeAlias = Literal["text", "image", "video"]
 Purpose: TypeAlias = Literal["pass", "probe", "hub", "repair", "audit"]
@@ -124,7 +125,6 @@ class Video:
 
 
 Content: TypeAlias = str | Image | Video
-
 
 _RANGES = (
     (0x0000, 0x0020), (0x007F, 0x00A0), (0x00AD, 0x00AD), (0x061C, 0x061C), (0x1680, 0x1680), (0x180E, 0x180E),
@@ -186,10 +186,9 @@ class Query:
         """
         import numpy as np
 
-        with suppress(
-            TypeError, IndexError
-        ):  # from an image or a video, which is never blank; from an empty text
-            texts: Any = self.documents
+        texts: Any = self.documents
+        # The errors come from an image or a video, which is never blank, and from an empty text.
+        with suppress(TypeError, IndexError):
             if _INVISIBLE.isdisjoint(map(_first, texts)) or _INVISIBLE.isdisjoint(map(_last, texts)):
                 return np.arange(len(self.documents), dtype=np.intp)
         blank = [i for i, item in enumerate(self.documents) if is_blank(item)]
@@ -222,15 +221,16 @@ class Query:
         """Make a query from columns in any order; ``of`` tells which order results."""
         import numpy as np
 
-        where = place or Place("<queries>", "query", 1)
         values = None if scores is None else np.asarray(scores, dtype=np.float64)
-        if values is None or np.isnan(values).all():
-            return cls(id, text, doc_ids, documents, None, where)
-        if not np.isnan(values).any() and (values[1:] > values[:-1]).any():
-            order = np.argsort(-values, kind="stable")
-            doc_ids, documents = taken(doc_ids, order), taken(documents, order)
-            values = values[order]
-        return cls(id, text, doc_ids, documents, values, where)
+        if values is not None and (len(values) < 2 or not (values[:-1] >= values[1:]).all()):
+            missing = np.isnan(values)
+            if missing.all():
+                values = None
+            elif not missing.any():
+                order = np.argsort(-values, kind="stable")
+                doc_ids, documents = taken(doc_ids, order), taken(documents, order)
+                values = values[order]
+        return cls(id, text, doc_ids, documents, values, place or Place("<queries>", "query", 1))
 
 
 def is_blank(content: Content) -> bool:

@@ -208,7 +208,7 @@ def _settle_process() -> None:
     gc.set_threshold(100_000, 20, 20)
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((_M_TRIM_THRESHOLD, 1 << 20), (_M_MMAP_THRESHOLD, 1 << 22), (_M_ARENA_MAX, 2)):
+        for option, value in ((_M_TRIM_THRESHOLD, 1 << 24), (_M_MMAP_THRESHOLD, 1 << 22), (_M_ARENA_MAX, 2)):
             mallopt(option, value)
 
 

@@ -151,10 +151,15 @@ class Slot:
 
     scheduler: "Scheduler"
     tokens: int
-    granted: asyncio.Event
+    granted: asyncio.Future[None]
     left: bool = False
     held: bool = False
     admission: Admission = field(init=False)
+
+    def grant(self) -> None:
+        """Let its request go on, if that still waits."""
+        if not self.granted.done():
+            self.granted.set_result(None)
 
     def release(self) -> None:
         """Let another request have it. Whoever waits for it, or holds it, must call this; again does no harm."""
@@ -205,11 +210,11 @@ class Scheduler:
         """
         if self._closed is not None:
             raise self._closed
-        slot = Slot(self, tokens, asyncio.Event())
+        slot = Slot(self, tokens, asyncio.get_running_loop().create_future())
         heapq.heappush(self._waiting, (priority, next(self._order), slot))
         self._changed.set()
         try:
-            await slot.granted.wait()
+            await slot.granted
             if self._closed is not None:
                 raise self._closed
         except BaseException:
@@ -226,7 +231,7 @@ class Scheduler:
         """Give no more slots: whoever waits, or comes later, gets the reason raised."""
         self._closed = self._closed or reason
         for slot in [*(slot for _, _, slot in self._waiting), *([self._next] if self._next else [])]:
-            slot.granted.set()  # the next one too, which may have a long pause of the limiter before it
+            slot.grant()  # the next one too, which may have a long pause of the limiter before it
         self._waiting.clear()
         self._changed.set()
 
@@ -252,7 +257,7 @@ class Scheduler:
                 self.leave()
             else:
                 slot.held = True
-                slot.granted.set()
+                slot.grant()
 
     def leave(self) -> None:
         """One request less is in flight."""

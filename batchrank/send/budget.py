@@ -6,6 +6,7 @@ may scatter by. Bills that are far from all others are left out, as one absurd u
 
 import math
 from collections import Counter, deque
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Literal
@@ -73,19 +74,23 @@ class Bills:
 
     def _average(self) -> None:
         self._new = 0
-        self._typical = median_low(bill / prediction for prediction, bill in self._recent)
+        ratios = [bill / prediction for prediction, bill in self._recent]
+        self._typical = median_low(ratios)
         most = _ABSURD * self._typical
-        kept = [(prediction, bill) for prediction, bill in self._recent if bill <= most * prediction]
         if len(self._recent) < _FEW:
-            self._ratio = max(bill / prediction for prediction, bill in kept)
-        else:
-            self._ratio = max(_LEAST_RATIO, self._upper(kept))
+            self._ratio = max(ratio for ratio in ratios if ratio <= most)
+            return
+        kept: Collection[tuple[int, int]] = self._recent
+        if max(ratios) > most:
+            kept = [(prediction, bill) for prediction, bill in kept if bill <= most * prediction]
+        self._ratio = max(_LEAST_RATIO, self._upper(kept))
 
-    def _upper(self, bills: list[tuple[int, int]]) -> float:
+    def _upper(self, requests: Collection[tuple[int, int]]) -> float:
         """The ratio that a second's requests hardly exceed in sum."""
-        billed = sum(bill for _, bill in bills)
-        ratio = billed / sum(prediction for prediction, _ in bills)
-        deviation = math.sqrt(sum((bill - ratio * one) ** 2 for one, bill in bills) / len(bills))
+        predictions, bills = zip(*requests, strict=True)
+        billed: int = sum(bills)
+        ratio: float = billed / sum(predictions)
+        deviation = math.dist(bills, [ratio * one for one in predictions]) / math.sqrt(len(bills))
         mean = billed / len(bills)
         at_once = max(1.0, self._per_second / mean)
         return ratio * (1 + _SCATTER * deviation / mean * math.sqrt(1 / at_once + 1 / len(bills)))

@@ -245,21 +245,25 @@ class Limiter:
             speed=self._ramp.speed(now) * min(self._requests.speed, self._tokens.speed),
         )
 
+    def _delay(self, now: float, tokens: int) -> float:
+        """Seconds until pauses end and windows have room, none or less: now; infinite before buckets are drained."""
+        if not (self._requests.bucket.is_drained() and self._tokens.bucket.is_drained()):
+            return math.inf
+        expected = self._bills.expected(tokens)
+        windows = max(self._requests.delay(now, 1), self._tokens.delay(now, expected))
+        return max(self._paused_until - now, windows)
+
     async def _turn(self, loop: asyncio.AbstractEventLoop, tokens: int) -> None:
         """Wait for the pace, room in the windows and the end of pauses; all anew when tokens are given back."""
-        delay = math.inf
-        while delay > 0:
+        while (delay := self._delay(loop.time(), tokens)) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None) as waiting:
                     self._waiting = waiting
                     try:
+                        if delay < math.inf:
+                            await asyncio.sleep(delay)
                         await self._requests.bucket.drained()
                         await self._tokens.bucket.drained()
-                        now, expected = loop.time(), self._bills.expected(tokens)
-                        windows = max(self._requests.delay(now, 1), self._tokens.delay(now, expected))
-                        delay = max(self._paused_until - now, windows)
-                        if delay > 0:
-                            await asyncio.sleep(delay)
                     finally:
                         self._waiting = None
 

@@ -63,16 +63,18 @@ class Bucket:
         owed = self._owed + seconds
         self._owed = owed if seconds < 0 else max(self._owed, min(owed, _LONGEST_DEBT))
 
-    async def drained(self) -> None:
-        """Wait until no more is left than the tolerance."""
+    def is_drained(self) -> bool:
+        """Whether no more is left than the tolerance."""
         if self._owed < 0 and self._limiter.has_capacity(self._limiter.max_rate + self._owed):
             self._limiter = AsyncLimiter(self._tolerance, self._tolerance)
             self._owed = 0.0  # all that was left is given back
-        while True:
-            owed = self._owed
+        self._limiter.max_rate = self._tolerance - self._owed
+        return self._owed <= 0 and self._limiter.has_capacity(0.0)
+
+    async def drained(self) -> None:
+        """Wait until it is drained."""
+        while not self.is_drained():
             await self.fill(0.0)
-            if max(owed, self._owed) <= 0:
-                return
 
     async def fill(self, seconds: float) -> None:
         """Put so many seconds in, and what is owed, once it is drained: at once where it is."""

@@ -35,11 +35,8 @@ _DIRECT = 2**20
 _PROXY_AUTH = "the proxy asks for a user and a password, or refuses those it got; correct endpoint.proxy"
 _CLIENT_CERT = "the server refuses the client's certificate, or asks for one; correct endpoint.client_cert"
 _WANTS_CERTIFICATE = (
-    "CERTIFICATE_REQUIRED",
-    "ALERT_UNKNOWN_CA",
-    "ALERT_BAD_CERTIFICATE",
-    "ALERT_CERTIFICATE_EXPIRED",
-)
+    "CERTIFICATE_REQUIRED", "ALERT_UNKNOWN_CA", "ALERT_BAD_CERTIFICATE", "ALERT_CERTIFICATE_EXPIRED",
+)  # fmt: skip
 """TLS alerts by which a server refuses a client before it reads a word."""
 _HEADER_BYTES = 2**16
 """The longest header of an answer that is read: gateways send some that are longer than a client's usual 8 kB."""
@@ -283,7 +280,8 @@ class Http:
                 and (documents or not error(decoded))
             ):
                 answer = self._codec.answer(decoded, documents)
-                return replace(answer, request_id=self._secrets.hide(answer.request_id))
+                shown = self._secrets.hide(answer.request_id)
+                return answer if shown == answer.request_id else replace(answer, request_id=shown)
         except orjson.JSONDecodeError as fault:
             problem = f"not JSON ({fault})"
         except MalformedAnswerError as fault:

@@ -14,7 +14,7 @@ from batchrank.data import Positions, Query
 from batchrank.errors import QueryError
 from batchrank.io.media import Media
 from batchrank.models import Template
-from batchrank.shard.sizes import Limits, Rules, Sizes, Sizing, heaviest, json_bytes
+from batchrank.shard.sizes import Limits, Rules, Sizes, Sizing, heaviest, json_bytes, total
 from batchrank.tokens import Counter
 
 _WEIGHT = 1 << 40
@@ -121,8 +121,7 @@ class QueryShards:
         """
         if exact:
             return self._sizing.counted(documents)
-        sizes = self._sizing.tokens
-        return int((sizes if len(documents) == len(sizes) else sizes[documents]).sum())
+        return total(self._sizing.tokens, documents)
 
     def fits(self, documents: Positions) -> bool:
         """Whether these documents fit one request."""

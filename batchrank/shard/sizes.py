@@ -150,7 +150,7 @@ class Sizing:
     def counted(self, documents: Positions) -> int:
         """Tokens of one request, its own documents counted if the counter can; safe to call in another thread."""
         if self.exact or not self._rules.counter.exact:
-            return int(self.tokens[documents].sum())
+            return total(self.tokens, documents)
         texts = self._query.documents
         counts = self._counts([self._query.text, *(texts[i] for i in documents.tolist())])
         return int(self._of_request(counts[1:], int(counts[0])).sum())
@@ -161,8 +161,8 @@ class Sizing:
         return (
             self.kinds is None
             and 0 < len(documents) <= limits.documents
-            and int(self.tokens[documents].sum()) <= limits.token_budget
-            and self.wrapper + int(self.bodies[documents].sum()) <= limits.body_bytes
+            and total(self.tokens, documents) <= limits.token_budget
+            and self.wrapper + total(self.bodies, documents) <= limits.body_bytes
         )
 
     def fit(self, columns: Positions) -> bool:
@@ -249,16 +249,13 @@ class Sizing:
         chosen: list[Positions] = []
         for column in columns.T:
             documents = column[column >= 0]
-            excess = int(self.tokens[documents].sum()) - budget
+            planned = total(self.tokens, documents)
+            excess = planned - budget
             if excess <= 0:
                 continue
             left = documents if self._counted is None else documents[~self._counted[documents]]
             gains = np.cumsum(self.tokens[left]) * saved
-            if (
-                excess > _MOST * saved * int(self.tokens[documents].sum())
-                or not len(gains)
-                or gains[-1] < excess
-            ):
+            if excess > _MOST * saved * planned or not len(gains) or gains[-1] < excess:
                 return None
             needed = int(np.searchsorted(gains, excess)) + 1
             chosen.append(left[:needed])
@@ -279,6 +276,11 @@ class Sizing:
         self.bodies = np.fromiter(sizes, dtype=np.int64, count=len(query)) + rules.document_bytes
         self.wrapper = rules.wrapper_bytes + json_bytes(query.text)
         self._bodies_measured = True
+
+
+def total(sizes: Sizes, documents: Positions) -> int:
+    """The sum over some documents, none of them twice: all of them need not be looked up."""
+    return int((sizes if len(documents) == len(sizes) else sizes[documents]).sum())
 
 
 def _largest(sizes: Sizes, most: int) -> int:

@@ -94,18 +94,23 @@ def values(
         raise MalformedAnswerError("an index that isn't an integer")
     if not set(map(type, scores)) <= {float, int}:
         raise MalformedAnswerError("a score that isn't a number")
-    if documents and not (min(places) >= 0 and max(places) < documents):
+    try:
+        at = np.fromiter(places, np.intp, documents)
+        inside = bool((at.view(np.uintp) < documents).all())  # where a negative number is a large one
+    except OverflowError:
+        inside = False
+    if not inside:
         raise MalformedAnswerError(f"an index outside 0..{documents - 1}")
     try:
         answered = np.fromiter(scores, np.float64, documents)
     except OverflowError:
         raise MalformedAnswerError("a score too large for a number") from None
-    if not np.isfinite(answered).all():
-        raise MalformedAnswerError("a score that isn't finite")
     result = np.full(documents, np.nan)
-    result[np.fromiter(places, np.intp, documents)] = answered
-    if np.isnan(result).any():
-        raise MalformedAnswerError("an index that comes twice, so another is missing")
+    result[at] = answered
+    if not np.isfinite(result).all():
+        finite = np.isfinite(answered).all()
+        why = "an index that comes twice, so another is missing" if finite else "a score that isn't finite"
+        raise MalformedAnswerError(why)
     return result
 
 

@@ -1,6 +1,6 @@
 """Writes rankings as rows, one a document and one a query: to Parquet, and to JSON lines."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, Protocol, TypeAlias
@@ -147,26 +147,35 @@ def _writer(file: BinaryIO, schema: Any, dictionary: list[str]) -> Any:
     )
 
 
-def _strings(values: Sequence[str]) -> Any:
-    return values.array.cast(pa.string()) if isinstance(values, Strings) else pa.array(values, pa.string())
+def _doc_ids(rankings: list[Ranking]) -> Any:
+    """All their documents' ids: taken from what they were read from at one time, as each call takes longer than it."""
+    sources, places, start = [], [], 0
+    for ranking in rankings:
+        ids = ranking.doc_ids
+        array, order = ids.source if isinstance(ids, Strings) else (pa.array(ids, pa.string()), None)
+        sources.append(array if array.type == pa.string() else array.cast(pa.string()))
+        places.append(start + (np.arange(len(array)) if order is None else order))
+        start += len(array)
+    return pa.concat_arrays(sources).take(pa.array(np.concatenate(places)))
 
 
 def _ranking_table(rankings: list[Ranking]) -> Any:
     counts = [len(ranking) for ranking in rankings]
     ids = pa.array([ranking.query_id for ranking in rankings], pa.string())
+    ranks = np.concatenate([np.arange(1, n + 1, dtype=np.int32) for n in counts])
 
     def floats(name: str) -> Any:
         return pa.array(np.concatenate([getattr(ranking, name) for ranking in rankings]), from_pandas=True)
 
     columns = [
         ids.take(pa.array(np.repeat(np.arange(len(rankings)), counts))),
-        pa.chunked_array([_strings(r.doc_ids) for r in rankings], pa.string()).combine_chunks(),
-        pa.array(np.concatenate([np.arange(1, n + 1, dtype=np.int32) for n in counts])),
+        _doc_ids(rankings),
+        pa.array(ranks),
         floats("scores"),
         floats("raw_scores"),
         pa.array(np.concatenate([r.first_stage_ranks for r in rankings]).astype(np.int32)),
         floats("first_stage_scores"),
-        pa.array(np.concatenate([certified(ranking) for ranking in rankings])),
+        pa.array(ranks <= np.repeat([ranking.merge.certified for ranking in rankings], counts)),
     ]
     return pa.Table.from_arrays(columns, schema=_RANKING)
 
