@@ -174,8 +174,11 @@ class Harmed(Harness):
             row["candidates"] = []
         first = await self._uninterrupted(None, rows, {})
         shutil.copytree(self.out, self.folder / "kept")
-        for row in rows[1:]:
+        for row in rows[1::2]:
             row["query"] += " tonight"
+        for row in rows[::2]:  # ranked by what is known of the other documents
+            for candidate in row["candidates"][:1]:
+                candidate["text"] += " tonight"
         second = await self._uninterrupted(self.folder / "kept", rows[:-1], first.tonight)
         self.nights = [first, second]
 

@@ -30,6 +30,7 @@ import orjson
 
 from batchrank.emulator.app import Emulator
 from batchrank.emulator.settings import Settings
+from batchrank.job.load import load_job
 
 CONCURRENCY = 8
 PATH = "/compatible-api/v1/reranks"
@@ -122,6 +123,8 @@ class Harness:
         self.input = folder / "in.jsonl"
         self._write_input(queries)
         (folder / "key").write_text("sk-test-key")
+        job = load_job(self.job("scope"), environ={})
+        self._scope = f"{job.answers_identity}\n{job.wire}\n".encode()
 
     def _write_input(self, queries: int) -> None:
         rng = random.Random(0)
@@ -220,6 +223,8 @@ class Harness:
                 break
             figures.kills[kind] += 1
             acknowledged, pending = _ledger(folder / "ledger.sqlite")
+            ever = {self._key(r.body) for r in self.emulator.received[asked_before:]}
+            assert acknowledged <= ever, "the ledger holds answers to requests that were never asked"
             assert len(pending) <= CONCURRENCY
             figures.in_flight.append(len(pending))
         assert _final(folder) == expected
@@ -249,7 +254,7 @@ class Harness:
         self.figures.ambiguous += ambiguous
 
     def _key(self, body: bytes) -> bytes:
-        return hashlib.sha256(f"{self._url}\ndashscope\n".encode() + body).digest()[:16]
+        return hashlib.sha256(self._scope + body).digest()[:16]
 
 
 def _final(folder: Path) -> dict[str, bytes]:

@@ -59,7 +59,9 @@ def make_job(folder: Path, data: Path, *overrides: str, out: str = "out", **sect
         "output": {"path": out, "format": "jsonl"},
     }
     for name, section in sections.items():
-        job[name] = {**job.get(name, {}), **section} if isinstance(section, dict) else section  # type: ignore[dict-item]
+        before = job.get(name, {})
+        merged = isinstance(section, dict) and isinstance(before, dict)
+        job[name] = {**before, **section} if merged else section  # type: ignore[dict-item]
     path = folder / f"{out}.yaml"
     path.write_text(json.dumps(job), encoding="utf-8")
     return load_job(path, overrides=overrides, environ={})

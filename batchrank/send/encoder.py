@@ -87,8 +87,8 @@ class Encoder:
         Raises:
             JobError: the wire can't say what the query holds.
         """
-        texts = query.documents  # all of them need no copy
-        if len(documents) < len(texts):
+        texts = query.documents  # all of them, in their order, need no copy
+        if len(documents) < len(texts) or (documents[1:] < documents[:-1]).any():
             texts = list(map(texts.__getitem__, documents.tolist()))
         body = self._body(query.text, texts)
         old = None if self._old_scope is None or salt else _key(self._old_scope, body)
