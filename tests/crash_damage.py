@@ -156,8 +156,8 @@ class Harmed(Harness):
     """Jobs that are run by the command line, some queries of which can't be ranked."""
 
     def __init__(self, folder: Path, emulator: Emulator, *, queries: int, seed: int, format: str) -> None:
-        super().__init__(folder, emulator, queries=queries, seed=seed)
         self._format = format
+        super().__init__(folder, emulator, queries=queries, seed=seed)
         self.seed, self.harm = seed, Harm()
         self.out = folder / JOB
         self._tokens = self._billed = self._faults = 0

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from against import PATH, World, outputs, world
-from jobs import make_job, rankings, rows, run, write_jsonl
+from against import PATH, World, world
+from jobs import make_job, outputs, rankings, rows, run, write_jsonl
 from sick_server import Api, job_for, serving, wrong
 
 from batchrank.emulator.app import Emulator
