@@ -1,7 +1,6 @@
 """Defines the data that flows from reading to sending, every record frozen: queries, candidates, requests, answers.
 
-A *document position* counts a query's candidates from 0 in first-stage order; it is what arrays of documents hold.
-A *query position* counts the queries of the input from 0.
+A *document position* counts a query's candidates from 0 in first-stage order, a *query position* those of the input.
 
 numpy is imported by what computes, as ``batchrank models`` needs a name from here, and nothing of numpy.
 """
@@ -98,8 +97,7 @@ class Strings(Sequence[str]):
 
 Kind: TypeAlias = Literal["text", "image", "video"]
 Purpose: TypeAlias = Literal["pass", "probe", "hub", "repair", "audit"]
-"""Why a request is sent: the first pass over all documents, or to compare, to merge, to prove, to see whether an answer
-of an earlier run still holds."""
+"""Why a request is sent: for the first pass, to compare, to merge, to prove, to see whether an old answer holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from merge_measures import kendall, ndcg, recall
 from merge_world import Api, Shards, contiguous, drive, stratified, truth, whole
 
 from batchrank.merge.answers import Method, Step
-from batchrank.merge.methods import start
+from batchrank.merge.start import start
 from batchrank.outcomes import Merged, Overlap, Scores, Verdict
 
 RELATIVE = ("minmax", "softmax", "logistic", "ordinal", "warped")

@@ -27,7 +27,7 @@ from batchrank.job.config import Job
 from batchrank.job.load import load_job
 from batchrank.ledger.ledger import Ledger
 from batchrank.merge.answers import Round
-from batchrank.merge.methods import start
+from batchrank.merge.start import start
 from batchrank.outcomes import Merged, QueryCost, Ranking, Scores
 from batchrank.pipeline.assemble import sharder
 from batchrank.pipeline.prepare import Prepared, Preparer
@@ -123,7 +123,7 @@ async def _ledger(path: Path, documents: int, requests: int = 300) -> float:
     began = time.perf_counter()
     for number in range(requests):
         key = number.to_bytes(16, "big")
-        await ledger.get(key)
+        (await ledger.find([key])).get(key)
         await ledger.sent(key, 1000, documents)
         await ledger.put(key, answer, 1000)
     seconds = time.perf_counter() - began

@@ -9,8 +9,8 @@ from merge_world import FAMILIES, Outcome, Shards, drive, stratified
 
 from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Noticed
-from batchrank.merge.methods import start
 from batchrank.merge.reuse import Earlier
+from batchrank.merge.start import start
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Chunk, Overlap, Verdict
 

@@ -74,17 +74,19 @@ async def test_an_acknowledged_answer_is_found_by_the_next_process(tmp_path: Pat
     path = tmp_path / "ledger.sqlite"
     async with opened(path) as ledger:
         await ledger.begin(1)
-        assert await ledger.get(b"k") is None
+        assert (await ledger.find([b"k"])).get(b"k") is None
         await ledger.put(b"k", ANSWER, 80)
         await ledger.put(b"r", Rejection(413, "TooLarge", "too large", None, "id"), 80)
     async with opened(path) as ledger:
         await ledger.begin(2)
-        known = await ledger.get(b"k")
+        known = (await ledger.find([b"k"])).get(b"k")
         assert known is not None and known.earlier
         found = known.outcome
         assert isinstance(found, Answer) and found.values.tolist() == ANSWER.values.tolist()
         assert (found.tokens, found.request_id) == (79, "request-1")
-        assert await ledger.get(b"r") == Known(Rejection(413, "TooLarge", "too large", None, "id"), True)
+        assert (await ledger.find([b"r"])).get(b"r") == Known(
+            Rejection(413, "TooLarge", "too large", None, "id"), True
+        )
 
 
 async def test_what_was_in_flight_at_a_kill_becomes_ambiguous(tmp_path: Path) -> None:
@@ -129,7 +131,7 @@ async def test_searches_are_kept_beside_tokens(tmp_path: Path) -> None:
         await ledger.begin(1)
         await ledger.put(b"k", Answer(np.array([1.0]), None, "", 2), 55)
         await ledger.put(b"l", Answer(np.array([1.0]), None, "", 1), 55)
-        known = await ledger.get(b"k")
+        known = (await ledger.find([b"k"])).get(b"k")
         assert known is not None and isinstance(known.outcome, Answer) and known.outcome.searches == 2
         assert (await ledger.begin(1)).searches == Searches(3, (0, 0), 2.0, 1.0)
         await ledger.put(b"m", Answer(np.ones(250), None, ""), 55)
@@ -152,7 +154,7 @@ async def test_a_ledger_of_the_first_version_is_brought_up_to_date(tmp_path: Pat
     async with opened(path) as ledger:
         spent = await ledger.begin(1)
         assert (spent.tokens, spent.lost) == (79, {(100, 0): 1, (50, 0): 1})
-        known = await ledger.get(b"k")
+        known = (await ledger.find([b"k"])).get(b"k")
         assert known is not None and known.outcome.request_id == "request-1"
         await ledger.put(b"new", Answer(np.array([1.0]), None, "", 1), 5)
     async with opened(path) as ledger:
@@ -245,7 +247,7 @@ async def test_a_damaged_page_is_not_mistaken_for_a_missing_answer(tmp_path: Pat
     path.write_bytes(data)
     with pytest.raises(LedgerError, match="damaged"):
         async with opened(path) as ledger:
-            await ledger.get((7).to_bytes(16, "big"))
+            (await ledger.find([(7).to_bytes(16, "big")])).get((7).to_bytes(16, "big"))
 
 
 def test_a_ledger_of_another_version_is_refused(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ async def test_an_answer_tells_its_age() -> None:
     """Whoever finds it decides whether it is too old."""
     async with opened() as ledger:
         await ledger.put(b"k", answer(1.0), 9)
-        known = await ledger.get(b"k")
+        known = (await ledger.find([b"k"])).get(b"k")
         assert known is not None and known.at == NOON
 
 

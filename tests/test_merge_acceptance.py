@@ -8,7 +8,7 @@ import pytest
 from merge_measures import kendall, ndcg
 from merge_world import Api, Outcome, Shards, contiguous, drive, stratified, truth, whole
 
-from batchrank.merge.methods import start
+from batchrank.merge.start import start
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Overlap, Verdict
 

@@ -10,7 +10,8 @@ from merge_world import drive, stratified
 from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass
 from batchrank.merge.certificate import by_value, certify, contenders
-from batchrank.merge.methods import METHODS, start
+from batchrank.merge.methods import METHODS
+from batchrank.merge.start import start
 from batchrank.outcomes import Chunk, Verdict
 
 Reply = list[tuple[Positions, Floats]]

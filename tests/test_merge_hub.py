@@ -11,7 +11,7 @@ from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass, Pool
 from batchrank.merge.heads import heads
 from batchrank.merge.hub import hubs, probe
-from batchrank.merge.methods import start
+from batchrank.merge.start import start
 from batchrank.outcomes import Chunk, Overlap, Verdict
 
 

@@ -5,7 +5,8 @@ import pytest
 from merge_measures import kendall
 from merge_world import Api, Outcome, drive, stratified, truth, whole
 
-from batchrank.merge.methods import METHODS, start
+from batchrank.merge.methods import METHODS
+from batchrank.merge.start import start
 from batchrank.outcomes import Overlap, Verdict
 
 

@@ -123,7 +123,7 @@ class Sending(RuleBasedStateMachine):
             taken = Taken(again.tokens, again.unbilled, again.lost, again.ratio, again.hidden)
             self.spent = Spend(None, before=Before(tokens=taken)).bound
             for key, values in self.acknowledged.items():
-                found = await ledger.get(key)
+                found = (await ledger.find([key])).get(key)
                 assert found is not None and found.outcome.values.tolist() == values  # type: ignore[union-attr]
         ledger.close()
         asked = {self._key(job, received.body) for received in self.emulator.received[asked_before:]}

@@ -65,7 +65,7 @@ def show_ledger(job: "Job", *, unused: bool, max_age: str | None = None, backup:
 
 
 def _age(text: str) -> int:
-    from batchrank.job.age import parse_age
+    from batchrank.job.reuse import parse_age
 
     try:
         return parse_age(text)

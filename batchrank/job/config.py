@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from batchrank.errors import JobError
 from batchrank.job.endpoint import REDACTED, check_body, proxy_for, redacted, region_of
+from batchrank.job.reuse import Reuse
 from batchrank.job.sections import (
     Budget,
     Endpoint,
@@ -22,7 +23,6 @@ from batchrank.job.sections import (
     Output,
     Rate,
     Retry,
-    Reuse,
     Section,
     Workspace,
 )

@@ -6,7 +6,6 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from batchrank.job.age import parse_age
 from batchrank.job.endpoint import check_json, proxy_address
 from batchrank.models import Template, Wire
 
@@ -182,32 +181,6 @@ class Limits(Section):
     passage_overlap: Annotated[int, Field(ge=0)] = 100
     overhead_tokens: Annotated[int, Field(ge=0)] = 0
     headroom: Annotated[float, Field(ge=0, lt=1)] = 0.02
-
-
-class Reuse(Section):
-    """What the ledger knows of earlier runs isn't asked again.
-
-    Attributes:
-        documents: document by document; else only requests that are the same as a whole.
-        max_age: answers older than this are asked again, such as ``30d``; None for never.
-        audit: among so many queries, one small old request is asked again, to notice a changed model; 0 for none.
-    """
-
-    documents: bool = True
-    max_age: str | None = None
-    audit: Annotated[int, Field(ge=0)] = 100
-
-    @field_validator("max_age")
-    @classmethod
-    def _an_age(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_age(value)
-        return value
-
-    @property
-    def seconds(self) -> float | None:
-        """The greatest age in seconds."""
-        return None if self.max_age is None else parse_age(self.max_age)
 
 
 class Rate(Section):

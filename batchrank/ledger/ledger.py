@@ -71,10 +71,6 @@ class Ledger:
     def _day(self) -> int:
         return int(self._now()) // DAY
 
-    async def get(self, key: bytes) -> Known | None:
-        """What is known about a request; it counts as used by this run from now on."""
-        return (await self.find([key])).get(key)
-
     async def find(self, keys: Sequence[bytes]) -> dict[bytes, Known]:
         """What is known about several requests, by key; those found count as used by this run from now on."""
         group = self._open()

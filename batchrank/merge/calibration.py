@@ -13,12 +13,10 @@ import numpy as np
 
 from batchrank.data import Floats, Positions
 from batchrank.merge.answers import FirstPass
-from batchrank.merge.scale import Link, Scale, falling, informative, links
+from batchrank.merge.scale import FLAT, Link, Scale, falling, informative, links
 
 INFORMATIVE = 4
 """Pairs of scores that an answer's line needs, as two fit any line; with fewer the answer takes the rank model."""
-FLAT = 1e-6
-"""Relative spread up to which scores count as all equal: a few roundings of 32-bit floats make as much."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

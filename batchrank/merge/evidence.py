@@ -11,10 +11,10 @@ from batchrank.merge.agreement import agreement
 from batchrank.merge.answers import Answer, FirstPass, Pool, drift, merged, overlap
 from batchrank.merge.calibration import Estimate, calibrate
 from batchrank.merge.certificate import Certificate, by_value, certify
-from batchrank.merge.scale import Scale, falling, informative, natural, scale
+from batchrank.merge.scale import FLAT, Scale, falling, informative, natural, scale
 from batchrank.outcomes import Merged, Overlap, Verdict
 
-STRICT = 0.01  # the largest difference that "equal" allows
+STRICT = 0.01
 """The largest difference that "equal" allows: so that the rounding of a server is no difference."""
 ENOUGH = 4
 """Informative documents without which a probe says nothing: two fit any line, and the others have to confirm it."""
@@ -24,8 +24,6 @@ SLOPE = 0.03
 """The most that requests' slopes may deviate, pooled, over one interquartile range; as small as a shift."""
 RESIDUAL = 0.25
 """The most that scores may scatter about those lines, pooled: more noise would hide shifts and slopes."""
-FLAT = 1e-6
-"""Relative spread of a request pair up to which it carries no slope: a few roundings of 32-bit floats make as much."""
 PAIRS = 60
 """Documents without which nothing is said, pooled: with fewer the deviations above are mostly chance."""
 SPREAD = 1.349

@@ -9,8 +9,9 @@ from batchrank.merge.answers import Answer, FirstPass, Pool, Reply, Step, ask
 from batchrank.merge.certificate import Certificate, contenders
 from batchrank.merge.evidence import Evidence
 from batchrank.merge.heads import REFERENCES, heads, quantiles
-from batchrank.merge.reuse import Memory, contradicts
+from batchrank.merge.reuse import Memory
 from batchrank.merge.scale import by_raw_score, by_standard_score
+from batchrank.merge.trust import contradicts
 from batchrank.outcomes import ABSOLUTE, Merged, Verdict
 
 SWAP = 2

@@ -7,18 +7,17 @@ together with those that may be at the top and with some that tell the scale.
 """
 
 import itertools
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from batchrank.data import Floats, Positions, Purpose
 from batchrank.merge.agreement import Discord, total
-from batchrank.merge.answers import Answer, FirstPass, Pool, Reply, Round, Shards, Step
+from batchrank.merge.answers import Answer, FirstPass, Pool, Shards
 from batchrank.merge.certificate import certify, contenders
 from batchrank.merge.heads import REFERENCES, heads, quantiles
-from batchrank.outcomes import Chunk, Finding
 
 INFORMATIVE = 4
 """Documents of a piece that have to be on the hub's scale: two fit any line, and the others have to confirm it."""
@@ -212,81 +211,3 @@ def _heads(pieces: Sequence[Answer], q: Positions) -> Positions:
     tops = [piece.docs[:count] for piece, count in zip(pieces, q.tolist(), strict=True)]
     layers = np.concatenate([np.arange(len(top)) for top in tops])
     return np.concatenate(tops)[np.argsort(layers, kind="stable")]
-
-
-AUDITED = 32
-"""Documents of an audit: some 500 pairs, among which a changed order shows, for the price of a short list."""
-_DOUBT = 2
-"""Pairs that may differ by chance, as when a server rounds two scores to the same number."""
-_NOISES = 3
-"""How much more than each other new answers may contradict an old one before the model counts as changed."""
-COARSE = 0.02
-"""The share of pairs that a hub may order otherwise than earlier answers do, besides noise: a hub's documents lie close
-together, so that a little noise turns many pairs, and finding out for sure is what audits are for."""
-
-
-@dataclass(slots=True, eq=False)
-class Audit:
-    """Asks some of an earlier answer's documents again, and once more in another order where that differs.
-
-    Attributes:
-        pool: the query's documents.
-        earlier: earlier answers.
-        answers: tonight's.
-    """
-
-    pool: Pool
-    earlier: Sequence[Answer]
-    answers: list[Answer] = field(default_factory=list)
-
-    def run(self) -> Generator[Step, Reply, Finding | None]:
-        """Ask; None where nothing came back that tells anything."""
-        # The smallest answer that tells enough, as asking about a few documents is all that is needed.
-        sizes = [(len(a) < AUDITED, abs(len(a) - AUDITED), i) for i, a in enumerate(self.earlier)]
-        old = self.earlier[min(sizes)[2]]
-        docs = _spread(old)
-        if len(docs) < 2:
-            return None
-        yield from self._ask(docs)
-        first = total((old, new) for new in self.answers)
-        if not first.pairs:
-            return None
-        differs = _differs(old, self.answers)
-        if first.against <= _DOUBT:
-            return Finding(False, 0.0, first.share, differs)
-        yield from self._ask(docs[::-1])
-        noise = total((one, two) for i, one in enumerate(self.answers) for two in self.answers[i + 1 :])
-        against = total((old, new) for new in self.answers)
-        doubt = _DOUBT / max(first.pairs, 1)
-        return Finding(against.share > _NOISES * noise.share + doubt, noise.share, against.share, differs)
-
-    def _ask(self, docs: Positions) -> Generator[Step, Reply, None]:
-        reply = yield Round([Chunk(self.pool.positions[docs], "audit")])
-        assert reply is not None and not isinstance(reply, str)
-        self.answers += [self.pool.answer(scores) for scores in reply if len(scores.documents)]
-
-
-def _spread(old: Answer) -> Positions:
-    """Half of them the best, half spread over the rest, by rising position: a hub's documents are alike."""
-    top = min(len(old), AUDITED // 2)
-    rest = np.linspace(top, len(old) - 1, min(AUDITED - top, len(old) - top)).astype(np.intp)
-    return np.sort(old.docs[np.unique(np.r_[np.arange(top), rest])])
-
-
-def _differs(old: Answer, fresh: Sequence[Answer]) -> bool:
-    spread = float(np.ptp(old.values))
-    for new in fresh:
-        _, here, there = np.intersect1d(old.docs, new.docs, return_indices=True)
-        if len(here) and float(np.abs(old.values[here] - new.values[there]).max()) > 0.01 * spread:
-            return True
-    return False
-
-
-def contradicts(memory: Memory, fresh: Sequence[Answer], noise: float) -> bool:
-    """Whether tonight's answers contradict the earlier ones more than noise explains."""
-    found = memory.discord(fresh)
-    if found.against <= _DOUBT:
-        return False
-    within = total((one, two) for i, one in enumerate(fresh) for two in fresh[i + 1 :])
-    known = max(noise, within.share, memory.noise.share)
-    return found.share > _NOISES * known + COARSE

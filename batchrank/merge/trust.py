@@ -1,4 +1,4 @@
-"""Decides whether answers of earlier runs may still be used, alike in every rerun.
+"""Finds out whether answers of earlier runs still hold, and decides whether they may be used, alike in every rerun.
 
 This module is pure, and a query's position in the input alone decides, not the time at which findings come.
 
@@ -8,11 +8,94 @@ the very first audit. Once one found the model changed, no earlier answer is use
 answers contradict earlier ones leaves them aside by itself.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from batchrank.outcomes import Finding
+import numpy as np
+
+from batchrank.data import Positions
+from batchrank.merge.agreement import total
+from batchrank.merge.answers import Answer, Pool, Reply, Round, Step
+from batchrank.merge.reuse import Memory
+from batchrank.outcomes import Chunk, Finding
+
+AUDITED = 32
+"""Documents of an audit: some 500 pairs, among which a changed order shows, for the price of a short list."""
+_DOUBT = 2
+"""Pairs that may differ by chance, as when a server rounds two scores to the same number."""
+_NOISES = 3
+"""How much more than each other new answers may contradict an old one before the model counts as changed."""
+COARSE = 0.02
+"""The share of pairs that a hub may order otherwise than earlier answers do, besides noise: a hub's documents lie close
+together, so that a little noise turns many pairs, and finding out for sure is what audits are for."""
+
+
+@dataclass(slots=True, eq=False)
+class Audit:
+    """Asks some of an earlier answer's documents again, and once more in another order where that differs.
+
+    Attributes:
+        pool: the query's documents.
+        earlier: earlier answers.
+        answers: tonight's.
+    """
+
+    pool: Pool
+    earlier: Sequence[Answer]
+    answers: list[Answer] = field(default_factory=list)
+
+    def run(self) -> Generator[Step, Reply, Finding | None]:
+        """Ask; None where nothing came back that tells anything."""
+        # The smallest answer that tells enough, as asking about a few documents is all that is needed.
+        sizes = [(len(a) < AUDITED, abs(len(a) - AUDITED), i) for i, a in enumerate(self.earlier)]
+        old = self.earlier[min(sizes)[2]]
+        docs = _spread(old)
+        if len(docs) < 2:
+            return None
+        yield from self._ask(docs)
+        first = total((old, new) for new in self.answers)
+        if not first.pairs:
+            return None
+        differs = _differs(old, self.answers)
+        if first.against <= _DOUBT:
+            return Finding(False, 0.0, first.share, differs)
+        yield from self._ask(docs[::-1])
+        noise = total((one, two) for i, one in enumerate(self.answers) for two in self.answers[i + 1 :])
+        against = total((old, new) for new in self.answers)
+        doubt = _DOUBT / max(first.pairs, 1)
+        return Finding(against.share > _NOISES * noise.share + doubt, noise.share, against.share, differs)
+
+    def _ask(self, docs: Positions) -> Generator[Step, Reply, None]:
+        reply = yield Round([Chunk(self.pool.positions[docs], "audit")])
+        assert reply is not None and not isinstance(reply, str)
+        self.answers += [self.pool.answer(scores) for scores in reply if len(scores.documents)]
+
+
+def _spread(old: Answer) -> Positions:
+    """Half of them the best, half spread over the rest, by rising position: a hub's documents are alike."""
+    top = min(len(old), AUDITED // 2)
+    rest = np.linspace(top, len(old) - 1, min(AUDITED - top, len(old) - top)).astype(np.intp)
+    return np.sort(old.docs[np.unique(np.r_[np.arange(top), rest])])
+
+
+def _differs(old: Answer, fresh: Sequence[Answer]) -> bool:
+    spread = float(np.ptp(old.values))
+    for new in fresh:
+        _, here, there = np.intersect1d(old.docs, new.docs, return_indices=True)
+        if len(here) and float(np.abs(old.values[here] - new.values[there]).max()) > 0.01 * spread:
+            return True
+    return False
+
+
+def contradicts(memory: Memory, fresh: Sequence[Answer], noise: float) -> bool:
+    """Whether tonight's answers contradict the earlier ones more than noise explains."""
+    found = memory.discord(fresh)
+    if found.against <= _DOUBT:
+        return False
+    within = total((one, two) for i, one in enumerate(fresh) for two in fresh[i + 1 :])
+    known = max(noise, within.share, memory.noise.share)
+    return found.share > _NOISES * known + COARSE
 
 
 @dataclass(frozen=True, slots=True)

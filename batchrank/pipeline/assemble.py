@@ -20,8 +20,9 @@ from batchrank.ledger.state import Departures, Spent
 from batchrank.merge.trust import Trust
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches, vendor
-from batchrank.pipeline.rank import Driver, SharedVerdicts
+from batchrank.pipeline.rank import Driver
 from batchrank.pipeline.recollect import Recollector
+from batchrank.pipeline.shared import SharedVerdicts
 from batchrank.pipeline.workers import background_task
 from batchrank.send.admission import ConcurrencyLimit, Scheduler
 from batchrank.send.budget import Before, Budget, Taken
@@ -198,7 +199,7 @@ async def engine(
             sender.recall.past = past
             if job.reuse.documents:
                 trust = Trust(job.reuse.audit)
-                recollector = Recollector(ledger, sender.encoder, past, trust, f"reuse/{scope}")
+                recollector = Recollector(ledger, sender.encoder, sender.recall, trust, f"reuse/{scope}")
                 await recollector.restore()
         sender.counts.timeline = Timeline(
             documents=card.documents, tokens=card.request_tokens, rpm=card.rpm, tpm=card.tpm

@@ -3,46 +3,40 @@
 from collections.abc import Sequence
 from typing import Any
 
-import anyio
 import numpy as np
 from numpy.typing import NDArray
 
 from batchrank.data import Positions, Rejection
-from batchrank.errors import BatchrankError
 from batchrank.ledger.entries import Recollection
 from batchrank.ledger.ledger import Ledger
 from batchrank.merge.reuse import Earlier
 from batchrank.merge.trust import Standing, Trust
 from batchrank.outcomes import Finding
 from batchrank.pipeline.prepare import Prepared
+from batchrank.pipeline.shared import Waiting
 from batchrank.send.encoder import Encoder
-from batchrank.send.requests import Past
+from batchrank.send.requests import Past, Recall
 
 CHANGED = "reuse/changed"
 """The name of the state that tells the first run whose answers are those of today's model."""
 
 
-class Recollector:
+class Recollector(Waiting):
     """Gives queries what earlier runs told of their documents.
 
-    Attributes:
-        anew: whether documents that were refused are asked about again.
-
     Args:
-        past: what counts as told.
+        recall: knows what counts as told, and whether documents that were refused are asked about again.
         trust: whether it still holds.
         kept: under which name findings are kept in the ledger, so that a resumed run knows them.
     """
 
-    def __init__(self, ledger: Ledger, encoder: Encoder, past: Past, trust: Trust, kept: str) -> None:
+    def __init__(self, ledger: Ledger, encoder: Encoder, recall: Recall, trust: Trust, kept: str) -> None:
+        super().__init__()
         self._ledger = ledger
         self._encoder = encoder
-        self._past = past
+        self._recall = recall
         self._kept = kept
         self.trust = trust
-        self.anew = False
-        self._changed = anyio.Event()
-        self._reason: BatchrankError | None = None
 
     async def restore(self) -> None:
         """Take in what an earlier process of this run found."""
@@ -63,11 +57,12 @@ class Recollector:
         """
         if not queries:
             return
-        past = self._past
+        past, recall = self._recall.past, self._recall
         found = await self._ledger.recollect(
             [query.question for query in queries], before=past.before, since=past.since
         )
-        refused = set() if self.anew else await self._ledger.refused(list(found))
+        anew = recall.anew or recall.allow is not None
+        refused = set() if anew else await self._ledger.refused(list(found))
         for query in queries:
             told = [one for one in found.get(query.question, []) if one.run >= past.floor]
             assert query.contents is not None
@@ -87,22 +82,13 @@ class Recollector:
         known = ((at, found[key].outcome) for key, at in alone.items() if key in found)
         return {at: outcome for at, outcome in known if isinstance(outcome, Rejection)}
 
-    def stop(self, reason: BatchrankError) -> None:
-        """Let nobody wait any longer: an audit may never end, so whoever needs it gets the reason raised."""
-        self._reason = self._reason or reason
-        self._notify()
-
     async def standing(self, position: int) -> Standing:
         """How far a query may rely on earlier answers.
 
         Raises:
             BatchrankError: the one given to ``stop``.
         """
-        while (standing := self.trust.at(position)) is None:
-            if self._reason is not None:
-                raise self._reason
-            await self._changed.wait()
-        return standing
+        return await self.known(lambda: self.trust.at(position))
 
     async def notice(self, position: int, finding: Finding, *, audit: bool) -> None:
         """Take in a finding; it is on disk before anything follows from it.
@@ -115,16 +101,12 @@ class Recollector:
             await self._ledger.save(self._kept, {"run": self._ledger.run, **self.trust.state()})
         if self.trust.changed:
             await self._ledger.save(CHANGED, self._ledger.run)
-        self._notify()
+        self.notify()
 
     def ended(self, position: int) -> None:
         """Nobody need wait for a query any longer."""
         self.trust.ended(position)
-        self._notify()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
+        self.notify()
 
 
 def restricted(

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -111,7 +112,8 @@ class Run:
         self.notices += ground.notes
         await anyio.to_thread.run_sync(self.outputs.claim)
         try:
-            ledger = await anyio.to_thread.run_sync(self._open_ledger)
+            opening = partial(Ledger, self.job.ledger_path, salvage=self.options.fresh)
+            ledger = await anyio.to_thread.run_sync(opening)
             try:
                 with unwrap_exception_groups():
                     return await self._execute(ledger, ground, only)
@@ -119,9 +121,6 @@ class Run:
                 ledger.close()
         finally:
             self.outputs.release()
-
-    def _open_ledger(self) -> Ledger:
-        return Ledger(self.job.ledger_path, salvage=self.options.fresh)
 
     async def _execute(self, ledger: Ledger, ground: Preconditions, only: OnlyFailed | None) -> Report:
         shards, files = ground.sharder, ground.files
@@ -137,14 +136,10 @@ class Run:
             start = await resume.begin(fresh=self.options.fresh, replay=only is not None)
             self._tell(start)
             verdicts = start.verdicts(self.job.card.scores)
-            opened = engine(
-                self.job, shards, ledger, start.spent, verdicts,
-                past=None if ledger.path is None else start.past, scope=scope(self.job),
-            )  # fmt: skip
+            past = None if ledger.path is None else start.past
+            opened = engine(self.job, shards, ledger, start.spent, verdicts, past=past, scope=scope(self.job))
             async with opened as parts:
                 parts.sender.recall.allow, parts.sender.recall.anew = only, self.options.fresh
-                if parts.driver.recollector is not None:
-                    parts.driver.recollector.anew = self.options.fresh or only is not None
                 self._engine = parts
                 return await self._run(parts, resume, start, ground)
 
@@ -236,12 +231,9 @@ class Run:
         position = last.position if last else 0
         items = skip_completed(read(self._input, self._gauge), checkpoints[:])
         self._reader = reader = Reader(
-            items,
-            preparer,
-            position=position,
-            multi_chunk_index=last.ordinal if last else 0,
-            precompute=parts.driver.precompute,
-        )
+            items, preparer,
+            position=position, multi_chunk_index=last.ordinal if last else 0, precompute=parts.driver.precompute,
+        )  # fmt: skip
         await flow.run(reader.batches(), first=position)
         return flow.reason
 

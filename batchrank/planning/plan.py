@@ -9,7 +9,8 @@ import numpy as np
 from batchrank.data import Floats, Positions, Query
 from batchrank.job.config import Job
 from batchrank.merge.answers import Round
-from batchrank.merge.methods import METHODS, start
+from batchrank.merge.methods import METHODS
+from batchrank.merge.start import start
 from batchrank.models import searches
 from batchrank.outcomes import Scores
 from batchrank.pipeline.preconditions import Preconditions

@@ -123,9 +123,14 @@ class Size(NamedTuple):
 
 
 class Sizes:
-    """Compares the requests found too large with those accepted."""
+    """Compares the requests found too large with those accepted.
+
+    Attributes:
+        slow: requests that took too long and were halved.
+    """
 
     def __init__(self) -> None:
+        self.slow = 0
         self._widest = self._heaviest = (0, 0)
         self._count = 0
         self._rejected: list[tuple[Size, Rejection]] = []
@@ -165,10 +170,18 @@ class Sizes:
         return next((why for other, why in self._rejected if _at_least(size, [other])), None)
 
     @property
-    def notice(self) -> str | None:
-        """What the user should know and set; None if nothing was too large."""
-        if not self._count:
-            return None
+    def notices(self) -> list[str]:
+        """What the user should know and set."""
+        found = [self._too_large] if self._count else []
+        if self.slow:
+            found.append(
+                f"{self.slow:,} requests took too long (504, or no answer within endpoint.timeout) and were halved; "
+                "set limits.documents to fewer, or endpoint.timeout to more"
+            )
+        return found
+
+    @property
+    def _too_large(self) -> str:
         size, why = min(self._rejected, default=(None, None))
         most = (
             f"the largest that it took had {self._widest[0]} documents; set limits.documents to that, or "

@@ -69,7 +69,6 @@ class Sender:
         self._asked: dict[bytes, asyncio.Event] = {}
         self.recall = Recall(ledger, encoder, self._asked, self._too_large)
         self._sizes = Sizes()
-        self._slow = 0
         self.counts = Counts()
         self._outage = OutageDetector(outage, accepted=accepted)
         self._exchange = Exchange(
@@ -77,9 +76,8 @@ class Sender:
             counts=self.counts,
         )  # fmt: skip
         self._prober = Prober(
-            self._exchange, self._outage, harmless=encoder.harmless(), wire=wire,
-            max_delay=max_delay, rng=rng,
-        )  # fmt: skip
+            self._exchange, self._outage, harmless=encoder.harmless(), wire=wire, max_delay=max_delay, rng=rng
+        )
         self._client = Client(
             self._exchange, self._prober, self._outage, ledger,
             wire=wire, attempts=attempts, max_delay=max_delay, rng=rng, counts=self.counts,
@@ -105,13 +103,7 @@ class Sender:
     @property
     def notices(self) -> list[str]:
         """What the user should know about the sizes of requests."""
-        found = [self._sizes.notice] if self._sizes.notice else []
-        if self._slow:
-            found.append(
-                f"{self._slow:,} requests took too long (504, or no answer within endpoint.timeout) and were halved; "
-                "set limits.documents to fewer, or endpoint.timeout to more"
-            )
-        return found
+        return self._sizes.notices
 
     async def score(self, context: QueryContext, chunk: Chunk, number: int, *, turn: int) -> list[Scores]:
         """The scores of chunk ``number`` of a round: one ``Scores``, more where it had to be halved.
@@ -173,25 +165,24 @@ class Sender:
             tally.why = why
             return context.lose(documents, why)
         self.counts.splits += 1
-        self._slow += why.status == 504 or why.code == "timeout"
+        self._sizes.slow += why.status == 504 or why.code == "timeout"
         # Each half is a sample of the chunk, whose documents stand in first-stage order.
         halves = documents[::2], documents[1::2]
-        if not self._believed(why, request):
+        # Larger ones may have been accepted, whatever is said.
+        if not (self._too_large(why) and self._sizes.plausible(request.documents, len(request.body))):
             first = await self._parts(context, halves[0], priority, tally, why)
             return first + await self._parts(context, halves[1], priority, tally, why)
         if tally.answered:
-            calls = [
-                partial(self._parts, context, half, priority, Tally(tally.purpose), None) for half in halves
-            ]
+            fresh = partial(Tally, tally.purpose)
+            calls = [partial(self._parts, context, half, priority, fresh(), None) for half in halves]
             found = [piece for pieces in await together(calls) for piece in pieces]
         else:
             found = await self._parts(context, halves[0], priority, tally, None)
             found += await self._parts(context, halves[1], priority, tally, None)
         if sum(len(part) for part, _ in found) == len(documents):
             # Nothing of it is too large alone, so it was the request's size.
-            self._sizes.rejected(
-                Size(len(documents), context.shards.tokens(documents, exact=True), len(request.body)), why
-            )
+            tokens = context.shards.tokens(documents, exact=True)
+            self._sizes.rejected(Size(len(documents), tokens, len(request.body)), why)
         return found
 
     async def _query_fails(self, context: QueryContext, priority: Priority, tally: Tally) -> bool:
@@ -206,10 +197,6 @@ class Sender:
 
     def _too_large(self, outcome: Rejection) -> bool:
         return self.meaning(outcome) is Action.SPLIT
-
-    def _believed(self, why: Rejection, request: Outgoing) -> bool:
-        """Whether a request really was too large: not where much larger ones were accepted, whatever is said."""
-        return self._too_large(why) and self._sizes.plausible(request.documents, len(request.body))
 
     async def _ask(
         self,
@@ -258,9 +245,8 @@ class Sender:
             self._exchange.understood()
             self.counts.reused_requests += 1
             if known.earlier:
-                self.counts.saved_requests += 1
-                self.counts.saved_tokens += context.billed(documents, known.outcome)
                 named = known.outcome.searches
+                self.counts.saved_tokens += context.billed(documents, known.outcome)
                 self.counts.saved_searches += searches(len(documents)) if named is None else named
         return known.outcome
 
@@ -273,14 +259,11 @@ class Sender:
             QueryError: this run may not ask about the query.
         """
         if self.recall.allow is not None and not self.recall.allow(context.query):
-            raise QueryError(
-                "not-asked", "the ledger lacks an answer, and this run asks only about what failed"
-            )
+            raise QueryError("not-asked", "the ledger lacks an answer, and only what failed is asked about")
         if len(documents) == 1 or not self._sizes.known:  # a single one has no halves to be asked instead
             return None
-        why = self._sizes.hopeless(
-            Size(len(documents), context.shards.tokens(documents, exact=True), len(request.body))
-        )
+        tokens = context.shards.tokens(documents, exact=True)
+        why = self._sizes.hopeless(Size(len(documents), tokens, len(request.body)))
         if why is not None:
             await self._ledger.put(request.key, why, 0, request.about)  # so that a rerun halves it too
         return why
@@ -294,27 +277,18 @@ class Sender:
         known: Known | None,
         purpose: Purpose,
     ) -> None:
-        """Count an answer for its query, once, and learn from it.
-
-        An audit is not the query's: a resumed run that knows what it found doesn't ask again.
-        """
+        """Count an answer for its query, once, and learn from it."""
         tokens, size = answer.tokens, len(request.body)
         if tokens is None:
             tokens = context.billed(documents, answer)
         self._sizes.accepted(len(documents), size)
         if size < self._prober.smallest:
             self._prober.answered(request.body, len(documents), tokens)
-        meter = context.meter
-        if known is not None and known.epoch < self.recall.past.before:
-            meter.rested_on(known.at)
-        elif purpose != "audit":
-            meter.asked.append(documents)
-        if request.key not in meter.keys and purpose != "audit":
-            meter.keys.add(request.key)
-            meter.requests += 1
-            meter.documents += len(documents)
-            meter.tokens += tokens
-            meter.searches += searches(len(documents)) if answer.searches is None else answer.searches
+        if purpose != "audit":  # not the query's: a resumed run that knows what it found doesn't ask again
+            earlier = known is not None and known.epoch < self.recall.past.before
+            context.meter.answered(
+                request.key, documents, tokens, answer.searches, at=known.at if known and earlier else None
+            )
 
     async def _compare(
         self, context: QueryContext, documents: Positions, priority: Priority, outcome: Answer | Rejection

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from batchrank.data import Positions, Rejection
+from batchrank.models import searches
 
 MOST_BINS = 480
 """Bins of the timeline; when they are full, neighbours are joined, so that a run of any length takes as much memory."""
@@ -210,6 +211,29 @@ class Meter:
     reused: bool = False
     oldest: int | None = None
 
+    def answered(
+        self, key: bytes, documents: Positions, tokens: int, searched: int | None, *, at: int | None
+    ) -> None:
+        """Count an answered request.
+
+        Args:
+            key: what the ledger knows it by; counted once.
+            documents: positions of its documents.
+            tokens: tokens billed for it.
+            searched: searches billed for it; None where nobody said.
+            at: when an earlier run was answered; None for an answer of this run.
+        """
+        if at is None:
+            self.asked.append(documents)
+        else:
+            self.rested_on(at)
+        if key not in self.keys:
+            self.keys.add(key)
+            self.requests += 1
+            self.documents += len(documents)
+            self.tokens += tokens
+            self.searches += searches(len(documents)) if searched is None else searched
+
     def rested_on(self, at: int) -> None:
         """Note that the ranking rests on an earlier run's answer, given at a time; 0 where nobody knows."""
         self.reused = True
@@ -227,8 +251,7 @@ class Counts:
         tokens: tokens billed for those.
         reused_requests: requests that the ledger answered.
         recalled: queries that were ranked by earlier answers document by document.
-        saved_requests: those of them that an earlier run (or another query) asked, so that this one didn't pay.
-        saved_tokens: tokens that this saved, and ``saved_searches`` where searches are billed.
+        saved_tokens: tokens that answers of earlier runs saved, and ``saved_searches`` where searches are billed.
         retries: failed attempts that were repeated, by code.
         malformed: unusable answers.
         ambiguous: requests sent, no answer received.
@@ -242,7 +265,6 @@ class Counts:
     tokens: int = 0
     reused_requests: int = 0
     recalled: int = 0
-    saved_requests: int = 0
     saved_tokens: int = 0
     saved_searches: int = 0
     retries: Counter[str] = field(default_factory=Counter)
