@@ -123,7 +123,7 @@ async def _ledger(path: Path, documents: int, requests: int = 300) -> float:
     began = time.perf_counter()
     for number in range(requests):
         key = number.to_bytes(16, "big")
-        (await ledger.find([key])).get(key)
+        await ledger.find([key])
         await ledger.sent(key, 1000, documents)
         await ledger.put(key, answer, 1000)
     seconds = time.perf_counter() - began
