@@ -129,6 +129,9 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
         verdicts = ", ".join(f"{name} {count:,}" for name, count in totals.verdicts.items())
         depth = run.job.merge.top_k
         yield f"exact to depth {depth}: {totals.certified:,} of {totals.queries:,} queries; scores found: {verdicts}"
+    if totals.compared:
+        share = totals.agreed / totals.compared
+        yield f"answers agree about {share:.2%} of {totals.compared:,} pairs of documents that two of them order"
     cost = "" if spend["cost"] is None else f", {spend['cost']:,.4f} {spend['currency']}"
     saved = f"; reused answers saved {spend['saved_tokens']:,} tokens" if spend["saved_tokens"] else ""
     if saved and spend["saved_cost"]:

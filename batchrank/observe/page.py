@@ -146,6 +146,17 @@ def _bills(summary: dict[str, Any]) -> Iterator[Row]:
     yield "possibly billed without a result, tokens", f"{spend['possibly_billed_tokens']:,}"
     yield "requests sent by the last process", f"{process['requests']:,}"
     yield "answers taken from the ledger", f"{process['reused_requests']:,}"
+    totals = summary["totals"]
+    yield "documents not asked about, as earlier runs were", f"{totals.get('reused', 0):,}"
+    if totals.get("compared"):
+        agreed = f"{totals['agreed'] / totals['compared']:.2%} of {totals['compared']:,}"
+        yield "pairs of documents that two answers order alike", agreed
+    if reuse := summary.get("reuse"):
+        changed = "the model has CHANGED" if reuse["changed"] else "the model ranks as it did"
+        yield (
+            "old requests asked again",
+            f"{len(reuse['audits']):,}" + (f": {changed}" if reuse["audits"] else ""),
+        )
 
 
 def _failures(facts: Facts) -> Table:
