@@ -115,7 +115,7 @@ def _line(progress: Progress) -> str:
 def closing_lines(run: Run, report: Report) -> Iterator[str]:
     """What came of a run, for people."""
     totals, spend, process = run.totals, report.data["spend"], report.data["process"]
-    extra = f", {totals.extra:+.1%} beyond one pass" if totals.multi_chunk else ""
+    extra = f", {totals.extra:+.1%} beyond one pass" if totals.multi_chunk and totals.extra > 0 else ""
     yield f"ranked {totals.queries:,} queries, {totals.documents:,} documents in {duration(process['seconds'])}"
     reused = f", {process['reused_requests']:,} reused" if process["reused_requests"] else ""
     retried = sum(process["retries"].values())

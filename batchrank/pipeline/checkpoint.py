@@ -108,8 +108,8 @@ class Start:
             )
         if self.changed:
             return (
-                f"changed since the last run: {', '.join(self.changed)}; all rankings are made anew, and answers to "
-                "requests that did not change are reused"
+                f"changed since the last run: {', '.join(self.changed)}; all rankings are made anew, and what is known "
+                "is not asked again"
             )
         return (
             "continues an earlier run that was cut short; its answers are reused" if self.continued else None
