@@ -231,7 +231,10 @@ def test_trust_is_restored_alike() -> None:
     trust.record(3, CHANGED, audit=False)
     trust.ended(10)
     other = Trust(10)
-    other.restore(trust.state())
+    other.restore(0, Finding(changed=False, noise=0.02), audit=True)
+    other.restore(3, CHANGED, audit=False)
+    other.expect(10)
+    other.ended(10)
     for position in (1, 3, 5, 20):
         assert other.at(position) == trust.at(position)
     assert other.at(20) == Standing(holds=True, noise=0.02)

@@ -99,8 +99,7 @@ class Ledger:
 
     async def refused(self, questions: Sequence[int]) -> set[int]:
         """The questions of which a request was ever rejected."""
-        found: set[int] = await self.perform(lambda db: entries.refused(db, questions))
-        return found
+        return set(await self.perform(lambda db: entries.refused(db, questions)))
 
     def put(
         self, key: bytes, outcome: Answer | Rejection, predicted: int, about: About | None = None
@@ -159,13 +158,11 @@ class Ledger:
         wanted: dict[Per, tuple[Any, ...]] = {
             "run": ("run = ?", self.run), "day": ("day = ?", self._day), "total": (),
         }  # fmt: skip
-        result: Spent = await self.perform(lambda db: state.spent(db, *wanted[per]))
-        return result
+        return await self.perform(lambda db: state.spent(db, *wanted[per]))  # type: ignore[no-any-return]
 
     async def identity(self) -> str:
         """What tells this ledger, and copies of it, from all others."""
-        known = await self.load("id")
-        if known is None:
+        if (known := await self.load("id")) is None:
             known = uuid.uuid4().hex
             await self.save("id", known)
         return str(known)
@@ -177,6 +174,10 @@ class Ledger:
     async def load(self, name: str) -> Any:
         """A stored piece of the run's state, None if absent."""
         return await self.perform(lambda db: state.load(db, name))
+
+    async def load_all(self, prefix: str) -> dict[str, Any]:
+        """The stored pieces of state whose names begin alike, by the rest of their names."""
+        return dict(await self.perform(lambda db: state.load_all(db, prefix)))
 
     async def save(self, name: str, value: Any) -> None:
         """Commit a piece of the run's state: anything JSON can hold; None deletes it."""

@@ -106,6 +106,12 @@ def load(db: sqlite3.Connection, name: str) -> Any:
     return orjson.loads(row[0])
 
 
+def load_all(db: sqlite3.Connection, prefix: str) -> dict[str, Any]:
+    """All pieces of state whose names begin alike, by the rest of their names."""
+    rows = db.execute("SELECT name FROM state WHERE SUBSTR(name, 1, ?) = ?", (len(prefix), prefix)).fetchall()
+    return {name.removeprefix(prefix): load(db, name) for (name,) in rows}
+
+
 def save(db: sqlite3.Connection, name: str, value: Any) -> None:
     """Keep a piece of the run's state; None drops it."""
     if value is None:

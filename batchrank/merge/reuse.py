@@ -8,7 +8,7 @@ together with those that may be at the top and with some that tell the scale.
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from batchrank.data import Floats, Positions, Purpose
 from batchrank.merge.agreement import Discord, total
 from batchrank.merge.answers import Answer, FirstPass, Pool, Shards
-from batchrank.merge.certificate import certify, contenders
+from batchrank.merge.certificate import Certificate, certify, contenders
 from batchrank.merge.heads import REFERENCES, heads, quantiles
 
 INFORMATIVE = 4
@@ -61,6 +61,7 @@ class Memory:
     pieces: Sequence[Answer]
     hubs: Sequence[Answer]
     barred: Positions
+    _leading: dict[int, Positions] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, pool: Pool, earlier: Sequence[Earlier], barred: Positions) -> "Memory | None":
@@ -99,9 +100,18 @@ class Memory:
 
     def leading(self, k: int) -> Positions:
         """The known documents that may be in the top k: by what is proven, or by the chance of their pieces."""
-        first, wanted = self.first, min(k, len(self.first.scored))
+        if k not in self._leading:
+            self._leading[k] = self._chosen(k)
+        return self._leading[k]
+
+    @cached_property
+    def proof(self) -> Certificate:
+        """What earlier answers prove."""
+        return certify(self.first, self.chains)
+
+    def _chosen(self, k: int) -> Positions:
+        first, wanted, proof = self.first, min(k, len(self.first.scored)), self.proof
         likely = _heads(first.answers, heads([len(piece) for piece in first.answers], k))
-        proof = certify(first, self.chains)
         if not proof.consistent:
             return likely
         top = proof.order[: min(proof.depth, wanted)]
@@ -143,7 +153,7 @@ class Memory:
             return False
         if len(self.pieces) == 1:
             return True
-        proof = certify(self.first, self.chains)
+        proof = self.proof
         return proof.consistent and proof.depth >= min(k, len(self.first.scored)) and self.scaled
 
     @property

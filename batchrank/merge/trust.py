@@ -8,9 +8,9 @@ the very first audit. Once one found the model changed, no earlier answer is use
 answers contradict earlier ones leaves them aside by itself.
 """
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from bisect import bisect_left, insort
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -122,26 +122,30 @@ class Trust:
 
     def __init__(self, every: int) -> None:
         self.every = every
-        self._expected: set[int] = set()
         self._audits: dict[int, Finding | None] = {}
         self._aside: set[int] = set()
+        self._order: list[int] = []  # positions that are audited, rising
+        self._pending: set[int] = set()  # those of them whose finding is not known yet
+        self._noises: list[float] = []  # the largest noise up to each of them, as far as all before are known
+        self._changed: int | None = None  # the first audit that found the model changed
 
     def expect(self, position: int) -> None:
         """Note, in input order, that a query has earlier answers; it may be audited."""
-        if self.every and not position % self.every:
-            self._expected.add(position)
+        if self.every and not position % self.every and position not in self._audits:
+            insort(self._order, position)
+            self._pending.add(position)
 
     def record(self, position: int, finding: Finding, *, audit: bool) -> None:
         """Record what a query found; the first audit of a position counts."""
-        if audit:
-            self._audits.setdefault(position, finding)
+        if audit and position not in self._audits:
+            self._found(position, finding)
         if finding.changed:
             self._aside.add(position)
 
     def ended(self, position: int) -> None:
         """Record that a query has ended; an audit that brought nothing says nothing."""
-        if position in self._expected:
-            self._audits.setdefault(position, None)
+        if position in self._pending:
+            self._found(position, None)
 
     def at(self, position: int) -> Standing | None:
         """How far a query may rely on earlier answers; None while an audit that decides it is still under way."""
@@ -151,19 +155,18 @@ class Trust:
             return Standing(holds=True)
         span = position // self.every
         before = span * self.every if span else min(position, 1)
-        counted = [at for at in sorted(self._expected) if at < before or at == position]
-        if any(at not in self._audits and at != position for at in counted):
+        if any(at < before for at in self._pending):
             return None
-        found = [finding for at in counted if (finding := self._audits.get(at)) is not None]
-        if any(finding.changed for finding in found):
+        if self._changed is not None and self._changed < before:
             return Standing(holds=False)
-        audit = position in self._expected and position not in self._audits
-        return Standing(True, audit, max((finding.noise for finding in found), default=0.0))
+        own = self._audits.get(position)
+        noise = max(self._noise_before(before), 0.0 if own is None else own.noise)
+        return Standing(True, position in self._pending, noise)
 
     @property
     def changed(self) -> bool:
         """Whether an audit found that the model has changed."""
-        return any(finding is not None and finding.changed for finding in self._audits.values())
+        return self._changed is not None
 
     @property
     def aside(self) -> int:
@@ -175,16 +178,22 @@ class Trust:
         """What audits found, in input order."""
         return [found for _, found in sorted(self._audits.items()) if found is not None]
 
-    def state(self) -> dict[str, Any]:
-        """All findings as JSON-able values."""
-        audits = {
-            str(at): None if found is None else asdict(found) for at, found in sorted(self._audits.items())
-        }
-        return {"audits": audits, "aside": sorted(self._aside)}
+    def restore(self, position: int, finding: Finding, *, audit: bool) -> None:
+        """Take in what an earlier process of the same run found; in input order."""
+        if audit:
+            insort(self._order, position)
+        self.record(position, finding, audit=audit)
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take in what an earlier process of the same run found."""
-        for at, found in state["audits"].items():
-            self._audits[int(at)] = None if found is None else Finding(**found)
-            self._expected.add(int(at))
-        self._aside |= set(state["aside"])
+    def _found(self, position: int, finding: Finding | None) -> None:
+        self._audits[position] = finding
+        self._pending.discard(position)
+        if finding is not None and finding.changed:
+            self._changed = position if self._changed is None else min(self._changed, position)
+
+    def _noise_before(self, position: int) -> float:
+        """The largest noise of the audits before a position, all of which are known."""
+        count = bisect_left(self._order, position)
+        for at in self._order[len(self._noises) : count]:
+            finding = self._audits[at]
+            self._noises.append(max([*self._noises[-1:], 0.0 if finding is None else finding.noise]))
+        return self._noises[count - 1] if count else 0.0

@@ -199,7 +199,7 @@ async def engine(
             sender.recall.past = past
             if job.reuse.documents:
                 trust = Trust(job.reuse.audit)
-                recollector = Recollector(ledger, sender.encoder, sender.recall, trust, f"reuse/{scope}")
+                recollector = Recollector(ledger, sender.encoder, sender.recall, trust, f"reuse/{scope}/")
                 await recollector.restore()
         sender.counts.timeline = Timeline(
             documents=card.documents, tokens=card.request_tokens, rpm=card.rpm, tpm=card.tpm

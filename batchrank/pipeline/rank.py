@@ -102,9 +102,11 @@ class Driver:
         Raises:
             LedgerError: the ledger can't be read.
         """
-        await self.sender.recall.ahead([item.whole for item in prepared if item.whole is not None])
+        whole = [item.whole for item in prepared if item.whole is not None]
+        calls = [partial(self.sender.recall.ahead, whole)]
         if self.recollector is not None:
-            await self.recollector.recall(prepared)
+            calls.append(partial(self.recollector.recall, prepared))
+        await together(calls)  # at one time, so that it is one commit
 
     async def rank(self, prepared: Prepared) -> Outcome:
         """Rank one query.

@@ -1,6 +1,8 @@
 """Finds what earlier runs told of a query's documents, and shares among all queries whether that still holds."""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -39,10 +41,14 @@ class Recollector(Waiting):
         self.trust = trust
 
     async def restore(self) -> None:
-        """Take in what an earlier process of this run found."""
-        state = await self._ledger.load(self._kept)
-        if state is not None and state["run"] == self._ledger.run:
-            self.trust.restore(state)
+        """Take in what an earlier process of this run found, and drop what older runs did."""
+        known = await self._ledger.load_all(self._kept)
+        for name in sorted(known, key=lambda name: int(name.rpartition("/")[2])):
+            run, audit, position = name.split("/")
+            if int(run) == self._ledger.run:
+                self.trust.restore(int(position), Finding(**known[name]), audit=audit == "audit")
+            else:
+                await self._ledger.save(self._kept + name, None)
 
     def note(self, prepared: Prepared) -> None:
         """Work out what tells a query's question and its documents' contents; takes a while."""
@@ -58,19 +64,23 @@ class Recollector(Waiting):
         if not queries:
             return
         past, recall = self._recall.past, self._recall
-        found = await self._ledger.recollect(
-            [query.question for query in queries], before=past.before, since=past.since
+        questions = [query.question for query in queries]
+        # At one time, so that it is one commit.
+        told: dict[int, list[Recollection]]
+        told, refused = await asyncio.gather(
+            self._ledger.recollect(questions, before=past.before, since=past.since),
+            self._ledger.refused(questions),
         )
-        anew = recall.anew or recall.allow is not None
-        refused = set() if anew else await self._ledger.refused(list(found))
+        if recall.anew or recall.allow is not None:
+            refused = set()
         for query in queries:
-            told = [one for one in found.get(query.question, []) if one.run >= past.floor]
+            known = [one for one in told.get(query.question, []) if one.run >= past.floor]
             assert query.contents is not None
-            query.earlier = restricted(query.contents, query.query.sendable, told)
+            query.earlier = restricted(query.contents, query.query.sendable, known)
             if query.earlier:
                 self.trust.expect(query.position)
                 query.weight += sum(16 * len(one.documents) for one in query.earlier)
-                query.oldest = min((one.at for one in told if one.at), default=0)
+                query.oldest = min((one.at for one in known if one.at), default=0)
                 if query.question in refused:
                     query.refused = await self._refused(query)
 
@@ -97,8 +107,8 @@ class Recollector(Waiting):
             LedgerError: the ledger can't be written.
         """
         self.trust.record(position, finding, audit=audit)
-        if audit or finding.changed:
-            await self._ledger.save(self._kept, {"run": self._ledger.run, **self.trust.state()})
+        name = f"{self._kept}{self._ledger.run}/{'audit' if audit else 'hub'}/{position}"
+        await self._ledger.save(name, asdict(finding))
         if self.trust.changed:
             await self._ledger.save(CHANGED, self._ledger.run)
         self.notify()
