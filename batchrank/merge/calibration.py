@@ -13,7 +13,7 @@ import numpy as np
 
 from batchrank.data import Floats, Positions
 from batchrank.merge.answers import FirstPass
-from batchrank.merge.scale import FLAT, Link, Scale, falling, informative, links
+from batchrank.merge.scale import EXACT, FLAT, Link, Scale, falling, informative, links
 
 INFORMATIVE = 4
 """Pairs of scores that an answer's line needs, as two fit any line; with fewer the answer takes the rank model."""
@@ -55,12 +55,15 @@ def calibrate(first: FirstPass, scale: Scale) -> Estimate:
     answers = _shared(first, scale)
     ranks = _ranks(first, scale, answers)
     scores = np.r_[first.raw[first.scored], scale.values]
-    lines = [_lines(first, scale, answers, link, ranks) for link in links(scores)]
-    checked = [_checked(first, scale, answers, estimate) for estimate in [*lines, ranks]]
-    best_link = links(scores)[int(np.argmin([estimate.error for estimate in checked[:-1]]))]
+    checked = []
+    for link in links(scores):
+        checked.append(_checked(first, scale, answers, _lines(first, scale, answers, link, ranks)))
+        if checked[-1].error <= EXACT:
+            return checked[-1]
+    best_link = links(scores)[int(np.argmin([estimate.error for estimate in checked]))]
+    checked.append(_checked(first, scale, answers, ranks))
     checked.append(_checked(first, scale, answers, _isotonic(first, scale, answers, best_link, ranks)))
-    # Rounded, so that among models without any error the first one, a line, is taken.
-    return min(checked, key=lambda estimate: round(estimate.error, 9))
+    return min(checked, key=lambda estimate: estimate.error)
 
 
 def _shared(first: FirstPass, scale: Scale) -> list[_Shared]:

@@ -1,6 +1,6 @@
 """Puts answers on one scale, the hub's, because scores of different requests can't be compared as they are."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,8 @@ def falling(values: Floats, weights: Floats | None = None) -> Floats:
     return np.repeat(levels, counts)
 
 
+EXACT = 1e-9
+"""The error, in places of a hub, up to which a model is taken without a look at others: it is that of rounding."""
 TINY = 1e-15
 """Stands for 0, and 1 - TINY for 1, where a logarithm is taken; doubles near 1 are 1e-16 apart."""
 
@@ -170,14 +172,15 @@ def align(first: FirstPass, other: Answer, base: Answer) -> Floats | None:
         error = float(np.abs(_position(base, checked) - _position(base, target)).mean())
         if error < least:
             best, least = moved, error
+        if error <= EXACT:
+            break
     return best
 
 
 def _candidates(
     first: FirstPass, other: Answer, base: Answer, here: Positions, target: Floats
-) -> list[tuple[Floats, Floats]]:
+) -> Iterator[tuple[Floats, Floats]]:
     """Pairs of all moved scores, and the shared documents' as if each had not been shared."""
-    found = []
     for link in links(np.r_[other.values, base.values]):
         use = informative(other.values[here]) & informative(target)
         x, y = link.forward(other.values[here]), link.forward(target)
@@ -192,11 +195,10 @@ def _candidates(
         leverage = np.einsum("ij,ik,kj->j", design, inverse, design)
         checked = fitted.copy()
         checked[use] = y[use] - (y[use] - fitted[use]) / np.maximum(1 - leverage, 1e-3)
-        found.append((link.inverse(intercept + slope * link.forward(other.values)), link.inverse(checked)))
+        yield link.inverse(intercept + slope * link.forward(other.values)), link.inverse(checked)
     counts = better_counts(first, base)
     moved = np.interp(better_counts(first, other), counts, base.values)
-    found.append((moved, moved[here]))
-    return found
+    yield moved, moved[here]
 
 
 def _position(base: Answer, values: Floats) -> Floats:
