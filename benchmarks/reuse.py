@@ -40,7 +40,7 @@ NIGHTLY = 0.02
 SHOWN = (1, 10, 30)
 """The nights that the table shows, night 0 being the one that asks everything."""
 CHANGES = ((0.0, 0.0), (0.1, 0.0), (0.3, 0.0), (1.0, 0.0), (0.0, 0.1), (0.0, 0.3), (0.3, 0.1))
-"""By how much relevance moved, in its own standard deviations, and noise."""
+"""Standard deviations of what is added to every relevance overnight, and of noise."""
 Cases = Sequence[tuple[int, int]]
 Table = tuple[str, str, list[str]]
 """A title, a head and rows, whose cells are joined by `` | ``."""
@@ -253,13 +253,13 @@ def plot(path: Path, seeds: int, count: int) -> None:
         right.plot(range(1, count + 1), 100 * np.mean(every, axis=0)[:, 0], **style)
     left.plot([0, 10], [0, 10], color="grey", lw=1, ls=":", label="new documents alone")
     right.axhline(100 * NIGHTLY, color="grey", lw=1, ls=":")
-    left.set(title="One night", xlabel="% of documents new")
-    right.set(title=f"{count} nights in a row, {NIGHTLY:.0%} new each", xlabel="night")
+    left.set(title="One night", xlabel="% of documents new", xlim=(0, 10))
+    right.set(title=f"{count} nights in a row, {NIGHTLY:.0%} new each", xlabel="night", xlim=(0, count))
     for axes in (left, right):
-        axes.set(ylim=(0, 50), xlim=(0, None), ylabel="% of documents asked")
+        axes.set(ylim=(0, 40), ylabel="% of documents asked")
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(frameon=False, loc="lower center", ncol=6)
-    figure.tight_layout(rect=(0, 0.06, 1, 1))
+    figure.legend(frameon=False, loc="lower center", ncol=3)
+    figure.tight_layout(rect=(0, 0.11, 1, 1))
     figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
