@@ -24,6 +24,7 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
         ("straight", ["--only", "1"]),
         ("start", []),
         ("way", []),
+        ("reuse", []),
         ("peers", ["--only", "bare aiohttp loop", "batchrank"]),
     ],
 )
