@@ -111,7 +111,11 @@ def nights(n: int, k: int, family: str, seed: int, count: int) -> tuple[Floats, 
     found = []
     for number in range(1, count + 1):
         world.replace(NIGHTLY)
-        memory = Memory.of(Pool(stratified(n, world.limit)), world.earlier()) if number == count else None
+        memory = (
+            Memory.of(Pool(stratified(n, world.limit)), world.earlier(), np.empty(0, dtype=np.intp))
+            if number == count
+            else None
+        )
         night = world.night(k)
         tau = kendall(night.ranks) if number in SHOWN else np.nan
         found.append((night.share, night.requests, night.exact, night.certified >= k, tau))

@@ -123,6 +123,7 @@ class World:
         reuse: bool = True,
         shards: Shards | None = None,
         audit: bool = False,
+        noise: float | None = None,
         respond: Callable[..., Any] | None = None,
     ) -> Night:
         """Rank tonight's list; what was answered is known from the next night on."""
@@ -141,7 +142,7 @@ class World:
 
         merging = start(
             method, shards or stratified(len(self.tonight), self.limit, self.seed + self.run),
-            top_k=k, probe=probe, earlier=earlier, audit=audit,
+            top_k=k, probe=probe, earlier=earlier, audit=self.run if audit else None, noise=noise,
         )  # fmt: skip
         outcome = drive(merging, respond or self.answer, verdict, noticed)
         self.kept += self.fresh

@@ -138,7 +138,7 @@ def hub(
     *,
     top_k: int,
     memory: Memory | None = None,
-    noise: float = 0.0,
+    noise: float | None = None,
 ) -> Generator[Step, Reply, Merged]:
     """Hub, then repairs until the top k is proven or can't be."""
     known = yield from gather(pool, first, verdict, top_k=top_k, memory=memory, noise=noise)
@@ -148,7 +148,7 @@ def hub(
 
 
 def gather(
-    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float
+    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float | None
 ) -> Generator[Step, Reply, Evidence | Merged]:
     """Ask for hub and repairs.
 

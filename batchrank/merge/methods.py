@@ -24,7 +24,7 @@ from batchrank.outcomes import Merged, Verdict
 
 
 def raw(
-    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float
+    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float | None
 ) -> Generator[Step, Reply, Merged]:
     """Sort the first pass; the verdict is reported, whatever it says."""
     return by_raw_score(pool, first, verdict)
@@ -36,7 +36,7 @@ RANK_CONSTANT = 60
 
 
 def rrf(
-    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float
+    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float | None
 ) -> Generator[Step, Reply, Merged]:
     """Score by rank within the answer, as if all answers were as long as the average one."""
     length = len(first.scored) / len(first.answers)
@@ -52,7 +52,7 @@ MOST = (
 
 
 def full(
-    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float
+    pool: Pool, first: FirstPass, verdict: Verdict, *, top_k: int, memory: Memory | None, noise: float | None
 ) -> Generator[Step, Reply, Merged]:
     """The hub first; then windows until every two neighbours of the order were in one request.
 
@@ -128,7 +128,7 @@ class Build(Protocol):
         *,
         top_k: int,
         memory: Memory | None,
-        noise: float,
+        noise: float | None,
     ) -> Generator[Step, Reply, Merged]:
         """Go on from a first pass of at least two answers, or from what earlier runs told."""
 

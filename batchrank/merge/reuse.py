@@ -19,6 +19,8 @@ from batchrank.merge.answers import Answer, FirstPass, Pool, Shards
 from batchrank.merge.certificate import Certificate, certify, contenders
 from batchrank.merge.heads import REFERENCES, heads, quantiles
 
+_WORTH = 0.95
+"""The share of asking anew that reuse may cost: below it, it isn't worth the older answers."""
 INFORMATIVE = 4
 """Documents of a piece that have to be on the hub's scale: two fit any line, and the others have to confirm it."""
 
@@ -148,13 +150,13 @@ class Memory:
         return np.array(chosen, dtype=np.intp)
 
     def settled(self, k: int) -> bool:
-        """Whether nothing has to be asked: nothing is new, the top k is proven, and all pieces are on one scale."""
+        """Whether nothing has to be asked: nothing is new, all is on one scale, the top k is proven or can't be."""
         if len(self.new):
             return False
         if len(self.pieces) == 1:
             return True
         proof = self.proof
-        return proof.consistent and proof.depth >= min(k, len(self.first.scored)) and self.scaled
+        return self.scaled and (not proof.consistent or proof.depth >= min(k, len(self.first.scored)))
 
     @property
     def scaled(self) -> bool:
@@ -165,7 +167,7 @@ class Memory:
         return all(np.count_nonzero(held[p.docs]) >= min(INFORMATIVE, len(p)) for p in self.pieces)
 
     def worth(self, k: int) -> bool:
-        """Whether it saves at least as many documents as it asks about twice, which is only an estimate."""
+        """Whether it saves enough: what is asked again is only estimated."""
         if self.settled(k):
             return True
         pool, new = self.pool, self.new
@@ -179,7 +181,7 @@ class Memory:
         anew = sum(chunks)
         if len(chunks) > 1:
             anew += _in_requests(_hub_share(chunks, len(chunks), k, pool.limit), pool.limit)
-        return len(new) + 2 * twice <= anew
+        return len(new) + twice <= _WORTH * anew
 
     def discord(self, fresh: Sequence[Answer]) -> Discord:
         """How far tonight's answers contradict the earlier ones."""

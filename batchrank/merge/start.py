@@ -39,8 +39,8 @@ def start(
     probe: bool = False,
     earlier: Sequence[Earlier] = (),
     barred: Positions | None = None,
-    audit: bool = False,
-    noise: float = 0.0,
+    audit: int | None = None,
+    noise: float | None = None,
 ) -> Method:
     """Start merging one query.
 
@@ -51,8 +51,9 @@ def start(
         probe: whether this query carries the probe, as ``Verdicts.carries_probe`` says.
         earlier: answers of earlier runs, the oldest run's first.
         barred: document positions that are known to be refused; None for none.
-        audit: whether one of them is asked again first, to see whether it still holds.
-        noise: the share of pairs that two new answers order differently, as far as audits showed.
+        audit: a number that tells this run from others, where one of them is asked again first, to see whether it still
+            holds; None where it isn't.
+        noise: the share of pairs that two new answers order differently, as far as audits showed; None if none did.
 
     Cases:
     1. Earlier answers tell enough of its documents: only the rest is asked, see ``reuse``.
@@ -84,7 +85,7 @@ def start(
     verdict: Verdict = "unknown"
     if asks:
         verdict = yield from consult(overlap(first, first.probes))
-    return (yield from METHODS[method](pool, first, verdict, top_k=top_k, memory=None, noise=0.0))
+    return (yield from METHODS[method](pool, first, verdict, top_k=top_k, memory=None, noise=None))
 
 
 _NONE: Positions = np.empty(0, dtype=np.intp)
@@ -97,8 +98,8 @@ def _again(
     probe: bool,
     earlier: Sequence[Earlier],
     barred: Positions | None,
-    audit: bool,
-    noise: float,
+    audit: int | None,
+    noise: float | None,
 ) -> Generator[Step, Reply, Merged | None]:
     """Rank by what earlier runs told, and ask the rest; None where all is to be asked as ever.
 
@@ -106,10 +107,11 @@ def _again(
     """
     pool = Pool(shards)
     memory = Memory.of(pool, earlier, _NONE if barred is None else barred)
-    finding = (yield from _audited(pool, earlier)) if audit else None
+    finding = None if audit is None else (yield from _audited(pool, earlier, audit))
     if memory is None or (finding is not None and finding.changed):
         return None
-    noise = max(noise, finding.noise if finding is not None else 0.0)
+    if finding is not None:
+        noise = max(noise or 0.0, finding.noise)
     asks, compares = method not in BLIND, method in COMPARING
     first = memory.first
     verdict: Verdict = "unknown"
@@ -139,9 +141,11 @@ def _again(
         return None
 
 
-def _audited(pool: Pool, earlier: Sequence[Earlier]) -> Generator[Step, Reply, Finding | None]:
+def _audited(pool: Pool, earlier: Sequence[Earlier], seed: int) -> Generator[Step, Reply, Finding | None]:
     """Ask one of the earlier answers again, and tell what came of it."""
-    finding = yield from Audit(pool, [Answer.of(pool.index(e.documents), e.values) for e in earlier]).run()
+    told = [one for one in earlier if one.purpose != "audit"] or earlier
+    answers = [Answer.of(pool.index(one.documents), one.values) for one in told]
+    finding = yield from Audit(pool, answers, seed).run()
     if finding is not None:
         yield Noticed(finding, audit=True)
     return finding

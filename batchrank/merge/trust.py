@@ -8,8 +8,9 @@ the very first audit. Once one found the model changed, no earlier answer is use
 answers contradict earlier ones leaves them aside by itself.
 """
 
+import itertools
 from bisect import bisect_left, insort
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,27 +23,38 @@ from batchrank.outcomes import Chunk, Finding
 
 AUDITED = 32
 """Documents of an audit: some 500 pairs, among which a changed order shows, for the price of a short list."""
+_ASKS = 4
+"""Times that they are asked at most: with six pairs of new answers their noise is known well enough."""
 _DOUBT = 2
 """Pairs that may differ by chance, as when a server rounds two scores to the same number."""
+_LIKE, _UNLIKE = 1.5, 1.8
+"""How much more than each other new answers may contradict an old one: up to the first an audit is content, above the
+second, when it has asked as often as it may, the model counts as changed."""
 _NOISES = 3
-"""How much more than each other new answers may contradict an old one before the model counts as changed."""
-COARSE = 0.02
-"""The share of pairs that a hub may order otherwise than earlier answers do, besides noise: a hub's documents lie close
-together, so that a little noise turns many pairs, and finding out for sure is what audits are for."""
+"""How much more than noise a hub may contradict earlier answers: its documents lie closer together than an audit's."""
+_COARSE = 0.02
+"""The share of pairs that it may order otherwise besides: finding out for sure is what audits are for."""
+_GROSS = 0.25
+"""The share of pairs above which a hub contradicts earlier answers where nothing tells the noise: a useful model is
+less noisy."""
 
 
 @dataclass(slots=True, eq=False)
 class Audit:
-    """Asks some of an earlier answer's documents again, and once more in another order where that differs.
+    """Asks some of an earlier answer's documents again, and more often where that differs.
+
+    Each time in another order, which no earlier request had, so that nobody answers from a cache.
 
     Attributes:
         pool: the query's documents.
-        earlier: earlier answers.
+        earlier: earlier answers, audits left out where there are others.
+        seed: tells this run's audits from those of others.
         answers: tonight's.
     """
 
     pool: Pool
     earlier: Sequence[Answer]
+    seed: int
     answers: list[Answer] = field(default_factory=list)
 
     def run(self) -> Generator[Step, Reply, Finding | None]:
@@ -53,49 +65,58 @@ class Audit:
         docs = _spread(old)
         if len(docs) < 2:
             return None
-        yield from self._ask(docs)
-        first = total((old, new) for new in self.answers)
-        if not first.pairs:
-            return None
-        differs = _differs(old, self.answers)
-        if first.against <= _DOUBT:
-            return Finding(False, 0.0, first.share, differs)
-        yield from self._ask(docs[::-1])
-        noise = total((one, two) for i, one in enumerate(self.answers) for two in self.answers[i + 1 :])
-        against = total((old, new) for new in self.answers)
-        doubt = _DOUBT / max(first.pairs, 1)
-        return Finding(against.share > _NOISES * noise.share + doubt, noise.share, against.share, differs)
+        for turn in range(_ASKS):
+            yield from self._ask(np.random.default_rng([self.seed, turn]).permutation(docs))
+            against = total((old, new) for new in self.answers)
+            if not against.pairs:
+                return None
+            noise = total(_pairs(self.answers))
+            doubt = _DOUBT * len(self.answers) / against.pairs
+            if against.share <= _LIKE * noise.share + doubt:
+                return Finding(False, noise.share, against.share, self._differs(old))
+        changed = against.share > _UNLIKE * noise.share + doubt
+        return Finding(changed, noise.share, against.share, self._differs(old))
 
     def _ask(self, docs: Positions) -> Generator[Step, Reply, None]:
         reply = yield Round([Chunk(self.pool.positions[docs], "audit")])
         assert reply is not None and not isinstance(reply, str)
         self.answers += [self.pool.answer(scores) for scores in reply if len(scores.documents)]
 
+    def _differs(self, old: Answer) -> bool:
+        spread = float(np.ptp(old.values))
+        for new in self.answers:
+            _, here, there = np.intersect1d(old.docs, new.docs, return_indices=True)
+            if len(here) and float(np.abs(old.values[here] - new.values[there]).max()) > 0.01 * spread:
+                return True
+        return False
+
 
 def _spread(old: Answer) -> Positions:
-    """Half of them the best, half spread over the rest, by rising position: a hub's documents are alike."""
+    """Half of them the best, half spread over the rest: a hub's documents are alike."""
     top = min(len(old), AUDITED // 2)
     rest = np.linspace(top, len(old) - 1, min(AUDITED - top, len(old) - top)).astype(np.intp)
-    return np.sort(old.docs[np.unique(np.r_[np.arange(top), rest])])
+    places: Positions = np.unique(np.r_[np.arange(top), rest])
+    return old.docs[places]
 
 
-def _differs(old: Answer, fresh: Sequence[Answer]) -> bool:
-    spread = float(np.ptp(old.values))
-    for new in fresh:
-        _, here, there = np.intersect1d(old.docs, new.docs, return_indices=True)
-        if len(here) and float(np.abs(old.values[here] - new.values[there]).max()) > 0.01 * spread:
-            return True
-    return False
+def _pairs(answers: Sequence[Answer]) -> Iterator[tuple[Answer, Answer]]:
+    return itertools.combinations(answers, 2)
 
 
-def contradicts(memory: Memory, fresh: Sequence[Answer], noise: float) -> bool:
-    """Whether tonight's answers contradict the earlier ones more than noise explains."""
+def contradicts(memory: Memory, fresh: Sequence[Answer], noise: float | None) -> bool:
+    """Whether tonight's answers contradict the earlier ones more than noise explains.
+
+    Args:
+        memory: the earlier ones.
+        fresh: tonight's.
+        noise: the share of pairs that two new answers order differently, as far as audits told; None if none did.
+    """
     found = memory.discord(fresh)
     if found.against <= _DOUBT:
         return False
-    within = total((one, two) for i, one in enumerate(fresh) for two in fresh[i + 1 :])
-    known = max(noise, within.share, memory.noise.share)
-    return found.share > _NOISES * known + COARSE
+    seen = [total(_pairs(fresh)), memory.noise]
+    known = [one.share for one in seen if one.pairs] + ([] if noise is None else [noise])
+    return found.share > (_NOISES * max(known) + _COARSE if known else _GROSS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +126,12 @@ class Standing:
     Attributes:
         holds: whether it may use them at all.
         audit: whether it asks one of them again.
-        noise: the share of pairs that two new answers order differently, as far as audits showed.
+        noise: the share of pairs that two new answers order differently, as far as audits showed; None if none did.
     """
 
     holds: bool
     audit: bool = False
-    noise: float = 0.0
+    noise: float | None = None
 
 
 class Trust:
@@ -126,7 +147,9 @@ class Trust:
         self._aside: set[int] = set()
         self._order: list[int] = []  # positions that are audited, rising
         self._pending: set[int] = set()  # those of them whose finding is not known yet
-        self._noises: list[float] = []  # the largest noise up to each of them, as far as all before are known
+        self._noises: list[
+            float | None
+        ] = []  # the largest noise up to each of them, as far as all before are known
         self._changed: int | None = None  # the first audit that found the model changed
 
     def expect(self, position: int) -> None:
@@ -160,8 +183,8 @@ class Trust:
         if self._changed is not None and self._changed < before:
             return Standing(holds=False)
         own = self._audits.get(position)
-        noise = max(self._noise_before(before), 0.0 if own is None else own.noise)
-        return Standing(True, position in self._pending, noise)
+        known = [self._noise_before(before), None if own is None else own.noise]
+        return Standing(True, position in self._pending, _largest(known))
 
     @property
     def changed(self) -> bool:
@@ -190,10 +213,15 @@ class Trust:
         if finding is not None and finding.changed:
             self._changed = position if self._changed is None else min(self._changed, position)
 
-    def _noise_before(self, position: int) -> float:
-        """The largest noise of the audits before a position, all of which are known."""
+    def _noise_before(self, position: int) -> float | None:
+        """The largest noise of the audits before a position, all of which are known; None if none told any."""
         count = bisect_left(self._order, position)
         for at in self._order[len(self._noises) : count]:
             finding = self._audits[at]
-            self._noises.append(max([*self._noises[-1:], 0.0 if finding is None else finding.noise]))
-        return self._noises[count - 1] if count else 0.0
+            known = [*self._noises[-1:], None if finding is None else finding.noise]
+            self._noises.append(_largest(known))
+        return self._noises[count - 1] if count else None
+
+
+def _largest(noises: Sequence[float | None]) -> float | None:
+    return max((noise for noise in noises if noise is not None), default=None)

@@ -152,7 +152,8 @@ class Driver:
             self.method, shards,
             top_k=prepared.top_k, probe=probe,
             earlier=prepared.earlier if standing.holds else (),
-            barred=np.array(sorted(prepared.refused), dtype=np.intp), audit=standing.audit, noise=standing.noise,
+            barred=np.array(sorted(prepared.refused), dtype=np.intp),
+            audit=self.sender.recall.past.before if standing.audit else None, noise=standing.noise,
         )  # fmt: skip
         reply: Sequence[Scores] | Verdict | None = None
         turn = 0
