@@ -64,8 +64,11 @@ class Ledger:
         self._served = False
         self._fault: LedgerError | None = None
         with translated(path, "opened"):
-            self._db = connect(path, salvage=salvage)
+            self._db = self._connect(salvage=salvage)
             self.legacy = entries.legacy(self._db)
+
+    def _connect(self, *, salvage: bool) -> sqlite3.Connection:
+        return connect(self.path, salvage=salvage)
 
     @property
     def _day(self) -> int:
