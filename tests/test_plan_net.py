@@ -108,6 +108,23 @@ async def test_where_nothing_depends_on_answers_a_plan_is_exact(
         assert (net.requests, net.documents) == await asked(w, job)
 
 
+async def test_night_after_night_a_plan_is_exact(tmp_path: Path) -> None:
+    """A part of each list is new; a document that was refused is known to be."""
+    poison = {"forbidden": "400-inspection"}
+    async with world(tmp_path, data=rows(8, 60), sections={"merge": {"method": "rrf"}}, poison=poison) as w:
+        job = w.job()
+        for number in range(4):
+            night(w, share=0.05 * number, seed=number)
+            data = [orjson.loads(line) for line in w.data.read_bytes().splitlines()]
+            for row in data:
+                of_one = next(one for one in row["candidates"] if one["id"].endswith("-7"))
+                of_one["text"] = "forbidden"
+            write_jsonl(w.data, data)
+            net = plan(job).net
+            told = await asked(w, job)
+            assert net is None if number == 0 else net is not None and (net.requests, net.documents) == told
+
+
 @pytest.mark.parametrize(("method", "off"), [("hub", 0.05), ("full", 0.4)])
 async def test_repairs_are_foreseen_about(tmp_path: Path, method: str, off: float) -> None:
     """What only tonight's answers decide is foretold by made-up ones: near what is asked, far from asking anew."""

@@ -57,7 +57,7 @@ def connect(path: Path | None, *, salvage: bool = False) -> sqlite3.Connection:
 
 
 def look(path: Path) -> sqlite3.Connection:
-    """Open a ledger only to look at it: nothing is written, and no lock is held that would keep a run from beginning.
+    """Open a ledger only to look at it: nothing is written, and no lock keeps a run from beginning, once this returns.
 
     1. It was closed as a whole: the file itself, with nothing locked. Whoever looks has to see that it stays as it is,
        as ``facts`` tells it.
