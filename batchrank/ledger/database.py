@@ -56,7 +56,7 @@ def connect(path: Path | None, *, salvage: bool = False) -> sqlite3.Connection:
     return db
 
 
-def look(path: Path) -> sqlite3.Connection:
+def look(path: Path | None, *, salvage: bool = False) -> sqlite3.Connection:
     """Open a ledger only to look at it: nothing is written, and no lock keeps a run from beginning, once this returns.
 
     1. It was closed as a whole: the file itself, with nothing locked. Whoever looks has to see that it stays as it is,
@@ -68,7 +68,8 @@ def look(path: Path) -> sqlite3.Connection:
         OSError: as ``connect``.
         LedgerError: as ``connect``.
     """
-    _require_ours(path, salvage=False)
+    assert path is not None
+    _require_ours(path, salvage=salvage)
     address = f"{path.absolute().as_uri()}?mode=ro"
     if not path.with_name(path.name + "-wal").exists():
         db = sqlite3.connect(

@@ -23,12 +23,12 @@ class Glance(Ledger):
 
     path: Path
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    _connect = staticmethod(look)
 
-    def _connect(self, *, salvage: bool) -> sqlite3.Connection:
-        self._facts = facts(self.path)
-        return look(self.path)
+    def __init__(self, path: Path) -> None:
+        with translated(path, "opened"):
+            self._facts = facts(path)
+        super().__init__(path)
 
     async def save(self, name: str, value: Any) -> None:
         """Nothing: what a rehearsal finds is not what a run has found."""

@@ -107,12 +107,9 @@ def codec(job: Job) -> Codec:
 
 
 def encoder(job: Job, wire: Codec, *, legacy: bool) -> Encoder:
-    """What makes a job's requests, and the keys by which the ledger knows them.
+    """What makes a job's requests, and the keys by which the ledger knows them; no API key is needed.
 
-    Args:
-        job: the job; no API key is needed.
-        wire: its wire format.
-        legacy: whether the ledger holds entries by the keys of an older batchrank.
+    ``legacy`` tells whether the ledger holds entries by the keys of an older batchrank.
     """
     return Encoder(
         wire,
