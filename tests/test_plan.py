@@ -1,5 +1,7 @@
 """``plan`` tells beforehand what ``run`` then does."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import orjson
@@ -7,6 +9,7 @@ import pytest
 from jobs import make_job, rows, run, write_jsonl
 
 from batchrank.cli.status import show_plan
+from batchrank.ledger.ledger import Ledger
 from batchrank.planning.plan import plan
 
 pytestmark = pytest.mark.anyio
@@ -50,3 +53,83 @@ async def test_what_is_printed_is_what_is_there(tmp_path: Path, capsys: pytest.C
     shown = capsys.readouterr().out
     assert "pip install 'batchrank[qwen]'" in shown
     assert "[bold]q[/]" in shown
+
+
+async def test_what_the_ledger_does_not_know_costs_what_the_table_says(tmp_path: Path) -> None:
+    """Another model's answers are of no use; no key is needed."""
+    job = make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", rows(6, 34)))
+    await run(job)
+    other = make_job(
+        tmp_path, tmp_path / "in.jsonl", out="other", ledger="out/ledger.sqlite", endpoint={"url": None}
+    )
+    found = plan(other)
+    bill, net = found.methods["hub"], found.net
+    assert net is not None and net.saved_tokens == 0 and net.reused == 0
+    assert 0 <= net.documents - bill.documents <= 15  # the first query's probe
+
+
+async def test_a_ledger_in_use_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rest of the plan is told all the same."""
+    job = make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", rows(6, 34)))
+    await run(job)
+    assert job.ledger_path is not None
+    ledger = Ledger(job.ledger_path)
+    show_plan(job, as_json=False)
+    ledger.close()
+    shown = capsys.readouterr().out
+    (line,) = [line for line in shown.splitlines() if "ledger" in line]
+    assert "another batchrank process is using this ledger" in line and "rrf" in shown
+    assert "tonight" not in shown
+
+
+@pytest.mark.parametrize("damage", [b"garbage", b"\xff" * 4096, None], ids=["head", "page", "row"])
+async def test_a_damaged_ledger_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: bytes | None
+) -> None:
+    """Whatever is damaged: no traceback, and the rest of the plan."""
+    job = make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", rows(6, 34)))
+    await run(job)
+    path = job.ledger_path
+    assert path is not None
+    if damage is None:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("UPDATE answers SET scores = 'text'")
+            db.commit()
+    else:
+        data = bytearray(path.read_bytes())
+        at = 0 if damage == b"garbage" else 4096
+        data[at : at + len(damage)] = damage
+        path.write_bytes(data)
+    show_plan(job, as_json=False)
+    shown = capsys.readouterr().out
+    (line,) = [line for line in shown.splitlines() if "ledger" in line]
+    assert "is damaged" in line and "rrf" in shown
+
+
+async def test_without_a_ledger_nothing_is_said_or_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A first night costs what the table says."""
+    job = make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", rows(2, 4)))
+    show_plan(job, as_json=True)
+    told = orjson.loads(capsys.readouterr().out)
+    assert told["net"] is None and told["notice"] is None
+    show_plan(job, as_json=False)
+    assert "ledger" not in capsys.readouterr().out and not (tmp_path / "out").exists()
+
+
+async def test_tonight_is_told_to_people_and_programs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two plain lines; the same numbers as JSON."""
+    job = make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", rows(6, 34)))
+    await run(job)
+    show_plan(job, as_json=True)
+    net = orjson.loads(capsys.readouterr().out)["net"]
+    assert (net["documents"], net["requests"], net["reused"]) == (0, 0, 6 * 34)
+    show_plan(job, as_json=False)
+    shown = capsys.readouterr().out
+    assert "tonight, net of the ledger: 0 documents in 0 requests, 0 tokens (0.0000 CNY)" in shown
+    assert f"from the ledger: 204 documents, which saves {net['saved_tokens']:,} tokens" in shown

@@ -118,7 +118,7 @@ def plan(
     overrides: Set = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Tell what a job would do and cost: reads the input once, sends nothing, needs no key."""
+    """Tell what a job would do and cost, net of the ledger too: reads the input once, sends nothing, needs no key."""
     log_to_stderr(verbose=False, quiet=False)
     show_plan(load(job, overrides), as_json=as_json)
 

@@ -147,6 +147,8 @@ def show_plan(job: "Job", *, as_json: bool) -> None:
     if not found.exact:
         terminal.print(f"for exact counts: {install_line('qwen')}", soft_wrap=True)
     terminal.print(_methods(job, found))
+    for line in _tonight(found):
+        terminal.print(line, soft_wrap=True)
     if found.largest:
         terminal.print(_largest(found))
 
@@ -202,6 +204,27 @@ def _methods(job: "Job", found: "Plan") -> "Table":
         )
         table.add_row(*row, _NOTES[name] + (" (this job)" if name == job.merge.method else ""))
     return table
+
+
+def _tonight(found: "Plan") -> Iterator[str]:
+    """What the job's run would really ask, in plain lines."""
+    if found.notice is not None:
+        yield f"what the ledger would save is not told: {found.notice}"
+    net = found.net
+    if net is None:
+        return
+    yield (
+        f"tonight, net of the ledger: {net.documents:,} documents in {net.requests:,} requests, "
+        f"{_price(found, net.tokens, net.cost)}, at least {duration(net.seconds)}"
+    )
+    if net.reused:
+        yield (
+            f"from the ledger: {net.reused:,} documents, which saves {_price(found, net.saved_tokens, net.saved_cost)}"
+        )
+
+
+def _price(found: "Plan", tokens: int, cost: float | None) -> str:
+    return f"{tokens:,} tokens" + ("" if cost is None else f" ({cost:,.4f} {found.currency})")
 
 
 def _largest(found: "Plan") -> "Table":

@@ -12,7 +12,7 @@ import orjson
 
 from batchrank.errors import LedgerError
 from batchrank.ledger.checks import check, lost_commits
-from batchrank.ledger.schema import bring_up_to_date
+from batchrank.ledger.schema import SCHEMA, bring_up_to_date
 
 _APPLICATION = 0x62726B31
 """What tells a ledger from other SQLite files, in their header's field for it; ledgers before schema 3 had none."""
@@ -54,6 +54,47 @@ def connect(path: Path | None, *, salvage: bool = False) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def look(path: Path | None, *, salvage: bool = False) -> sqlite3.Connection:
+    """Open a ledger only to look at it: nothing is written, and no lock keeps a run from beginning, once this returns.
+
+    1. It was closed as a whole: the file itself, with nothing locked. Whoever looks has to see that it stays as it is,
+       as ``facts`` tells it.
+    2. It has a log, because a run was cut off, or it is of an older version: a private copy, brought up to date.
+
+    Raises:
+        sqlite3.Error: as ``connect``.
+        OSError: as ``connect``.
+        LedgerError: as ``connect``.
+    """
+    assert path is not None
+    _require_ours(path, salvage=salvage)
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    if not path.with_name(path.name + "-wal").exists():
+        db = sqlite3.connect(
+            f"{address}&immutable=1", uri=True, isolation_level=None, check_same_thread=False
+        )
+        if db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA:
+            return db
+        db.close()
+    own = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file that SQLite removes
+    try:
+        with closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=0.2)) as db:
+            db.execute("BEGIN")
+            db.execute("SELECT 1 FROM sqlite_master").fetchone()  # a backup would wait for a lock for ever
+            db.backup(own)
+        bring_up_to_date(own)
+    except BaseException:
+        own.close()
+        raise
+    return own
+
+
+def facts(path: Path) -> tuple[object, ...]:
+    """What changes when a process begins to use a ledger, or did meanwhile."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns, path.with_name(path.name + "-wal").exists()
 
 
 def _require_ours(path: Path, *, salvage: bool) -> None:
@@ -160,10 +201,15 @@ def translated(path: Path | None, what: str) -> Iterator[None]:
         raise LedgerError(_explain(path, what, error)) from error
 
 
+def in_use(path: Path | None) -> str:
+    """What to tell of a ledger that another process uses."""
+    return f"{path}: another batchrank process is using this ledger; wait for it to end, or stop it"
+
+
 def _explain(path: Path | None, what: str, error: Exception) -> str:
     text = str(error.strerror if isinstance(error, OSError) and error.strerror else error)
     if "locked" in text or "busy" in text:
-        return f"{path}: another batchrank process is using this ledger; wait for it to end, or stop it"
+        return in_use(path)
     if any(word in text for word in _DAMAGE) or isinstance(error, ValueError):
         return (
             f"{path}: the ledger is damaged ({text}), so nothing more is sent. Restore it from a backup, or recover "

@@ -77,19 +77,21 @@ class Recollection:
     key: bytes
 
 
-def find(db: sqlite3.Connection, keys: Sequence[bytes], run: int) -> dict[bytes, Known]:
-    """What is known about requests, by key; what is found counts as used by the run from now on."""
+def find(db: sqlite3.Connection, keys: Sequence[bytes], run: int, *, use: bool = True) -> dict[bytes, Known]:
+    """What is known about requests, by key; unless it is only looked at, it counts as used by the run from now on."""
     found: dict[bytes, Known] = {}
     for some in _batches(keys):
-        _answers(db, some, run, found)
+        _answers(db, some, run, found, use=use)
         if left := [key for key in some if key not in found]:
-            _rejections(db, left, run, found)
+            _rejections(db, left, run, found, use=use)
     return found
 
 
-def _answers(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known]) -> None:
+def _answers(
+    db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known], *, use: bool
+) -> None:
     wanted = f"SELECT {ANSWER}, digest, used FROM answers WHERE key IN {_marks(keys)}"  # noqa: S608 our own words
-    for row in _whole(db, db.execute(wanted, keys).fetchall(), run):
+    for row in _whole(db, db.execute(wanted, keys).fetchall(), run, use=use):
         key, asked, known, _, at, tokens, _, searches, _, _, request_id, scores, *_ = row
         found[key] = Known(
             Answer(unpack(scores), tokens, request_id, searches), asked != run, at, asked, known
@@ -97,7 +99,7 @@ def _answers(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dic
 
 
 def recollect(
-    db: sqlite3.Connection, questions: Sequence[int], run: int, *, before: int, since: int
+    db: sqlite3.Connection, questions: Sequence[int], run: int, *, before: int, since: int, use: bool = True
 ) -> dict[int, list[Recollection]]:
     """The answers to questions that became known before an epoch, and are no older; those count as used, as found ones.
 
@@ -107,6 +109,7 @@ def recollect(
         run: the run that uses them.
         before: the first epoch whose answers don't count.
         since: the time of the oldest answers that count, in seconds since 1970.
+        use: whether they count as used; else they are only looked at.
     """
     found: dict[int, list[Recollection]] = {}
     for some in _batches([question for question in questions if question]):  # 0: nothing was noted
@@ -114,7 +117,7 @@ def recollect(
             SELECT {ANSWER}, digest, used FROM answers INDEXED BY questions
             WHERE question IN {_marks(some)} AND known < ? AND at >= ?
         """  # noqa: S608 our own words
-        for row in _whole(db, db.execute(wanted, (*some, before, since)).fetchall(), run):
+        for row in _whole(db, db.execute(wanted, (*some, before, since)).fetchall(), run, use=use):
             key, asked, _, _, at, _, _, _, question, purpose, _, scores, contents = row
             one = Recollection(
                 np.frombuffer(contents, dtype="<u8"), unpack(scores), _PURPOSES[purpose], asked, at, key
@@ -136,8 +139,8 @@ def refused(db: sqlite3.Connection, questions: Sequence[int]) -> set[int]:
     return found
 
 
-def _whole(db: sqlite3.Connection, rows: Sequence[Any], run: int) -> Iterator[Any]:
-    """Rows of answers, seen to be what was written, and marked as used by a run."""
+def _whole(db: sqlite3.Connection, rows: Sequence[Any], run: int, *, use: bool) -> Iterator[Any]:
+    """Rows of answers, seen to be what was written, and marked as used by a run, unless they are only looked at."""
     stale = []
     for *row, digest, used in rows:
         if digest != answer_checksum(*row):
@@ -145,11 +148,13 @@ def _whole(db: sqlite3.Connection, rows: Sequence[Any], run: int) -> Iterator[An
         if used != run:
             stale.append(row[0])
         yield row
-    for some in _batches(stale):
+    for some in _batches(stale if use else ()):
         _use(db, "answers", some, run)
 
 
-def _rejections(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known]) -> None:
+def _rejections(
+    db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: dict[bytes, Known], *, use: bool
+) -> None:
     columns = ROWS["rejections"]
     wanted = f"SELECT {columns}, digest, used FROM rejections WHERE key IN {_marks(keys)}"  # noqa: S608 our own words
     stale = []
@@ -160,7 +165,7 @@ def _rejections(db: sqlite3.Connection, keys: Sequence[bytes], run: int, found: 
         if used != run:
             stale.append(key)
         found[key] = Known(Rejection(status, code, message, None, request_id), asked != run)
-    _use(db, "rejections", stale, run)
+    _use(db, "rejections", stale if use else (), run)
 
 
 def _use(db: sqlite3.Connection, table: str, keys: Sequence[bytes], run: int) -> None:

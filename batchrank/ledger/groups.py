@@ -62,6 +62,10 @@ class Group:
 
     def apply(self, db: sqlite3.Connection, run: int, epoch: int, now: int) -> None:
         """Do it all, within a transaction; lookups last, so that they see the rest."""
+        self._enter(db, run, epoch, now)
+        self.look(db, run)
+
+    def _enter(self, db: sqlite3.Connection, run: int, epoch: int, now: int) -> None:
         for work, box in self.works:
             box.append(work(db))
         if self.unsent:
@@ -72,11 +76,14 @@ class Group:
             store(db, self.answers, run, epoch, now)
         for key, rejection, about in self.rejections:
             reject(db, key, rejection, about, run)
+
+    def look(self, db: sqlite3.Connection, run: int, *, use: bool = True) -> None:
+        """Do the lookups; what is found counts as used by the run, unless it is only looked at."""
         if self.wanted:
-            self.found = find(db, self.wanted, run)
+            self.found = find(db, self.wanted, run, use=use)
         for (before, since), questions in self.questions.items():
             asked = list(dict.fromkeys(questions))
-            self.recollected[before, since] = recollect(db, asked, run, before=before, since=since)
+            self.recollected[before, since] = recollect(db, asked, run, before=before, since=since, use=use)
 
 
 class CommitThread(threading.Thread):

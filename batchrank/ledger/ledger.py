@@ -50,21 +50,21 @@ class Ledger:
         LedgerError: from every method, when the file can't be opened, read or written.
     """
 
+    _connect = staticmethod(connect)
+
     def __init__(
         self, path: Path | None, *, salvage: bool = False, now: Callable[[], float] = time.time
     ) -> None:
-        self.path = path
-        self._now = now
-        self._dirty = False
+        self.path, self._now = path, now
+        self._dirty = self._served = False
         self.run = self.epoch = 0
         self._pending = Group(self._wait)
         self._wake = asyncio.Event()
         self._turn = anyio.Lock()
         self._thread = CommitThread()
-        self._served = False
         self._fault: LedgerError | None = None
         with translated(path, "opened"):
-            self._db = connect(path, salvage=salvage)
+            self._db = self._connect(path, salvage=salvage)
             self.legacy = entries.legacy(self._db)
 
     @property

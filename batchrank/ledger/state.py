@@ -64,12 +64,17 @@ class Spent:
         return self.answers + self.probes + sum(self.lost.values())
 
 
-def begin(db: sqlite3.Connection, run: int) -> int:
-    """What was in flight when the processes before ended becomes ambiguous, on the day that it was sent; a new epoch.
+def next_epoch(db: sqlite3.Connection, run: int) -> int:
+    """The epoch of a process that goes on with, or begins, a run.
 
     Epochs count the processes that used a ledger; in one of older versions, which counted runs, they go on from those.
     """
-    epoch: int = max((load(db, "epoch") or 0) + 1, run)
+    return max((load(db, "epoch") or 0) + 1, run)
+
+
+def begin(db: sqlite3.Connection, run: int) -> int:
+    """A new epoch; what was in flight when the processes before ended becomes ambiguous, on the day it was sent."""
+    epoch = next_epoch(db, run)
     save(db, "epoch", epoch)
     for key, predicted, run, documents, day in db.execute(f"SELECT {ROWS['sent']} FROM sent").fetchall():  # noqa: S608 our own words
         killed = (key, "ambiguous", None, "killed", "in flight when the process ended", "")

@@ -232,7 +232,7 @@ def _plan(summary: Mapping[str, Any], notes: list[str]) -> "Plan | None":
 
     try:
         job = Job.model_validate(_without_hidden(summary["job"]))
-        return plan(job)
+        return plan(job, net=False)
     except (InputError, JobError, ValueError) as error:
         first = next(islice(str(error).splitlines(), 1), "")
         notes.append(f"what the job was expected to take is not shown, as its input can't be read: {first}")

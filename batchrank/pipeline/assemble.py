@@ -95,6 +95,32 @@ def sharder(job: Job) -> Sharder:
     )
 
 
+def codec(job: Job) -> Codec:
+    """The wire format that a job's endpoint speaks.
+
+    Raises:
+        JobError: it can't say what the job asks for.
+    """
+    found = tailored(job.wire, job.template, job.endpoint.body)
+    found.body(Request(job.card.name, "query", ["document"], job.said_instruct, job.fps))
+    return found
+
+
+def encoder(job: Job, wire: Codec, *, legacy: bool) -> Encoder:
+    """What makes a job's requests, and the keys by which the ledger knows them; no API key is needed.
+
+    ``legacy`` tells whether the ledger holds entries by the keys of an older batchrank.
+    """
+    return Encoder(
+        wire,
+        scope=f"{job.answers_identity}\n{job.wire}\n",
+        old_scope=f"{job.url}\n{job.wire}\n" if legacy else None,
+        model=job.card.name,
+        instruct=job.said_instruct,
+        fps=job.fps,
+    )
+
+
 def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
     """What asks a job's endpoint, at an address and with a key, and the wire format that it speaks.
 
@@ -102,8 +128,7 @@ def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
         JobError: a certificate or the environment's proxy can't be used, or the format can't say what the job asks for.
     """
     own = job.endpoint
-    codec = tailored(job.wire, job.template, own.body)
-    codec.body(Request(job.card.name, "query", ["document"], job.said_instruct, job.fps))
+    wire = codec(job)
     proxy = job.proxy()
     files = own.ca_file, own.client_cert, own.client_key
     secure = url.startswith("https:") or (proxy or "").startswith("https:")
@@ -111,7 +136,7 @@ def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
     trusted = any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
     return Http(
         url,
-        codec,
+        wire,
         key=key,
         newer_key=job.api_key if own.api_key_file and not job.emulated else None,
         auth=own.auth,
@@ -123,7 +148,7 @@ def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
         else None,
         secrets=secrets_of(job),
         timeout=own.timeout,
-    ), codec
+    ), wire
 
 
 def concurrency_limit(job: Job) -> ConcurrencyLimit:
@@ -166,7 +191,7 @@ async def engine(
     card, key = job.card, job.api_key()
     async with AsyncExitStack() as stack:
         url = await _emulated(job, stack) if job.emulated else job.url
-        session, codec = endpoint(job, url, "emulator" if job.emulated else key)
+        session, wire = endpoint(job, url, "emulator" if job.emulated else key)
         http = await stack.enter_async_context(session)
         departures = Departures(ledger)
         limiter = Limiter(rpm=card.rpm, tpm=card.tpm, share=job.rate.part, before=await departures.load())
@@ -176,14 +201,7 @@ async def engine(
         spend = _spend(job, spent, None if per == "run" else await ledger.spent(per))
         sender = Sender(
             http=http,
-            encoder=Encoder(
-                codec,
-                scope=f"{job.answers_identity}\n{job.wire}\n",
-                old_scope=f"{job.url}\n{job.wire}\n" if ledger.legacy else None,
-                model=card.name,
-                instruct=job.said_instruct,
-                fps=job.fps,
-            ),
+            encoder=encoder(job, wire, legacy=ledger.legacy),
             wire=job.wire,
             ledger=ledger,
             scheduler=scheduler,

@@ -3,6 +3,7 @@
 import hashlib
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,9 +15,10 @@ from batchrank.errors import LedgerError
 from batchrank.io.atomic import Kept, digest
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
-from batchrank.ledger.state import Spent, wall
+from batchrank.ledger.state import Spent, next_epoch, wall
 from batchrank.merge.verdict import Declared, Verdicts
-from batchrank.pipeline.earlier import PROGRAM, identity
+from batchrank.outcomes import Verdict
+from batchrank.pipeline.earlier import INPUT, ITSELF, differences, identity
 from batchrank.pipeline.recollect import CHANGED, past_of
 from batchrank.pipeline.summary import Totals
 from batchrank.send.requests import Past
@@ -24,7 +26,8 @@ from batchrank.write.folder import PARTIAL_LETTERS
 
 _PAST = ("horizon", "began", "floor")
 """What tells in a run's state which answers of earlier runs it may use."""
-_ITSELF, _INPUT = "batchrank itself", "the input"
+_MODEL = ("model", "endpoint")
+"""What tells in a run's identity whether its verdict may still hold."""
 _Item = TypeVar("_Item")
 
 
@@ -157,26 +160,55 @@ class Resume:
         Raises:
             LedgerError: the state there is of another kind than this version writes.
         """
-        try:
+        with self._usable():
             return await self._begin(fresh=fresh, replay=replay)
+
+    async def foresee(self) -> tuple[Past, Verdict]:
+        """Which answers of earlier runs a run could use that began now, and the last run's verdict; nothing is noted.
+
+        Raises:
+            LedgerError: as in ``begin``.
+        """
+        with self._usable():
+            before, _, continued = await self._before(fresh=False)
+            ledger, number = self._ledger, self._number
+            ledger.run, ledger.epoch = number, await ledger.perform(lambda db: next_epoch(db, number))
+            past = past_of(await self._horizon(before, again=continued), self._max_age)
+            return past, self._verdict(before)
+
+    def _verdict(self, last: dict[str, Any] | None) -> Verdict:
+        """The last run's verdict, if it asked the same model at the same endpoint."""
+        if last is None or any(last["identity"].get(key) != self._identity[key] for key in _MODEL):
+            return "unknown"
+        verdict: Verdict = last.get("verdict", "unknown")
+        return verdict
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        try:
+            yield
         except (KeyError, TypeError, AttributeError) as error:
             raise LedgerError(
                 f"{self._ledger.path}: what it tells of the last run can't be used ({error!r}), so nothing is sent; "
                 "restore the ledger from a backup, use the batchrank that wrote it, or start anew with --fresh"
             ) from error
 
-    async def _begin(self, *, fresh: bool, replay: bool) -> Start:
-        last = await self._ledger.load(f"run/{self._scope}")
-        before = None if fresh else last
-        if last is None or not all(name in last for name in _PAST):
-            last = None  # of a batchrank that reused whole requests only, or damaged: --fresh must get on
-        changed = _differences(before, self._identity, self._inputs)
+    async def _before(self, *, fresh: bool) -> tuple[dict[str, Any] | None, Sequence[str], bool]:
+        """The state of the run before, what has changed since, whether it is gone on with; sets this one's number."""
+        before = None if fresh else await self._ledger.load(f"run/{self._scope}")
+        changed = differences(before, self._identity, self._inputs)
         continued = before is not None and not before["complete"] and self._same(before["inputs"], changed)
         if before is not None and continued:
             self._number = before["number"]
         else:
             self._number = 1 + (await self._ledger.load("runs") or 0)
+        return before, changed, continued
+
+    async def _begin(self, *, fresh: bool, replay: bool) -> Start:
+        before, changed, continued = await self._before(fresh=fresh)
+        if not continued:
             await self._ledger.save("runs", self._number)
+        last = await self._ledger.load(f"run/{self._scope}")
         spent = await self._ledger.begin(self._number)
         checkpoints: list[Checkpoint] = []
         damaged: list[str] = []
@@ -190,6 +222,7 @@ class Resume:
             "identity": self._identity,
             "inputs": self._inputs,
             "folder": str(self._folder),
+            "verdict": self._verdict(before),
         }
         # In this order: a run of these settings that is killed in between must not find parts of other ones.
         await self._ledger.save(f"part/{self._scope}/{len(checkpoints)}", None)
@@ -205,7 +238,9 @@ class Resume:
         decides as that did, so that it asks nothing and writes the same.
         """
         floor = await self._ledger.load(CHANGED) or 0
-        alike = self._inputs is not None and not _differences(last, self._identity, self._inputs)
+        if last is None or not all(name in last for name in _PAST):
+            last = None  # of a batchrank that reused whole requests only, or damaged: --fresh must get on
+        alike = self._inputs is not None and not differences(last, self._identity, self._inputs)
         if last is not None and (again or alike):
             known = {name: last[name] for name in _PAST}
             return known | {"floor": floor} if last["complete"] else known
@@ -213,7 +248,7 @@ class Resume:
 
     def _same(self, inputs: list[list[Any]] | None, changed: Sequence[str]) -> bool:
         """Whether the run before was of this input and these settings, so that its caps go on."""
-        return set(changed) <= {_ITSELF, _INPUT} and _sizes(inputs) == _sizes(self._inputs)
+        return set(changed) <= {ITSELF, INPUT} and _sizes(inputs) == _sizes(self._inputs)
 
     async def _checkpoints(self) -> tuple[list[Checkpoint], list[str]]:
         """The checkpoints whose parts and dead letters are what was written, and the files that no longer are."""
@@ -228,11 +263,12 @@ class Resume:
         await self._ledger.save(f"part/{self._scope}/{checkpoint.part + 1}", None)
         await self._ledger.save(f"part/{self._scope}/{checkpoint.part}", data)
 
-    async def complete(self) -> None:
-        """Commit that the run has ended; the next one starts anew."""
+    async def complete(self, verdict: Verdict | None = None) -> None:
+        """Commit that the run has ended, and the verdict that most lists were merged by; the next one starts anew."""
         state = await self._ledger.load(f"run/{self._scope}")
         if state is not None:
-            await self._ledger.save(f"run/{self._scope}", state | {"complete": True})
+            kept = {} if verdict is None else {"verdict": verdict}
+            await self._ledger.save(f"run/{self._scope}", state | {"complete": True} | kept)
 
 
 def scope(job: Job) -> str:
@@ -241,23 +277,8 @@ def scope(job: Job) -> str:
     return hashlib.sha256(out.encode()).hexdigest()[:16]
 
 
-def _differences(before: Any, now: dict[str, Any], files: list[list[Any]] | None) -> list[str]:
-    if before is None:
-        return []
-    known = before["identity"]
-    if "limits.documents" not in known:  # noted by a batchrank that compared less
-        changed = [_ITSELF]
-    else:
-        changed = [_said(key) for key in now if known.get(key) != now[key]]
-    return changed + ([_INPUT] if before["inputs"] != files else [])
-
-
 def _sizes(files: list[list[Any]] | None) -> list[list[Any]] | None:
     return None if files is None else [file[:2] for file in files]
-
-
-def _said(key: str) -> str:
-    return _ITSELF if key == PROGRAM else f"the job ({key})"
 
 
 def _standing(folder: Path, known: list[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:

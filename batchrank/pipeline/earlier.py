@@ -49,6 +49,8 @@ _HIDDEN = {"endpoint.headers", "endpoint.body"}
 """Keys whose values may be secrets: kept as fingerprints."""
 _ADDRESSES = {"endpoint.url", "input.corpus", "input.queries"}
 """Keys whose values may have a secret in the query of an address."""
+ITSELF, INPUT = "batchrank itself", "the input"
+"""What may have changed besides keys of the job."""
 PROGRAM = "batchrank"
 """What tells the version: another one may rank differently, but goes on with the same run's caps."""
 
@@ -65,6 +67,26 @@ def identity(job: Job, tokenizer: str) -> dict[str, Any]:
         "tokenizer in use": tokenizer,
     }
     return resolved | {key: _told(key, _value(data, key)) for key in leaves() if key not in HARMLESS}
+
+
+def differences(before: Any, now: dict[str, Any], files: list[list[Any]] | None) -> list[str]:
+    """What differs from the run before, for the user.
+
+    Args:
+        before: its state; None for none.
+        now: this run's identity.
+        files: this run's input files.
+    """
+    if before is None:
+        return []
+    known = before["identity"]
+    less = "limits.documents" not in known  # noted by a batchrank that compared less
+    changed = [ITSELF] if less else [_said(key) for key in now if known.get(key) != now[key]]
+    return changed + ([INPUT] if before["inputs"] != files else [])
+
+
+def _said(key: str) -> str:
+    return ITSELF if key == PROGRAM else f"the job ({key})"
 
 
 def leaves() -> list[str]:

@@ -22,7 +22,7 @@ from batchrank.pipeline.recollect import Recollector
 from batchrank.pipeline.shared import SharedVerdicts
 from batchrank.send.requests import together
 from batchrank.send.retry import Action
-from batchrank.send.sender import Sender
+from batchrank.send.scorer import Scorer
 from batchrank.send.stats import Meter
 
 _SAMPLE = 8, 100
@@ -72,7 +72,7 @@ class Driver:
         recollector: finds what earlier runs told of documents; None where only whole requests are looked up.
     """
 
-    sender: Sender
+    sender: Scorer
     verdicts: SharedVerdicts
     method: str
     price: Price | None

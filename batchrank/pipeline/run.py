@@ -202,7 +202,7 @@ class Run:
         )  # fmt: skip
         result = await anyio.to_thread.run_sync(outputs.sum_up, result)
         if reason is None:
-            await resume.complete()
+            await resume.complete(self.totals.verdict)
             await anyio.to_thread.run_sync(outputs.take_over)
         return result
 

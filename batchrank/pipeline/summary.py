@@ -4,13 +4,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from batchrank.job.sections import Budget
 from batchrank.models import Price
-from batchrank.outcomes import Failure, Ranking
+from batchrank.outcomes import Failure, Ranking, Verdict
 from batchrank.pipeline.rank import LOST
 
 DOCUMENT_CAUSES = frozenset({"missing-document", LOST})
@@ -104,6 +104,12 @@ class Totals:
     def state(self) -> dict[str, Any]:
         """As plain data."""
         return dataclasses.asdict(self)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict that most lists were merged by; None where none had one."""
+        known = {name: count for name, count in self.verdicts.items() if name != "unknown"}
+        return cast(Verdict, max(known, key=known.__getitem__)) if known else None
 
     @property
     def extra(self) -> float:

@@ -4,37 +4,18 @@ import heapq
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
-from batchrank.data import Floats, Positions, Query
+from batchrank.data import Query
 from batchrank.job.config import Job
-from batchrank.merge.answers import Round
 from batchrank.merge.methods import METHODS
-from batchrank.merge.start import start
-from batchrank.models import searches
-from batchrank.outcomes import Scores
 from batchrank.pipeline.preconditions import Preconditions
 from batchrank.pipeline.prepare import Prepared
+from batchrank.planning.bill import Bill, Forecast, Net
+from batchrank.planning.net import Tonight
 from batchrank.planning.survey import Survey, survey
 from batchrank.read.base import Gauge
-from batchrank.shard.chunks import QueryShards
 
 _LARGEST = 5
 """Largest queries that are shown: they are what surprises on a bill."""
-_GOLDEN = (5**0.5 - 1) / 2
-"""Multiples of the golden ratio, modulo 1, are spread evenly and in no order: a scramble without a seed."""
-
-
-@dataclass(slots=True)
-class Bill:
-    """What one merge method would send; tokens and searches as predicted, seconds at the full quota."""
-
-    requests: int = 0
-    documents: int = 0
-    tokens: int = 0
-    searches: int = 0
-    cost: float | None = None
-    seconds: float = 0.0
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,6 +29,8 @@ class Plan(Survey):
         largest: the largest lists: query id, documents, chunks, tokens.
         methods: what each merge method would send.
         currency: of the costs.
+        net: what tonight's run would send, given what the ledger knows; None where that isn't known.
+        notice: why it isn't, for the user; None where there is no ledger yet.
     """
 
     tokens: int = 0
@@ -56,7 +39,10 @@ class Plan(Survey):
     largest: list[dict[str, Any]] = field(default_factory=list)
     methods: dict[str, Bill] = field(default_factory=lambda: {name: Bill() for name in METHODS})
     currency: str | None = None
-    forecast: "_Forecast" = field(default_factory=lambda: _Forecast())
+    net: Net | None = None
+    notice: str | None = None
+    forecast: Forecast = field(default_factory=Forecast)
+    tonight: Tonight | None = None
 
     @property
     def rejected(self) -> dict[str, int]:
@@ -79,13 +65,20 @@ class Plan(Survey):
             bill.documents += documents
             bill.tokens += round(tokens * documents / sendable)
         entry = {"query_id": query.id, "documents": len(query), "chunks": len(known.chunks), "tokens": tokens}
+        if self.tonight is not None:
+            self.tonight.add(ready)
         self.largest = heapq.nlargest(_LARGEST, [*self.largest, entry], key=lambda entry: entry["documents"])
 
     def price(self, job: Job) -> None:
         """Tell what it all costs, and how long it takes at the full quota."""
         card, price = job.card, job.price
         self.currency = price.currency if price else None
-        for bill in self.methods.values():
+        net, whole = self.net, self.methods[job.merge.method]
+        if net is not None:
+            net.saved_tokens = max(0, whole.tokens - net.tokens)
+            searches = max(0, whole.searches - net.searches)
+            net.saved_cost = price.cost(net.saved_tokens, searches=searches) if price else None
+        for bill in [*self.methods.values(), *([] if net is None else [net])]:
             bill.cost = price.cost(bill.tokens, searches=bill.searches) if price else None
             bill.seconds = 60 / float(job.rate.part) * max(bill.requests / card.rpm, bill.tokens / card.tpm)
 
@@ -93,66 +86,37 @@ class Plan(Survey):
         """As plain data."""
         found = {name: getattr(self, name) for name in _TOLD}
         found["truncated"] = self.truncated if self.exact else None
+        found["net"] = None if self.net is None else asdict(self.net)
         return found | {"methods": {name: asdict(bill) for name, bill in self.methods.items()}}
 
 
 _TOLD = (
     "queries", "documents", "blank", "tokens", "exact", "chunks", "multi_chunk", "truncated", "rejected", "largest",
-    "currency",
+    "currency", "notice",
 )  # fmt: skip
 
 
-def plan(job: Job, gauge: Gauge | None = None) -> Plan:
+def plan(job: Job, gauge: Gauge | None = None, *, net: bool = True) -> Plan:
     """Read a job's input and work out what running it would take.
 
     Args:
         job: the job; no key is needed.
         gauge: kept up to date while reading.
+        net: whether to tell also what tonight's run would take, given what the job's ledger knows; that is only looked
+            at.
 
     Raises:
         JobError: the job has no input.
         InputError: the input as a whole is unusable.
     """
     ground = Preconditions(job)
-    found = survey(ground, Plan(exact=ground.sharder.counter.exact), gauge=gauge)
+    found = Plan(exact=ground.sharder.counter.exact)
+    if not net:
+        survey(ground, found, gauge=gauge)
+    else:
+        with Tonight(ground, found.forecast) as found.tonight:
+            survey(ground, found, gauge=gauge)
+            found.tonight.end()
+            found.net, found.notice = found.tonight.net, found.tonight.notice
     found.price(job)
     return found
-
-
-class _Forecast:
-    """Requests, documents and searches of each merge method, by the shape of the list."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[str, int, tuple[int, ...]], tuple[int, int, int]] = {}
-
-    def of(self, method: str, shards: QueryShards, top_k: int) -> tuple[int, int, int]:
-        """Requests, documents and searches that a list would take."""
-        lengths = tuple(len(chunk) for chunk in shards.chunks)
-        if len(lengths) == 1:
-            return 1, lengths[0], searches(lengths[0])
-        key = method, top_k, lengths
-        if key not in self._known:
-            self._known[key] = self._drive(method, shards, top_k)
-        return self._known[key]
-
-    def _drive(self, method: str, shards: QueryShards, top_k: int) -> tuple[int, int, int]:
-        requests = documents = searched = 0
-        merging = start(method, shards, top_k=top_k)
-        reply: Any = None
-        while True:
-            try:
-                step = merging.send(reply)
-            except StopIteration:
-                return requests, documents, searched
-            reply = "relative"
-            if isinstance(step, Round):
-                requests += len(step.chunks)
-                documents += sum(map(len, step.chunks))
-                searched += sum(searches(len(chunk)) for chunk in step.chunks)
-                reply = [Scores(c.documents, _scores(c.documents), i) for i, c in enumerate(step.chunks)]
-
-
-def _scores(documents: Positions) -> Floats:
-    """Made-up scores, consistent between requests: a scramble of the position, as if the first stage knew little."""
-    scrambled: Floats = (documents.astype(np.float64) + 1) * _GOLDEN % 1.0
-    return scrambled

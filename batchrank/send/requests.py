@@ -223,6 +223,15 @@ class Recall:
                 found[request.key] = known[old_key]
         return found
 
+    def request(self, context: QueryContext, documents: Positions, purpose: Purpose) -> Outgoing:
+        """The request of some of a query's documents; what an audit asks is not known from before."""
+        if purpose == "pass" and context.whole and len(documents) == len(context.query.sendable):
+            return context.whole
+        salt = f"audit {self.past.before}".encode() if purpose == "audit" else b""
+        request = self._encoder.encode(context.query, documents, salt=salt)
+        request.about = context.about(documents, purpose)
+        return request
+
     async def known(
         self, query: Query, documents: Positions, request: Outgoing, *, aside: bool = False
     ) -> Known | None:

@@ -207,12 +207,7 @@ class Sender:
         purpose: Purpose,
     ) -> tuple[Outgoing, Answer | Rejection]:
         """A request, and its answer or a rejection that calls for its halves."""
-        if purpose == "pass" and context.whole and len(documents) == len(context.query.sendable):
-            request = context.whole
-        else:
-            salt = f"audit {self.recall.past.before}".encode() if purpose == "audit" else b""
-            request = self.encoder.encode(context.query, documents, salt=salt)
-            request.about = context.about(documents, purpose)
+        request = self.recall.request(context, documents, purpose)
         while (asked := self._asked.get(request.key)) is not None:
             await asked.wait()  # the very same request is under way: its answer will do for both
         self._asked[request.key] = done = asyncio.Event()
