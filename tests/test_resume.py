@@ -134,7 +134,8 @@ async def test_a_changed_job_is_said_and_nothing_is_mixed(tmp_path: Path) -> Non
     async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         await w.run(w.job(), part_rows=60)
         assert (tmp_path / "out" / "ranking-00000.jsonl").exists()
-        job, other = w.job(output={"top_n": 3}), w.job("other", output={"top_n": 3})
+        given: dict[str, Any] = {"output": {"top_n": 3}, "reuse": {"documents": False}}
+        job, other = w.job(**given), w.job("other", **given)
         report = await w.run(job, part_rows=60)
         assert any(
             n.startswith("changed since the last run: the job (output.top_n)") for n in report.data["notices"]

@@ -55,6 +55,7 @@ class Memory:
         pieces: the first pass, as far as it is known.
         hubs: those of the answers that were hubs.
         barred: indices of documents that are known to be refused, so that they aren't asked about.
+        unasked: documents of the plain method's chunks that were never asked as they are.
     """
 
     pool: Pool
@@ -63,13 +64,15 @@ class Memory:
     pieces: Sequence[Answer]
     hubs: Sequence[Answer]
     barred: Positions
+    unasked: int
     _leading: dict[int, Positions] = field(default_factory=dict, init=False)
 
     @classmethod
     def of(cls, pool: Pool, earlier: Sequence[Earlier], barred: Positions) -> "Memory | None":
         """None where nothing is known, or where all that the plain method asks first was asked as it is."""
         known = [one for one in earlier if len(one.documents)]
-        if not known or _asked_before(pool.shards, known):
+        unasked = _unasked(pool.shards, known)
+        if not known or not unasked:
             return None
         answers = [Answer.of(pool.index(one.documents), one.values) for one in known]
         taken = np.zeros(len(pool), dtype=bool)
@@ -82,7 +85,7 @@ class Memory:
                 pieces.append(piece)
                 taken[piece.docs] = True
         hubs = [answer for one, answer in zip(known, answers, strict=True) if one.purpose == "hub"]
-        return cls(pool, answers, [one.run for one in known], pieces, hubs, pool.index(barred))
+        return cls(pool, answers, [one.run for one in known], pieces, hubs, pool.index(barred), unasked)
 
     @cached_property
     def first(self) -> FirstPass:
@@ -178,7 +181,7 @@ class Memory:
             twice += _hub_share([*map(len, self.pieces), *pieces], len(pieces), k, pool.limit)
             twice = _in_requests(twice, pool.limit)
         chunks = [len(chunk) for chunk in pool.shards.chunks]
-        anew = sum(chunks)
+        anew = self.unasked
         if len(chunks) > 1:
             anew += _in_requests(_hub_share(chunks, len(chunks), k, pool.limit), pool.limit)
         return len(new) + twice <= _WORTH * anew
@@ -212,10 +215,10 @@ def _in_requests(documents: int, limit: int) -> int:
     return documents + (parts - 1) * shared
 
 
-def _asked_before(shards: Shards, known: Sequence[Earlier]) -> bool:
-    """Whether every chunk of the plain method was asked as it is."""
+def _unasked(shards: Shards, known: Sequence[Earlier]) -> int:
+    """Documents of the plain method's chunks that were not asked as they are."""
     asked = {one.documents.tobytes() for one in known if one.same}
-    return all(np.asarray(chunk, dtype=np.intp).tobytes() in asked for chunk in shards.chunks)
+    return sum(len(c) for c in shards.chunks if np.asarray(c, dtype=np.intp).tobytes() not in asked)
 
 
 def _heads(pieces: Sequence[Answer], q: Positions) -> Positions:
