@@ -134,8 +134,7 @@ async def test_a_changed_job_is_said_and_nothing_is_mixed(tmp_path: Path) -> Non
     async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         await w.run(w.job(), part_rows=60)
         assert (tmp_path / "out" / "ranking-00000.jsonl").exists()
-        given: dict[str, Any] = {"output": {"top_n": 3}, "reuse": {"documents": False}}
-        job, other = w.job(**given), w.job("other", **given)
+        job, other = w.job(output={"top_n": 3}), w.job("other", output={"top_n": 3})
         report = await w.run(job, part_rows=60)
         assert any(
             n.startswith("changed since the last run: the job (output.top_n)") for n in report.data["notices"]
@@ -163,7 +162,8 @@ async def test_a_kill_at_the_start_of_other_settings_leaves_no_parts_to_mix(tmp_
     """Whatever was committed by then: the parts of the old settings don't stay."""
     async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         await w.run(w.job(), part_rows=60)
-        job, other = w.job(output={"top_n": 3}), w.job("other", output={"top_n": 3})
+        given: dict[str, Any] = {"output": {"top_n": 3}, "reuse": {"documents": False}}
+        job, other = w.job(**given), w.job("other", **given)
         saved = tmp_path / "saved"
         shutil.copytree(tmp_path / "out", saved)
         for commits in range(1, 8):
