@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from merge_world import Api, drive, stratified, truth, whole
 
-from batchrank.merge.evidence import Components, HubSums, Probe
+from batchrank.merge.comparable import Components, HubSums, Probe
 from batchrank.merge.start import start
 from batchrank.merge.verdict import HUBS, SPAN, Verdicts
 from batchrank.outcomes import Overlap, Verdict

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from dataclasses import astuple, dataclass
 from typing import Any, Literal, TypeAlias
 
-from batchrank.merge.evidence import SHIFT, Components, HubSums, Probe
+from batchrank.merge.comparable import SHIFT, Components, HubSums, Probe
 from batchrank.outcomes import ABSOLUTE, Overlap, Verdict
 
 SPAN = 1_000
