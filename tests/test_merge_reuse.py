@@ -205,18 +205,20 @@ def test_noise_is_no_change() -> None:
         assert night.share < 0.1 and night.certified == 0
 
 
+@pytest.mark.slow
 def test_nights_average_noise() -> None:
-    """A document that several nights' hubs held counts by the mean of all: better than asking everything anew."""
+    """A document that several nights' hubs held counts by the mean of all: no worse than asking everything anew."""
     reused, anew = [], []
-    for seed in range(12):
-        world = World(1_000, "logistic", seed, noise=0.3)
-        world.night(10)
-        for _ in range(4):
-            world.replace(0.02)
-            night = world.night(10, noise=0.1)
-        reused.append(ndcg(night.ranks, 10))
-        anew.append(ndcg(world.night(10, reuse=False).ranks, 10))
-    assert np.mean(reused) > np.mean(anew)
+    for family in ("logistic", "minmax", "warped"):
+        for seed in range(30):
+            world = World(1_000, family, seed, noise=0.3)
+            world.night(10)
+            for _ in range(5):
+                world.replace(0.02)
+                night = world.night(10, noise=0.1)
+            reused.append(ndcg(night.ranks, 10))
+            anew.append(ndcg(world.night(10, reuse=False).ranks, 10))
+    assert np.mean(reused) >= np.mean(anew)
 
 
 def test_agreement_counts_pairs_that_two_answers_order() -> None:
