@@ -35,6 +35,7 @@ class Earlier:
         purpose: why it was asked.
         run: the run that asked.
         same: whether a request of just these documents, by rising position, is the one that was asked.
+        at: when it was answered, in seconds since 1970; 0 where nobody knows.
     """
 
     documents: Positions
@@ -42,6 +43,7 @@ class Earlier:
     purpose: Purpose
     run: int
     same: bool = False
+    at: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,7 +80,7 @@ class Recollector(Waiting):
             if query.earlier:
                 self.trust.expect(query.position)
                 query.weight += sum(16 * len(one.documents) for one in query.earlier)
-                query.oldest = min((one.at for one in known if one.at), default=0)
+                query.oldest = min((one.at for one in query.earlier if one.at), default=0)
                 if query.question in refused:
                     query.refused = await self._refused(query)
 
@@ -140,7 +140,7 @@ def restricted(
         by_position = np.argsort(positions, kind="stable")
         documents = positions[by_position]
         same = np.array_equal(contents[documents], one.contents)
-        found.append(Earlier(documents, values[by_position], one.purpose, one.run, same))
+        found.append(Earlier(documents, values[by_position], one.purpose, one.run, same, one.at))
     return found
 
 
