@@ -14,6 +14,10 @@ import trustme
 from aiohttp import web
 
 from batchrank.send.admission import Priority, Scheduler, Slot
+from batchrank.send.concurrency import ConcurrencyLimit
+from batchrank.send.fleet import Fleet, Replica
+from batchrank.send.transport import Http
+from batchrank.wire import CODECS
 
 Reply = Callable[[web.Request, Any], Awaitable[web.Response]]
 
@@ -158,6 +162,11 @@ class Tls:
             self._authority.configure_trust(context)
             context.verify_mode = ssl.CERT_REQUIRED
         return context
+
+
+def alone(places: ConcurrencyLimit) -> Fleet:
+    """A fleet of one server, which nobody asks."""
+    return Fleet([Replica(Http("http://127.0.0.1:9/", CODECS["dashscope"]), places)])
 
 
 @asynccontextmanager

@@ -6,9 +6,10 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import holding
+from servers import alone, holding
 
-from batchrank.send.admission import ConcurrencyLimit, Scheduler
+from batchrank.send.admission import Scheduler
+from batchrank.send.concurrency import ConcurrencyLimit
 from batchrank.send.limiter import Limiter
 
 ANYIO = pytest.mark.anyio
@@ -38,14 +39,14 @@ async def saturate(
     server: Server, places: ConcurrencyLimit, *, rpm: float, seconds: float, tpm: float = 1e15
 ) -> None:
     """Always have requests waiting."""
-    scheduler = Scheduler(Limiter(rpm=rpm, tpm=tpm), places)
+    scheduler = Scheduler(Limiter(rpm=rpm, tpm=tpm), alone(places))
     numbers = itertools.count()
 
     async def worker() -> None:
         while True:
             async with holding(scheduler, (next(numbers), 0, 0), TOKENS) as slot:
                 latency = await server.ask()
-                scheduler.answered(anyio.current_time(), latency, TOKENS)
+                scheduler.answered(slot, anyio.current_time(), latency)
                 scheduler.limiter.settle(slot.admission, TOKENS)
 
     with anyio.move_on_after(seconds):

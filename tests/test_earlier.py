@@ -23,6 +23,7 @@ OTHERS: dict[str, Any] = {
     "input.queries": "queries.tsv", "input.split": "dev", "input.subset": "en", "input.sort": True, "input.limit": 5,
     "model": "gte-rerank-v2", "endpoint.url": "http://127.0.0.1:9/rerank", "endpoint.wire": "cohere",
     "endpoint.identity": "other",
+    "endpoint.urls": ["http://127.0.0.1:9/rerank", "http://127.0.0.1:10/rerank"],
     "endpoint.region": "singapore", "endpoint.api_key_env": "OTHER_KEY", "endpoint.api_key_file": "key",
     "endpoint.auth": "api-key", "endpoint.headers": {"x-model": "canary-header"},
     "endpoint.body": {"token": "canary-body"}, "endpoint.template.query": "Q {query}",
@@ -42,8 +43,9 @@ OTHERS: dict[str, Any] = {
     )},
 }  # fmt: skip
 """Another value for each key."""
-NEEDED = {
+NEEDED: dict[str, dict[str, Any]] = {
     "endpoint.wire": {"endpoint.url": "http://127.0.0.1:9/rerank"},
+    "endpoint.urls": {"endpoint.urls": ["http://127.0.0.1:11/rerank"]},
     "endpoint.client_key": {"endpoint.client_cert": "cert.pem"},
     "fps": {"model": "qwen3-vl-rerank"},
     "gate.min_ndcg": {"gate.qrels": "qrels.txt"},
@@ -76,7 +78,7 @@ def test_another_value_is_another_run_unless_it_is_harmless(key: str) -> None:
     needed = NEEDED.get(key, {})
     before, after = (
         identity(job(**needed), "bytes"),
-        identity(job(**needed, **{key: OTHERS[key]}), "bytes"),
+        identity(job(**{**needed, key: OTHERS[key]}), "bytes"),
     )
     assert (before == after) == (key in HARMLESS and key != "model")
 

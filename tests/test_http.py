@@ -17,7 +17,7 @@ from batchrank.data import Answer, Rejection
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.pipeline.assemble import endpoint
-from batchrank.send.admission import ConcurrencyLimit
+from batchrank.send.concurrency import ConcurrencyLimit
 from batchrank.send.connections import connections, open_files, tls_context
 from batchrank.send.retry import possibly_billed
 from batchrank.send.transport import Http

@@ -8,11 +8,12 @@ from against import world
 from hypothesis import given
 from hypothesis import strategies as st
 from jobs import rows
-from servers import holding
+from servers import alone, holding
 
 from batchrank.data import Rejection
 from batchrank.errors import OutageError, StoppedError
-from batchrank.send.admission import ConcurrencyLimit, Scheduler
+from batchrank.send.admission import Scheduler
+from batchrank.send.concurrency import ConcurrencyLimit
 from batchrank.send.health import UNREACHABLE, OutageDetector, Size, Sizes
 from batchrank.send.limiter import Limiter
 
@@ -23,7 +24,7 @@ FAILED = Rejection(500, "InternalError", "oh")
 @ANYIO
 async def test_the_oldest_query_goes_first() -> None:
     """A second round of an early query overtakes the first round of later ones."""
-    scheduler = Scheduler(Limiter(rpm=60_000, tpm=1e12), ConcurrencyLimit(1))
+    scheduler = Scheduler(Limiter(rpm=60_000, tpm=1e12), alone(ConcurrencyLimit(1)))
     order: list[int] = []
 
     async def ask(position: int) -> None:
@@ -46,7 +47,7 @@ async def test_the_oldest_query_goes_first() -> None:
 @pytest.mark.parametrize("moment", [0.0, 0.01, 0.5, 1.5])
 async def test_whoever_gives_up_waiting_takes_no_place(moment: float) -> None:
     """Cancelled before, while or after its turn comes: every place is free again."""
-    scheduler = Scheduler(Limiter(rpm=60_000, tpm=1e12), ConcurrencyLimit(2))
+    scheduler = Scheduler(Limiter(rpm=60_000, tpm=1e12), alone(ConcurrencyLimit(2)))
 
     async def ask(number: int) -> None:
         async with holding(scheduler, (number, 0, 0), 1):
@@ -60,7 +61,7 @@ async def test_whoever_gives_up_waiting_takes_no_place(moment: float) -> None:
             await anyio.sleep(moment)
             group.cancel_scope.cancel()
         await anyio.sleep(0.1)
-        assert scheduler.concurrency.busy == 0
+        assert scheduler.fleet.busy == 0
         with anyio.fail_after(2):
             await ask(0)
         serving.cancel_scope.cancel()
@@ -71,7 +72,7 @@ async def test_closing_wakes_everyone_and_ends_the_serving() -> None:
     """Those that wait, the one whose turn is next, and those that come later get the reason; nothing spins."""
     limiter = Limiter(rpm=60_000, tpm=1e12)
     limiter.throttled("requests", 60.0)
-    scheduler = Scheduler(limiter, ConcurrencyLimit(2))
+    scheduler = Scheduler(limiter, alone(ConcurrencyLimit(2)))
     told: list[str] = []
 
     async def ask(number: int) -> None:

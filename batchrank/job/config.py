@@ -73,9 +73,14 @@ class Job(Section):
             raise JobError("output.format: standard output carries JSON lines only; remove the key")
         if self.limits.long_documents == "split" and self.limits.passage_overlap >= card.item_tokens:
             raise JobError(f"limits.passage_overlap: must be below limits.item_tokens, {card.item_tokens}")
-        if self.endpoint.url is None:
+        if self.endpoint.url is None and not self.endpoint.urls:
             vendor(card.vendor).url(self.wire, self._region)
             self._check_region()
+        if self.endpoint.identity is None and len(self._regions) > 1:
+            raise JobError(
+                "endpoint.urls: they are not all in one region of the vendor's, so their answers don't count for each "
+                "other's; name hosts of one region, or set endpoint.identity if they answer alike"
+            )
         return self
 
     def _check_request(self) -> None:
@@ -173,14 +178,31 @@ class Job(Section):
 
     @property
     def url(self) -> str:
-        """Where requests go, as configured or as the card says; ``emulator`` for an embedded one.
+        """Where requests go, as configured or as the card says, to one of several; ``emulator`` for an embedded one.
 
         Raises:
             JobError: the region is unknown.
         """
-        region = self.endpoint.region
+        return self.urls[0]
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses of all servers, in an order that doesn't depend on the job's.
+
+        Raises:
+            JobError: the region is unknown.
+        """
+        own, region = self.endpoint, self.endpoint.region
+        if own.urls:
+            return sorted(own.urls)
         workspace = region.workspace if isinstance(region, Workspace) else None
-        return self.endpoint.url or vendor(self.card.vendor).url(self.wire, self._region, workspace)
+        return [own.url or vendor(self.card.vendor).url(self.wire, self._region, workspace)]
+
+    @property
+    def _regions(self) -> set[str]:
+        """The vendor's regions that the addresses are in; empty text for what is none of its hosts."""
+        known = vendor(self.card.vendor)
+        return {region_of(known, url) or "" for url in self.urls}
 
     @property
     def answers_identity(self) -> str:
@@ -195,22 +217,23 @@ class Job(Section):
         if own.identity is not None:
             who = own.identity
         else:
-            region = region_of(vendor(self.card.vendor), self.url)
+            region = next(iter(self._regions))
             who = "\n".join([self.wire, self.card.name, region or self._region or ""])
         return f"emulator\n{who}" if self.emulated else who
 
-    def proxy(self, environ: Mapping[str, str] | None = None) -> str | None:
+    def proxy(self, environ: Mapping[str, str] | None = None, *, url: str | None = None) -> str | None:
         """The proxy that requests go through, with its user and password; None for none.
 
         Args:
             environ: the environment, ``os.environ`` by default.
+            url: the address that they go to, where there are several.
 
         Raises:
             JobError: the environment names one that can't be used.
         """
         if self.emulated:
             return None
-        return proxy_for(self.url, self.endpoint.proxy, os.environ if environ is None else environ)
+        return proxy_for(url or self.url, self.endpoint.proxy, os.environ if environ is None else environ)
 
     @property
     def api_key_env(self) -> str | None:
@@ -259,7 +282,11 @@ class Job(Section):
             data["endpoint"]["proxy"] = proxy._replace(
                 netloc=f"{REDACTED}@{proxy.netloc.rpartition('@')[2]}"
             ).geturl()
-        url = urlsplit(self.endpoint.url or "")
-        if url.query:
-            data["endpoint"]["url"] = url._replace(query=REDACTED).geturl()
+        data["endpoint"]["url"] = _public(self.endpoint.url)
+        data["endpoint"]["urls"] = [_public(url) for url in self.endpoint.urls]
         return data
+
+
+def _public(url: str | None) -> str | None:
+    parts = urlsplit(url or "")
+    return parts._replace(query=REDACTED).geturl() if parts.query else url

@@ -100,6 +100,46 @@ def _tells_secret(key: str) -> bool:
     return any(word.lower() in _SECRET for word in _WORD.findall(key))
 
 
+def http_address(value: str) -> str:
+    """An endpoint's address, as it is.
+
+    Raises:
+        ValueError: it is none, or holds a user or password; what may be a secret is not repeated.
+    """
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        bare = parts._replace(netloc=parts.hostname or "", query="").geturl()
+        shown = repr(bare) if parts.scheme else "this"
+        raise ValueError(f"{shown} is not an http(s) address; write the full one, path included")
+    if parts.username or parts.password:
+        raise ValueError("a user or password in the address would end up in reports; use api_key_env")
+    return value
+
+
+def http_addresses(values: tuple[str, ...]) -> tuple[str, ...]:
+    """The addresses of several servers, as they are.
+
+    Raises:
+        ValueError: one is none, or comes twice.
+    """
+    seen = set[str]()
+    for number, value in enumerate(values, 1):
+        if value == "emulator":
+            raise ValueError("an emulator inside this process stands alone; write endpoint.url: emulator")
+        if http_address(value) in seen:
+            raise ValueError(
+                f"{bare_address(value)} comes twice (number {number} is the second); a server that is to get more "
+                "requests gets them by itself, as the least busy one is asked"
+            )
+        seen.add(value)
+    return values
+
+
+def bare_address(url: str) -> str:
+    """An address without its query, which may hold a secret."""
+    return urlsplit(url)._replace(query="", fragment="").geturl()
+
+
 def region_of(vendor: Vendor, url: str) -> str | None:
     """The region that an address is in, a workspace's own included; None where it is none of the vendor's hosts."""
     host = urlsplit(url).hostname or ""

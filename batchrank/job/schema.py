@@ -31,6 +31,7 @@ KEYS: dict[str, str] = {
     "model": "A model that `batchrank models` lists, or a mapping that changes one: {base, name, price, ...}.",
     "endpoint": "Where requests are sent, and with which key.",
     "endpoint.url": 'The full address; "emulator" starts the API inside the process; default: the model\'s own.',
+    "endpoint.urls": "Instead, the addresses of several servers of one model: the least busy one is asked.",
     "endpoint.identity": "What answers are remembered under; default: wire, model and region, not the address.",
     "endpoint.wire": "The format of requests and answers; default: the model's own.",
     "endpoint.region": "beijing, singapore, hongkong, or {workspace, region}: picks the vendor's host.",

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 
@@ -122,7 +123,7 @@ def secrets_of(job: Job, environ: Mapping[str, str] | None = None) -> Secrets:
     2. the values of further headers;
     3. the fields of ``endpoint.body`` that are named as secrets;
     4. the user and password of the proxy, the job's or the environment's;
-    5. whatever stands in the query of ``endpoint.url``.
+    5. whatever stands in the query of ``endpoint.url`` and ``endpoint.urls``.
 
     Args:
         job: the job.
@@ -135,8 +136,14 @@ def secrets_of(job: Job, environ: Mapping[str, str] | None = None) -> Secrets:
             _readable(job.api_key),
             *own.headers.values(),
             *secrets(own.body),
-            *in_address(_readable(lambda: job.proxy(environ))),
-            *in_address(own.url or ""),
+            *(
+                text
+                for url in [own.url or "", *own.urls]
+                for text in (
+                    *in_address(_readable(partial(job.proxy, environ, url=url or None))),
+                    *in_address(url),
+                )
+            ),
         ]
     )
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from batchrank.job.endpoint import check_json, proxy_address
+from batchrank.job.endpoint import check_json, http_address, http_addresses, proxy_address
 from batchrank.models import Template, Wire
 
 Positive = Annotated[int, Field(ge=1)]
@@ -86,6 +86,7 @@ class Endpoint(Section):
 
     Attributes:
         url: the full address; None takes the model's; ``emulator`` starts one inside this process.
+        urls: instead, the addresses of several servers of the same model; their order decides nothing.
         identity: what answers are remembered under; None takes wire, model and region, so not the address.
         api_key_env: the name of the environment variable that holds the key; None takes the vendor's own.
         api_key_file: a file that holds the key, instead; read again when the server refuses the key.
@@ -100,6 +101,7 @@ class Endpoint(Section):
     """
 
     url: Annotated[str | None, Field(repr=False)] = None
+    urls: Annotated[tuple[str, ...], Field(repr=False)] = ()
     identity: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")] | None = None
     wire: Wire | None = None
     region: str | Workspace | None = None
@@ -117,17 +119,13 @@ class Endpoint(Section):
 
     @field_validator("url")
     @classmethod
-    def _address(cls, value: str | None) -> str | None:
-        if value is None or value == "emulator":
-            return value
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            bare = parts._replace(netloc=parts.hostname or "", query="").geturl()
-            shown = repr(bare) if parts.scheme else "this"
-            raise ValueError(f"{shown} is not an http(s) address; write the full one, path included")
-        if parts.username or parts.password:
-            raise ValueError("a user or password in the address would end up in reports; use api_key_env")
-        return value
+    def _url(cls, value: str | None) -> str | None:
+        return value if value is None or value == "emulator" else http_address(value)
+
+    @field_validator("urls")
+    @classmethod
+    def _urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return http_addresses(value)
 
     @field_validator("body")
     @classmethod
@@ -144,6 +142,8 @@ class Endpoint(Section):
 
     @model_validator(mode="after")
     def _together(self) -> "Endpoint":
+        if self.url is not None and self.urls:
+            raise ValueError("url and urls exclude each other; write all addresses in endpoint.urls")
         if self.client_key and not self.client_cert:
             raise ValueError("client_key needs endpoint.client_cert, the certificate that it is the key of")
         if self.auth == "none" and (self.api_key_env or self.api_key_file):

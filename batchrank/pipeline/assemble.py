@@ -4,7 +4,7 @@ import logging
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -24,10 +24,12 @@ from batchrank.pipeline.rank import Driver
 from batchrank.pipeline.recollect import Recollector
 from batchrank.pipeline.shared import SharedVerdicts
 from batchrank.pipeline.workers import background_task
-from batchrank.send.admission import ConcurrencyLimit, Scheduler
+from batchrank.send.admission import Scheduler
 from batchrank.send.budget import Before, Budget, Taken
+from batchrank.send.concurrency import ConcurrencyLimit
 from batchrank.send.connections import connections, open_files, tls_context
 from batchrank.send.encoder import Encoder
+from batchrank.send.fleet import Fleet, Replica, names
 from batchrank.send.limiter import Limiter
 from batchrank.send.requests import Past
 from batchrank.send.sender import Sender
@@ -55,12 +57,11 @@ class Engine:
     sender: Sender
     scheduler: Scheduler
     limiter: Limiter
-    concurrency: ConcurrencyLimit
+    fleet: Fleet
     spend: Spend
     verdicts: Verdicts
     driver: Driver
     ledger: Ledger
-    http: Http
 
 
 def sharder(job: Job) -> Sharder:
@@ -129,7 +130,7 @@ def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
     """
     own = job.endpoint
     wire = codec(job)
-    proxy = job.proxy()
+    proxy = job.proxy(url=url)
     files = own.ca_file, own.client_cert, own.client_key
     secure = url.startswith("https:") or (proxy or "").startswith("https:")
     # For the system's certificates aiohttp has a context already; reading them again takes 30 ms of each start.
@@ -151,16 +152,35 @@ def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
     ), wire
 
 
-def concurrency_limit(job: Job) -> ConcurrencyLimit:
-    """How many requests a job may have in flight: no more than the system lets this process have connections."""
-    wanted = job.rate.concurrency if isinstance(job.rate.concurrency, int) else None
-    room = ConcurrencyLimit(wanted, room=connections(open_files(), each=2 if job.emulated else 1))
-    if wanted is not None and room.most < wanted:
+def places(job: Job) -> tuple[list[ConcurrencyLimit], int | None]:
+    """How many requests each server of a job may have in flight, and all together where the job says a number.
+
+    They are no more than the system lets this process have connections.
+    """
+    servers, wanted = len(job.urls), job.rate.concurrency
+    room = connections(open_files(), each=(2 if job.emulated else 1) * servers)
+    if not isinstance(wanted, int):
+        return [ConcurrencyLimit(None, room=room) for _ in range(servers)], None
+    most = int(min(wanted, room * servers))
+    return [ConcurrencyLimit(wanted, room=room) for _ in range(servers)], most
+
+
+def fleet(job: Job, urls: Sequence[str], key: str | None) -> tuple[Fleet, Codec]:
+    """The servers of a job, at their addresses, and the wire format that they speak.
+
+    Raises:
+        JobError: as ``endpoint`` does.
+    """
+    each, most = places(job)
+    asked = [endpoint(job, url, key) for url in urls]
+    wanted = job.rate.concurrency
+    if most is not None and isinstance(wanted, int) and most < wanted:
         log.warning(
             "rate.concurrency: at most %d instead of %d, as this process may not open more connections (ulimit -n)",
-            room.most, wanted,
+            most, wanted,
         )  # fmt: skip
-    return room
+    named = zip(asked, each, names(urls), strict=True)
+    return Fleet([Replica(http, limit, name) for (http, _), limit, name in named], most), asked[0][1]
 
 
 @asynccontextmanager
@@ -190,17 +210,16 @@ async def engine(
     """
     card, key = job.card, job.api_key()
     async with AsyncExitStack() as stack:
-        url = await _emulated(job, stack) if job.emulated else job.url
-        session, wire = endpoint(job, url, "emulator" if job.emulated else key)
-        http = await stack.enter_async_context(session)
+        urls = [await _emulated(job, stack)] if job.emulated else job.urls
+        servers, wire = fleet(job, urls, "emulator" if job.emulated else key)
+        for replica in servers.replicas:
+            await stack.enter_async_context(replica.http)
         departures = Departures(ledger)
         limiter = Limiter(rpm=card.rpm, tpm=card.tpm, share=job.rate.part, before=await departures.load())
-        concurrency = concurrency_limit(job)
-        scheduler = Scheduler(limiter, concurrency, note=departures.note)
+        scheduler = Scheduler(limiter, servers, note=departures.note)
         per = job.budget.per
         spend = _spend(job, spent, None if per == "run" else await ledger.spent(per))
         sender = Sender(
-            http=http,
             encoder=encoder(job, wire, legacy=ledger.legacy),
             wire=job.wire,
             ledger=ledger,
@@ -236,9 +255,8 @@ async def engine(
             recollector=recollector,
         )
         await stack.enter_async_context(background_task(scheduler.serve))
-        yield Engine(
-            job, shards, sender, scheduler, limiter, concurrency, spend, verdicts, driver, ledger, http
-        )
+        await stack.enter_async_context(background_task(sender.reviver.serve))
+        yield Engine(job, shards, sender, scheduler, limiter, servers, spend, verdicts, driver, ledger)
 
 
 def refuse_unknown_cost(job: Job) -> None:

@@ -26,6 +26,7 @@ HARMLESS: dict[str, str] = {
     "name": "what people call the job; nothing in a ranking says it",
     "input.path": "the files that it names are compared themselves, by their names, sizes and times",
     "model": "the card and the price that it stands for are compared instead",
+    "endpoint.urls": "replicas of one model come and go, and each answers for all",
     **dict.fromkeys(("endpoint.api_key_env", "endpoint.api_key_file", "endpoint.auth"), _ACCESS),
     **dict.fromkeys(
         ("endpoint.proxy", "endpoint.ca_file", "endpoint.client_cert", "endpoint.client_key"), _ACCESS
@@ -63,7 +64,7 @@ def identity(job: Job, tokenizer: str) -> dict[str, Any]:
     resolved = {
         PROGRAM: __version__,
         "model": {"card": card, "price": price},
-        "endpoint": [_address(job.url), job.wire],
+        "endpoint": ["several" if job.endpoint.urls else _address(job.url), job.wire],
         "tokenizer in use": tokenizer,
     }
     return resolved | {key: _told(key, _value(data, key)) for key in leaves() if key not in HARMLESS}

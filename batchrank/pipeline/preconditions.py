@@ -73,7 +73,7 @@ class Preconditions:
             "key": self.job.api_key,
             "tokens": lambda: self.sharder,
             "prepare": lambda: self.preparer,
-            "request": lambda: endpoint(self.job, self.job.url, None),
+            "request": lambda: [endpoint(self.job, url, None) for url in self.job.urls],
             "budget": lambda: refuse_unknown_cost(self.job),
             "input": self._files,
             "gate": lambda: None if self.job.gate is None else judged(self.job.gate),

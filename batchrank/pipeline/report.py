@@ -36,7 +36,7 @@ def snapshot(
         unfinished=unfinished,
         documents=counts.documents,
         requests=counts.requests,
-        in_flight=parts.concurrency.busy,
+        in_flight=parts.fleet.busy,
         retries=sum(counts.retries.values()),
         reused=counts.reused_requests,
         tokens=spend.tokens,
@@ -58,6 +58,7 @@ def snapshot(
         counted_cost=spend.counted_cost,
         gate=gate,
         trouble=parts.sender.trouble(),
+        replicas=parts.fleet.states(),
     )
 
 
@@ -166,6 +167,7 @@ def _process(parts: Engine, elapsed: float) -> dict[str, Any]:
         "documents_per_second": round(counts.documents / elapsed, 1) if elapsed else 0.0,
         "quota_used": round(max(limiter.requests_used, limiter.tokens_used), 4),
         "throttled": dict(limiter.throttled),
+        "replicas": parts.fleet.states(),
         "timeline": counts.timeline.data(),
     }
 

@@ -148,7 +148,7 @@ async def _rank(
         await ledger.save("runs", ledger.run)
         shards = sharder(job)
         async with engine(job, shards, ledger, spent, Verdicts(job.card.scores)) as parts:
-            memory = MemoryBudget(MEMORY_BYTES, 4 * parts.concurrency.most, parts.concurrency)
+            memory = MemoryBudget(MEMORY_BYTES, 4 * parts.fleet.most, parts.fleet)
             flow = Flow(parts.driver, sink, memory=memory, drain=_DRAIN)
             reader = Reader(iter(()), Preparer(job, shards), precompute=parts.driver.precompute)
             async with aclosing(_prepared(batches, reader)) as prepared:

@@ -193,7 +193,7 @@ class Run:
             writer.abort()
             failures.abort()
         rest = [self._rest(parts, reason)] if isinstance(reason, BudgetReachedError) else []
-        rest += [parts.http.notice] if parts.http.notice else []
+        rest += parts.fleet.notices
         rest += outputs.notices(reason, sink.held)
         result = report(
             self.job, parts, self.totals,
@@ -224,7 +224,7 @@ class Run:
                 checkpoints.append(checkpoint)
             self._check_failures()
 
-        memory = MemoryBudget(MEMORY_BYTES, _FINISHED_PER_SLOT * parts.concurrency.most, parts.concurrency)
+        memory = MemoryBudget(MEMORY_BYTES, _FINISHED_PER_SLOT * parts.fleet.most, parts.fleet)
         self._flow = flow = Flow(parts.driver, deliver, memory=memory, drain=self.options.drain)
         if self._reason is not None:
             flow.stop(self._reason)

@@ -149,6 +149,7 @@ class Progress:
         latency_sum: seconds that all answers took together.
         gate: what holds queries back now, as ``Flow.gate`` tells; None for nothing.
         trouble: while nothing succeeds: for how long, and why; None while all is well.
+        replicas: how each of several servers stands, as ``Replica.state`` tells; empty where there is one.
     """
 
     queries: int
@@ -178,6 +179,7 @@ class Progress:
     counted_cost: float | None = None
     gate: str | None = None
     trouble: str | None = None
+    replicas: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)

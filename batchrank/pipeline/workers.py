@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 
 from batchrank.errors import BatchrankError
 from batchrank.pipeline.prepare import Prepared
-from batchrank.send.admission import ConcurrencyLimit
+from batchrank.send.fleet import Fleet
 
 
 class WorkerPool:
@@ -59,13 +59,13 @@ class MemoryBudget:
     Args:
         weight: bytes of documents that may be inside.
         queries: queries that may be inside.
-        concurrency: tells how many queries may be inside without a ranking yet; None for any number.
+        fleet: tells how many queries may be inside without a ranking yet; None for any number.
     """
 
-    def __init__(self, weight: int, queries: int, concurrency: ConcurrencyLimit | None = None) -> None:
+    def __init__(self, weight: int, queries: int, fleet: Fleet | None = None) -> None:
         self._limit = weight
         self._most = queries
-        self._concurrency = concurrency
+        self._fleet = fleet
         self.weight = 0
         self.queries = 0
         self.unranked = 0
@@ -76,7 +76,7 @@ class MemoryBudget:
         """What the next query waits for: ``queries``, or the ``memory`` of their documents; None where none waits."""
         if not self._waiting:
             return None
-        full = self._concurrency is not None and self.unranked >= self._concurrency.queries
+        full = self._fleet is not None and self.unranked >= self._fleet.queries
         return "queries" if full or self.queries >= self._most else "memory"
 
     async def acquire(self, weight: int) -> None:
@@ -84,7 +84,7 @@ class MemoryBudget:
         while self.queries and (
             self.weight + weight > self._limit
             or self.queries >= self._most
-            or (self._concurrency is not None and self.unranked >= self._concurrency.queries)
+            or (self._fleet is not None and self.unranked >= self._fleet.queries)
         ):
             event = asyncio.Event()
             self._waiting.append(event)

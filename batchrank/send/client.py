@@ -20,7 +20,7 @@ from batchrank.send.encoder import Outgoing
 from batchrank.send.exchange import Exchange
 from batchrank.send.health import UNREACHABLE, OutageDetector
 from batchrank.send.probe import Prober
-from batchrank.send.retry import Action, advice, classify, delay, possibly_billed, slows
+from batchrank.send.retry import Action, advice, classify, delay, gone, possibly_billed, slows
 from batchrank.send.stats import Counts
 
 log = logging.getLogger(__name__)
@@ -109,9 +109,10 @@ class Client:
                 if tries.last is None:  # it was the endpoint's fault: the count begins anew
                     first = clock.time()
                 self._counts.retries[outcome.code or str(outcome.status)] += 1
-                await self._exchange.pause(
-                    delay(max(1, tries.failures), outcome.retry_after, self._max_delay, self._rng)
-                )
+                if not tries.elsewhere:
+                    await self._exchange.pause(
+                        delay(max(1, tries.failures), outcome.retry_after, self._max_delay, self._rng)
+                    )
         except BatchrankError as error:
             # Now: other requests of the query, for which this one's task waits, may be waiting too.
             self._exchange.stop(error)
@@ -137,15 +138,21 @@ class Client:
             where: tells which request it is.
         """
         log.debug("attempt failed: %s", outcome)
-        action = classify(outcome, self._wire)
+        action, costly = classify(outcome, self._wire), possibly_billed(outcome, self._wire)
+        tries.elsewhere = self._elsewhere(request, outcome, action)
+        if tries.elsewhere and not costly:
+            return None
         self._stop_if_hopeless(outcome, action, where)
         if action is Action.REFUSE:
             self._exchange.understood()
         if action in (Action.SPLIT, Action.REFUSE):
             return await self._decided(request, outcome, action, where)
         now = anyio.current_time()
-        self._outage.failed(now, outcome)
-        enough = tries.failed(outcome, action, costly=possibly_billed(outcome, self._wire))
+        if request.replica is None or not request.replica.out:  # what is out tells nothing of the endpoint
+            self._outage.failed(now, outcome)
+        enough = tries.failed(outcome, action, costly=costly)
+        if tries.elsewhere and not (enough and action is not Action.REJECT):
+            return None
         hung = now - started > _RECENT  # what succeeded before it was sent tells nothing of now
         if enough or not (slows(action) or self._outage.works((now if hung else first) - _RECENT)):
             # Whether it is the request's own fault must be sure before that decides anything.
@@ -156,6 +163,21 @@ class Client:
             if not own:
                 tries.forget()
         return None
+
+    def _elsewhere(self, request: Outgoing, why: Rejection, action: Action) -> bool:
+        """Note where a request failed, so that it is asked elsewhere; whether that is to be done at once.
+
+        1. Its server is gone, and there is another one: yes.
+        2. It is rejected for a reason that nothing explains: once, as a server may be set up otherwise than the rest.
+        """
+        fleet, met = self._exchange.fleet, request.met
+        if slows(action) or request.replica is None:
+            return False
+        met.append(request.replica)
+        if not fleet.others(met):
+            met[:] = [request.replica]
+            return False
+        return gone(why) or (action is Action.REJECT and len(met) == 1)
 
     def _stop_if_hopeless(self, outcome: Rejection, action: Action, where: Callable[[], str]) -> None:
         if action is not Action.STOP:
@@ -188,6 +210,7 @@ class _Tries:
         failures: tries that failed; the limiter sees to those that were throttled.
         costly: those that may have been billed.
         last: what came back last.
+        elsewhere: whether the next try is made at once, at another server.
     """
 
     attempts: int
@@ -195,6 +218,7 @@ class _Tries:
     failures: int = 0
     costly: int = 0
     last: Rejection | None = None
+    elsewhere: bool = False
     _alike: int = 0
     _kinds: dict[str, int] = field(default_factory=dict)
     _throttled: int = 0

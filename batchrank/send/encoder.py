@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, cast
 
 from batchrank.data import Content, Positions, Query, Request
 from batchrank.ledger.entries import About
 from batchrank.send.admission import Priority
+from batchrank.send.fleet import Replica
 from batchrank.wire import Codec
 
 _DIGEST = 8
@@ -29,6 +30,8 @@ class Outgoing:
         purpose: why it is sent: a ``probe`` only tells whether the endpoint works.
         old_key: what a ledger of an older batchrank may know it by; None where there is no such ledger.
         about: what its answer will be about, where that is to serve document by document.
+        met: servers that it failed at so far, ``replica`` the last that it was sent to.
+        only: the one server that it is for; None for any.
     """
 
     key: bytes
@@ -40,6 +43,9 @@ class Outgoing:
     purpose: Literal["scores", "probe"] = "scores"
     old_key: bytes | None = None
     about: About | None = None
+    met: list[Replica] = field(default_factory=list)
+    replica: Replica | None = None
+    only: Replica | None = None
 
 
 _HARMLESS: tuple[str, list[str]] = ("copy a file", ["Copy a file from one folder to another."])

@@ -13,12 +13,12 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.send.admission import Scheduler, Slot
 from batchrank.send.budget import Reservation
 from batchrank.send.encoder import Outgoing
+from batchrank.send.fleet import Fleet
 from batchrank.send.health import OutageDetector
 from batchrank.send.limiter import Kind as Throttled
 from batchrank.send.retry import classify, possibly_billed, slows
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Counts
-from batchrank.send.transport import Http
 
 _TRIALS = 5
 """Chunks that are tried before the endpoint has taken any request."""
@@ -35,7 +35,6 @@ class Exchange:
     def __init__(
         self,
         *,
-        http: Http,
         wire: str,
         ledger: Ledger,
         scheduler: Scheduler,
@@ -43,7 +42,6 @@ class Exchange:
         outage: OutageDetector,
         counts: Counts,
     ) -> None:
-        self._http = http
         self._wire = wire
         self._ledger = ledger
         self._scheduler = scheduler
@@ -74,7 +72,12 @@ class Exchange:
     @property
     def busy(self) -> bool:
         """Whether any request is on its way."""
-        return self._scheduler.concurrency.busy > 0
+        return self._scheduler.fleet.busy > 0
+
+    @property
+    def fleet(self) -> Fleet:
+        """The servers that requests are sent to."""
+        return self._scheduler.fleet
 
     def understood(self) -> None:
         """Learn that model, route and format are right: an answer is known, or content was read and refused."""
@@ -115,7 +118,7 @@ class Exchange:
             if alone and not self._spend.blind:
                 self._first.release()
                 alone = False
-            slot = await self._scheduler.slot(request.priority, request.predicted)
+            slot = await self._slot(request)
             while self._outage.down and request.purpose != "probe":
                 slot = await self._other_slot(slot, request)
             if self._spend.limited:
@@ -127,7 +130,8 @@ class Exchange:
                 await self._ledger.sent(request.key, request.predicted, request.documents)
                 self._scheduler.limiter.departed(slot.admission)
                 started = asyncio.get_running_loop().time()
-                outcome = await self._http.post(request.body, request.documents)
+                request.replica = slot.replica
+                outcome = await slot.replica.http.post(request.body, request.documents)
             except BaseException:
                 self._abandon(request, reservation, posted=started is not None)
                 raise
@@ -159,7 +163,10 @@ class Exchange:
         slot.release()
         while self._outage.down:
             await self.settled()
-        return await self._scheduler.slot(request.priority, request.predicted)
+        return await self._slot(request)
+
+    async def _slot(self, request: Outgoing) -> Slot:
+        return await self._scheduler.slot(request.priority, request.predicted, request.met, request.only)
 
     def _ended(
         self,
@@ -175,15 +182,17 @@ class Exchange:
         self._counts.latency += 0.1 * (now - started - self._counts.latency)
         answered, throttled = isinstance(outcome, Answer), False
         if isinstance(outcome, Answer):
-            self._scheduler.answered(now, now - started, request.predicted)
+            self._scheduler.answered(slot, now, now - started, probe=request.purpose == "probe")
         else:
-            throttled = slows(classify(outcome, self._wire))
+            action = classify(outcome, self._wire)
+            throttled = slows(action)
+            self._scheduler.fleet.failed(slot.replica, outcome, action)
         self._counts.timeline.ended(
             started,
             now,
             documents=request.documents,
             tokens=request.predicted,
-            in_flight=self._scheduler.concurrency.busy,
+            in_flight=self._scheduler.fleet.busy,
             answered=answered,
             throttled=throttled,
         )
@@ -242,7 +251,7 @@ class Exchange:
             self._counts.ambiguous += not malformed
             # A probe tells only that the endpoint is down.
             if why.status in (None, 504) and request.purpose != "probe":
-                self._scheduler.concurrency.struggled(asyncio.get_running_loop().time())
+                self._scheduler.fleet.struggled(slot.replica, asyncio.get_running_loop().time())
             kind: Kind = "malformed" if malformed else "ambiguous"
             return self._ledger.put_attempt(request.key, kind, why, request.predicted, request.documents)
         self._scheduler.limiter.unbilled(slot.admission)

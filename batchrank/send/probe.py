@@ -16,6 +16,7 @@ from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError, QuotaError, RunStoppedError
 from batchrank.send.encoder import Outgoing
 from batchrank.send.exchange import Exchange
+from batchrank.send.fleet import Replica
 from batchrank.send.health import OutageDetector
 from batchrank.send.retry import Action, advice, classify, resets
 
@@ -74,6 +75,7 @@ class Prober:
         self._harmless_works: bool | None = None
         self._in_vain = self._doubts = 0
         self._answered: tuple[bytes, int, int] | None = None
+        self._met: list[Replica] = []
         self.smallest = math.inf
         self._wire = wire
         self._max_delay = max_delay
@@ -121,7 +123,7 @@ class Prober:
                 await self._exchange.settled()
 
     async def _probe(self, why: Rejection, where: Callable[[], str]) -> None:
-        outcome = await self._first_outcome()
+        outcome = await self.ask()
         now = anyio.current_time()
         if isinstance(outcome, Answer):
             self._pause, self._refusals = _FIRST_PAUSE, 0
@@ -133,13 +135,20 @@ class Prober:
         self._judge(outcome, why, where)
         self._outage.failed(now, outcome)
 
-    async def _first_outcome(self) -> Answer | Rejection:
-        """Ask, and again every few seconds while nothing comes back; what comes first decides."""
+    async def ask(self, only: Replica | None = None) -> Answer | Rejection:
+        """Ask, and again every few seconds while nothing comes back; what comes first decides.
+
+        Args:
+            only: the one server to ask; None for any in service.
+
+        Raises:
+            BatchrankError: the run has to stop, or must not spend any more.
+        """
         ended: list[Answer | Rejection | BatchrankError] = []
 
         async def ask(scope: anyio.CancelScope) -> None:
             try:
-                ended.append(await self._ask())
+                ended.append(await self._ask(only))
             except BatchrankError as error:
                 ended.append(error)
             scope.cancel()
@@ -152,28 +161,34 @@ class Prober:
             raise ended[0]
         return ended[0]
 
-    async def _ask(self) -> Answer | Rejection:
+    async def _ask(self, only: Replica | None) -> Answer | Rejection:
         if self._harmless_works is not False:
             # A token is a byte at least.
-            outcome = await self._send(self._harmless, 1, len(self._harmless))
+            outcome = await self._send(only, self._harmless, 1, len(self._harmless))
             self._doubts = 0 if isinstance(outcome, Answer) else self._doubts + 1
             if isinstance(outcome, Answer):
                 self._harmless_works = True
             if self._harmless_works or self._answered is None or self._doubts < _DOUBTS:
                 return outcome
         assert self._answered is not None
-        outcome = await self._send(*self._answered)
+        outcome = await self._send(only, *self._answered)
         if isinstance(outcome, Answer):
             # The endpoint may have come back in between; not so often.
             self._in_vain += 1
             self._harmless_works = False if self._in_vain >= _IN_VAIN else None
         return outcome
 
-    async def _send(self, body: bytes, documents: int, tokens: int) -> Answer | Rejection:
+    async def _send(
+        self, only: Replica | None, body: bytes, documents: int, tokens: int
+    ) -> Answer | Rejection:
         # Each probe has a key of its own, as each is billed.
         key = secrets.token_bytes(16)
-        request = Outgoing(key, body, documents, tokens, purpose="probe")
-        return await self._exchange.send(request)
+        request = Outgoing(key, body, documents, tokens, purpose="probe", met=[*self._met], only=only)
+        outcome = await self._exchange.send(request)
+        if only is None and request.replica is not None:  # the next one asks another server
+            others = self._exchange.fleet.others([*self._met, request.replica])
+            self._met = [*self._met, request.replica] if others and isinstance(outcome, Rejection) else []
+        return outcome
 
     def _postpone(self, why: Rejection) -> None:
         """Ask no earlier than the API wishes (Retry-After)."""
@@ -186,9 +201,10 @@ class Prober:
         refused = action in _REJECTED or (outcome.code == "malformed" and not accepted)
         self._refusals = self._refusals + 1 if refused else 0
         first = _FIRST_DENIALS if action is Action.ACCESS else _FIRST_REFUSALS
+        each = self._exchange.fleet.serving  # one may be set up otherwise than the rest
         # Among the first requests some may be on their way still, and be accepted.
-        enough = (
-            self._refusals >= _REFUSALS if accepted else self._refusals >= first and not self._exchange.busy
+        enough = self._refusals >= max(_REFUSALS if accepted else first, each) and (
+            accepted or not self._exchange.busy
         )
         if action is Action.STOP or enough:
             before = "refuses what it took before" if accepted else "has taken no request so far"

@@ -49,6 +49,8 @@ _PARAMETER = "internalerror.algo.invalidparameter"
 _PASSING = frozenset({408, 409, 424, 425, 499})
 _UNSURE = frozenset({206, 408, 499, 500, 502, 504, *range(520, 525)})
 """Statuses after which the server may have done the work: cut off, given up, or lost between a gateway and it."""
+_GONE = frozenset({502, 503, 504, *range(520, 525)})
+"""Statuses of a gateway whose server is gone, and of a server that is starting or ending."""
 _SPLITS = frozenset({400, 413, 422, 429, 500})
 """Statuses under which known words of size are believed."""
 _SLOW = {
@@ -115,6 +117,13 @@ def possibly_billed(rejection: Rejection, wire: str = "") -> bool:
     if rejection.status is None:
         return code not in ("unreachable", "certificate")
     return code == "malformed" or _meant(rejection.status, code) in _UNSURE
+
+
+def gone(rejection: Rejection) -> bool:
+    """Whether an attempt's fate says that its server is gone or about to go, so that another one should be asked."""
+    if rejection.status is None:
+        return rejection.code in ("unreachable", "certificate", "connection")
+    return rejection.status in _GONE and not slows(classify(rejection))
 
 
 def resets(rejection: Rejection) -> str | None:

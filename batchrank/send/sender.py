@@ -24,9 +24,9 @@ from batchrank.send.health import OutageDetector, Size, Sizes
 from batchrank.send.probe import Prober
 from batchrank.send.requests import QueryContext, Recall, Tally, together
 from batchrank.send.retry import Action, classify
+from batchrank.send.revive import Reviver
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Counts
-from batchrank.send.transport import Http
 
 
 class Sender:
@@ -37,6 +37,7 @@ class Sender:
         counts: what has happened so far.
         encoder: makes requests.
         recall: what the ledger knows.
+        reviver: asks servers that were taken out; to be served beside the run.
 
     Args:
         wire: the wire format, whose words tell what a rejection means.
@@ -50,7 +51,6 @@ class Sender:
     def __init__(
         self,
         *,
-        http: Http,
         encoder: Encoder,
         wire: str,
         ledger: Ledger,
@@ -72,12 +72,12 @@ class Sender:
         self.counts = Counts()
         self._outage = OutageDetector(outage, accepted=accepted)
         self._exchange = Exchange(
-            http=http, wire=wire, ledger=ledger, scheduler=scheduler, spend=spend, outage=self._outage,
-            counts=self.counts,
+            wire=wire, ledger=ledger, scheduler=scheduler, spend=spend, outage=self._outage, counts=self.counts
         )  # fmt: skip
         self._prober = Prober(
             self._exchange, self._outage, harmless=encoder.harmless(), wire=wire, max_delay=max_delay, rng=rng
         )
+        self.reviver = Reviver(scheduler.fleet, self._prober, rng)
         self._client = Client(
             self._exchange, self._prober, self._outage, ledger,
             wire=wire, attempts=attempts, max_delay=max_delay, rng=rng, counts=self.counts,
