@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from batchrank.cli.terminal import console, duration, say, with_patience
+from batchrank.cli.terminal import console, duration, replicas, say, with_patience
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Run
 from batchrank.pipeline.summary import Progress
@@ -87,6 +87,8 @@ def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
         f"in the last minute), {progress.in_flight} in flight, {progress.retries:,} retries"
         f"{f'; held back by {progress.gate}' if progress.gate else ''}",
     )
+    if progress.replicas:
+        yield "replicas", replicas(progress.replicas)
     if progress.reused:
         yield "reused", f"{progress.reused:,} requests from the ledger"
     tokens = progress.billed_tokens / seconds * 60
@@ -122,6 +124,8 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     retries = f", {retried:,} retries" if retried else ""
     lost = f", {process['ambiguous']} sent, no answer received" if process["ambiguous"] else ""
     yield f"requests: {process['requests']:,} sent{reused}{retries}{lost}; documents sent: {totals.sent:,}{extra}"
+    if process["replicas"]:
+        yield f"replicas: {replicas(process['replicas'])}"
     if totals.reused:
         share = totals.reused / max(totals.one_pass, 1)
         yield f"reused from earlier runs: {totals.reused:,} documents, {share:.1%} of all, were not asked about again"

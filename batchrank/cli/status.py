@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchrank.cli.help import Json
-from batchrank.cli.terminal import console, duration, load, say_json
+from batchrank.cli.terminal import console, duration, load, replicas, say_json
 from batchrank.errors import JobError, install_line
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ def _progress(found: "Status", progress: dict[str, Any]) -> Iterator[tuple[str, 
         f"{progress['requests']:,} sent, {progress['in_flight']:,} in flight, {progress['retries']:,} retries, "
         f"{progress['throttled']:,} throttled (429), {progress['reused']:,} from the ledger",
     )
+    if progress.get("replicas"):
+        yield "replicas", replicas(progress["replicas"])
     if found.state == "running" and progress.get("gate"):
         yield "held back by", progress["gate"]
     yield "quota", f"{progress['quota_used']:.0%} used in the last minute"

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -86,6 +86,16 @@ def say_json(data: Any) -> None:
     except UnicodeEncodeError:
         text = json.dumps(orjson.loads(text), indent=2)
     print(text)
+
+
+def replicas(states: Sequence[Mapping[str, Any]]) -> str:
+    """How several servers stand, in a line; those that are out say why."""
+    told = []
+    for one in states:
+        failed = f" ({one['failures']:,} failed)" if one["failures"] else ""
+        out = f" OUT: {one['out']}" if one["out"] else ""
+        told.append(f"{one['name']} {one['requests']:,}{failed}{out}")
+    return ", ".join(told)
 
 
 def duration(seconds: float) -> str:

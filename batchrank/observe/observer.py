@@ -88,7 +88,21 @@ class JobCollector(Collector):
             )
             cost.add_metric([self._job, progress.currency], progress.cost)
             yield cost
+        yield from self._replicas(progress)
         yield self._latency(progress)
+
+    def _replicas(self, progress: Progress) -> Iterator[Metric]:
+        """Several servers, one by one."""
+        labels = ["job", "replica"]
+        requests = CounterMetricFamily("batchrank_replica_requests", "Requests by server.", labels=labels)
+        failures = CounterMetricFamily("batchrank_replica_failures", "Those that failed.", labels=labels)
+        up = GaugeMetricFamily("batchrank_replica_up", "Whether the server is in service.", labels=labels)
+        for one in progress.replicas:
+            requests.add_metric([self._job, one["name"]], one["requests"])
+            failures.add_metric([self._job, one["name"]], one["failures"])
+            up.add_metric([self._job, one["name"]], float(one["out"] is None))
+        if progress.replicas:
+            yield from (requests, failures, up)
 
     def _latency(self, progress: Progress) -> Metric:
         histogram = HistogramMetricFamily(

@@ -86,9 +86,11 @@ def _asked(summary: dict[str, Any]) -> Iterator[Row]:
     yield "job", str(summary["name"])
     yield "input", ", ".join(job["input"]["path"])
     yield "model", model if isinstance(model, str) else ", ".join(f"{k}: {v}" for k, v in model.items())
+    own = job["endpoint"]
     yield (
         "endpoint",
-        str(job["endpoint"]["url"] or f"the model's own, region {job['endpoint']['region'] or 'default'}"),
+        ", ".join(own.get("urls") or ())
+        or str(own["url"] or f"the model's own, region {own['region'] or 'default'}"),
     )
     yield "instruct", job["instruct"] or "the model's own"
     yield "merge", f"{job['merge']['method']}, exact to depth {job['merge']['top_k']}"
@@ -164,6 +166,11 @@ def _failures(facts: Facts) -> Table:
     rows: list[Row] = [
         (f"repeated: {code}", f"{count:,}") for code, count in sorted(process["retries"].items())
     ]
+    for one in process.get("replicas") or ():
+        if one["failures"]:
+            ended = f"; is out: {one['out']}" if one["out"] else ""
+            name = f"failed at {one['name']}, of {one['requests']:,} requests, taken out {one['outs']:,} times{ended}"
+            rows.append((name, f"{one['failures']:,}"))
     rows += [(f"throttled (429): {kind}", f"{n:,}") for kind, n in process["throttled"].items() if n]
     for name, text in (
         ("malformed", "unusable answers"), ("ambiguous", "sent, no answer received"), ("splits", "requests halved")

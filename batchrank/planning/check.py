@@ -20,7 +20,7 @@ from batchrank.data import Answer, Rejection, Request
 from batchrank.errors import BatchrankError, ExitCode, install_line
 from batchrank.job.config import Job
 from batchrank.job.sections import Gate
-from batchrank.pipeline.assemble import concurrency_limit, endpoint
+from batchrank.pipeline.assemble import endpoint, places
 from batchrank.pipeline.preconditions import Preconditions, look_into_ledger
 from batchrank.planning.survey import Survey, survey
 from batchrank.send.connections import tls_context
@@ -167,7 +167,8 @@ _WELL: dict[str, Callable[[Preconditions], Said]] = {
 
 
 def _rate(job: Job) -> Finding:
-    most, wanted = concurrency_limit(job).most, job.rate.concurrency
+    (each, fixed), wanted = places(job), job.rate.concurrency
+    most = fixed or sum(one.most for one in each)
     if isinstance(wanted, int) and wanted > most:
         text = f"this process may have {most:,} connections open, fewer than rate.concurrency: {wanted:,}"
         return Finding("rate", "note", f"{text}; raise the limit of open files (ulimit -n)")
@@ -208,18 +209,25 @@ def _input(ground: Preconditions, limit: int | None) -> Iterator[Finding]:
 
 
 def _endpoint(job: Job, ask: bool) -> Iterator[Finding]:
-    emulated = Finding("endpoint", "ok", "the emulator, inside the process")
-    yield emulated if job.emulated else anyio.run(_connected, job, ask)
+    """What each server says; a run goes on without those that fail as long as one works."""
+    if job.emulated:
+        yield Finding("endpoint", "ok", "the emulator, inside the process")
+        return
+    found = [anyio.run(_connected, job, url, ask) for url in job.urls]
+    some = any(finding.state != "fault" for finding in found)
+    for one in found:
+        text = f"{one.text}; the run will go on with the other replicas"
+        yield Finding("endpoint", "note", text) if one.state == "fault" and some else one
 
 
-async def _connected(job: Job, ask: bool) -> Finding:
-    proxy, own = job.proxy(), job.endpoint
-    parts = urlsplit(proxy or job.url)
+async def _connected(job: Job, url: str, ask: bool) -> Finding:
+    proxy, own = job.proxy(url=url), job.endpoint
+    parts = urlsplit(proxy or url)
     host, tls = parts.hostname or "", parts.scheme == "https"
     port = parts.port or (443 if tls else 80)
     where = f"the proxy {host}:{port}" if proxy else f"{host}:{port}"
     context: ssl.SSLContext | None = None
-    if tls or job.url.startswith("https:") or own.ca_file or own.client_cert:
+    if tls or url.startswith("https:") or own.ca_file or own.client_cert:
         context = tls_context(ca_file=own.ca_file, client_cert=own.client_cert, client_key=own.client_key)
     try:
         with anyio.fail_after(_CONNECT):
@@ -229,18 +237,19 @@ async def _connected(job: Job, ask: bool) -> Finding:
             else:
                 await (await anyio.connect_tcp(host, port)).aclose()
     except TimeoutError:
-        return Finding(
-            "endpoint", "fault", f"{where} did not answer within {_CONNECT:g} s; {_REACH}", ExitCode.STOPPED
-        )
+        text = f"{where} did not answer within {_CONNECT:g} s; {_REACH}"
+        return Finding("endpoint", "fault", text, ExitCode.STOPPED)
     except ssl.SSLCertVerificationError as error:
         text = f"{where}: its certificate can't be verified: {error.verify_message}; {_TRUST}"
         return Finding("endpoint", "fault", text, ExitCode.STOPPED)
     except OSError as error:
         return Finding("endpoint", "fault", f"{where} can't be reached: {error}; {_REACH}", ExitCode.STOPPED)
     reached = f"{where} can be reached{' over TLS' if tls else ''}"
+    if proxy and len(job.urls) > 1:
+        reached = f"{urlsplit(url).netloc}: {reached}"
     if ask:
-        return await _asked(job, reached)
-    behind = f", {urlsplit(job.url).hostname} behind it was not tried (--ask does)" if proxy else ""
+        return await _asked(job, url, reached)
+    behind = f", {urlsplit(url).hostname} behind it was not tried (--ask does)" if proxy else ""
     return Finding("endpoint", "ok", f"{reached}{behind}; nothing was asked")
 
 
@@ -248,9 +257,9 @@ _TRUST = "correct endpoint.url, or name its authority's certificate in endpoint.
 _REACH = "see that the network is up, and that endpoint.url, endpoint.region and endpoint.proxy are right"
 
 
-async def _asked(job: Job, reached: str) -> Finding:
+async def _asked(job: Job, url: str, reached: str) -> Finding:
     """Send a request without documents: every API rejects it unbilled, but only once it has accepted the key."""
-    session, codec = endpoint(job, job.url, job.api_key())
+    session, codec = endpoint(job, url, job.api_key())
     body = codec.body(Request(job.card.name, "check", [], job.said_instruct))
     async with session as http:
         outcome = await http.post(body, 0)
@@ -276,9 +285,8 @@ def _told(job: Job, reached: str, outcome: Answer | Rejection) -> Finding:
         return Finding("endpoint", "ok", f"{reached}; the key is accepted")
     action = classify(outcome, job.wire)
     if slows(action):
-        return Finding(
-            "endpoint", "note", f"{reached}; the key is accepted, but is at its limit now: {outcome}"
-        )
+        text = f"{reached}; the key is accepted, but is at its limit now: {outcome}"
+        return Finding("endpoint", "note", text)
     if action in (Action.SPLIT, Action.REFUSE) or (action is Action.REJECT and _only_empty(outcome.message)):
         return Finding("endpoint", "ok", f"{reached}; the key is accepted")
     text = f"{reached}, but an empty request gets {outcome}"
