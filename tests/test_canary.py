@@ -34,11 +34,11 @@ CANARIES = {
 _INPUTS = ("key", "job.yaml", "client.key")
 
 
-def _job(folder: Path, server: str, proxy: Proxy) -> None:
+def _job(folder: Path, server: str, proxy: Proxy, *, fleet: bool = False) -> None:
     tls = Tls(folder)
     (folder / "key").write_text(CANARIES["key"])
     user, password = "canaryuser3b4c", "canary%3Apass%405d6e"
-    job = {
+    job: dict[str, Any] = {
         "input": {"path": "in.jsonl"},
         "model": "qwen3-rerank",
         "tokenizer": "bytes",
@@ -54,6 +54,9 @@ def _job(folder: Path, server: str, proxy: Proxy) -> None:
         },
         "output": {"path": "out"},
     }
+    if fleet:
+        url = job["endpoint"].pop("url")
+        job["endpoint"]["urls"] = [url, url.replace("/rerank", "/other")]
     (folder / "job.yaml").write_bytes(orjson.dumps(job))
     write_jsonl(folder / "in.jsonl", rows(3, 6))
 
@@ -148,6 +151,32 @@ async def test_no_secret_leaves_a_trace(tmp_path: Path, reply: Any, monkeypatch:
         assert (tmp_path / "out" / "report.html").exists(), said[-1]
     assert not _traces(tmp_path, *said)
     assert not any("Traceback" in text for text in said), said
+
+
+async def _half_fails(request: web.Request, body: Any) -> web.Response:
+    return await (_fails if request.path == "/other" else _well)(request, body)
+
+
+@ANYIO
+@pytest.mark.real_clock
+@pytest.mark.parametrize("reply", [_half_fails, _fails, _redirects])
+async def test_no_secret_of_a_fleet_leaves_a_trace(
+    tmp_path: Path, reply: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in the query of any address is in no status, metric, notice or report; nor in what a command says."""
+    monkeypatch.chdir(tmp_path)
+    async with serving(reply) as server, proxying(user="canaryuser3b4c:canary:pass@5d6e") as proxy:
+        _job(tmp_path, server.url, proxy, fleet=True)
+        said = [await _forked(tmp_path, "run", "job.yaml", "--verbose")]
+        said.append(await _forked(tmp_path, "check", "job.yaml", "--ask"))
+    assert {"/rerank", "/other"} <= set(server.paths), said
+    loop = asyncio.get_running_loop()
+    said += [
+        await loop.run_in_executor(None, _invoke, command)
+        for command in ("status out", "status out --json", "plan job.yaml", "report out")
+    ]
+    assert not _traces(tmp_path, *said)
+    assert "/other" in said[2] and not any("Traceback" in text for text in said), said
 
 
 @ANYIO

@@ -1,121 +1,20 @@
 """Several servers of one model: each gets what it copes with, who fails is replaced, and nothing is lost by it."""
 
-import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
-import orjson
+import anyio.to_thread
 import pytest
 from aiohttp import web
-from jobs import make_job, outputs, rows, run, write_jsonl
-from sick_server import PATHS, Api, reply
+from fleets import HARMLESS, Server, during, fleet, job_at, paid_twice, state
+from jobs import outputs, run
+from sick_server import reply
 
-from batchrank.data import Rejection
-from batchrank.errors import JobError, StoppedError
-from batchrank.job.config import Job
-from batchrank.job.load import load_job
+from batchrank.errors import StoppedError
 from batchrank.pipeline.run import Options, Run
-from batchrank.send.concurrency import ConcurrencyLimit
-from batchrank.send.fleet import Fleet, Replica, names
-from batchrank.send.retry import Action
-from batchrank.send.transport import Http
-from batchrank.wire import CODECS
 
 ANYIO = pytest.mark.anyio
-PATH = PATHS["dashscope"]
-HARMLESS = "copy a file"
-
-
-@dataclass
-class Server(Api):
-    """A server with so many workers, which can be cut off in the middle, and be started again at the same address."""
-
-    workers: int = 4
-    _runner: web.AppRunner | None = None
-    _turn: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(1))
-    _port: int = 0
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        await request.read()
-        async with self._turn:
-            return await super().handle(request)
-
-    async def start(self) -> None:
-        self._turn = asyncio.Semaphore(self.workers)
-        app = web.Application(client_max_size=2**28)
-        app.router.add_post("/{tail:.*}", self.handle)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        self._port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{self._port}{PATH}"
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-        self._runner = None
-
-    @property
-    def answered(self) -> int:
-        return sum(status == 200 and query != HARMLESS for query, _, status in self.asked)
-
-
-@asynccontextmanager
-async def fleet(*servers: Server) -> AsyncIterator[None]:
-    async with AsyncExitStack() as stack:
-        for server in servers:
-            await server.start()
-            stack.push_async_callback(server.stop)
-        yield
-
-
-def job_at(folder: Path, *servers: Server, queries: int = 40, out: str = "out", **sections: Any) -> Job:
-    (folder / "key").write_text("sk-test")
-    path = folder / "in.jsonl"
-    if not path.exists():  # another time of change is another input
-        write_jsonl(path, rows(queries, 24))
-    urls = [server.url for server in servers]
-    endpoint = {
-        "url": None,
-        "urls": urls,
-        "api_key_file": str(folder / "key"),
-        **sections.pop("endpoint", {}),
-    }
-    rate = {"rpm": 10**7, "tpm": 10**12, **sections.pop("rate", {})}
-    return make_job(folder, path, out=out, endpoint=endpoint, rate=rate, **sections)
-
-
-def paid_twice(*servers: Server) -> int:
-    """Requests that were answered more than once, by whichever server; probes apart."""
-    paid = Counter(
-        (q, docs) for s in servers for q, docs, status in s.asked if status == 200 and q != HARMLESS
-    )
-    return sum(count - 1 for count in paid.values())
-
-
-def state(report: Any, server: Server) -> dict[str, Any]:
-    found = {one["name"]: one for one in report.data["process"]["replicas"]}
-    return found[server.url.split("/")[2]]  # type: ignore[no-any-return]
-
-
-async def during(job: Job, *moments: tuple[float, Callable[[], Any]], **options: Any) -> Any:
-    """Run a job, and do something at some seconds."""
-
-    async def later(seconds: float, do: Callable[[], Any]) -> None:
-        await anyio.sleep(seconds)
-        await do()
-
-    async with anyio.create_task_group() as group:
-        for seconds, do in moments:
-            group.start_soon(later, seconds, do)
-        report = await run(job, **options)
-        group.cancel_scope.cancel()
-    return report
 
 
 @ANYIO
@@ -304,75 +203,3 @@ async def test_order_and_number_of_addresses_decide_nothing(tmp_path: Path) -> N
         ledger = str(tmp_path / "out" / "ledger.sqlite")
         known = job_at(tmp_path, servers[1], queries=100, out="known", ledger=ledger, reuse={"audit": 0})
         assert (await run(known)).data["process"]["requests"] == 0
-
-
-def replica(limit: ConcurrencyLimit, name: str = "") -> Replica:
-    return Replica(Http("http://127.0.0.1:9/", CODECS["dashscope"]), limit, name)
-
-
-def test_the_least_busy_goes_first_by_what_it_may_have() -> None:
-    """2 of 10 is less than 1 of 4; of equals one after the other; what a request failed at comes last."""
-    large, small = replica(ConcurrencyLimit(10)), replica(ConcurrencyLimit(4))
-    both = Fleet([large, small])
-    for _ in range(2):
-        both.take(large)
-    both.take(small)
-    assert both.choose() is large and both.choose([large]) is small
-    assert both.choose([large, small]) is large
-    even = Fleet([replica(ConcurrencyLimit(4)) for _ in range(3)])
-    turns = []
-    for _ in range(9):
-        chosen = even.choose()
-        assert chosen is not None
-        even.take(chosen)
-        turns.append(chosen)
-    assert all(turns.count(one) == 3 for one in even.replicas)
-
-
-def test_the_last_one_is_never_taken_out() -> None:
-    """A fleet of one has no state of its own: what becomes of it is the endpoint's."""
-    one, two = replica(ConcurrencyLimit(4), "a:1"), replica(ConcurrencyLimit(4), "b:2")
-    both, gone = Fleet([one, two], 8), Rejection(None, "unreachable", "refused")
-    both.failed(one, gone, Action.RETRY)
-    assert one.out and both.limit == 8 and two.limit == 8
-    for _ in range(100):
-        both.failed(two, gone, Action.RETRY)
-    assert not two.out and both.serving == 1
-    both.answered(one, 1.0, 0.1, 10, waiting=True, probe=False)
-    assert one.out
-    both.answered(one, 1.0, 0.1, 10, waiting=True, probe=True)
-    assert two.out and not one.out and one.limit == both.limit == 1
-    both.answered(one, 2.0, 0.1, 10, waiting=True, probe=False)
-    assert one.limit == 8
-
-
-def test_names_tell_servers_apart_and_no_secret() -> None:
-    """Host and port, the path where that is needed, a number at last; never the query."""
-    assert names(["http://a:1/rerank?k=s", "http://b:1/rerank"]) == ["a:1", "b:1"]
-    assert names(["http://a/x", "http://a/y"]) == ["a/x", "a/y"]
-    assert names(["http://a/x?k=s1", "http://a/x?k=s2"]) == ["a/x (1)", "a/x (2)"]
-
-
-@pytest.mark.parametrize(
-    ("endpoint", "said"),
-    [
-        ({"url": "http://a/r", "urls": ["http://b/r"]}, "endpoint: url and urls exclude each other"),
-        ({"urls": ["http://a/r", "http://a/r"]}, "endpoint.urls: http://a/r comes twice"),
-        ({"urls": ["http://a/r?canary", "http://a/r?canary"]}, "endpoint.urls: http://a/r comes twice"),
-        ({"urls": ["ftp://a/r"]}, "is not an http"),
-        ({"urls": ["http://u:canary@a/r"]}, "a user or password in the address"),
-        ({"urls": ["emulator"]}, "write endpoint.url: emulator"),
-        (
-            {"urls": ["https://dashscope.aliyuncs.com/r", "https://dashscope-intl.aliyuncs.com/r"]},
-            "endpoint.urls: they are not all in one region",
-        ),
-    ],
-)
-def test_what_can_t_be_right_is_told(tmp_path: Path, endpoint: dict[str, Any], said: str) -> None:
-    """Before anything is sent, and without repeating a secret."""
-    path = tmp_path / "job.yaml"
-    job = {"input": "x", "model": "qwen3-rerank", "endpoint": endpoint, "output": {"path": "out"}}
-    path.write_bytes(orjson.dumps(job | {"input": {"path": "x"}}))
-    with pytest.raises(JobError) as caught:
-        load_job(path, environ={})
-    assert said in str(caught.value) and "canary" not in str(caught.value)
