@@ -1,5 +1,8 @@
 """Several servers of one model: each gets what it copes with, who fails is replaced, and nothing is lost by it."""
 
+import random
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +76,7 @@ async def test_one_that_dies_is_replaced_by_the_others_and_comes_back(tmp_path: 
 
         report = await during(job, (2, dies.stop), (6, count))
         assert report.exit_code == 0 and report.data["totals"]["failed"] == 0
-        assert paid_twice(*servers) == 0
+        assert paid_twice(*servers) <= report.data["process"]["ambiguous"]
         told = state(report, dies)
         assert told["outs"] >= 1 and told["out"] is None
         assert dies.answered > before + 20
@@ -158,7 +161,7 @@ async def test_when_all_are_gone_it_is_an_outage_and_goes_on_later(tmp_path: Pat
         assert first.data["totals"]["failed"] == 0
         await servers[2].start()
         second = await run(job)
-        assert second.exit_code == 0 and paid_twice(*servers) == 0
+        assert second.exit_code == 0 and paid_twice(*servers) <= first.data["process"]["ambiguous"]
         other = job_at(tmp_path, servers[2], queries=300, out="other")
         await run(other)
         assert outputs(job) == outputs(other)
@@ -203,3 +206,79 @@ async def test_order_and_number_of_addresses_decide_nothing(tmp_path: Path) -> N
         ledger = str(tmp_path / "out" / "ledger.sqlite")
         known = job_at(tmp_path, servers[1], queries=100, out="known", ledger=ledger, reuse={"audit": 0})
         assert (await run(known)).data["process"]["requests"] == 0
+
+
+@ANYIO
+async def test_when_all_refuse_the_key_the_run_stops(tmp_path: Path) -> None:
+    """No server lets it in: a few requests tell, exit 1 with the server's words."""
+    servers = [Server(fate=lambda q, d, n: reply(401, {"message": "no such key"})) for _ in range(3)]
+    async with fleet(*servers):
+        report = await run(job_at(tmp_path, *servers))
+    assert report.exit_code == 1 and "no such key" in str(report.reason)
+    assert sum(len(server.asked) for server in servers) <= 30
+
+
+@ANYIO
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+async def test_servers_that_come_and_go_lose_nothing(tmp_path: Path, seed: int) -> None:
+    """Restarts and fits of sickness at random, one server always well: the same bytes, and nothing paid for twice but what was lost."""
+    chance = random.Random(seed)
+    sick: dict[int, int | None] = {1: None, 2: None, 3: None}
+    well = Server()
+
+    def fate(number: int) -> Callable[[str, list[str], int], Any]:
+        return lambda q, d, n: (
+            reply(sick[number] or 500, {"message": "oh"}) if sick[number] and chance.random() < 0.7 else None
+        )
+
+    others = {number: Server(fate=fate(number)) for number in sick}
+    servers = [well, *others.values()]
+
+    async def worry() -> None:
+        while True:
+            await anyio.sleep(chance.uniform(0.2, 2))
+            number = chance.choice([*sick])
+            if chance.random() < 0.5:
+                sick[number] = chance.choice([None, 500, 502, 503, 429, 404])
+            else:
+                await others[number].stop()
+                await anyio.sleep(chance.uniform(0, 1))
+                await others[number].start()
+
+    async with fleet(*servers):
+        job = job_at(tmp_path, *servers, queries=400)
+        async with anyio.create_task_group() as group:
+            group.start_soon(worry)
+            report = await run(job)
+            group.cancel_scope.cancel()
+        for server in servers:
+            await server.stop()
+            await server.start()
+        assert (report.exit_code, report.data["totals"]["failed"], report.data["totals"]["lost"]) == (0, 0, 0)
+        assert paid_twice(*servers) <= report.data["process"]["ambiguous"]  # answers that a stop cut off
+        other = job_at(tmp_path, well, queries=400, out="other")
+        await run(other)
+        assert outputs(job) == outputs(other)
+
+
+@ANYIO
+@pytest.mark.slow
+@pytest.mark.real_clock
+async def test_a_killed_run_goes_on(tmp_path: Path) -> None:
+    """Killed in the middle, and started again with the addresses in another order: the same bytes as of one server."""
+    servers = [Server(latency=0.02), Server(latency=0.01), Server(latency=0.03)]
+    async with fleet(*servers):
+        job_at(tmp_path, *servers, queries=60, rate={"concurrency": 6})
+        command = (sys.executable, "-m", "batchrank", "run", "out.yaml", "--quiet")
+        first = await anyio.open_process(command, cwd=tmp_path)
+        while sum(server.answered for server in servers) < 60:  # noqa: ASYNC110 another process asks
+            await anyio.sleep(0.02)
+        first.kill()
+        await first.aclose()
+        job = job_at(tmp_path, *servers[::-1], queries=60, rate={"concurrency": 6})
+        assert (await anyio.run_process(command, cwd=tmp_path)).returncode == 0
+        assert paid_twice(*servers) <= 6  # those in flight at the kill
+        other = job_at(tmp_path, servers[0], queries=60, out="other")
+        await run(other)
+        assert outputs(job) == outputs(other)

@@ -105,10 +105,10 @@ def test_the_last_one_is_never_taken_out() -> None:
     """A fleet of one has no state of its own: what becomes of it is the endpoint's."""
     one, two = replica(ConcurrencyLimit(4), "a:1"), replica(ConcurrencyLimit(4), "b:2")
     both, gone = Fleet([one, two], 8), Rejection(None, "unreachable", "refused")
-    both.failed(one, gone, Action.RETRY)
+    both.failed(one, gone, Action.RETRY, 0.0)
     assert one.out and both.limit == 8 and two.limit == 8
     for _ in range(100):
-        both.failed(two, gone, Action.RETRY)
+        both.failed(two, gone, Action.RETRY, 0.0)
     assert not two.out and both.serving == 1
     both.answered(one, 1.0, 0.1, 10, waiting=True, probe=False)
     assert one.out
@@ -116,6 +116,27 @@ def test_the_last_one_is_never_taken_out() -> None:
     assert two.out and not one.out and one.limit == both.limit == 1
     both.answered(one, 2.0, 0.1, 10, waiting=True, probe=False)
     assert one.limit == 8
+
+
+def test_what_was_sent_before_it_came_back_tells_nothing_of_it() -> None:
+    """Requests that hang from before neither fill the place of its trial nor fail it when they time out."""
+    one, two = replica(ConcurrencyLimit(4), "a:1"), replica(ConcurrencyLimit(4), "b:2")
+    both, late = Fleet([one, two]), Rejection(None, "timeout", "no answer")
+    for _ in range(4):
+        both.take(one)
+    for _ in range(3):
+        both.failed(one, late, Action.RETRY, 0.0)
+    assert one.out
+    both.take(one)  # a probe
+    both.answered(one, 9.0, 0.1, 10, waiting=True, probe=True)
+    both.leave(one)
+    assert not one.out and one.limit - one.places.busy == 1
+    for _ in range(4):
+        both.failed(one, late, Action.RETRY, 0.0)
+        both.leave(one)
+    assert not one.out and one.failures == 7
+    both.failed(one, late, Action.RETRY, 9.5)
+    assert one.out
 
 
 def test_names_tell_servers_apart_and_no_secret() -> None:

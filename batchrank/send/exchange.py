@@ -186,7 +186,7 @@ class Exchange:
         else:
             action = classify(outcome, self._wire)
             throttled = slows(action)
-            self._scheduler.fleet.failed(slot.replica, outcome, action)
+            self._scheduler.fleet.failed(slot.replica, outcome, action, started)
         self._counts.timeline.ended(
             started,
             now,

@@ -39,6 +39,10 @@ class Replica:
         out: whether it is taken out, so that only probes are sent there; ``outs`` tells how often it was.
         went_out: set while it is out.
         pause: seconds to the next probe while it is out.
+        failed_in_a_row: failures of its own without an answer between them.
+        trial: requests that it may have in flight until it has answered one after it was out; 0 for no trial.
+        back_at: when it came back last.
+        why: how it failed last.
     """
 
     def __init__(self, http: "Http", places: ConcurrencyLimit, name: str = "") -> None:
@@ -50,13 +54,14 @@ class Replica:
         self.went_out = asyncio.Event()
         self.pause = _FIRST_PAUSE
         self.failed_in_a_row = 0
-        self.on_trial = False
+        self.trial = 0
+        self.back_at = -math.inf
         self.why: Rejection | None = None
 
     @property
     def limit(self) -> int:
-        """Requests that it may have in flight now: a single one until it has answered one after it was out."""
-        return 1 if self.on_trial else self.places.limit
+        """Requests that it may have in flight now."""
+        return self.trial or self.places.limit
 
     def state(self) -> dict[str, Any]:
         """How it stands, as plain data."""
@@ -157,31 +162,34 @@ class Fleet:
         replica.places.succeeded(now, latency, rate, waiting=waiting, share=1 / max(1, self.serving))
         if replica.out:
             if probe:
-                self._bring_back(replica)
+                self._bring_back(replica, now)
             return
         replica.failed_in_a_row = 0
         if not probe:
-            replica.on_trial, replica.pause = False, _FIRST_PAUSE
+            replica.trial, replica.pause = 0, _FIRST_PAUSE
         self._count()
 
-    def failed(self, replica: Replica, why: Rejection, action: Action) -> None:
+    def failed(self, replica: Replica, why: Rejection, action: Action, sent: float) -> None:
         """Learn that a request failed at a server, and take that out if it is the server's fault and not the last.
 
         1. Nobody is there, or somebody else: at once, and so when it fails on trial.
         2. Nothing usable came, an error of its own or a denial, some times in a row: then.
-        3. What it refused for a reason shows that it works; a 429 and a suspended process of ours show nothing.
+        3. What it refused for a reason shows that it works; a 429 and a suspended process of ours show nothing, nor
+           does what was sent before it came back.
         """
         replica.requests += 1
         if slows(action) or why.code == "held-up":
             return
         replica.failures += 1
+        if sent < replica.back_at:
+            return
         hopeless = why.code in ("unreachable", "certificate")
         if not hopeless and action not in (Action.RETRY, Action.ACCESS):
             replica.failed_in_a_row = 0
             return
         replica.failed_in_a_row += 1
         replica.why = why
-        if not replica.out and (hopeless or replica.on_trial or replica.failed_in_a_row >= _IN_A_ROW):
+        if not replica.out and (hopeless or replica.trial or replica.failed_in_a_row >= _IN_A_ROW):
             self._take_out(replica)
 
     def struggled(self, replica: Replica, now: float) -> None:
@@ -200,19 +208,20 @@ class Fleet:
             if one.http.notice is not None:
                 yield one.http.notice
             if one.outs:
+                often = "once" if one.outs == 1 else f"{one.outs:,} times"
                 ended = "is still out" if one.out else "came back"
                 yield (
-                    f"{one.name} was taken out {one.outs:,} times, as requests failed there in a row, and {ended}; the "
-                    f"last failure: {one.why}. The other replicas took over"
+                    f"{one.name} was taken out {often}, as requests failed there, and {ended}; the last failure: "
+                    f"{one.why}. The other replicas took over"
                 )
 
     def _take_out(self, replica: Replica) -> None:
         if len(self._serving) < 2:
             return
-        if replica.on_trial:
+        if replica.trial:
             replica.pause = min(2 * replica.pause, _LONGEST_REST)
         self._serving.remove(replica)
-        replica.out, replica.on_trial = True, False
+        replica.out, replica.trial = True, 0
         replica.outs += 1
         replica.went_out.set()
         log.warning(
@@ -220,9 +229,10 @@ class Fleet:
         )
         self._deal()
 
-    def _bring_back(self, replica: Replica) -> None:
+    def _bring_back(self, replica: Replica, now: float) -> None:
         self._serving.append(replica)
-        replica.out, replica.on_trial, replica.failed_in_a_row = False, True, 0
+        replica.out, replica.failed_in_a_row, replica.back_at = False, 0, now
+        replica.trial = max(1, replica.places.busy)  # the probe's place, besides those that hang from before
         replica.went_out.clear()
         log.warning("%s answers again", replica.name)
         for other in [*self._serving]:  # one that was the last in service, and failing
