@@ -186,7 +186,7 @@ def test_check_says_that_fewer_connections_can_be_had_than_the_job_wants(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """rate.concurrency beyond the limit of open files is a note, and what to raise."""
-    monkeypatch.setattr("batchrank.pipeline.assemble.open_files", lambda: 200)
+    monkeypatch.setattr("batchrank.pipeline.endpoint.open_files", lambda: 200)
     job = checked(tmp_path).model_copy(update={"rate": Rate(concurrency=500)})
     finding = found(job)["rate"]
     assert finding.state == "note" and "104 connections" in finding.text and "ulimit -n" in finding.text

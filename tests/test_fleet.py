@@ -222,7 +222,7 @@ async def test_when_all_refuse_the_key_the_run_stops(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 async def test_servers_that_come_and_go_lose_nothing(tmp_path: Path, seed: int) -> None:
-    """Restarts and fits of sickness at random, one server always well: the same bytes, and nothing paid for twice but what was lost."""
+    """Restarts and sickness at random, one server always well: the same bytes, only what was cut off is paid twice."""
     chance = random.Random(seed)
     sick: dict[int, int | None] = {1: None, 2: None, 3: None}
     well = Server()

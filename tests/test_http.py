@@ -16,7 +16,7 @@ from servers import Server, Tls, proxying, ranks, scores, serving
 from batchrank.data import Answer, Rejection
 from batchrank.errors import JobError
 from batchrank.job.config import Job
-from batchrank.pipeline.assemble import endpoint
+from batchrank.pipeline.endpoint import endpoint
 from batchrank.send.concurrency import ConcurrencyLimit
 from batchrank.send.connections import connections, open_files, tls_context
 from batchrank.send.retry import possibly_billed

@@ -16,8 +16,9 @@ from batchrank.data import Request
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.models import Template, card
-from batchrank.pipeline.assemble import endpoint, sharder
+from batchrank.pipeline.assemble import sharder
 from batchrank.pipeline.earlier import identity
+from batchrank.pipeline.endpoint import endpoint
 from batchrank.shard.chunks import Sharder
 from batchrank.shard.long import Cutter
 from batchrank.shard.sizes import Limits

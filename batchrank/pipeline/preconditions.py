@@ -17,7 +17,8 @@ from batchrank.errors import JobError, LedgerError, OutputError
 from batchrank.io import storage
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
-from batchrank.pipeline.assemble import endpoint, refuse_unknown_cost, sharder
+from batchrank.pipeline.assemble import refuse_unknown_cost, sharder
+from batchrank.pipeline.endpoint import endpoint
 from batchrank.pipeline.prepare import Preparer
 from batchrank.pipeline.workers import background_task
 from batchrank.quality.gate import judged

@@ -20,7 +20,7 @@ from batchrank.data import Answer, Rejection, Request
 from batchrank.errors import BatchrankError, ExitCode, install_line
 from batchrank.job.config import Job
 from batchrank.job.sections import Gate
-from batchrank.pipeline.assemble import endpoint, places
+from batchrank.pipeline.endpoint import endpoint, places
 from batchrank.pipeline.preconditions import Preconditions, look_into_ledger
 from batchrank.planning.survey import Survey, survey
 from batchrank.send.connections import tls_context

@@ -22,8 +22,8 @@ from batchrank.merge.trust import Trust
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches
 from batchrank.outcomes import ABSOLUTE, Chunk, Scores, Verdict
-from batchrank.pipeline.assemble import codec, encoder
 from batchrank.pipeline.checkpoint import Resume, scope
+from batchrank.pipeline.endpoint import codec, encoder
 from batchrank.pipeline.preconditions import Preconditions
 from batchrank.pipeline.prepare import Prepared
 from batchrank.pipeline.rank import Driver

@@ -1,0 +1,105 @@
+"""Puts together what asks a job's endpoint: wire format, encoder, servers, and how many requests each may have."""
+
+import logging
+import os
+from collections.abc import Sequence
+
+from batchrank.data import Request
+from batchrank.job.config import Job
+from batchrank.job.secrets import secrets_of
+from batchrank.models import vendor
+from batchrank.send.concurrency import ConcurrencyLimit
+from batchrank.send.connections import connections, open_files, tls_context
+from batchrank.send.encoder import Encoder
+from batchrank.send.fleet import Fleet, Replica, names
+from batchrank.send.transport import Http
+from batchrank.wire import Codec, tailored
+
+log = logging.getLogger(__name__)
+
+
+def codec(job: Job) -> Codec:
+    """The wire format that a job's endpoint speaks.
+
+    Raises:
+        JobError: it can't say what the job asks for.
+    """
+    found = tailored(job.wire, job.template, job.endpoint.body)
+    found.body(Request(job.card.name, "query", ["document"], job.said_instruct, job.fps))
+    return found
+
+
+def encoder(job: Job, wire: Codec, *, legacy: bool) -> Encoder:
+    """What makes a job's requests, and the keys by which the ledger knows them; no API key is needed.
+
+    ``legacy`` tells whether the ledger holds entries by the keys of an older batchrank.
+    """
+    return Encoder(
+        wire,
+        scope=f"{job.answers_identity}\n{job.wire}\n",
+        old_scope=f"{job.url}\n{job.wire}\n" if legacy else None,
+        model=job.card.name,
+        instruct=job.said_instruct,
+        fps=job.fps,
+    )
+
+
+def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
+    """What asks a job's endpoint, at an address and with a key, and the wire format that it speaks.
+
+    Raises:
+        JobError: a certificate or the environment's proxy can't be used, or the format can't say what the job asks for.
+    """
+    own = job.endpoint
+    wire = codec(job)
+    proxy = job.proxy(url=url)
+    files = own.ca_file, own.client_cert, own.client_key
+    secure = url.startswith("https:") or (proxy or "").startswith("https:")
+    # For the system's certificates aiohttp has a context already; reading them again takes 30 ms of each start.
+    trusted = any(os.environ.get(name) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    return Http(
+        url,
+        wire,
+        key=key,
+        newer_key=job.api_key if own.api_key_file and not job.emulated else None,
+        auth=own.auth,
+        headers=own.headers,
+        other_url=None if job.emulated else vendor(job.card.vendor).other_url(job.wire, url),
+        proxy=proxy,
+        tls=tls_context(ca_file=own.ca_file, client_cert=own.client_cert, client_key=own.client_key)
+        if any(files) or (secure and trusted)
+        else None,
+        secrets=secrets_of(job),
+        timeout=own.timeout,
+    ), wire
+
+
+def places(job: Job) -> tuple[list[ConcurrencyLimit], int | None]:
+    """How many requests each server of a job may have in flight, and all together where the job says a number.
+
+    They are no more than the system lets this process have connections.
+    """
+    servers, wanted = len(job.urls), job.rate.concurrency
+    room = connections(open_files(), each=(2 if job.emulated else 1) * servers)
+    if not isinstance(wanted, int):
+        return [ConcurrencyLimit(None, room=room) for _ in range(servers)], None
+    most = int(min(wanted, room * servers))
+    return [ConcurrencyLimit(wanted, room=room) for _ in range(servers)], most
+
+
+def fleet(job: Job, urls: Sequence[str], key: str | None) -> tuple[Fleet, Codec]:
+    """The servers of a job, at their addresses, and the wire format that they speak.
+
+    Raises:
+        JobError: as ``endpoint`` does.
+    """
+    each, most = places(job)
+    asked = [endpoint(job, url, key) for url in urls]
+    wanted = job.rate.concurrency
+    if most is not None and isinstance(wanted, int) and most < wanted:
+        log.warning(
+            "rate.concurrency: at most %d instead of %d, as this process may not open more connections (ulimit -n)",
+            most, wanted,
+        )  # fmt: skip
+    named = zip(asked, each, names(urls), strict=True)
+    return Fleet([Replica(http, limit, name) for (http, _), limit, name in named], most), asked[0][1]
