@@ -169,7 +169,7 @@ def gather(
         raise ModelChangedError
     known.extra += first.probes
     # With a memory, proving the top must not cost more than asking everything anew would.
-    most = None if memory is None else len(pool)
+    most = None if memory is None else memory.anew(top_k)
     yield from _repair(known, min(top_k, len(known.first.scored)), most)
     return known
 

@@ -182,11 +182,14 @@ class Memory:
             pieces = [len(chunk) for chunk in pool.shards.split(pool.positions[new])]
             twice += _hub_share([*map(len, self.pieces), *pieces], len(pieces), k, pool.limit)
             twice = _in_requests(twice, pool.limit)
-        chunks = [len(chunk) for chunk in pool.shards.chunks]
-        anew = self.unasked
-        if len(chunks) > 1:
-            anew += _in_requests(_hub_share(chunks, len(chunks), k, pool.limit), pool.limit)
-        return len(new) + twice <= _WORTH * anew
+        return len(new) + twice <= _WORTH * self.anew(k)
+
+    def anew(self, k: int) -> int:
+        """Documents that the plain method would ask about, as far as chunks were not asked as they are."""
+        chunks, limit = [len(chunk) for chunk in self.pool.shards.chunks], self.pool.limit
+        if len(chunks) == 1:
+            return self.unasked
+        return self.unasked + _in_requests(_hub_share(chunks, len(chunks), k, limit), limit)
 
     def discord(self, fresh: Sequence[Answer]) -> Discord:
         """How far tonight's answers contradict the earlier ones."""
