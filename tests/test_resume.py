@@ -134,7 +134,8 @@ async def test_a_changed_job_is_said_and_nothing_is_mixed(tmp_path: Path) -> Non
     async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         await w.run(w.job(), part_rows=60)
         assert (tmp_path / "out" / "ranking-00000.jsonl").exists()
-        job, other = w.job(output={"top_n": 3}), w.job("other", output={"top_n": 3})
+        given: dict[str, Any] = {"output": {"top_n": 3}, "reuse": {"documents": False}}
+        job, other = w.job(**given), w.job("other", **given)
         report = await w.run(job, part_rows=60)
         assert any(
             n.startswith("changed since the last run: the job (output.top_n)") for n in report.data["notices"]
@@ -151,7 +152,8 @@ async def test_a_setting_that_was_changed_after_a_kill_is_in_all_of_the_output(t
     async with world(tmp_path, queries=12, script={70: "400-arrearage"}, **qwen) as w:
         await w.run(w.job(limits={"item_tokens": 12}), part_rows=60)
         assert (tmp_path / "out" / "ranking-00000.jsonl").exists()
-        job, other = w.job(limits=split), w.job("other", limits=split)
+        given: dict[str, Any] = {"limits": split, "reuse": {"documents": False}}
+        job, other = w.job(**given), w.job("other", **given)
         report = await w.run(job, part_rows=60)
         assert any("the job (limits.long_documents), the job (" in n for n in report.data["notices"])
         await w.run(other, part_rows=60)
