@@ -132,7 +132,7 @@ async def test_dead_letters_are_on_disk_and_not_in_the_ledger(tmp_path: Path) ->
 async def test_a_changed_job_is_said_and_nothing_is_mixed(tmp_path: Path) -> None:
     """Other parts would be another job's: all are made anew, and the summary says what changed."""
     async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
-        await w.run(w.job(), part_rows=60)
+        await w.run(w.job(reuse={"documents": False}), part_rows=60)
         assert (tmp_path / "out" / "ranking-00000.jsonl").exists()
         given: dict[str, Any] = {"output": {"top_n": 3}, "reuse": {"documents": False}}
         job, other = w.job(**given), w.job("other", **given)
