@@ -4,7 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from merge_measures import kendall, ndcg
 from merge_nights import Night, World
@@ -285,6 +285,7 @@ def test_without_audits_everything_holds() -> None:
 
 
 @settings(max_examples=60, deadline=None)
+@example(n=51, limit=17, k=12, family="identity", levels=5, seed=0, nights=[0.5])
 @given(
     n=st.integers(4, 120),
     limit=st.integers(4, 40),

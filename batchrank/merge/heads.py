@@ -46,3 +46,19 @@ def quantiles(lengths: Sequence[int], limit: int) -> Positions:
     each = min(max(limit // 60, 3), 8)
     shares = np.asarray(lengths) * (each * len(lengths) / sum(lengths))
     return np.maximum(np.rint(shares), 1).astype(np.intp)
+
+
+def places(length: int, q: int, t: int, number: int, count: int) -> tuple[int, Positions]:
+    """What a hub takes of one answer: how many of its first places, and which later ones.
+
+    Args:
+        length: the answer's.
+        q: heads wanted; of a short answer quantiles are given up first, then heads; the last document stays.
+        t: quantiles wanted; staggered, so that those of several answers lie between each other.
+        number: which answer it is, of how many.
+        count: how many there are.
+    """
+    tops, steps = min(q, length), min(t, max(length - q - 1, 0))
+    stagger = (np.arange(steps) + (number + 0.5) / count) / max(steps, 1)
+    later = np.unique(np.r_[tops + np.floor((length - tops) * stagger).astype(np.intp), length - 1])
+    return tops, later[later >= tops]

@@ -8,7 +8,7 @@ from batchrank.data import Floats, Positions
 from batchrank.merge.answers import Answer, FirstPass, Pool, Reply, Step, ask
 from batchrank.merge.certificate import Certificate, contenders
 from batchrank.merge.evidence import Evidence
-from batchrank.merge.heads import REFERENCES, heads, quantiles
+from batchrank.merge.heads import REFERENCES, heads, places, quantiles
 from batchrank.merge.reuse import Memory
 from batchrank.merge.scale import by_raw_score, by_standard_score
 from batchrank.merge.trust import contradicts
@@ -72,13 +72,9 @@ def _places(first: FirstPass, q: Positions, t: Positions) -> tuple[Positions, Po
     count = len(first.answers)
     heads_, others = [], []
     for i, answer in enumerate(first.answers):
-        length = len(answer)
-        # Of a short answer, quantiles are given up first, then heads; the last document stays.
-        tops, steps = min(int(q[i]), length), min(int(t[i]), max(length - int(q[i]) - 1, 0))
-        stagger = (np.arange(steps) + (i + 0.5) / count) / max(steps, 1)
-        places = np.unique(np.r_[tops + np.floor((length - tops) * stagger).astype(np.intp), length - 1])
+        tops, later = places(len(answer), int(q[i]), int(t[i]), i, count)
         heads_.append(answer.docs[:tops])
-        others.append(answer.docs[places[places >= tops]])
+        others.append(answer.docs[later])
     layers = np.concatenate([np.arange(len(docs)) for docs in heads_])
     return np.concatenate(heads_)[np.argsort(layers, kind="stable")], np.concatenate(others)
 

@@ -17,7 +17,7 @@ from batchrank.data import Floats, Positions, Purpose
 from batchrank.merge.agreement import Discord, total
 from batchrank.merge.answers import Answer, FirstPass, Pool, Shards
 from batchrank.merge.certificate import Certificate, certify, contenders
-from batchrank.merge.heads import REFERENCES, heads, quantiles
+from batchrank.merge.heads import REFERENCES, heads, places, quantiles
 
 _WORTH = 0.95
 """The share of asking anew that reuse may cost: below it, it isn't worth the older answers."""
@@ -209,8 +209,9 @@ class Memory:
 
 def _hub_share(lengths: Sequence[int], last: int, k: int, limit: int) -> int:
     """How many documents a hub takes of the last so many pieces."""
-    wanted = heads(lengths, k) + quantiles(lengths, limit) + 1
-    return int(np.minimum(wanted, lengths)[-last:].sum())
+    q, t, count = heads(lengths, k), quantiles(lengths, limit), len(lengths)
+    taken = [places(lengths[i], int(q[i]), int(t[i]), i, count) for i in range(count - last, count)]
+    return sum(tops + len(later) for tops, later in taken)
 
 
 def _in_requests(documents: int, limit: int) -> int:
