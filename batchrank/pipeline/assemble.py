@@ -134,32 +134,33 @@ async def engine(
             accepted=spent.answers > 0,
             rng=random.Random(),  # noqa: S311 jitter, not secrets
         )
-        recollector = None
-        if past is not None:
-            sender.recall.past = past
-            if job.reuse.documents:
-                trust = Trust(job.reuse.audit)
-                recollector = Recollector(ledger, sender.encoder, sender.recall, trust, f"reuse/{scope}/")
-                await recollector.restore()
+        recollector = None if past is None else await _recollector(job, ledger, sender, past, scope)
         sender.counts.timeline = Timeline(
             documents=card.documents, tokens=card.request_tokens, rpm=card.rpm, tpm=card.tpm
         )
         exact = spend.capped or card.request_tokens * card.rpm > card.tpm
         texts = job.output is not None and OUTPUTS[job.output.format].texts
         driver = Driver(
-            sender,
-            SharedVerdicts(verdicts),
-            job.merge.method,
-            job.price,
-            exact=exact,
-            sample=shards.counter.exact and not exact,
-            texts=texts,
-            attempts=job.retry.attempts,
-            recollector=recollector,
-        )
+            sender, SharedVerdicts(verdicts), job.merge.method, job.price,
+            exact=exact, sample=shards.counter.exact and not exact,
+            texts=texts, attempts=job.retry.attempts, recollector=recollector,
+        )  # fmt: skip
         await stack.enter_async_context(background_task(scheduler.serve))
         await stack.enter_async_context(background_task(sender.reviver.serve))
         yield Engine(job, shards, sender, scheduler, limiter, servers, spend, verdicts, driver, ledger)
+
+
+async def _recollector(
+    job: Job, ledger: Ledger, sender: Sender, past: Past, scope: str
+) -> Recollector | None:
+    """What finds answers of earlier runs document by document, as far as the job wants that."""
+    sender.recall.past = past
+    if not job.reuse.documents:
+        return None
+    trust = Trust(job.reuse.audit)
+    recollector = Recollector(ledger, sender.encoder, sender.recall, trust, f"reuse/{scope}/")
+    await recollector.restore()
+    return recollector
 
 
 def refuse_unknown_cost(job: Job) -> None:
