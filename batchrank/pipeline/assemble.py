@@ -24,6 +24,7 @@ from batchrank.pipeline.workers import background_task
 from batchrank.send.admission import Scheduler
 from batchrank.send.budget import Before, Budget, Taken
 from batchrank.send.fleet import Fleet
+from batchrank.send.gateway import Gateway
 from batchrank.send.limiter import Limiter
 from batchrank.send.requests import Past
 from batchrank.send.sender import Sender
@@ -44,6 +45,7 @@ class Engine:
 
     job: Job
     sharder: Sharder
+    gateway: Gateway
     sender: Sender
     scheduler: Scheduler
     limiter: Limiter
@@ -122,9 +124,10 @@ async def engine(
         scheduler = Scheduler(limiter, servers, note=departures.note)
         per = job.budget.per
         spend = _spend(job, spent, None if per == "run" else await ledger.spent(per))
-        sender = Sender(
-            encoder=encoder(job, wire, legacy=ledger.legacy),
+        encodes = encoder(job, wire, legacy=ledger.legacy)
+        gateway = Gateway(
             wire=job.wire,
+            harmless=encodes.harmless(),
             ledger=ledger,
             scheduler=scheduler,
             spend=spend,
@@ -134,20 +137,53 @@ async def engine(
             accepted=spent.answers > 0,
             rng=random.Random(),  # noqa: S311 jitter, not secrets
         )
-        recollector = None if past is None else await _recollector(job, ledger, sender, past, scope)
-        sender.counts.timeline = Timeline(
+        gateway.counts.timeline = Timeline(
             documents=card.documents, tokens=card.request_tokens, rpm=card.rpm, tpm=card.tpm
         )
-        exact = spend.capped or card.request_tokens * card.rpm > card.tpm
-        texts = job.output is not None and OUTPUTS[job.output.format].texts
-        driver = Driver(
-            sender, SharedVerdicts(verdicts), job.merge.method, job.price,
-            exact=exact, sample=shards.counter.exact and not exact,
-            texts=texts, attempts=job.retry.attempts, recollector=recollector,
+        sender = Sender(encoder=encodes, wire=job.wire, ledger=ledger, gateway=gateway, counts=gateway.counts)
+        driver = await ranker(
+            job, shards, ledger, sender, SharedVerdicts(verdicts),
+            counted=gateway.counted, past=past, scope=scope,
         )  # fmt: skip
         await stack.enter_async_context(background_task(scheduler.serve))
-        await stack.enter_async_context(background_task(sender.reviver.serve))
-        yield Engine(job, shards, sender, scheduler, limiter, servers, spend, verdicts, driver, ledger)
+        await stack.enter_async_context(background_task(gateway.reviver.serve))
+        yield Engine(
+            job, shards, gateway, sender, scheduler, limiter, servers, spend, verdicts, driver, ledger
+        )
+
+
+async def ranker(
+    job: Job,
+    shards: Sharder,
+    ledger: Ledger,
+    sender: Sender,
+    verdicts: SharedVerdicts,
+    *,
+    counted: bool,
+    past: Past | None,
+    scope: str,
+) -> Driver:
+    """What ranks a job's queries, with whatever it sends by.
+
+    Args:
+        job: the job.
+        shards: shards its queries.
+        ledger: what was paid for.
+        sender: gives chunks their scores.
+        verdicts: the run-wide verdict.
+        counted: whether a cap holds that tokens count against.
+        past: as in ``engine``.
+        scope: as in ``engine``.
+    """
+    card = job.card
+    exact = counted or card.request_tokens * card.rpm > card.tpm
+    return Driver(
+        sender, verdicts, job.merge.method, job.price,
+        exact=exact, sample=shards.counter.exact and not exact,
+        texts=job.output is not None and OUTPUTS[job.output.format].texts,
+        attempts=job.retry.attempts,
+        recollector=None if past is None else await _recollector(job, ledger, sender, past, scope),
+    )  # fmt: skip
 
 
 async def _recollector(

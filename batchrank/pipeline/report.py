@@ -57,7 +57,7 @@ def snapshot(
         counted_tokens=spend.counted_tokens,
         counted_cost=spend.counted_cost,
         gate=gate,
-        trouble=parts.sender.trouble(),
+        trouble=parts.gateway.trouble(),
         replicas=parts.fleet.states(),
     )
 
@@ -100,7 +100,11 @@ def report(
     """Sum up a run."""
     some = ExitCode.FAILED_QUERIES if totals.failed or totals.lost else ExitCode.COMPLETE
     code = reason.exit_code if reason else some
-    said = [*parts.sender.notices, *parts.limiter.notices, None if reason is None else parts.sender.trouble()]
+    said = [
+        *parts.sender.notices,
+        *parts.limiter.notices,
+        None if reason is None else parts.gateway.trouble(),
+    ]
     notices = [
         *notices,
         *filter(None, said),

@@ -5,7 +5,6 @@ endpoint works. So a bad document is found and lost alone, and the rest of its q
 """
 
 import asyncio
-import random
 from functools import partial
 
 import anyio.to_thread
@@ -16,16 +15,12 @@ from batchrank.ledger.entries import Known
 from batchrank.ledger.ledger import Ledger
 from batchrank.models import searches
 from batchrank.outcomes import Chunk, Scores
-from batchrank.send.admission import Priority, Scheduler
-from batchrank.send.client import Client
+from batchrank.send.admission import Priority
 from batchrank.send.encoder import Encoder, Outgoing
-from batchrank.send.exchange import Exchange
-from batchrank.send.health import OutageDetector, Size, Sizes
-from batchrank.send.probe import Prober
+from batchrank.send.gateway import Asking
+from batchrank.send.health import Size, Sizes
 from batchrank.send.requests import QueryContext, Recall, Tally, together
 from batchrank.send.retry import Action, classify
-from batchrank.send.revive import Reviver
-from batchrank.send.spend import Spend
 from batchrank.send.stats import Counts
 
 
@@ -33,68 +28,35 @@ class Sender:
     """Sends chunks; shared by all queries of a run.
 
     Attributes:
-        spend: the run's account.
         counts: what has happened so far.
         encoder: makes requests.
         recall: what the ledger knows.
-        reviver: asks servers that were taken out; to be served beside the run.
 
     Args:
         wire: the wire format, whose words tell what a rejection means.
-        accepted: whether the endpoint has taken a request of this run before.
-        attempts: tries per request; being throttled doesn't count as one.
-        max_delay: longest pause between two tries, seconds.
-        outage: seconds without any success after which the run stops.
-        rng: where the jitter comes from.
+        gateway: asks the endpoint.
     """
 
     def __init__(
-        self,
-        *,
-        encoder: Encoder,
-        wire: str,
-        ledger: Ledger,
-        scheduler: Scheduler,
-        spend: Spend,
-        attempts: int,
-        max_delay: float,
-        outage: float,
-        accepted: bool,
-        rng: random.Random,
+        self, *, encoder: Encoder, wire: str, ledger: Ledger, gateway: Asking, counts: Counts
     ) -> None:
         self._wire = wire
         self._ledger = ledger
-        self.spend = spend
+        self._gateway = gateway
         self.encoder = encoder
+        self.counts = counts
         self._asked: dict[bytes, asyncio.Event] = {}
         self.recall = Recall(ledger, encoder, self._asked, self._too_large)
         self._sizes = Sizes()
-        self.counts = Counts()
-        self._outage = OutageDetector(outage, accepted=accepted)
-        self._exchange = Exchange(
-            wire=wire, ledger=ledger, scheduler=scheduler, spend=spend, outage=self._outage, counts=self.counts
-        )  # fmt: skip
-        self._prober = Prober(
-            self._exchange, self._outage, harmless=encoder.harmless(), wire=wire, max_delay=max_delay, rng=rng
-        )
-        self.reviver = Reviver(scheduler.fleet, self._prober, rng)
-        self._client = Client(
-            self._exchange, self._prober, self._outage, ledger,
-            wire=wire, attempts=attempts, max_delay=max_delay, rng=rng, counts=self.counts,
-        )  # fmt: skip
 
     def stop(self, reason: BatchrankError) -> None:
         """Send nothing more; requests in flight go on, whoever waits gets the reason raised."""
-        self._exchange.stop(reason)
-
-    def trouble(self) -> str | None:
-        """What is wrong, while nothing succeeds; None while all is well."""
-        return self._outage.trouble(anyio.current_time())
+        self._gateway.stop(reason)
 
     @property
     def gate(self) -> str | None:
-        """What holds requests back now, as the exchange tells."""
-        return self._exchange.gate
+        """What holds requests back now, as the gateway tells."""
+        return self._gateway.gate
 
     def meaning(self, why: Rejection) -> Action:
         """What a rejection calls for, in the words of this endpoint's wire."""
@@ -221,10 +183,10 @@ class Sender:
             if outcome is None:
                 request.priority = priority
                 # Counted where a cap depends on it, else perhaps an upper bound.
-                request.predicted = context.shards.tokens(documents, exact=self.spend.capped)
+                request.predicted = context.shards.tokens(documents, exact=self._gateway.counted)
                 request.exact = context.shards.exact
                 where = partial(context.where, documents)
-                outcome = await self._client.ask(request, where, part_of=part_of)
+                outcome = await self._gateway.ask(request, where, part_of=part_of)
                 if context.sampled and not request.exact:
                     await self._compare(context, documents, priority, outcome)
         finally:
@@ -237,7 +199,7 @@ class Sender:
     def _reused(self, context: QueryContext, documents: Positions, known: Known) -> Answer | Rejection:
         """What the ledger knows, counted."""
         if isinstance(known.outcome, Answer):
-            self._exchange.understood()
+            self._gateway.understood()
             self.counts.reused_requests += 1
             if known.earlier:
                 named = known.outcome.searches
@@ -273,12 +235,11 @@ class Sender:
         purpose: Purpose,
     ) -> None:
         """Count an answer for its query, once, and learn from it."""
-        tokens, size = answer.tokens, len(request.body)
+        tokens = answer.tokens
         if tokens is None:
             tokens = context.billed(documents, answer)
-        self._sizes.accepted(len(documents), size)
-        if size < self._prober.smallest:
-            self._prober.answered(request.body, len(documents), tokens)
+        self._sizes.accepted(len(documents), len(request.body))
+        self._gateway.answered(request, tokens)
         if purpose != "audit":  # not the query's: a resumed run that knows what it found doesn't ask again
             earlier = known is not None and known.epoch < self.recall.past.before
             context.meter.answered(
@@ -292,4 +253,4 @@ class Sender:
         if isinstance(outcome, Answer) and outcome.tokens is not None and priority[2] == 0:
             count = partial(context.shards.tokens, documents, exact=True)
             predicted = await anyio.to_thread.run_sync(count)
-            self.spend.compare(predicted, outcome.tokens, len(documents))
+            self._gateway.compare(predicted, outcome.tokens, len(documents))
