@@ -81,6 +81,12 @@ class Strings(Sequence[str]):
     def __repr__(self) -> str:
         return repr(self.tolist())
 
+    def __reduce__(self) -> "tuple[type[Strings], tuple[Any]]":
+        """Only what is meant goes to another process: a slice would take along all that it was cut from."""
+        import numpy as np
+
+        return Strings, (self.array.take(np.arange(len(self))),)
+
     def tolist(self) -> list[str]:
         """All of them as Python strings."""
         values: list[str] = (self._array if self._order is None else self.array).to_pylist()

@@ -46,6 +46,19 @@ class BatchrankError(Exception):
 
     exit_code = ExitCode.FAILED
 
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        """Let it be told to another process, whatever its subclass is made of."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(
+    kind: type[BatchrankError], args: tuple[object, ...], state: dict[str, object]
+) -> BatchrankError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class JobError(BatchrankError):
     """Raised when a job file, an environment variable or ``--set`` can't be understood or used."""

@@ -4,11 +4,9 @@ The command line imports this whatever the command, so what takes long to import
 needs it.
 """
 
-import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -149,7 +147,6 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 log = logging.getLogger(__name__)
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
 
 def run_job(
@@ -175,13 +172,14 @@ def execute(run: "Run", *, quiet: bool, port: int | None = None, host: str = "12
 
     from batchrank.cli.display import Display, Events, closing_lines
     from batchrank.observe.observer import Observer
+    from batchrank.pipeline.workers import settle_process
 
     options: dict[str, bool] = {}
     with suppress(ImportError):
         import uvloop  # noqa: F401 only to see whether it is there
 
         options["use_uvloop"] = True
-    _settle_process()
+    settle_process()
     events = Events(run) if as_json() else None
     show = events or Display(run)
     with Observer(run, port=port, host=host) as observer:
@@ -192,24 +190,6 @@ def execute(run: "Run", *, quiet: bool, port: int | None = None, host: str = "12
         for line in closing_lines(run, report):
             say(line, error=True)
     return report
-
-
-def _settle_process() -> None:
-    """Set this process up for texts and answers that come and go by the thousand.
-
-    1. The garbage collector would look at each answer's objects again and again.
-    2. A worker thread in the midst of Python code would hold up the event loop for up to 5 ms at a time.
-    3. glibc would keep what one burst took; it is told by the numbers in its malloc.h.
-    """
-    import ctypes
-
-    sys.setswitchinterval(0.0002)
-    gc.freeze()
-    gc.set_threshold(100_000, 20, 20)
-    with suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for option, value in ((_M_TRIM_THRESHOLD, 1 << 24), (_M_MMAP_THRESHOLD, 1 << 22), (_M_ARENA_MAX, 2)):
-            mallopt(option, value)
 
 
 async def _watched(run: "Run", show: "Display | Events | None", observer: "Observer") -> "Report":

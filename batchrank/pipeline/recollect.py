@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from batchrank.data import Positions, Rejection
+from batchrank.ledger.access import Access
 from batchrank.ledger.entries import Recollection
-from batchrank.ledger.ledger import Ledger
 from batchrank.merge.reuse import Earlier
 from batchrank.merge.trust import Standing, Trust
 from batchrank.outcomes import Finding
@@ -32,7 +32,7 @@ class Recollector(Waiting):
         kept: under which name findings are kept in the ledger, so that a resumed run knows them.
     """
 
-    def __init__(self, ledger: Ledger, encoder: Encoder, recall: Recall, trust: Trust, kept: str) -> None:
+    def __init__(self, ledger: Access, encoder: Encoder, recall: Recall, trust: Trust, kept: str) -> None:
         super().__init__()
         self._ledger = ledger
         self._encoder = encoder

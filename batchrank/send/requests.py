@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from batchrank.data import Answer, Positions, Purpose, Query, Rejection
 from batchrank.errors import BatchrankError, QueryError
+from batchrank.ledger.access import Access
 from batchrank.ledger.entries import About, Known
-from batchrank.ledger.ledger import Ledger
 from batchrank.send.encoder import Encoder, Outgoing
 from batchrank.send.stats import Meter
 
@@ -178,7 +178,7 @@ class Recall:
 
     def __init__(
         self,
-        ledger: Ledger,
+        ledger: Access,
         encoder: Encoder,
         asked: Container[bytes],
         too_large: Callable[[Rejection], bool],

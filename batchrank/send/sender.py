@@ -11,8 +11,8 @@ import anyio.to_thread
 
 from batchrank.data import Answer, Positions, Purpose, Rejection
 from batchrank.errors import BatchrankError, QueryError
+from batchrank.ledger.access import Access
 from batchrank.ledger.entries import Known
-from batchrank.ledger.ledger import Ledger
 from batchrank.models import searches
 from batchrank.outcomes import Chunk, Scores
 from batchrank.send.admission import Priority
@@ -38,7 +38,7 @@ class Sender:
     """
 
     def __init__(
-        self, *, encoder: Encoder, wire: str, ledger: Ledger, gateway: Asking, counts: Counts
+        self, *, encoder: Encoder, wire: str, ledger: Access, gateway: Asking, counts: Counts
     ) -> None:
         self._wire = wire
         self._ledger = ledger
