@@ -51,11 +51,8 @@ _KINDS = {
 _FAILED_QUERIES = 3
 _OUTPUT = ("ranking-*", "queries-*", "failed.jsonl")
 _COMMAND = """
-import functools, sys
+import sys
 from batchrank.__main__ import main
-import batchrank.cli  # before Arrow
-from batchrank.pipeline import run
-run.Options = functools.partial(run.Options, part_rows=60)
 sys.argv[:] = ["batchrank", "run", "--quiet", *sys.argv[1:]]
 main()
 """
@@ -167,7 +164,7 @@ class Harmed(Harness):
 
     def job(self, name: str, **sections: dict[str, Any]) -> Path:
         """Write a job file."""
-        output = {"path": name, "format": self._format}
+        output = {"path": name, "format": self._format, "part_documents": 60}
         return super().job(name, **{"output": output, **sections})
 
     async def prepare(self) -> None:

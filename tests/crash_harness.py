@@ -56,8 +56,8 @@ _WORDS = [
 _RUNNER = """
 import sys, anyio
 from batchrank.job.load import load_job
-from batchrank.pipeline.run import Options, run
-sys.exit(anyio.run(run, load_job(sys.argv[1]), Options(part_rows=100)).exit_code)
+from batchrank.pipeline.run import run
+sys.exit(anyio.run(run, load_job(sys.argv[1])).exit_code)
 """
 _KILLER = """
 import os, signal, sqlite3
@@ -149,7 +149,7 @@ class Harness:
             "tokenizer": "bytes",
             "rate": {"rpm": 600_000, "tpm": 10**12, "concurrency": CONCURRENCY},
             "retry": {"max_delay": 0.05},
-            "output": {"path": name, "format": "jsonl"},
+            "output": {"path": name, "format": "jsonl", "part_documents": 100},
         }
         for section, keys in sections.items():
             job[section] = job.get(section, {}) | keys

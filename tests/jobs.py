@@ -67,9 +67,16 @@ def make_job(folder: Path, data: Path, *overrides: str, out: str = "out", **sect
     return load_job(path, overrides=overrides, environ={})
 
 
-async def run(job: Job, **options: Any) -> Report:
-    """Run a job to its end."""
-    return await Run(job, Options(**options)).execute()
+async def run(job: Job, *, part_documents: int | None = None, **options: Any) -> Report:
+    """Run a job to its end, with the given setting for the size of its parts."""
+    return await Run(cut(job, part_documents) if part_documents else job, Options(**options)).execute()
+
+
+def cut(job: Job, part_documents: int) -> Job:
+    """A job with another ``output.part_documents``."""
+    assert job.output is not None
+    output = job.output.model_copy(update={"part_documents": part_documents})
+    return job.model_copy(update={"output": output})
 
 
 def rankings(job: Job) -> list[dict[str, Any]]:

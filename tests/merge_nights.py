@@ -135,8 +135,8 @@ class World:
         noticed: list[Noticed] = []
 
         def verdict(overlap: Overlap | None) -> Verdict:
-            verdicts.record_probe(0, overlap)
-            found = verdicts.at(0)
+            verdicts.record_probe(0, 0, overlap)
+            found = verdicts.at(0, 0)
             assert found is not None
             return found
 

@@ -36,7 +36,7 @@ async def nights(w: World, job: Any, most: int = 20) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
     for _ in range(most):
         before = w.emulator.counts.tokens
-        code = (await w.run(job, part_rows=60)).exit_code
+        code = (await w.run(job, part_documents=60)).exit_code
         found.append((code, w.emulator.counts.tokens - before))
         if code == 0:
             break
@@ -52,7 +52,7 @@ async def test_a_days_cap_lets_a_big_job_go_on_every_night(tmp_path: Path) -> No
         assert len(found) > 2 and [code for code, _ in found] == [75] * (len(found) - 1) + [0]
         assert all(spent <= 12_000 for _, spent in found) and found[0][1] > 8_000
         assert w.paid_twice == 0
-        await w.run(other, part_rows=60)
+        await w.run(other, part_documents=60)
         assert same(job, other)
 
 

@@ -30,7 +30,7 @@ async def cut_off(w: World, job: Job, to: Path) -> int:
     billed: list[int] = []
     async with anyio.create_task_group() as group:
         group.start_soon(copy)
-        assert (await w.run(job, part_rows=60)).exit_code == 0
+        assert (await w.run(job, part_documents=60)).exit_code == 0
     assert (to / "ledger.sqlite-wal").stat().st_size > 0
     return billed[0]
 
@@ -52,7 +52,7 @@ async def flips(folder: Path, *, count: int, seed: int) -> Counter[str]:
             flip(path, rng)
             before = w.emulator.counts.tokens
             try:
-                report = await w.run(job, part_rows=60)
+                report = await w.run(job, part_documents=60)
             except BatchrankError as error:
                 assert isinstance(error, LedgerError | OutputError) and w.emulator.counts.tokens == before, (
                     path.name
@@ -91,9 +91,9 @@ async def test_a_lost_file_is_a_stop_or_costs_what_is_in_it(tmp_path: Path, lost
         before = w.emulator.counts.tokens
         if lost == "ledger.sqlite":
             with pytest.raises(LedgerError, match="gone"):
-                await w.run(job, part_rows=60)
+                await w.run(job, part_documents=60)
             assert w.emulator.counts.tokens == before
         else:
-            assert (await w.run(job, part_rows=60)).exit_code == 0
+            assert (await w.run(job, part_documents=60)).exit_code == 0
             assert outputs(job) == expected
             assert billed + w.emulator.counts.tokens - before <= cap

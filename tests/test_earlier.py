@@ -37,7 +37,8 @@ OTHERS: dict[str, Any] = {
     "budget.max_cost": 3, "budget.max_tokens": 5, "budget.max_requests": 5, "budget.per": "day",
     "failures.max_queries": 5, "gate.against": "other", "gate.depth": 5, "gate.persistence": 0.5, "gate.min_rbo": 0.1,
     "gate.min_tau": 0.1, "gate.qrels": "qrels.txt", "gate.min_ndcg": 0.1, "gate.max_ndcg_drop": 0.1,
-    "output.path": "elsewhere", "output.format": "jsonl", "output.top_n": 5, "ledger": "other.sqlite",
+    "output.path": "elsewhere", "output.format": "jsonl", "output.top_n": 5, "output.part_documents": 5,
+    "ledger": "other.sqlite",
     **{f"input.columns.{name}": "column" for name in (
         "query_id", "query", "candidates", "doc_id", "text", "score", "image", "video",
     )},

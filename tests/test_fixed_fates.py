@@ -226,8 +226,8 @@ def test_many_servers_that_do_whatever_they_like(
 async def _process(job: Path, server: Server, kill_after: int | None) -> int | None:
     """Run a job in a process of its own; killed once so many requests have come in, if that is wanted."""
     runner = (
-        "import sys, anyio\nfrom batchrank.job.load import load_job\nfrom batchrank.pipeline.run import Options, run\n"
-        "sys.exit(anyio.run(run, load_job(sys.argv[1]), Options(part_rows=60)).exit_code)"
+        "import sys, anyio\nfrom batchrank.job.load import load_job\nfrom batchrank.pipeline.run import run\n"
+        "sys.exit(anyio.run(run, load_job(sys.argv[1])).exit_code)"
     )
     process = commands.Process(runner, str(job), cwd=job.parent, environ=os.environ)
     until = len(server.asked) + (kill_after or 0)
@@ -248,6 +248,7 @@ async def test_processes_killed_among_failures_change_nothing(tmp_path: Path) ->
     weights = {"ok": 12, "500": 1, "malformed": 1, "refused": 1, "blocked": 1, "rejected": 1}
     server, rng, data = Server(weights, 5, most=6, characters=600), random.Random(3), rows(14, 15)
     quick: dict[str, Any] = {"retry": {"max_delay": 0.05}, "rate": {"rpm": 600_000, "tpm": 10**12}}
+    quick["output"] = {"part_documents": 60}
     async with serving(server) as url:
         whole = job_for(tmp_path, data, url, out="whole", **quick)
         assert await _process(tmp_path / "whole.yaml", server, None) == 3

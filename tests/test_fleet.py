@@ -11,11 +11,11 @@ import anyio.to_thread
 import pytest
 from aiohttp import web
 from fleets import HARMLESS, Server, during, fleet, job_at, paid_twice, state
-from jobs import outputs, run
+from jobs import cut, outputs, run
 from sick_server import reply
 
 from batchrank.errors import StoppedError
-from batchrank.pipeline.run import Options, Run
+from batchrank.pipeline.run import Run
 
 ANYIO = pytest.mark.anyio
 
@@ -185,7 +185,7 @@ async def test_order_and_number_of_addresses_decide_nothing(tmp_path: Path) -> N
     servers = Server(), Server(), Server()
     async with fleet(*servers):
         job = job_at(tmp_path, *servers, queries=100)
-        first = Run(job, Options(part_rows=200))
+        first = Run(cut(job, 200))
         async with anyio.create_task_group() as group:
 
             async def stop() -> None:
@@ -196,12 +196,12 @@ async def test_order_and_number_of_addresses_decide_nothing(tmp_path: Path) -> N
             report = await first.execute()
         assert report.exit_code == 75
         fewer = job_at(tmp_path, servers[2], servers[0], queries=100)
-        second = await run(fewer, part_rows=200)
+        second = await run(fewer, part_documents=200)
         assert second.exit_code == 0 and paid_twice(*servers) == 0
         assert any("published parts" in notice for notice in second.data["notices"])
         assert second.data["hashes"]["job"] == report.data["hashes"]["job"]
         other = job_at(tmp_path, servers[1], servers[0], servers[2], queries=100, out="other")
-        await run(other, part_rows=200)
+        await run(other, part_documents=200)
         assert outputs(job) == outputs(other)
         ledger = str(tmp_path / "out" / "ledger.sqlite")
         known = job_at(tmp_path, servers[1], queries=100, out="known", ledger=ledger, reuse={"audit": 0})

@@ -23,11 +23,9 @@ def ranking(query_id: str, ids: list[str]) -> Ranking:
     return Ranking.of(query, merged, QueryCost(1, 1, 4, 10, None), texts=True)
 
 
-def write(
-    folder: Path, format: str, *rankings: Ranking, top_n: int | None = None, part_rows: int = 500_000
-) -> list[str]:
+def write(folder: Path, format: str, *rankings: Ranking, top_n: int | None = None) -> list[str]:
     output = Output.model_validate({"path": str(folder), "format": format, "top_n": top_n})
-    writer = Writer(output, part_rows=part_rows)
+    writer = Writer(output)
     try:
         writer.sweep()
         for one in rankings:
@@ -58,7 +56,7 @@ def test_rank_llm_lines_have_its_names(tmp_path: Path) -> None:
 
 def test_predictions_are_one_object_that_mteb_sorts_into_the_same_order(tmp_path: Path) -> None:
     """One file whatever its size, below ``default`` and ``test``; mteb sorts by score: it gets the order given."""
-    names = write(tmp_path, "mteb", *(ranking(f'q"{i}', IDS) for i in range(5)), part_rows=5)
+    names = write(tmp_path, "mteb", *(ranking(f'q"{i}', IDS) for i in range(5)))
     assert names == ["queries-00000.jsonl", "ranking-00000.json"]
     data = orjson.loads((tmp_path / "ranking-00000.json").read_bytes())
     assert data["mteb_model_meta"]["model_name"] == "batchrank"

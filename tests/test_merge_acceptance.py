@@ -43,8 +43,8 @@ class Case:
         verdicts = Verdicts("unknown" if probe else "relative")
 
         def answer(overlap: Overlap | None) -> Verdict:
-            verdicts.record_probe(0, overlap)
-            verdict = verdicts.at(0)
+            verdicts.record_probe(0, 0, overlap)
+            verdict = verdicts.at(0, 0)
             assert verdict is not None
             return verdict
 

@@ -1,4 +1,5 @@
-"""The run-wide verdict: what evidence decides, and that only positions matter, never the order of completion."""
+"""The verdict: what evidence decides, that only places matter and never the order of completion, and that a part needs
+only part 0."""
 
 import json
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from merge_world import Api, drive, stratified, truth, whole
 
 from batchrank.merge.comparable import Components, HubSums, Probe
 from batchrank.merge.start import start
-from batchrank.merge.verdict import HUBS, SPAN, Verdicts
+from batchrank.merge.verdict import HUBS, Flip, Verdicts
 from batchrank.outcomes import Overlap, Verdict
 
 
@@ -40,11 +41,11 @@ def pooled(hubs: Sequence[Overlap]) -> Components:
 
 
 def settled(first: Overlap | None, hubs: Sequence[Overlap | None]) -> Verdicts:
-    """Verdicts after a probe and the hubs of the first queries."""
+    """Verdicts after a probe and the hubs of the first queries of part 0."""
     verdicts = Verdicts()
-    verdicts.record_probe(0, first)
-    for ordinal, one in enumerate(hubs):
-        verdicts.record_hub(ordinal, one)
+    verdicts.record_probe(0, 0, first)
+    for index, one in enumerate(hubs):
+        verdicts.record_hub(0, index, one)
     return verdicts
 
 
@@ -53,25 +54,24 @@ def test_a_declared_card_needs_no_evidence() -> None:
     for declared in ("absolute", "relative"):
         verdicts = Verdicts(declared)
         assert not verdicts.carries_probe(0)
-        assert verdicts.at(7) == declared
-        verdicts.record_hub(7, None)
-        assert verdicts.state()["hubs"] == {}
+        assert verdicts.at(0, 7) == verdicts.at(5, 0) == verdicts.before(0, 0) == declared
+        assert verdicts.head == {"verdict": declared, "pooled": None}
 
 
-def test_probes_are_carried_by_position() -> None:
-    """The first multi-chunk query and every 1,000th."""
+def test_probes_are_carried_by_place() -> None:
+    """The first multi-chunk query of each part."""
     verdicts = Verdicts()
-    assert [at for at in range(3_001) if verdicts.carries_probe(at)] == [0, 1_000, 2_000, 3_000]
+    assert [at for at in range(3_001) if verdicts.carries_probe(at)] == [0]
 
 
 def test_everyone_waits_for_the_first_probe_and_nobody_for_more() -> None:
-    """Up to ordinal 31 only the probe decides; past it the first 32 hubs do, a block at a time."""
+    """Up to index 31 of part 0 only the probe decides; past it the first 32 hubs do, a block at a time."""
     verdicts = Verdicts()
-    assert verdicts.at(0) is None
-    assert verdicts.at(5) is None
-    verdicts.record_probe(0, probe(shift=1))
-    assert [verdicts.at(at) for at in (0, 5, 31)] == ["relative"] * 3
-    assert verdicts.at(32) is None
+    assert verdicts.at(0, 0) is None
+    assert verdicts.at(0, 5) is None
+    verdicts.record_probe(0, 0, probe(shift=1))
+    assert [verdicts.at(0, at) for at in (0, 5, 31)] == ["relative"] * 3
+    assert verdicts.at(0, 32) is None
 
 
 def test_the_strict_test_allows_one_percent_of_the_spread() -> None:
@@ -86,7 +86,7 @@ def test_a_probe_that_says_nothing_leaves_the_verdict_unknown() -> None:
     ones = Overlap(np.zeros(12, dtype=np.intp), np.ones(12), np.ones(12), (0.1, 0.9))
     for evidence in (None, flat, ones):
         verdicts = settled(evidence, [])
-        assert verdicts.at(0) == "unknown"
+        assert verdicts.at(0, 0) == "unknown"
 
 
 def test_saturation_on_one_side_only_is_a_difference() -> None:
@@ -98,17 +98,17 @@ def test_saturation_on_one_side_only_is_a_difference() -> None:
 def test_a_query_that_ended_without_a_probe_blocks_nobody() -> None:
     """record_hub closes a probe that was never recorded."""
     verdicts = Verdicts()
-    verdicts.record_hub(0, None)
-    assert verdicts.at(1) == "unknown"
+    verdicts.record_hub(0, 0, None)
+    assert verdicts.at(0, 1) == "unknown"
 
 
 @pytest.mark.parametrize("noise", [0.02, 0.1, 0.2])
 def test_noise_alone_is_pooled_to_absolute(noise: float) -> None:
     """Absolute scores with numeric noise: after 32 hubs, queries skip the hub."""
     verdicts = settled(probe(noise=noise), [hub("identity", seed, noise) for seed in range(HUBS)])
-    assert verdicts.at(31) == "relative"
-    assert verdicts.at(32) == "absolute, noisy"
-    assert verdicts.at(500) == "absolute, noisy"
+    assert verdicts.at(0, 31) == "relative"
+    assert verdicts.at(0, 32) == "absolute, noisy"
+    assert verdicts.at(0, 500) == "absolute, noisy"
 
 
 @pytest.mark.parametrize("family", ["minmax", "softmax", "logistic", "ordinal", "warped"])
@@ -135,81 +135,140 @@ def test_failed_queries_extend_the_pool_by_blocks() -> None:
     """With 5 of the first 32 without a hub, the second block still runs hubs and completes the pool."""
     hubs: list[Overlap | None] = [None if at < 5 else hub("identity", at % 32, 0.1) for at in range(64)]
     verdicts = settled(probe(noise=0.1), hubs)
-    assert verdicts.at(32) == "relative"
-    assert verdicts.at(63) == "relative"
-    assert verdicts.at(64) == "absolute, noisy"
+    assert verdicts.at(0, 32) == "relative"
+    assert verdicts.at(0, 63) == "relative"
+    assert verdicts.at(0, 64) == "absolute, noisy"
 
 
-def test_a_spot_check_can_turn_absolute_to_relative() -> None:
-    """The flip holds from its ordinal on, not before, and is told."""
+def test_a_later_parts_probe_can_turn_absolute_to_relative() -> None:
+    """It holds for that part alone, whatever its neighbours find, and is told."""
     verdicts = settled(probe(), [])
-    assert verdicts.at(SPAN) is None
-    verdicts.record_probe(SPAN, probe(shift=0.5))
-    assert verdicts.at(SPAN - 1) == "absolute"
-    assert verdicts.at(SPAN) == "relative"
+    assert verdicts.at(2, 0) is None and verdicts.at(2, 7) is None
+    verdicts.record_probe(2, 0, probe(shift=0.5))
+    verdicts.record_probe(3, 0, probe())
+    assert [verdicts.at(part, at) for part in (0, 2, 3) for at in (0, 7)] == [
+        *["absolute"] * 2, *["relative"] * 2, *["absolute"] * 2,
+    ]  # fmt: skip
     (flip,) = verdicts.flips()
-    assert (flip.ordinal, flip.before) == (SPAN, "absolute")
+    assert (flip.part, flip.before) == (2, "absolute")
     assert flip.deviation == pytest.approx(0.5, abs=0.01)
 
 
-def test_a_spot_check_bears_the_noise_that_was_pooled() -> None:
-    """Noisy scores fail the strict test for ever: only more than the known noise flips the verdict."""
+def test_a_later_parts_probe_bears_the_noise_that_was_pooled() -> None:
+    """Noisy scores fail the strict test for ever: only more than the known noise makes a part relative."""
     hubs = [hub("identity", seed, 0.1) for seed in range(HUBS)]
     verdicts = settled(probe(noise=0.1), hubs)
-    verdicts.record_probe(SPAN, probe(noise=0.1))
-    assert verdicts.at(SPAN) == "absolute, noisy"
+    verdicts.record_probe(1, 0, probe(noise=0.1))
+    assert verdicts.at(1, 0) == "absolute, noisy"
     assert verdicts.flips() == []
-    verdicts.record_probe(2 * SPAN, probe(shift=1))
-    assert verdicts.at(2 * SPAN + 3) == "relative"
-    assert [flip.ordinal for flip in verdicts.flips()] == [2 * SPAN]
+    verdicts.record_probe(2, 0, probe(shift=1))
+    assert verdicts.at(2, 3) == "relative"
+    assert [flip.part for flip in verdicts.flips()] == [2]
 
 
-def test_an_empty_spot_check_changes_nothing() -> None:
-    """A probe that failed leaves what held before."""
+def test_what_a_relative_model_does_is_no_flip() -> None:
+    """Where part 0 was relative, a part that is relative too is no news; one whose scores are equal is absolute."""
+    verdicts = settled(probe(shift=1), [None] * 3)
+    verdicts.record_end(0, 3)
+    verdicts.record_probe(1, 0, probe(shift=1))
+    verdicts.record_probe(2, 0, probe())
+    assert (verdicts.at(1, 0), verdicts.at(2, 9)) == ("relative", "absolute")
+    assert verdicts.flips() == []
+
+
+def test_a_later_parts_empty_probe_leaves_it_to_the_head() -> None:
+    """A probe that failed changes nothing, and whoever comes before any probe goes by the head, too."""
     verdicts = settled(probe(), [])
-    verdicts.record_probe(SPAN, None)
-    assert verdicts.at(SPAN + 1) == "absolute"
+    assert verdicts.before(1, 0) == "absolute" and verdicts.before(0, 0) == "unknown"
+    verdicts.record_hub(1, 0, None)
+    assert verdicts.at(1, 1) == verdicts.before(1, 1) == "absolute"
+
+
+def test_the_head_is_known_after_32_hubs_or_where_part_0_ends() -> None:
+    """Other parts wait for no more of it than that; without a multi-chunk query nothing is known."""
+    hubs = [hub("identity", seed, 0.1) for seed in range(HUBS)]
+    few = settled(probe(noise=0.1), hubs[:-1])
+    few.record_probe(1, 0, None)
+    assert few.head is None and few.at(1, 0) is None and few.before(1, 0) is None
+    few.record_end(0, HUBS - 1)
+    assert few.at(1, 0) == few.before(1, 0) == "relative" and few.components() is None
+    assert settled(probe(noise=0.1), hubs).head is not None
+    none = Verdicts()
+    none.record_end(0, 0)
+    assert none.before(1, 0) == "unknown"
+
+
+def test_who_is_told_the_head_ranks_another_part_alike() -> None:
+    """A worker that never saw part 0 decides as one that ranked it, by a value that went through JSON."""
+    whole = settled(probe(noise=0.1), [hub("identity", seed, 0.1) for seed in range(HUBS)])
+    told = Verdicts()
+    told.record_probe(4, 0, probe(noise=0.1))
+    assert told.at(4, 1) is None
+    told.head = json.loads(json.dumps(whole.head))
+    for part, found in ((4, probe(noise=0.1)), (5, probe(shift=1)), (6, None), (7, probe())):
+        for verdicts in (whole, told):
+            verdicts.record_probe(part, 0, found)
+        assert told.at(part, 3) == whole.at(part, 3) is not None
+    assert told.flips() == whole.flips() and told.components() == whole.components()
 
 
 def test_evidence_is_bounded() -> None:
-    """Once the pool is full, or isn't needed, hubs are no longer kept."""
-    full = settled(probe(noise=0.1), [hub("identity", at % 32, 0.1) for at in range(300)])
-    assert len(full.state()["hubs"]) == HUBS
-    absolute = settled(probe(), [None] * 300)
-    assert absolute.state()["hubs"] == {}
+    """A state holds the head, and the flip of its own part; it doesn't grow with what was ranked."""
+    verdicts = settled(probe(noise=0.1), [hub("identity", at % 32, 0.1) for at in range(300)])
+    for part in (1, 2):
+        verdicts.record_probe(part, 0, probe(shift=1))
+        assert verdicts.at(part, 0) == "relative"
+        verdicts.forget(part)
+    states = [json.loads(json.dumps(verdicts.state(part))) for part in range(3)]
+    assert [state["flip"] and state["flip"][0] for state in states] == [None, 1, 2]
+    assert all(len(json.dumps(state)) < 300 for state in states)
+    restored = Verdicts.restore(states)
+    assert (
+        restored.flips()
+        == verdicts.flips()
+        == [Flip(1, *states[1]["flip"][1:]), Flip(2, *states[2]["flip"][1:])]
+    )
+    assert restored.head == verdicts.head
 
 
 class Run:
     """A run of many queries that finish in a drawn order; each asks as soon as its first round is over."""
 
-    def __init__(self, total: int, kinds: Sequence[str]) -> None:
-        self.total, self.kinds = total, kinds
+    def __init__(self, lengths: Sequence[int], kinds: Sequence[str]) -> None:
+        self.queries = [(part, index) for part, length in enumerate(lengths) for index in range(length)]
+        self.lengths, self.kinds = lengths, kinds
 
-    def evidence(self, ordinal: int) -> Overlap | None:
-        kind = self.kinds[ordinal % len(self.kinds)]
-        return None if kind == "failed" else hub("identity", ordinal % 8, 0.1 if kind == "noise" else 0.0)
+    def evidence(self, index: int) -> Overlap | None:
+        kind = self.kinds[index % len(self.kinds)]
+        return None if kind == "failed" else hub("identity", index % 8, 0.1 if kind == "noise" else 0.0)
 
     def play(
         self, order: np.random.Generator, width: int, verdicts: Verdicts, done: int = 0
     ) -> list[Verdict]:
         """At most ``width`` queries are open at a time, oldest first; which of them moves is drawn."""
-        answers: dict[int, Verdict] = {}
-        opened, asking = done, set[int]()
-        while len(answers) < self.total - done:
-            while opened < self.total and len(asking) < width:
-                asking.add(opened)
-                opened += 1
-            for ordinal in order.permutation(sorted(asking)).tolist():
-                if verdicts.carries_probe(ordinal):
-                    verdicts.record_probe(ordinal, probe(noise=0.1))
-                verdict = verdicts.at(ordinal)
+        answers: dict[tuple[int, int], Verdict] = {}
+        asking = set[tuple[int, int]]()
+        waiting = [query for query in self.queries if query[0] >= done]
+        wanted = len(waiting)
+        while len(answers) < wanted:
+            while waiting and len(asking) < width:
+                asking.add(waiting.pop(0))
+            if not waiting or waiting[0][0]:
+                verdicts.record_end(0, self.lengths[0])
+            ready = sorted(asking)
+            for part, index in [ready[row] for row in order.permutation(len(ready))]:
+                if verdicts.carries_probe(index):
+                    found = [probe(noise=0.1), probe(shift=1), None, probe()][part % 4]
+                    verdicts.record_probe(part, index, found)
+                verdict = verdicts.at(part, index)
                 if verdict is None:
                     continue
-                answers[ordinal] = verdict
+                answers[part, index] = verdict
                 skipped = verdict.startswith("absolute")
-                verdicts.record_hub(ordinal, None if skipped else self.evidence(ordinal))
-                asking.discard(ordinal)
-        return [answers[ordinal] for ordinal in sorted(answers)]
+                verdicts.record_hub(part, index, None if skipped else self.evidence(index))
+                asking.discard((part, index))
+        verdicts.record_end(0, self.lengths[0])
+        return [answers[query] for query in sorted(answers)]
 
 
 @settings(max_examples=25, deadline=None)
@@ -217,12 +276,20 @@ class Run:
     st.integers(0, 2**16),
     st.integers(1, 80),
     st.lists(st.sampled_from(["noise", "noise", "failed", "exact"]), min_size=1, max_size=7),
+    st.lists(st.integers(0, 90), min_size=2, max_size=4),
 )
-def test_the_order_of_completion_never_matters(seed: int, width: int, kinds: list[str]) -> None:
+def test_the_order_of_completion_never_matters(
+    seed: int, width: int, kinds: list[str], lengths: list[int]
+) -> None:
     """Whatever finishes first, and however many are open: the same answers, no deadlock; a rerun from any state too."""
-    run = Run(150, kinds)
+    run = Run(lengths, kinds)
     expected = run.play(np.random.default_rng(0), 1, Verdicts())
     verdicts = Verdicts()
     assert run.play(np.random.default_rng(seed), width, verdicts) == expected
-    restored = Verdicts.restore(json.loads(json.dumps(verdicts.state())))
-    assert run.play(np.random.default_rng(seed), width, restored, done=40) == expected[40:]
+    assert verdicts.head is not None
+    for done in range(1, len(lengths)):
+        states = json.loads(json.dumps([verdicts.state(part) for part in range(done)]))
+        restored = Verdicts.restore(states)
+        again = run.play(np.random.default_rng(seed), width, restored, done=done)
+        assert again == expected[sum(lengths[:done]) :]
+        assert restored.flips() == verdicts.flips()

@@ -32,7 +32,7 @@ def changed(data: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 async def first_night(w: World, job: Job, *, queries: int = 12) -> dict[str, bytes]:
     """Run a job to its end and change its input; what it wrote."""
-    assert (await w.run(job, part_rows=60)).exit_code == 0
+    assert (await w.run(job, part_documents=60)).exit_code == 0
     write_jsonl(w.data, changed(rows(queries, 34)))
     return output(job)
 
@@ -44,20 +44,20 @@ async def test_a_night_that_is_cut_short_takes_nothing_away(tmp_path: Path) -> N
         job = w.job()
         before = await first_night(w, job)
         script[w.emulator.requests + 45] = "400-arrearage"
-        stopped = await w.run(job, part_rows=60)
+        stopped = await w.run(job, part_documents=60)
         assert stopped.exit_code == 1
         assert output(job) == before
         aside = tmp_path / "out" / NEXT
         assert any(str(aside) in notice for notice in stopped.data["notices"])
         assert orjson.loads((aside / "summary.json").read_bytes())["complete"] is False
         part = (aside / "ranking-00000.jsonl").stat()
-        report = await w.run(job, part_rows=60)
+        report = await w.run(job, part_documents=60)
         assert report.exit_code == 0 and any("published parts" in n for n in report.data["notices"])
         now = (tmp_path / "out" / "ranking-00000.jsonl").stat()
         assert (part.st_ino, part.st_mtime_ns) == (now.st_ino, now.st_mtime_ns)
         assert not aside.exists()
         other = w.job("other", ledger=str(tmp_path / "out" / "ledger.sqlite"), reuse={"audit": 0})
-        await w.run(other, part_rows=60)
+        await w.run(other, part_documents=60)
         assert same(job, other) and output(job).keys() == output(other).keys()
         assert w.summary(job)["totals"] == w.summary(other)["totals"] | {"reused": 0}
         assert w.summary(other)["totals"]["reused"] == w.summary(other)["totals"]["documents"]
@@ -84,7 +84,7 @@ async def test_whatever_stops_a_night_leaves_the_last_one(
         for row in data[8:]:
             row["query"] += " unlucky"
         write_jsonl(w.data, data)
-        report = await w.run(w.job(**sections), part_rows=60)
+        report = await w.run(w.job(**sections), part_documents=60)
         assert report.exit_code == code, report.reason
         assert output(w.job()) == before
 
@@ -132,13 +132,13 @@ async def test_a_switch_cut_short_is_finished_before_anything_else(tmp_path: Pat
         await first_night(w, job)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(switch, "carry_out", lambda folder: False)  # killed just before
-            await w.run(job, part_rows=60)
+            await w.run(job, part_documents=60)
         (tmp_path / "out" / "summary.json").unlink()
         (tmp_path / "out" / NEXT / "ranking-00000.jsonl").rename(tmp_path / "out" / "ranking-00000.jsonl")
         write_jsonl(w.data, [b"{broken"])
         assert (await w.run(job)).exit_code == 4
         write_jsonl(w.data, changed(rows(12, 34)))
-        await w.run(other, part_rows=60)
+        await w.run(other, part_documents=60)
         assert same(job, other)
         assert output(job).keys() == output(other).keys()
 
@@ -192,7 +192,7 @@ async def test_the_report_and_eval_tell_of_the_output_in_place(tmp_path: Path) -
         (tmp_path / "q.txt").write_text("".join(f"q{i} 0 d{i}-0 1\n" for i in range(12)))
         before = evaluate(out, [str(tmp_path / "q.txt")])
         script[w.emulator.requests + 45] = "400-arrearage"
-        await w.run(job, part_rows=60)
+        await w.run(job, part_documents=60)
         assert evaluate(out, [str(tmp_path / "q.txt")]).after == before.after
         facts = gather(out, with_plan=False)
         assert facts.summary["complete"] and len(facts.queries.chunks) == 12
@@ -214,13 +214,13 @@ async def test_a_gated_night_is_compared_with_the_one_in_place(tmp_path: Path) -
                 candidate["text"] = f"{text} anew"
         write_jsonl(w.data, data)
         script[w.emulator.requests + 45] = "400-arrearage"
-        assert (await w.run(job, part_rows=60)).exit_code == 1
+        assert (await w.run(job, part_documents=60)).exit_code == 1
         assert output(job) == before
-        report = await w.run(job, part_rows=60)
+        report = await w.run(job, part_documents=60)
         assert (report.exit_code, report.data["gate"]["compared"]) == (5, 12)
         assert (tmp_path / "out" / "gate-failed.json").exists()
         write_jsonl(w.data, rows(12, 34))
-        assert (await w.run(job, part_rows=60)).exit_code == 0
+        assert (await w.run(job, part_documents=60)).exit_code == 0
         assert not (tmp_path / "out" / "gate-failed.json").exists()
 
 
@@ -231,10 +231,10 @@ async def test_what_waits_aside_goes_when_the_output_it_was_to_replace_is_gone(t
         job, other = w.job(), w.job("other")
         await first_night(w, job)
         script[w.emulator.requests + 45] = "400-arrearage"
-        await w.run(job, part_rows=60)
+        await w.run(job, part_documents=60)
         (tmp_path / "out" / "summary.json").unlink()
-        assert (await w.run(job, part_rows=60)).exit_code == 0
-        await w.run(other, part_rows=60)
+        assert (await w.run(job, part_documents=60)).exit_code == 0
+        await w.run(other, part_documents=60)
         assert same(job, other) and not (tmp_path / "out" / NEXT).exists()
 
 

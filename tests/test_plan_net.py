@@ -228,7 +228,7 @@ async def test_a_run_that_goes_on_is_foretold_the_rest(tmp_path: Path, at: int) 
         script[w.emulator.requests + at] = "400-arrearage"
         assert at < every.requests
         before = len(w.emulator.received)
-        assert (await w.run(job, part_rows=60)).exit_code == 1
+        assert (await w.run(job, part_documents=60)).exit_code == 1
         done = len(w.emulator.received) - before
         net = foretold(job)
         assert 0 < net.requests < every.requests <= net.requests + done

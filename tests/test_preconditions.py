@@ -68,7 +68,7 @@ async def test_a_lost_ledger_is_a_stop(tmp_path: Path, complete: bool, elsewhere
     async with world(tmp_path, script=script) as w:
         keys: dict[str, Any] = {"ledger": str(tmp_path / "kept.sqlite")} if elsewhere else {}
         job = w.job(**keys)
-        await w.run(job, part_rows=30)
+        await w.run(job, part_documents=30)
         before, asked = outputs(job), w.emulator.requests
         assert job.ledger_path is not None
         job.ledger_path.unlink()
@@ -106,7 +106,7 @@ async def test_whatever_a_killed_run_left_tells_of_its_ledger(
     """Parts, dead letters, or the status of one that spent: without the ledger the cap would be forgotten."""
     async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         job, out = w.job(), tmp_path / "out"
-        await w.run(job, part_rows=60)
+        await w.run(job, part_documents=60)
         if left == "status":
             (out / "status.json").write_text('{"progress": {"tokens": 1234}}')
         kill(out, status=left == "status")
@@ -161,13 +161,13 @@ async def test_another_jobs_unfinished_output_is_left_alone(tmp_path: Path) -> N
     """Its parts would be mixed with, or taken down by, a job that keeps its answers elsewhere."""
     async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
         one, two = (w.job(ledger=str(tmp_path / f"{name}.sqlite")) for name in ("one", "two"))
-        await w.run(one, part_rows=60)
+        await w.run(one, part_documents=60)
         before = outputs(one)
         assert (await w.run(w.job("other", ledger=str(tmp_path / "two.sqlite")))).exit_code == 0
         with pytest.raises(OutputError, match=r"belong to another job, out, which .*one\.sqlite.*--fresh"):
-            await w.run(two, part_rows=60)
+            await w.run(two, part_documents=60)
         assert outputs(one) == before
-        assert (await w.run(one, part_rows=60)).exit_code == 0
+        assert (await w.run(one, part_documents=60)).exit_code == 0
 
 
 async def test_the_folders_lock_is_released_by_a_kill(tmp_path: Path) -> None:

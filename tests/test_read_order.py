@@ -130,7 +130,7 @@ async def test_what_was_ranked_of_unsorted_pairs_is_not_published(
         for d in range(2)
     ]
     _jsonl(tmp_path / "x.jsonl", [*pairs, pairs[0] | {"doc_id": "late"}])
-    report = await run(make_job(tmp_path, tmp_path / "x.jsonl"), part_rows=500)
+    report = await run(make_job(tmp_path, tmp_path / "x.jsonl"), part_documents=500)
     assert report.exit_code == 4
     assert report.data["totals"]["queries"] > 0 and report.data["parts"] == {}
     assert not list((tmp_path / "out").glob("ranking-*"))

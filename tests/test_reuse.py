@@ -283,16 +283,16 @@ async def test_a_night_that_is_killed_goes_on_alike(tmp_path: Path, cut: int) ->
     """Stopped after so many requests and run on: the bytes of an uninterrupted night, nothing asked twice."""
     script: dict[int, str] = {}
     async with world(tmp_path, queries=6, candidates=40, script=script) as w:
-        await w.run(w.job(), part_rows=60)
+        await w.run(w.job(), part_documents=60)
         shutil.copytree(tmp_path / "out", tmp_path / "kept")
         edited(w, 1)
-        await w.run(w.job(), part_rows=60)
+        await w.run(w.job(), part_documents=60)
         whole = outputs(w.job())
         shutil.rmtree(tmp_path / "out")
         shutil.copytree(tmp_path / "kept", tmp_path / "out")
         before = w.paid_twice
         script[w.emulator.requests + cut] = "400-arrearage"
-        assert (await w.run(w.job(), part_rows=60)).exit_code == 1
-        report = await w.run(w.job(), part_rows=60)
+        assert (await w.run(w.job(), part_documents=60)).exit_code == 1
+        report = await w.run(w.job(), part_documents=60)
         assert report.exit_code == 0 and outputs(w.job()) == whole
         assert w.paid_twice - before <= 40  # tonight's requests, which the first try of it asked as well

@@ -69,25 +69,25 @@ async def random_nights(folder: Path, nights: list[Any], seed: int, cut: int, li
     data = [changed(row, [], rng) for row in rows(3, 30)]
     async with world(folder, data=data, script=script, faults=faults, fault_limit=2, sections=sections) as w:
         job = w.job()
-        assert (await w.run(job, part_rows=40)).exit_code == 0
+        assert (await w.run(job, part_documents=40)).exit_code == 0
         for steps in nights:
             data = [changed(row, steps, rng) for row in data]
             write_jsonl(w.data, data)
             shutil.rmtree(folder / "kept", ignore_errors=True)
             shutil.copytree(folder / "out", folder / "kept")
-            report = await w.run(job, part_rows=40)
+            report = await w.run(job, part_documents=40)
             assert report.exit_code == 0
             whole = outputs(job)
             check_certificates(job, data)
-            anew = await w.run(w.job("anew", reuse={"documents": False}), part_rows=40)
+            anew = await w.run(w.job("anew", reuse={"documents": False}), part_documents=40)
             assert report.data["totals"]["sent"] <= anew.data["totals"]["sent"]
             shutil.rmtree(folder / "anew")
             shutil.rmtree(folder / "out")
             shutil.copytree(folder / "kept", folder / "out")
             script[w.emulator.requests + cut] = "400-arrearage"
-            await w.run(job, part_rows=40)
+            await w.run(job, part_documents=40)
             script.clear()
-            assert (await w.run(job, part_rows=40)).exit_code == 0
+            assert (await w.run(job, part_documents=40)).exit_code == 0
             assert outputs(job) == whole
 
 

@@ -53,9 +53,9 @@ async def test_a_resumed_run_keeps_counting(tmp_path: Path) -> None:
 async def test_at_the_cap_what_is_complete_is_published_and_the_rest_is_priced(tmp_path: Path) -> None:
     """Rankings so far are in place; raising the cap would cost about what it then does."""
     async with world(tmp_path, queries=16) as w:
-        full = await w.run(w.job("other"), part_rows=60)
+        full = await w.run(w.job("other"), part_documents=60)
         job = w.job(budget={"max_cost": full.data["spend"]["cost"] / 2})
-        report = await w.run(job, part_rows=60)
+        report = await w.run(job, part_documents=60)
         assert report.exit_code == 1
         assert 2 < report.data["totals"]["queries"] < 14
         assert (tmp_path / "out" / "ranking-00000.jsonl").exists()
@@ -64,7 +64,7 @@ async def test_at_the_cap_what_is_complete_is_published_and_the_rest_is_priced(t
         assert match is not None, notice
         assert int(match[1].replace(",", "")) == pytest.approx(full.data["spend"]["tokens"], rel=0.25)
         raised = w.job(budget={"max_cost": 1.0})
-        assert (await w.run(raised, part_rows=60)).exit_code == 0
+        assert (await w.run(raised, part_documents=60)).exit_code == 0
         assert same(raised, w.job("other"))
 
 

@@ -173,7 +173,6 @@ async def test_a_fault_in_the_program_is_raised_as_it_is(tmp_path: Path) -> None
     """A bug shows as its own traceback, not as a group of groups of errors."""
     async with world(tmp_path) as w:
         run = Run(w.job())
-        run.totals = None  # type: ignore[assignment]
         run._tell = None  # type: ignore[assignment,method-assign]
         with pytest.raises(TypeError, match="not callable"):
             await run.execute()

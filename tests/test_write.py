@@ -21,7 +21,7 @@ from batchrank.job.sections import Output
 from batchrank.outcomes import Failure, Merged, QueryCost, Ranking
 from batchrank.write import rows as parquetwriter
 from batchrank.write.folder import write_summary
-from batchrank.write.writer import FailureLog, StreamWriter, Writer
+from batchrank.write.writer import FailureLog, Part, StreamWriter, Writer
 
 
 def test_parquet_rows_are_as_documented(tmp_path: Path) -> None:
@@ -76,14 +76,10 @@ def test_all_formats_say_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_parts_end_where_their_rows_are_full(tmp_path: Path, format: str) -> None:
-    """A part closes with the query that fills it, is in place at once, and is described truly."""
-    parts = write(tmp_path, format, 5, part_rows=15)
-    assert [(p.index, p.first_query, p.queries, p.rows) for p in parts] == [
-        (0, 0, 2, 20),
-        (1, 2, 2, 20),
-        (2, 4, 1, 10),
-    ]
+def test_parts_end_where_they_are_told_to(tmp_path: Path, format: str) -> None:
+    """A part that ends is in place at once, and is described truly."""
+    parts = write(tmp_path, format, 5, each=2)
+    assert [(p.index, p.queries, p.rows) for p in parts] == [(0, 2, 20), (1, 2, 20), (2, 1, 10)]
     names = sorted(name.format(f"{i:05d}") for name in FORMATS[format] for i in range(3))
     assert [path.name for path in sorted(tmp_path.iterdir())] == names
     for file in (file for part in parts for file in part.files):
@@ -92,11 +88,23 @@ def test_parts_end_where_their_rows_are_full(tmp_path: Path, format: str) -> Non
 
 
 @pytest.mark.parametrize("format", FORMATS)
+def test_a_part_without_a_ranking_has_no_file_and_uses_up_its_number(tmp_path: Path, format: Any) -> None:
+    """Names depend on the input alone: all queries of part 0 failed, and the next part is 1 all the same."""
+    writer = Writer(Output(path=str(tmp_path), format=format))
+    assert writer.end() == Part(0, 0, 0, ())
+    writer.write(ranking(0))
+    writer.close()
+    assert {path.name for path in tmp_path.iterdir()} == {kind.format("00001") for kind in FORMATS[format]}
+
+
+@pytest.mark.parametrize("format", FORMATS)
 def test_a_part_appears_whole_or_not_at_all(tmp_path: Path, format: Any) -> None:
     """Until a part is complete its files have temporary names; giving up removes them and keeps earlier parts."""
-    writer = Writer(Output(path=str(tmp_path), format=format), part_rows=15)
+    writer = Writer(Output(path=str(tmp_path), format=format))
     for number in range(3):
         writer.write(ranking(number))
+        if number == 1:
+            writer.end()
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {
         name for kind in FORMATS[format] for name in (kind.format("00000"), f".{kind.format('00001')}.tmp")
@@ -108,20 +116,20 @@ def test_a_part_appears_whole_or_not_at_all(tmp_path: Path, format: Any) -> None
 @pytest.mark.parametrize("format", FORMATS)
 def test_bytes_are_the_same_however_often_it_was_interrupted(tmp_path: Path, format: Any) -> None:
     """A run continued at a part, over the left-overs of a killed one, gives the bytes of one run."""
-    write(tmp_path / "once", format, 5, part_rows=15)
-    writer = Writer(Output(path=str(tmp_path / "twice"), format=format), part_rows=15)
+    write(tmp_path / "once", format, 4, each=2)
+    writer = Writer(Output(path=str(tmp_path / "twice"), format=format))
     for number in range(3):
         writer.write(ranking(number))
+        if number == 1:
+            writer.end()
     leftovers = [path for path in (tmp_path / "twice").iterdir() if path.name.endswith(".tmp")]
     assert leftovers
     saved = dict.fromkeys(leftovers, b"killed here")
     writer.abort()
     for path, data in saved.items():
         path.write_bytes(data)
-    resumed = Writer(
-        Output(path=str(tmp_path / "twice"), format=format), first_part=1, first_query=2, part_rows=15
-    )
-    for number in range(2, 5):
+    resumed = Writer(Output(path=str(tmp_path / "twice"), format=format), first_part=1)
+    for number in range(2, 4):
         resumed.write(ranking(number))
     resumed.close()
     assert contents(tmp_path / "twice") == contents(tmp_path / "once")

@@ -16,7 +16,7 @@ from batchrank.write.writer import Writer
 
 def test_sweep_removes_only_what_a_former_run_left(tmp_path: Path) -> None:
     """Later parts, other formats and temporary files of ours go; foreign files and links stay."""
-    write(tmp_path, "parquet", 6, part_rows=10)
+    write(tmp_path, "parquet", 6, each=1)
     write(tmp_path, "jsonl", 1)
     foreign = [
         "ranking.parquet",
@@ -29,9 +29,10 @@ def test_sweep_removes_only_what_a_former_run_left(tmp_path: Path) -> None:
         (tmp_path / name).write_text("mine")
     (tmp_path / "ranking-00077.parquet").symlink_to("notes.txt")
     (tmp_path / ".queries-00003.parquet.tmp").write_text("left over")
-    writer = Writer(Output(path=str(tmp_path)), part_rows=10)
+    writer = Writer(Output(path=str(tmp_path)))
     for number in range(2):
         writer.write(ranking(number))
+        writer.end()
     removed = writer.sweep()
     assert len(removed) == 10
     kept = {name.format(f"{i:05d}") for name in FORMATS["parquet"] for i in range(2)}
@@ -91,8 +92,9 @@ def test_a_full_disk_is_named_and_leaves_no_half_part(tmp_path: Path, format: An
 
 def test_the_folder_can_t_be_exchanged_while_the_job_runs(tmp_path: Path) -> None:
     """Files go where the folder was opened, even if its name is made a link in the meantime."""
-    writer = Writer(Output(path=str(tmp_path / "out")), part_rows=10)
+    writer = Writer(Output(path=str(tmp_path / "out")))
     writer.write(ranking(0))
+    writer.end()
     (tmp_path / "out").rename(tmp_path / "moved")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").symlink_to(tmp_path / "elsewhere")

@@ -32,9 +32,15 @@ def ranking(number: int, documents: int = 10, *, blank: int = 2) -> Ranking:
     )
 
 
-def write(folder: Path, format: Any, count: int, **keys: Any) -> tuple[Part, ...]:
-    writer = Writer(Output(path=str(folder), format=format, top_n=keys.pop("top_n", None)), **keys)
-    parts = [writer.write(ranking(number)) for number in range(count)]
+def write(
+    folder: Path, format: Any, count: int, *, each: int | None = None, top_n: int | None = None
+) -> tuple[Part, ...]:
+    """Write so many rankings, in parts of so many each."""
+    writer = Writer(Output(path=str(folder), format=format, top_n=top_n))
+    parts: list[Part | None] = []
+    for number in range(count):
+        writer.write(ranking(number))
+        parts.append(writer.end() if each and not (number + 1) % each else None)
     return tuple(part for part in [*parts, writer.close()] if part is not None)
 
 

@@ -284,12 +284,22 @@ class Gate(Section):
         return self
 
 
+PART_DOCUMENTS = 250_000
+"""Documents of a part: it takes seconds to make anew, and a large run has few files."""
+
+
 class Output(Section):
-    """Where rankings go: a folder, or ``-`` for JSON lines on standard output."""
+    """Where rankings go: a folder, or ``-`` for JSON lines on standard output.
+
+    Attributes:
+        part_documents: a part of the output, with files of its own, ends with the query that brings it to so many
+            documents of the input.
+    """
 
     path: str
     format: Literal["parquet", "jsonl", "trec", "rank_llm", "mteb", "msmarco"] = "parquet"
     top_n: Positive | None = None
+    part_documents: Positive = PART_DOCUMENTS
 
     @field_validator("path")
     @classmethod

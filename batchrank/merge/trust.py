@@ -1,11 +1,11 @@
 """Finds out whether answers of earlier runs still hold, and decides whether they may be used, alike in every rerun.
 
-This module is pure, and a query's position in the input alone decides, not the time at which findings come.
+This module is pure, and a query's place in its part of the input alone decides, not the time at which findings come.
 
-Every so many positions a query with earlier answers is *audited*: one small old request is asked again. What audits
-found counts from the next such span of positions on, so that hardly anybody waits for it; only the first span waits for
-the very first audit. Once one found the model changed, no earlier answer is used any more. A single query whose
-answers contradict earlier ones leaves them aside by itself.
+Every so many places a query with earlier answers is *audited*: one small old request is asked again. What audits found
+counts from the next such span of places of the part on, so that hardly anybody waits for it; only the first span waits
+for the part's very first audit. Once one found the model changed, no earlier answer is used any more in that part;
+other parts find out for themselves. A single query whose answers contradict earlier ones leaves them aside by itself.
 """
 
 import itertools
@@ -135,56 +135,56 @@ class Standing:
 
 
 class Trust:
-    """Records findings and answers whether earlier answers still hold.
+    """Records the findings of one part and answers whether earlier answers still hold in it.
 
     Args:
-        every: positions from one audit to the next; 0 for none.
+        every: places from one audit to the next; 0 for none.
     """
 
     def __init__(self, every: int) -> None:
         self.every = every
         self._audits: dict[int, Finding | None] = {}
         self._aside: set[int] = set()
-        self._order: list[int] = []  # positions that are audited, rising
+        self._order: list[int] = []  # places that are audited, rising
         self._pending: set[int] = set()  # those of them whose finding is not known yet
         self._noises: list[
             float | None
         ] = []  # the largest noise up to each of them, as far as all before are known
         self._changed: int | None = None  # the first audit that found the model changed
 
-    def expect(self, position: int) -> None:
+    def expect(self, place: int) -> None:
         """Note, in input order, that a query has earlier answers; it may be audited."""
-        if self.every and not position % self.every and position not in self._audits:
-            insort(self._order, position)
-            self._pending.add(position)
+        if self.every and not place % self.every and place not in self._audits:
+            insort(self._order, place)
+            self._pending.add(place)
 
-    def record(self, position: int, finding: Finding, *, audit: bool) -> None:
-        """Record what a query found; the first audit of a position counts."""
-        if audit and position not in self._audits:
-            self._found(position, finding)
+    def record(self, place: int, finding: Finding, *, audit: bool) -> None:
+        """Record what a query found; the first audit of a place counts."""
+        if audit and place not in self._audits:
+            self._found(place, finding)
         if finding.changed:
-            self._aside.add(position)
+            self._aside.add(place)
 
-    def ended(self, position: int) -> None:
+    def ended(self, place: int) -> None:
         """Record that a query has ended; an audit that brought nothing says nothing."""
-        if position in self._pending:
-            self._found(position, None)
+        if place in self._pending:
+            self._found(place, None)
 
-    def at(self, position: int) -> Standing | None:
+    def at(self, place: int) -> Standing | None:
         """How far a query may rely on earlier answers; None while an audit that decides it is still under way."""
-        if position in self._aside:
+        if place in self._aside:
             return Standing(holds=False)
         if not self.every:
             return Standing(holds=True)
-        span = position // self.every
-        before = span * self.every if span else min(position, 1)
+        span = place // self.every
+        before = span * self.every if span else min(place, 1)
         if any(at < before for at in self._pending):
             return None
         if self._changed is not None and self._changed < before:
             return Standing(holds=False)
-        own = self._audits.get(position)
+        own = self._audits.get(place)
         known = [self._noise_before(before), None if own is None else own.noise]
-        return Standing(True, position in self._pending, _largest(known))
+        return Standing(True, place in self._pending, _largest(known))
 
     @property
     def changed(self) -> bool:
@@ -201,21 +201,21 @@ class Trust:
         """What audits found, in input order."""
         return [found for _, found in sorted(self._audits.items()) if found is not None]
 
-    def restore(self, position: int, finding: Finding, *, audit: bool) -> None:
+    def restore(self, place: int, finding: Finding, *, audit: bool) -> None:
         """Take in what an earlier process of the same run found; in input order."""
         if audit:
-            insort(self._order, position)
-        self.record(position, finding, audit=audit)
+            insort(self._order, place)
+        self.record(place, finding, audit=audit)
 
-    def _found(self, position: int, finding: Finding | None) -> None:
-        self._audits[position] = finding
-        self._pending.discard(position)
+    def _found(self, place: int, finding: Finding | None) -> None:
+        self._audits[place] = finding
+        self._pending.discard(place)
         if finding is not None and finding.changed:
-            self._changed = position if self._changed is None else min(self._changed, position)
+            self._changed = place if self._changed is None else min(self._changed, place)
 
-    def _noise_before(self, position: int) -> float | None:
-        """The largest noise of the audits before a position, all of which are known; None if none told any."""
-        count = bisect_left(self._order, position)
+    def _noise_before(self, place: int) -> float | None:
+        """The largest noise of the audits before a place, all of which are known; None if none told any."""
+        count = bisect_left(self._order, place)
         for at in self._order[len(self._noises) : count]:
             finding = self._audits[at]
             known = [*self._noises[-1:], None if finding is None else finding.noise]

@@ -13,7 +13,6 @@ from batchrank.io.media import Media, Shares
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.state import Departures, Spent
-from batchrank.merge.trust import Trust
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches
 from batchrank.pipeline.endpoint import encoder, fleet
@@ -106,7 +105,7 @@ async def engine(
         shards: shards its queries.
         ledger: what was paid for.
         spent: what earlier processes of the run have spent.
-        verdicts: the run-wide verdict.
+        verdicts: whether scores of different requests can be compared, part by part.
         past: which answers of earlier runs may be used; None where there is none.
         scope: what tells the job's state in the ledger.
 
@@ -193,8 +192,7 @@ async def _recollector(
     sender.recall.past = past
     if not job.reuse.documents:
         return None
-    trust = Trust(job.reuse.audit)
-    recollector = Recollector(ledger, sender.encoder, sender.recall, trust, f"reuse/{scope}/")
+    recollector = Recollector(ledger, sender.encoder, sender.recall, job.reuse.audit, f"reuse/{scope}/")
     await recollector.restore()
     return recollector
 

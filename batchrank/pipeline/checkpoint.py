@@ -33,15 +33,14 @@ _Item = TypeVar("_Item")
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """How a run stood when a part had been published.
+    """How a run stood when a part had been published, or had ended without a ranking.
 
     Attributes:
         part: the part's number, from 0.
         files: its files' names and sizes in bytes.
         position: items of the input dealt with so far.
-        ordinal: queries of more than one chunk among them.
         totals: the sums so far.
-        verdicts: the run-wide verdict's state.
+        verdicts: what whoever goes on needs to know of the part, to tell whether scores can be compared.
         letters: bytes and SHA-256 of the dead letters so far; None where there is no file of them.
         digests: SHA-256 of the part's files.
     """
@@ -49,7 +48,6 @@ class Checkpoint:
     part: int
     files: dict[str, int]
     position: int
-    ordinal: int
     totals: dict[str, Any]
     verdicts: dict[str, Any]
     letters: list[Any] | None
@@ -93,8 +91,10 @@ class Start:
         return Totals(**self.checkpoints[-1].totals) if self.checkpoints else Totals()
 
     def verdicts(self, declared: Declared) -> Verdicts:
-        """The run-wide verdict so far, of a model whose scores are declared to be of a kind."""
-        return Verdicts.restore(self.checkpoints[-1].verdicts) if self.checkpoints else Verdicts(declared)
+        """What is known so far of whether scores can be compared, where the model's are declared to be of a kind."""
+        if not self.checkpoints:
+            return Verdicts(declared)
+        return Verdicts.restore([checkpoint.verdicts for checkpoint in self.checkpoints])
 
     @property
     def notice(self) -> str | None:

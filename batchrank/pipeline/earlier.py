@@ -5,7 +5,7 @@ harmless: a key that somebody adds counts from its first day.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -82,12 +82,14 @@ def differences(before: Any, now: dict[str, Any], files: list[list[Any]] | None)
         return []
     known = before["identity"]
     less = "limits.documents" not in known  # noted by a batchrank that compared less
-    changed = [ITSELF] if less else [_said(key) for key in now if known.get(key) != now[key]]
+    told = (_said(key, known) for key in now if known.get(key) != now[key])
+    changed = [ITSELF] if less else list(dict.fromkeys(told))
     return changed + ([INPUT] if before["inputs"] != files else [])
 
 
-def _said(key: str) -> str:
-    return ITSELF if key == PROGRAM else f"the job ({key})"
+def _said(key: str, known: Mapping[str, Any]) -> str:
+    """What differs; a key that the run before did not know is one of a newer batchrank."""
+    return ITSELF if key == PROGRAM or key not in known else f"the job ({key})"
 
 
 def leaves() -> list[str]:

@@ -89,11 +89,10 @@ class Outputs:
         written: where this run writes: the folder itself, or ``.next`` in it while an earlier complete output stands.
     """
 
-    def __init__(self, job: Job, *, part_rows: int) -> None:
+    def __init__(self, job: Job) -> None:
         assert job.output is not None
         self._job = job
         self._output: Output = job.output
-        self._part_rows = part_rows
         self.folder = job.output_folder
         self.written = self.folder
         self._claim: Claim | None = None
@@ -167,7 +166,6 @@ class Outputs:
         writer = Writer(
             self._output.model_copy(update={"path": str(self.written)}),
             first_part=first_part,
-            part_rows=self._part_rows,
             dataset=(self._job.input.subset, self._job.input.split) if self._job.input else (None, None),
         )
         return writer, FailureLog(self.written, letters)

@@ -30,8 +30,10 @@ class Prepared(QueryContext):
         truncated: its documents (and its own text) that are cut before they are sent, or by the API, as far as that can
             be told exactly.
         visual: whether images or videos are sent, which cost more than text.
-        multi_chunk_index: its place among the queries of more than one chunk, from 0; None with a single chunk.
-        preceding: how many queries of more than one chunk came before it.
+        part: its part's number, place: its place in it, from 0, and last: whether the part ends with it.
+        multi_chunk_index: its place among its part's queries of more than one chunk, from 0; None with a single chunk.
+        preceding: how many queries of more than one chunk came before it in its part.
+        sequence: its number among all that ``Flow`` admitted.
         weight: bytes it holds in memory, roughly.
         earlier: what earlier runs told of its documents.
         oldest: when the oldest answer of those was given, in seconds since 1970; 0 where nobody knows.
@@ -46,8 +48,12 @@ class Prepared(QueryContext):
     faults: list[Failure] = field(default_factory=list)
     truncated: int = 0
     visual: bool = False
+    part: int = 0
+    place: int = 0
+    last: bool = False
     multi_chunk_index: int | None = None
     preceding: int = 0
+    sequence: int = 0
     weight: int = 0
     earlier: list[Earlier] = field(default_factory=list)
     oldest: int = 0

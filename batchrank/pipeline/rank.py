@@ -1,4 +1,4 @@
-"""Ranks one query, from its chunks to its ranking, and waits for the run-wide verdict where its merge needs it."""
+"""Ranks one query, from its chunks to its ranking, and waits for its part's verdict where its merge needs it."""
 
 import asyncio
 from collections.abc import Sequence
@@ -44,18 +44,26 @@ class Outcome:
     Attributes:
         position: its place among all that was read.
         result: the ranking or the dead letter.
+        part: its part's number, place: its place in it, from 0, and last: whether the part ends with it.
         lost: dead letters of documents in the ranking that could not be sent, or that no request was accepted with.
         truncated: texts of the query that were cut.
-        multi_chunk_index: as in ``Prepared``.
         unreadable: whether reading found the fault, so that reading again will find it again.
     """
 
     position: int
     result: Ranking | Failure
+    part: int = 0
+    place: int = 0
+    last: bool = False
     lost: Sequence[Failure] = ()
     truncated: int = 0
-    multi_chunk_index: int | None = None
     unreadable: bool = False
+
+    @classmethod
+    def of(cls, prepared: Prepared, result: Ranking | Failure, lost: Sequence[Failure] = ()) -> "Outcome":
+        """What became of a query that was prepared; a failed one has no texts that were cut."""
+        truncated = prepared.truncated if isinstance(result, Ranking) else 0
+        return cls(prepared.position, result, prepared.part, prepared.place, prepared.last, lost, truncated)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,13 +131,13 @@ class Driver:
             merged = await self._merge(prepared)
         except QueryError:
             if index is not None:
-                self.verdicts.record_hub(index, None)
+                self.verdicts.record_hub(prepared.part, index, None)
             raise
         finally:
             if self.recollector is not None:
-                self.recollector.ended(prepared.position)
+                self.recollector.ended(prepared.part, prepared.place)
         if index is not None:
-            self.verdicts.record_hub(index, merged.evidence)
+            self.verdicts.record_hub(prepared.part, index, merged.evidence)
         meter, seconds = prepared.meter, loop.time() - started
         self.sender.counts.timeline.ranked(prepared.source.id, seconds, meter.requests, meter.documents)
         return self._outcome(prepared, merged)
@@ -140,6 +148,12 @@ class Driver:
         self.verdicts.stop(reason)
         if self.recollector is not None:
             self.recollector.stop(reason)
+
+    def forget(self, part: int) -> None:
+        """Drop what only a part's own queries ask for, now that all of them have been written."""
+        self.verdicts.verdicts.forget(part)
+        if self.recollector is not None:
+            self.recollector.forget(part)
 
     async def _merge(self, prepared: Prepared) -> Merged:
         index, shards = prepared.multi_chunk_index, prepared.shards
@@ -171,24 +185,24 @@ class Driver:
                 reply = None
                 await self._notice(prepared, step)
             elif index is None:  # a single chunk that was halved: what was known before it must do
-                reply = await self.verdicts.before(prepared.preceding)
+                reply = await self.verdicts.before(prepared.part, prepared.preceding)
             else:
                 if step.probe is not None:
-                    self.verdicts.record_probe(index, step.probe)
-                reply = await self.verdicts.at(index)
+                    self.verdicts.record_probe(prepared.part, index, step.probe)
+                reply = await self.verdicts.at(prepared.part, index)
 
     async def _standing(self, prepared: Prepared) -> Standing:
         """How far a query may rely on what earlier runs told; where it may not, none of that is used."""
         if self.recollector is None or not prepared.earlier:
             return _NOTHING
-        standing = await self.recollector.standing(prepared.position)
+        standing = await self.recollector.standing(prepared.part, prepared.place)
         prepared.aside = not standing.holds
         return standing
 
     async def _notice(self, prepared: Prepared, noticed: Noticed) -> None:
         """Take in how far earlier answers still hold; where they don't, the query begins anew."""
         assert self.recollector is not None
-        await self.recollector.notice(prepared.position, noticed.finding, audit=noticed.audit)
+        await self.recollector.notice(prepared.part, prepared.place, noticed.finding, audit=noticed.audit)
         if noticed.finding.changed:
             prepared.aside = True
             prepared.meter = Meter(chunks=prepared.meter.chunks)
@@ -228,7 +242,7 @@ class Driver:
         if prepared.passages is not None:
             merged = prepared.passages.fold(merged)
         ranking = Ranking.of(prepared.source, merged, took, texts=self.texts)
-        return Outcome(prepared.position, ranking, faults, prepared.truncated, prepared.multi_chunk_index)
+        return Outcome.of(prepared, ranking, faults)
 
     def _saved(self, prepared: Prepared) -> None:
         """Count what earlier answers saved a query: one pass over its documents, less what was asked."""

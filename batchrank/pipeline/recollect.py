@@ -1,4 +1,4 @@
-"""Finds what earlier runs told of a query's documents, and shares among all queries whether that still holds."""
+"""Finds what earlier runs told of a query's documents, and shares among a part's queries whether that still holds."""
 
 import asyncio
 from collections.abc import Sequence
@@ -28,27 +28,63 @@ class Recollector(Waiting):
 
     Args:
         recall: knows what counts as told, and whether documents that were refused are asked about again.
-        trust: whether it still holds.
+        audit: queries of a part from one audit to the next; 0 for none.
         kept: under which name findings are kept in the ledger, so that a resumed run knows them.
     """
 
-    def __init__(self, ledger: Access, encoder: Encoder, recall: Recall, trust: Trust, kept: str) -> None:
+    def __init__(self, ledger: Access, encoder: Encoder, recall: Recall, audit: int, kept: str) -> None:
         super().__init__()
         self._ledger = ledger
         self._encoder = encoder
         self._recall = recall
         self._kept = kept
-        self.trust = trust
+        self._audit = audit
+        self._trusts: dict[int, Trust] = {}
+        self._findings: list[Finding] = []
+        self._aside = 0
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What audits found, in input order."""
+        return self._findings + [one for _, trust in sorted(self._trusts.items()) for one in trust.findings]
+
+    @property
+    def aside(self) -> int:
+        """How many queries left their earlier answers aside because theirs contradicted them."""
+        return self._aside + sum(trust.aside for trust in self._trusts.values())
+
+    @property
+    def changed(self) -> bool:
+        """Whether an audit found that the model has changed."""
+        return any(finding.changed for finding in self.findings)
 
     async def restore(self) -> None:
-        """Take in what an earlier process of this run found, and drop what older runs did."""
+        """Take in what an earlier process of this run found, and drop what older runs did, or an older batchrank."""
         known = await self._ledger.load_all(self._kept)
-        for name in sorted(known, key=lambda name: int(name.rpartition("/")[2])):
-            run, audit, position = name.split("/")
-            if int(run) == self._ledger.run:
-                self.trust.restore(int(position), Finding(**known[name]), audit=audit == "audit")
+        mine: list[tuple[int, int, str]] = []
+        for name in known:
+            run, *_, last = name.split("/")
+            if int(run) == self._ledger.run and name.count("/") == 3:
+                mine.append((int(name.split("/")[2]), int(last), name))
             else:
                 await self._ledger.save(self._kept + name, None)
+        for part, place, name in sorted(mine):
+            audit = name.split("/")[1] == "audit"
+            self._trust(part).restore(place, Finding(**known[name]), audit=audit)
+
+    def _trust(self, part: int) -> Trust:
+        """What is known of a part; no other part's findings count in it, so that it can be ranked apart from them."""
+        trust = self._trusts.get(part)
+        if trust is None:
+            trust = self._trusts[part] = Trust(self._audit)
+        return trust
+
+    def forget(self, part: int) -> None:
+        """Keep only what the summary tells of a part that is written, and of those before it."""
+        for number in sorted(one for one in self._trusts if one <= part):
+            trust = self._trusts.pop(number)
+            self._findings += trust.findings
+            self._aside += trust.aside
 
     def note(self, prepared: Prepared) -> None:
         """Work out what tells a query's question and its documents' contents; takes a while."""
@@ -78,7 +114,7 @@ class Recollector(Waiting):
             assert query.contents is not None
             query.earlier = restricted(query.contents, query.query.sendable, known)
             if query.earlier:
-                self.trust.expect(query.position)
+                self._trust(query.part).expect(query.place)
                 query.weight += sum(16 * len(one.documents) for one in query.earlier)
                 query.oldest = min((one.at for one in query.earlier if one.at), default=0)
                 if query.question in refused:
@@ -92,31 +128,35 @@ class Recollector(Waiting):
         known = ((at, found[key].outcome) for key, at in alone.items() if key in found)
         return {at: outcome for at, outcome in known if isinstance(outcome, Rejection)}
 
-    async def standing(self, position: int) -> Standing:
+    async def standing(self, part: int, place: int) -> Standing:
         """How far a query may rely on earlier answers.
 
         Raises:
             BatchrankError: the one given to ``stop``.
         """
-        return await self.known(lambda: self.trust.at(position))
+        trust = self._trust(part)
+        return await self.known(lambda: trust.at(place))
 
-    async def notice(self, position: int, finding: Finding, *, audit: bool) -> None:
+    async def notice(self, part: int, place: int, finding: Finding, *, audit: bool) -> None:
         """Take in a finding; it is on disk before anything follows from it.
 
         Raises:
             LedgerError: the ledger can't be written.
         """
-        self.trust.record(position, finding, audit=audit)
-        name = f"{self._kept}{self._ledger.run}/{'audit' if audit else 'hub'}/{position}"
+        trust = self._trust(part)
+        trust.record(place, finding, audit=audit)
+        name = f"{self._kept}{self._ledger.run}/{'audit' if audit else 'hub'}/{part}/{place}"
         await self._ledger.save(name, asdict(finding))
-        if self.trust.changed:
+        if trust.changed:
             await self._ledger.save(CHANGED, self._ledger.run)
         self.notify()
 
-    def ended(self, position: int) -> None:
+    def ended(self, part: int, place: int) -> None:
         """Nobody need wait for a query any longer."""
-        self.trust.ended(position)
-        self.notify()
+        trust = self._trusts.get(part)
+        if trust is not None:
+            trust.ended(place)
+            self.notify()
 
 
 def restricted(

@@ -68,6 +68,8 @@ _NOT_TOKENS = 2.5
 one another by less than a half; so more than this is no count of tokens. Infinity, for one, counts characters."""
 _TEMPLATE = 100
 """Tokens a document that a model's own prompt may add, which is several times a short document; more is no prompt."""
+_NAMED = 5
+"""Parts that a notice names."""
 _LIBRARIES = ("aiohttp", "anyio", "gigatoken", "numpy", "orjson", "pyarrow", "dashscope")
 
 
@@ -204,39 +206,41 @@ def _reuse(parts: Engine) -> dict[str, Any] | None:
     recollector = parts.driver.recollector
     if recollector is None:
         return None
-    trust = recollector.trust
     return {
         "queries": parts.sender.counts.recalled,
-        "audits": [asdict(finding) for finding in trust.findings],
-        "changed": trust.changed,
-        "set_aside": trust.aside,
+        "audits": [asdict(finding) for finding in recollector.findings],
+        "changed": recollector.changed,
+        "set_aside": recollector.aside,
     }
 
 
 def _reuse_notices(parts: Engine) -> list[str]:
     recollector = parts.driver.recollector
-    if recollector is None or not recollector.trust.aside:
+    if recollector is None or not recollector.aside:
         return []
-    trust = recollector.trust
-    if trust.changed:
-        worst = max(finding.against for finding in trust.findings)
+    if recollector.changed:
+        worst = max(finding.against for finding in recollector.findings)
         return [
             f"the model no longer ranks as it did: an old request that was asked again orders {worst:.1%} of the "
-            "pairs of documents otherwise. From there on, answers of earlier runs were left aside and everything was "
-            "asked anew; later runs leave them aside too"
+            "pairs of documents otherwise. From there to the end of its part, answers of earlier runs were left aside "
+            "and everything was asked anew; later runs leave them aside too"
         ]
     return [
-        f"{trust.aside:,} queries got answers that contradict those of earlier runs; these were left aside, and the "
-        "queries asked anew"
+        f"{recollector.aside:,} queries got answers that contradict those of earlier runs; these were left aside, "
+        "and the queries asked anew"
     ]
 
 
 def _verdict_notices(job: Job, parts: Engine, totals: Totals) -> list[str]:
-    notices = [
-        f"scores were taken to be comparable across requests ({flip.before}) until query {flip.ordinal} of those with "
-        "more than one chunk showed that they aren't; rankings before it were merged by raw scores"
-        for flip in parts.verdicts.flips()
-    ]
+    notices = []
+    if flips := parts.verdicts.flips():
+        named = ", ".join(f"{flip.part:,}" for flip in flips[:_NAMED])
+        more = f" and {len(flips) - _NAMED:,} more" if len(flips) > _NAMED else ""
+        notices.append(
+            f"scores were found to be comparable across requests ({flips[0].before}) in the first part of the input, "
+            f"but not in part{'s' * (len(flips) > 1)} {named}{more} (counted from 0), where a probe showed that they "
+            "aren't; these were merged accordingly. The server may have changed meanwhile"
+        )
     if job.merge.method in ("raw", "rrf") and totals.halved and job.card.scores != "absolute":
         notices.append(
             f"merge.method {job.merge.method}: {totals.halved:,} lists that were to fit one request were halved, "

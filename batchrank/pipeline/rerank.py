@@ -20,6 +20,7 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure, Ranking
 from batchrank.pipeline.assemble import engine, sharder
+from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.prepare import Prepared, Preparer
 from batchrank.pipeline.rank import Outcome
 from batchrank.pipeline.stages import Flow, Reader
@@ -150,7 +151,10 @@ async def _rank(
         async with engine(job, shards, ledger, spent, Verdicts(job.card.scores)) as parts:
             memory = MemoryBudget(MEMORY_BYTES, 4 * parts.fleet.most, parts.fleet)
             flow = Flow(parts.driver, sink, memory=memory, drain=_DRAIN)
-            reader = Reader(iter(()), Preparer(job, shards), precompute=parts.driver.precompute)
+            reader = Reader(
+                iter(()), Preparer(job, shards), PartCutter(part_documents(job.output)),
+                precompute=parts.driver.precompute, ended=parts.driver.verdicts.record_end,
+            )  # fmt: skip
             async with aclosing(_prepared(batches, reader)) as prepared:
                 await flow.run(prepared)
     if flow.reason is not None:
@@ -184,7 +188,9 @@ async def _prepared(
 
     async for found in batches:
         if found:
-            yield await anyio.to_thread.run_sync(prepare, found)
+            prepared = await anyio.to_thread.run_sync(prepare, found)
+            reader.tell()
+            yield prepared
             position += len(found)
 
 

@@ -21,6 +21,7 @@ from batchrank.pipeline.assemble import Engine, engine
 from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope, skip_completed
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
 from batchrank.pipeline.output import Outputs
+from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.preconditions import Preconditions, refuse_empty_ledger, refuse_unfinished
 from batchrank.pipeline.prepare import Preparer
 from batchrank.pipeline.rank import Outcome
@@ -43,14 +44,12 @@ class Options:
         fresh: start over even if an earlier run could be continued; its paid answers are still reused.
         forget: drop all paid answers first.
         only_failed: ask the API only about what failed in the run before.
-        part_rows: rows after which an output file is closed and published.
         drain: seconds that requests in flight are given once the run has to stop.
     """
 
     fresh: bool = False
     forget: bool = False
     only_failed: bool = False
-    part_rows: int = 500_000
     drain: float = 25.0
 
 
@@ -69,17 +68,22 @@ class Run:
             raise JobError("a run needs input.path and output.path; batchrank.rerank() needs neither")
         self.job = job
         self.options = options or Options()
-        self.totals = Totals()
         self.notices: list[str] = []
-        self.outputs = Outputs(job, part_rows=self.options.part_rows)
+        self.outputs = Outputs(job)
         self.folder = self.outputs.folder
         self._input = job.input
         self._reason: BatchrankError | None = None
         self._flow: Flow | None = None
+        self._sink: Sink | None = None
         self._reader: Reader | None = None
         self._engine: Engine | None = None
         self._gauge = Gauge()
         self._started = time.monotonic()
+
+    @property
+    def totals(self) -> Totals:
+        """The sums over all queries that were written so far."""
+        return Totals() if self._sink is None else self._sink.totals
 
     @property
     def stopping(self) -> bool:
@@ -163,16 +167,14 @@ class Run:
     async def _run(self, parts: Engine, resume: Resume, start: Start, ground: Preconditions) -> Report:
         checkpoints = list(start.checkpoints)
         last = checkpoints[-1] if checkpoints else None
-        self.totals = start.totals
         outputs = self.outputs
         writer, failures = await anyio.to_thread.run_sync(
             outputs.open, len(checkpoints), last.kept if last else None
         )
         try:
-            sink = Sink(
-                writer, failures, self.totals,
-                top_k=self.job.merge.top_k, verdicts=parts.verdicts, multi_chunk_index=last.ordinal if last else 0,
-                clear=lambda: outputs.clear(writer),
+            self._sink = sink = Sink(
+                writer, failures, start.totals,
+                top_k=self.job.merge.top_k, verdicts=parts.verdicts, clear=lambda: outputs.clear(writer),
             )  # fmt: skip
             reason = await self._flow_through(parts, resume, sink, checkpoints, ground.preparer)
             if reason is None and not self.totals.queries and sink.first_failure is not None:
@@ -230,19 +232,19 @@ class Run:
             flow.stop(self._reason)
         position = last.position if last else 0
         items = skip_completed(read(self._input, self._gauge), checkpoints[:])
+        cutter = PartCutter(part_documents(self.job.output), part=len(checkpoints))
         self._reader = reader = Reader(
-            items, preparer,
-            position=position, multi_chunk_index=last.ordinal if last else 0, precompute=parts.driver.precompute,
+            items, preparer, cutter,
+            position=position, precompute=parts.driver.precompute, ended=parts.driver.verdicts.record_end,
         )  # fmt: skip
-        await flow.run(reader.batches(), first=position)
+        await flow.run(reader.batches())
         return flow.reason
 
     def _check_failures(self) -> None:
         most = self.job.failures.max_queries
-        if most is not None and self.totals.failed > most and self._flow is not None:
+        if most is not None and (failed := self.totals.failed) > most:
             raise TooManyFailuresError(
-                f"failures.max_queries: {self.totals.failed} queries failed, more than {most}; see "
-                f"{self.outputs.letters}"
+                f"failures.max_queries: {failed} queries failed, more than {most}; see {self.outputs.letters}"
             )
 
     def _rest(self, parts: Engine, reason: BudgetReachedError) -> str:
@@ -274,9 +276,10 @@ class Run:
         parts, flow = self._engine, self._flow
         if parts is None or flow is None:
             return None
-        done = self.totals.queries + self.totals.failed
+        totals = self.totals
+        done = totals.queries + totals.failed
         return snapshot(
-            parts, self.totals,
+            parts, totals,
             unfinished=flow.unfinished, gate=flow.gate, elapsed=time.monotonic() - self._started,
             share=self._gauge.share * done / max(1, self._reader.read if self._reader else 0),
         )  # fmt: skip

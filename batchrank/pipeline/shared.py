@@ -49,30 +49,33 @@ class SharedVerdicts(Waiting):
         super().__init__()
         self.verdicts = verdicts
 
-    async def at(self, ordinal: int) -> Verdict:
-        """The verdict that counts for the multi-chunk query with this ordinal.
+    async def at(self, part: int, index: int) -> Verdict:
+        """The verdict that counts for the multi-chunk query with this index in its part.
 
         Raises:
             BatchrankError: the one given to ``stop``.
         """
-        return await self.known(lambda: self.verdicts.at(ordinal))
+        return await self.known(lambda: self.verdicts.at(part, index))
 
-    async def before(self, ordinal: int) -> Verdict:
-        """The verdict that stood right before the multi-chunk query with this ordinal; ``unknown`` before the first.
+    async def before(self, part: int, preceding: int) -> Verdict:
+        """The verdict that stood right after so many multi-chunk queries of a part.
 
         Raises:
             BatchrankError: the one given to ``stop``.
         """
-        if not ordinal and not self.verdicts.settled:
-            return "unknown"
-        return await self.at(max(ordinal - 1, 0))
+        return await self.known(lambda: self.verdicts.before(part, preceding))
 
-    def record_probe(self, ordinal: int, probe: Overlap | None) -> None:
+    def record_probe(self, part: int, index: int, probe: Overlap | None) -> None:
         """Take in a probe's evidence; None when the query ended without any."""
-        self.verdicts.record_probe(ordinal, probe)
+        self.verdicts.record_probe(part, index, probe)
         self.notify()
 
-    def record_hub(self, ordinal: int, hub: Overlap | None) -> None:
+    def record_hub(self, part: int, index: int, hub: Overlap | None) -> None:
         """Take in a hub's evidence; None when the query had no hub."""
-        self.verdicts.record_hub(ordinal, hub)
+        self.verdicts.record_hub(part, index, hub)
+        self.notify()
+
+    def record_end(self, part: int, count: int) -> None:
+        """Take in how many multi-chunk queries a part holds, now that it is known where it ends."""
+        self.verdicts.record_end(part, count)
         self.notify()

@@ -11,7 +11,7 @@ thread. What can hold a query back on its way, in this order; ``Flow.gate`` tell
 5. ``budget``: what is in flight could pass a cap, ``budget.*``, together with the next request (``Spend``).
 6. ``outage``: so much failed in a row that only probes are sent (``OutageDetector``).
 
-A merge may wait as well: for the run-wide verdict, which depends on earlier queries only.
+A merge may wait as well: for the verdict, which depends on earlier queries of its part and of part 0 only.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from anyio.abc import TaskGroup
 from batchrank.data import Query
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.outcomes import Failure
+from batchrank.pipeline.parts import PartCutter, Spot
 from batchrank.pipeline.prepare import Prepared, Preparer
 from batchrank.pipeline.rank import Driver, Outcome, failure_record
 from batchrank.pipeline.workers import MemoryBudget, WorkerPool
@@ -45,28 +46,33 @@ class Reader:
     """Reads and shards ahead, in worker threads.
 
     Args:
-        items: what there is to rank.
+        items: what there is to rank, from the beginning of a part.
         preparer: makes them ready to be sent.
+        cutter: cuts them into parts.
         position: the first item's position.
-        multi_chunk_index: that of the first query of more than one chunk.
         precompute: does ahead what sending would otherwise do; see ``Driver.precompute``.
+        ended: is told of each part that ends, with its number of multi-chunk queries; see ``Verdicts.record_end``.
     """
 
     def __init__(
         self,
         items: Iterator[Query | Failure],
         preparer: Preparer,
+        cutter: PartCutter,
         *,
         position: int = 0,
-        multi_chunk_index: int = 0,
         precompute: Callable[[Prepared], None] | None = None,
+        ended: Callable[[int, int], None] | None = None,
     ) -> None:
         self._precompute = precompute
+        self._cutter = cutter
+        self._ended = ended
+        self._ends: list[tuple[int, int]] = []
         self._batch = _BATCH_DOCUMENTS[0]
         self._items = items
         self._preparer = preparer
         self._position = position
-        self._multi_chunk_index = multi_chunk_index
+        self._multi_chunk_index = 0
         self.exhausted = False
 
     @property
@@ -76,8 +82,19 @@ class Reader:
 
     async def batches(self) -> AsyncIterator[list[Prepared | Outcome]]:
         """What was read, in order, a little at a time."""
-        while batch := await anyio.to_thread.run_sync(self._next, abandon_on_cancel=True):
-            yield batch
+        batch: list[Prepared | Outcome] | None = None
+        while batch is None or batch:
+            batch = await anyio.to_thread.run_sync(self._next, abandon_on_cancel=True)
+            self.tell()
+            if batch:
+                yield batch
+
+    def tell(self) -> None:
+        """Tell which parts have ended since the last time; in the event loop, while reading is done in a thread."""
+        ends, self._ends = self._ends, []
+        if self._ended is not None:
+            for part, count in ends:
+                self._ended(part, count)
 
     def _next(self) -> list[Prepared | Outcome]:
         batch: list[Prepared | Outcome] = []
@@ -90,17 +107,28 @@ class Reader:
             if documents >= self._batch or time.monotonic() - started > _BATCH_SECONDS:
                 break
         else:
+            if not self.exhausted:
+                self._ends.append((self._cutter.part, self._multi_chunk_index))
             self.exhausted = True
         return batch
 
     def prepare(self, item: Query | Failure, position: int) -> Prepared | Outcome:
-        """Prepare one query; what can't be prepared becomes a dead letter."""
+        """Prepare the next item; what can't be prepared becomes a dead letter."""
+        spot = self._cutter.cut(item)
+        ready = self._prepare(item, position, spot)
+        if spot.last:
+            self._ends.append((spot.part, self._multi_chunk_index))
+            self._multi_chunk_index = 0
+        return ready
+
+    def _prepare(self, item: Query | Failure, position: int, spot: Spot) -> Prepared | Outcome:
         if isinstance(item, Failure):
-            return Outcome(position, item, unreadable=True)
+            return Outcome(position, item, *spot, unreadable=True)
         try:
             prepared = self._preparer.prepare(item, position)
         except QueryError as error:
-            return Outcome(position, failure_record(item.place, item.id, error))
+            return Outcome(position, failure_record(item.place, item.id, error), *spot)
+        prepared.part, prepared.place, prepared.last = spot
         prepared.preceding = self._multi_chunk_index
         if len(prepared.shards.chunks) > 1:
             prepared.multi_chunk_index = self._multi_chunk_index
@@ -117,11 +145,11 @@ class Reader:
 
 
 class Flow:
-    """Moves queries from a reader through the driver to a sink.
+    """Moves queries from a reader through the driver to a sink, where they arrive in the order in which they came.
 
     Args:
         driver: ranks one query.
-        sink: takes outcomes, in input order, a few at a time.
+        sink: takes outcomes, in that order, a few at a time.
         memory: how much may be under way.
         drain: seconds that requests in flight are given once the run has to stop.
     """
@@ -168,9 +196,8 @@ class Flow:
             self._stopping.set()
             self._admission.cancel()
 
-    async def run(self, batches: AsyncIterator[list[Prepared | Outcome]], *, first: int = 0) -> None:
-        """Run until the input is exhausted or the run was stopped; ``first`` is the first position to come."""
-        self._next = first
+    async def run(self, batches: AsyncIterator[list[Prepared | Outcome]]) -> None:
+        """Run until the input is exhausted or the run was stopped; parts of the input may be missing from it."""
         async with anyio.create_task_group() as writing:
             writing.start_soon(self._write)
             try:
@@ -203,24 +230,21 @@ class Flow:
                 for item in batch:
                     weight = item.weight if isinstance(item, Prepared) else _OVERHEAD_BYTES
                     await self._memory.acquire(weight)
-                    self.admitted += 1
+                    sequence, self.admitted = self.admitted, self.admitted + 1
                     if isinstance(item, Prepared):
+                        item.sequence = sequence
                         self.admitted_documents += len(item.query.documents)
                         self._workers.hand(item, queries)
                     else:
                         self._memory.shrink(0)
-                        self._finish(item, weight)
+                        self._finish(sequence, item, weight)
 
     async def _rank(self, prepared: Prepared) -> None:
         query = prepared.source
         try:
             outcome = await self._driver.rank(prepared)
         except QueryError as error:
-            outcome = Outcome(
-                prepared.position,
-                failure_record(query.place, query.id, error),
-                multi_chunk_index=prepared.multi_chunk_index,
-            )
+            outcome = Outcome.of(prepared, failure_record(query.place, query.id, error))
         except BatchrankError as error:
             self.stop(error)
             return
@@ -228,11 +252,11 @@ class Flow:
         if not self._driver.texts:  # its documents are dropped with this task
             kept = min(kept, _RANKED_BYTES * len(query.documents))
         self._memory.shrink(prepared.weight - kept)
-        self._finish(outcome, kept)
+        self._finish(prepared.sequence, outcome, kept)
 
-    def _finish(self, outcome: Outcome, weight: int) -> None:
-        self._done[outcome.position] = (outcome, weight)
-        if outcome.position == self._next:
+    def _finish(self, sequence: int, outcome: Outcome, weight: int) -> None:
+        self._done[sequence] = (outcome, weight)
+        if sequence == self._next:
             self._changed.set()
 
     async def _deadline(self, ranking: anyio.CancelScope) -> None:
@@ -268,3 +292,6 @@ class Flow:
         except BatchrankError as error:
             self._broken = True  # what comes later may not be written either, or a gap would look like order
             self.stop(error)
+        for outcome in ready:
+            if outcome.last:
+                self._driver.forget(outcome.part)

@@ -101,6 +101,10 @@ class Totals:
         self.failed += cause not in DOCUMENT_CAUSES
         _count(self.causes, cause)
 
+    def plus(self, other: "Totals") -> "Totals":
+        """The sums of both, as of one part and the next; they may be counted up in another thread meanwhile."""
+        return Totals(*(_sum(getattr(self, name), getattr(other, name)) for name in self.__slots__))
+
     def state(self) -> dict[str, Any]:
         """As plain data."""
         return dataclasses.asdict(self)
@@ -115,6 +119,15 @@ class Totals:
     def extra(self) -> float:
         """Documents paid for beyond one pass, as a share of one pass."""
         return self.sent / self.one_pass - 1 if self.one_pass else 0.0
+
+
+def _sum(one: Any, other: Any) -> Any:
+    if isinstance(one, int):
+        return one + other
+    both = one.copy()
+    for name, count in other.copy().items():
+        both[name] = both.get(name, 0) + count
+    return both
 
 
 def _count(table: dict[str, int], name: str) -> None:

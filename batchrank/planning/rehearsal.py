@@ -18,7 +18,6 @@ from batchrank.ledger.entries import Known
 from batchrank.ledger.glance import Glance
 from batchrank.merge.answers import Pool
 from batchrank.merge.reuse import Earlier
-from batchrank.merge.trust import Trust
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches
 from batchrank.outcomes import ABSOLUTE, Chunk, Scores, Verdict
@@ -76,8 +75,8 @@ class Rehearsal:
         self._worlds: dict[int, World] = {}
         recollector = None
         if job.reuse.documents:
-            trust = Trust(job.reuse.audit)
-            recollector = Recollector(ledger, requests, self.recall, trust, f"reuse/{scope(job)}/")
+            kept = f"reuse/{scope(job)}/"
+            recollector = Recollector(ledger, requests, self.recall, job.reuse.audit, kept)
         self._verdicts = _Foreseen(Verdicts(job.card.scores), verdict)
         self.driver = Driver(self, self._verdicts, job.merge.method, None, recollector=recollector)
 
@@ -210,16 +209,20 @@ class _Foreseen(SharedVerdicts):
 
     def __init__(self, declared: Verdicts, last: Verdict) -> None:
         super().__init__(declared)
-        self.verdict: Verdict = (declared.at(0) if declared.settled else None) or last
+        self.verdict: Verdict = (declared.at(0, 0) if declared.settled else None) or last
 
-    async def at(self, ordinal: int) -> Verdict:
+    async def at(self, part: int, index: int) -> Verdict:
         """The same for all; nobody waits."""
         return self.verdict
 
-    def record_probe(self, ordinal: int, probe: object) -> None:
+    async def before(self, part: int, preceding: int) -> Verdict:
+        """The same for all, but for who comes before any evidence."""
+        return self.verdict if part or preceding or self.verdicts.settled else "unknown"
+
+    def record_probe(self, part: int, index: int, probe: object) -> None:
         """Nothing: it is made up."""
 
-    def record_hub(self, ordinal: int, hub: object) -> None:
+    def record_hub(self, part: int, index: int, hub: object) -> None:
         """Nothing: it is made up."""
 
 

@@ -11,6 +11,7 @@ from batchrank.data import Query
 from batchrank.errors import BatchrankError, InputError, JobError, TooManyFailuresError
 from batchrank.job.config import Job
 from batchrank.outcomes import Failure
+from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.preconditions import Preconditions
 from batchrank.pipeline.prepare import Prepared
 from batchrank.pipeline.rank import Outcome
@@ -109,7 +110,7 @@ def survey(
     if ground.job.input is None:
         raise JobError("input.path: required")
     gauge = gauge or Gauge()
-    reader = Reader(iter(()), ground.preparer)
+    reader = Reader(iter(()), ground.preparer, PartCutter(part_documents(ground.job.output)))
     for number, item in enumerate(read(ground.job.input, gauge)):
         if number == limit:
             found.whole = False

@@ -1,7 +1,6 @@
 """Writes rankings to parts in input order, or as JSON lines to a stream."""
 
 import json
-import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +13,6 @@ from batchrank.outcomes import Failure, Ranking
 from batchrank.write.folder import LETTERS, PARTIAL_LETTERS, part_number
 from batchrank.write.formats import OUTPUTS
 from batchrank.write.rows import PartWriter, line, top
-
-PART_ROWS = 500_000
-"""Rows of a part: it takes seconds to make anew, and a large run has few files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +30,12 @@ class Part:
 
     Attributes:
         index: from 0.
-        first_query: how many rankings stand in the parts before.
         queries: rankings in this part.
         rows: documents in this part.
-        files: its files.
+        files: its files; none where no query of it could be ranked.
     """
 
     index: int
-    first_query: int
     queries: int
     rows: int
     files: tuple[WrittenFile, ...]
@@ -57,15 +51,13 @@ class _OpenPart:
 class Writer:
     """Writes rankings to an output folder, in the order given.
 
-    A part is closed after the query that brings it to ``part_rows`` documents: where parts end depends on the
-    rankings alone, and so do their bytes. Its files have temporary names until all of them are complete. What else
-    is in the folder is left alone. One thread at a time.
+    Where a part ends it is told, as the input alone decides that. A part's files have temporary names until all of
+    them are complete; a part without any ranking has none, and its number is used up all the same. What else is in the
+    folder is left alone. One thread at a time.
 
     Args:
         output: folder, format and how many documents of each query to write.
         first_part: the index of the first part written; those before it are in place already.
-        first_query: how many rankings they hold.
-        part_rows: documents a part, at least; a format that is one file has one part.
         dataset: the subset and the split that are ranked, for formats that name them.
 
     Raises:
@@ -77,32 +69,35 @@ class Writer:
         output: Output,
         *,
         first_part: int = 0,
-        first_query: int = 0,
-        part_rows: int = PART_ROWS,
         dataset: tuple[str | None, str | None] = (None, None),
     ) -> None:
         self._format = OUTPUTS[output.format]
         self._top_n = output.top_n
-        self._next, self._queries = first_part, first_query
-        self._part_rows = sys.maxsize if self._format.single else part_rows
+        self._next = first_part
         named = zip(("subset", "split"), dataset, strict=True) if self._format.dataset else ()
         self._make = partial(self._format.writer, **dict(named))
         self._open: _OpenPart | None = None
         self._folder = Folder(output.path)
 
-    def write(self, ranking: Ranking) -> Part | None:
-        """Write one ranking; it is in place once its part is. The part that it filled, which is in place now."""
+    def write(self, ranking: Ranking) -> None:
+        """Write one ranking; it is in place once its part is."""
         if self._top_n is not None:
             ranking = top(ranking, self._top_n)
         part = self._open = self._open or self._start()
         part.writer.add(ranking)
         part.queries += 1
         part.rows += len(ranking.scores)
-        return self._publish(part) if part.rows >= self._part_rows else None
+
+    def end(self) -> Part:
+        """End the part at hand; it is in place now."""
+        part = Part(self._next, 0, 0, ()) if self._open is None else self._publish(self._open)
+        self._open = None
+        self._next += 1
+        return part
 
     def close(self) -> Part | None:
-        """Put the last part in place, if any is open, and return it."""
-        part = self._publish(self._open) if self._open else None
+        """End the last part, if any is open, and return it."""
+        part = self.end() if self._open else None
         self._folder.close()
         return part
 
@@ -156,11 +151,7 @@ class Writer:
             file.publish()
         self._folder.sync()
         written = tuple(WrittenFile(file.name, file.bytes, file.sha256) for file in open_part.files)
-        part = Part(self._next, self._queries, open_part.queries, open_part.rows, written)
-        self._open = None
-        self._next += 1
-        self._queries += open_part.queries
-        return part
+        return Part(self._next, open_part.queries, open_part.rows, written)
 
 
 class StreamWriter:
@@ -187,6 +178,9 @@ class StreamWriter:
             raise OutputError(
                 f"standard output can't be written at query {ranking.query_id!r}: {reason}; set output.path to a folder"
             ) from error
+
+    def end(self) -> None:
+        """There are no parts."""
 
     def close(self) -> None:
         """Nothing is held back."""
