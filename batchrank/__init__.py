@@ -22,10 +22,11 @@ if TYPE_CHECKING:
     from batchrank.job.config import Job
     from batchrank.job.load import load_job
     from batchrank.job.sections import Budget, Columns, Endpoint, Gate, Limits, Merge, Rate, Retry
+    from batchrank.launch import run
     from batchrank.outcomes import Failure, Ranking
     from batchrank.pipeline.report import Report
     from batchrank.pipeline.rerank import rerank, rerank_sync
-    from batchrank.pipeline.run import Options, run
+    from batchrank.pipeline.run import Options
     from batchrank.read.memory import ArrowStream, Queries, Record
     from batchrank.version import __version__
 
@@ -69,7 +70,7 @@ __all__ = [
 # Where they are, those first whose import brings little else.
 _HOMES = (
     "version", "errors", "data", "outcomes", "job.sections", "job.config", "job.load", "read.memory",
-    "pipeline.report", "pipeline.run", "pipeline.rerank",
+    "pipeline.report", "pipeline.run", "pipeline.rerank", "launch",
 )  # fmt: skip
 
 

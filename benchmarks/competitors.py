@@ -6,6 +6,7 @@ requests a second; it prepares the peer and returns what does the work. batchran
 
 import asyncio
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Awaitable, Callable
@@ -213,7 +214,7 @@ def ray(load: Load, url: str, rps: float | None) -> Callable[[], Awaitable[Any]]
     )
 
     rows = load()
-    ray_.init(num_cpus=2, logging_level="ERROR", log_to_driver=False)
+    ray_.init(num_cpus=2, logging_level=logging.ERROR, log_to_driver=False)
     config = HttpRequestProcessorConfig(
         url=url, headers={"Content-Type": "application/json"}, qps=int(rps) if rps else None, batch_size=64,
         concurrency=1,

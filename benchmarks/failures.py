@@ -17,7 +17,7 @@ import orjson
 from batchrank.emulator.app import Emulator
 from batchrank.emulator.settings import Settings
 from batchrank.job.load import load_job
-from batchrank.pipeline.run import run
+from batchrank.launch import run
 
 FAULTS = ["", "500", "score-null", "403", "413", "400-inspection"]
 

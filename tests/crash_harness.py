@@ -56,7 +56,7 @@ _WORDS = [
 _RUNNER = """
 import sys, anyio
 from batchrank.job.load import load_job
-from batchrank.pipeline.run import run
+from batchrank.launch import run
 sys.exit(anyio.run(run, load_job(sys.argv[1])).exit_code)
 """
 _KILLER = """

@@ -226,7 +226,7 @@ def test_many_servers_that_do_whatever_they_like(
 async def _process(job: Path, server: Server, kill_after: int | None) -> int | None:
     """Run a job in a process of its own; killed once so many requests have come in, if that is wanted."""
     runner = (
-        "import sys, anyio\nfrom batchrank.job.load import load_job\nfrom batchrank.pipeline.run import run\n"
+        "import sys, anyio\nfrom batchrank.job.load import load_job\nfrom batchrank.launch import run\n"
         "sys.exit(anyio.run(run, load_job(sys.argv[1])).exit_code)"
     )
     process = commands.Process(runner, str(job), cwd=job.parent, environ=os.environ)

@@ -64,6 +64,10 @@ def run(
     only_failed: Annotated[
         bool, typer.Option(help="Send requests only for what is in failed.jsonl.")
     ] = False,
+    processes: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="Rank in so many processes: the same as engine.processes."),
+    ] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
     log_format: LogFormatOption = LogFormat.TEXT,
@@ -84,8 +88,9 @@ def run(
     if forget and not fresh:
         raise typer.BadParameter("--forget drops paid answers; add --fresh if you mean it")
     log_to_stderr(verbose=verbose, quiet=quiet, format=log_format)
+    more = [] if processes is None else [f"engine.processes={processes}"]
     ended = run_job(
-        load(job, overrides),
+        load(job, [*(overrides or []), *more]),
         fresh=fresh,
         forget=forget,
         only_failed=only_failed,

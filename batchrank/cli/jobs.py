@@ -160,9 +160,10 @@ def run_job(
     host: str = "127.0.0.1",
 ) -> "Report":
     """Run a job to its end, showing how it goes on stderr; Prometheus may ask at ``port``."""
-    from batchrank.pipeline.run import Options, Run
+    from batchrank.launch import make_run
+    from batchrank.pipeline.run import Options
 
-    run = Run(job, Options(fresh=fresh, forget=forget, only_failed=only_failed))
+    run = make_run(job, Options(fresh=fresh, forget=forget, only_failed=only_failed))
     return execute(run, quiet=quiet, port=port, host=host)
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from batchrank.errors import JobError
 from batchrank.job.endpoint import REDACTED, check_body, proxy_for, redacted, region_of
+from batchrank.job.engine import Engine
 from batchrank.job.reuse import Reuse
 from batchrank.job.sections import (
     Budget,
@@ -53,6 +54,7 @@ class Job(Section):
     budget: Budget = Budget()
     failures: Failures = Failures()
     gate: Gate | None = None
+    engine: Engine = Engine()
     output: Output | None = None
     ledger: str | None = None
 

@@ -170,13 +170,20 @@ class Verdicts:
             "flip": None if flip is None else list(astuple(flip)),
         }
 
+    def take(self, state: Mapping[str, Any]) -> None:
+        """Take in the ``state`` after a part that somebody else ranked, or that was ranked earlier."""
+        if state["head"] is not None:
+            self.head = state["head"]
+        if state["flip"] is not None:
+            flip = Flip(*state["flip"])
+            self._flips[flip.part] = flip
+
     @classmethod
     def restore(cls, states: Sequence[Mapping[str, Any]]) -> "Verdicts":
         """Undo ``state``, of all parts from 0 up to where the run goes on."""
         verdicts = cls(states[-1]["declared"])
-        verdicts.head = states[-1]["head"]
-        flips = [Flip(*state["flip"]) for state in states if state["flip"] is not None]
-        verdicts._flips = {flip.part: flip for flip in flips}
+        for state in states:
+            verdicts.take(state)
         return verdicts
 
     @property

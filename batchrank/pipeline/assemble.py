@@ -11,6 +11,7 @@ import orjson
 from batchrank.errors import JobError
 from batchrank.io.media import Media, Shares
 from batchrank.job.config import Job
+from batchrank.ledger.access import Access
 from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.state import Departures, Spent
 from batchrank.merge.verdict import Verdicts
@@ -154,7 +155,7 @@ async def engine(
 async def ranker(
     job: Job,
     shards: Sharder,
-    ledger: Ledger,
+    ledger: Access,
     sender: Sender,
     verdicts: SharedVerdicts,
     *,
@@ -186,7 +187,7 @@ async def ranker(
 
 
 async def _recollector(
-    job: Job, ledger: Ledger, sender: Sender, past: Past, scope: str
+    job: Job, ledger: Access, sender: Sender, past: Past, scope: str
 ) -> Recollector | None:
     """What finds answers of earlier runs document by document, as far as the job wants that."""
     sender.recall.past = past

@@ -42,6 +42,10 @@ HARMLESS: dict[str, str] = {
             "against", "depth", "persistence", "min_rbo", "min_tau", "qrels", "min_ndcg", "max_ndcg_drop",
         )
     },
+    **dict.fromkeys(
+        ("engine.processes", *(f"engine.ray.{key}" for key in ("address", "workers", "cpus", "memory"))),
+        "who does the work; each part is made alike wherever that is",
+    ),
     "output.path": "each folder has a state of its own in the ledger",
     "ledger": "where answers are kept, not what they say",
 }  # fmt: skip

@@ -81,6 +81,20 @@ def _judged(gate: Gate, folder: Path, written: Path) -> Judgement:
         return judge(gate, rankings, baseline)
 
 
+def part_writer(job: Job, folder: Path, first_part: int) -> Writer:
+    """What writes a job's parts to a folder, from one on.
+
+    Raises:
+        OutputError: the folder can't be used.
+    """
+    assert job.output is not None
+    return Writer(
+        job.output.model_copy(update={"path": str(folder)}),
+        first_part=first_part,
+        dataset=(job.input.subset, job.input.split) if job.input else (None, None),
+    )
+
+
 class Outputs:
     """The output of one run. Its methods work on files: call them in a worker thread.
 
@@ -163,12 +177,7 @@ class Outputs:
         """
         if self.written is None:
             return StreamWriter(self._output, sys.stdout.buffer), FailureLines()
-        writer = Writer(
-            self._output.model_copy(update={"path": str(self.written)}),
-            first_part=first_part,
-            dataset=(self._job.input.subset, self._job.input.split) if self._job.input else (None, None),
-        )
-        return writer, FailureLog(self.written, letters)
+        return part_writer(self._job, self.written, first_part), FailureLog(self.written, letters)
 
     def clear(self, writer: Writer | StreamWriter) -> None:
         """Take down what an older run that was not complete left, so that nobody takes a mixture for one output."""

@@ -9,6 +9,8 @@ import sys
 from typing import NamedTuple
 
 from batchrank.data import Query
+from batchrank.errors import JobError
+from batchrank.job.config import Job
 from batchrank.job.sections import PART_DOCUMENTS, Output
 from batchrank.outcomes import Failure
 from batchrank.write.formats import OUTPUTS
@@ -58,3 +60,23 @@ def part_documents(output: Output | None) -> int:
     if output is None:
         return PART_DOCUMENTS
     return sys.maxsize if OUTPUTS[output.format].single else output.part_documents
+
+
+def refuse_undivided(job: Job) -> None:
+    """Refuse several processes where the output can't be written in parts.
+
+    Raises:
+        JobError: it goes to standard output, or is one file.
+    """
+    output = job.output
+    if output is None or not job.engine.several:
+        return
+    if output.path == "-":
+        why = "standard output takes one ranking after the other; set output.path to a folder"
+    elif OUTPUTS[output.format].single:
+        why = f"{output.format} is one file; set output.format to parquet"
+    else:
+        return
+    raise JobError(
+        f"engine: several processes write one part of the output each, and {why}, or remove the key"
+    )

@@ -19,6 +19,7 @@ from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.assemble import refuse_unknown_cost, sharder
 from batchrank.pipeline.endpoint import endpoint
+from batchrank.pipeline.parts import refuse_undivided
 from batchrank.pipeline.prepare import Preparer
 from batchrank.pipeline.workers import background_task
 from batchrank.quality.gate import judged
@@ -89,6 +90,7 @@ class Preconditions:
         refuse_own_input(self.job, self.files)
 
     def _output(self) -> None:
+        refuse_undivided(self.job)
         folder = self.job.output_folder
         if folder is not None:
             refuse_unwritable(folder, OutputError)

@@ -59,7 +59,8 @@ class Recollector(Waiting):
         return any(finding.changed for finding in self.findings)
 
     async def restore(self) -> None:
-        """Take in what an earlier process of this run found, and drop what older runs did, or an older batchrank."""
+        """Take in what other processes of this run found, and drop what older runs did, or an older batchrank."""
+        self._trusts, self._findings, self._aside = {}, [], 0
         known = await self._ledger.load_all(self._kept)
         mine: list[tuple[int, int, str]] = []
         for name in known:
@@ -80,9 +81,8 @@ class Recollector(Waiting):
         return trust
 
     def forget(self, part: int) -> None:
-        """Keep only what the summary tells of a part that is written, and of those before it."""
-        for number in sorted(one for one in self._trusts if one <= part):
-            trust = self._trusts.pop(number)
+        """Keep only what the summary tells of a part that is written."""
+        if (trust := self._trusts.pop(part, None)) is not None:
             self._findings += trust.findings
             self._aside += trust.aside
 

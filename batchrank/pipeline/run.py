@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 import anyio
 import anyio.to_thread
@@ -17,6 +18,7 @@ from batchrank.errors import (
 )
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
+from batchrank.outcomes import Failure
 from batchrank.pipeline.assemble import Engine, engine
 from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope, skip_completed
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
@@ -26,12 +28,13 @@ from batchrank.pipeline.preconditions import Preconditions, refuse_empty_ledger,
 from batchrank.pipeline.prepare import Preparer
 from batchrank.pipeline.rank import Outcome
 from batchrank.pipeline.report import Report, report, snapshot
-from batchrank.pipeline.sink import Sink
+from batchrank.pipeline.sink import FailureLines, Sink
 from batchrank.pipeline.stages import Flow, Reader
 from batchrank.pipeline.summary import Done, Progress, Totals, next_step, rest_of
 from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_task, unwrap_exception_groups
 from batchrank.read.base import Gauge
 from batchrank.read.reader import read
+from batchrank.write.writer import FailureLog, StreamWriter, Writer
 
 _FINISHED_PER_SLOT = 4  # as output is ordered, a slow query makes later ones wait: this many
 
@@ -51,6 +54,64 @@ class Options:
     forget: bool = False
     only_failed: bool = False
     drain: float = 25.0
+
+
+class Moving(Protocol):
+    """What moves queries through the stages, as ``Flow`` does in this process."""
+
+    @property
+    def reason(self) -> BatchrankError | None:
+        """Why it stops early."""
+
+    @property
+    def admitted_documents(self) -> int:
+        """Documents of queries taken on so far."""
+
+    @property
+    def admitted(self) -> int:
+        """Queries and records taken on so far."""
+
+    @property
+    def unfinished(self) -> int:
+        """Queries under way."""
+
+    @property
+    def gate(self) -> str | None:
+        """What holds queries back now."""
+
+    def stop(self, reason: BatchrankError) -> None:
+        """Admit nothing more."""
+
+
+class Reading(Protocol):
+    """What tells how far the input was read."""
+
+    @property
+    def read(self) -> int:
+        """Items so far."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether that is all."""
+
+
+class Writing(Protocol):
+    """What writes rankings, as ``Sink`` does in this process."""
+
+    @property
+    def totals(self) -> Totals:
+        """The sums so far."""
+
+    @property
+    def held(self) -> int:
+        """Rankings since the last part that was published."""
+
+    @property
+    def first_failure(self) -> Failure | None:
+        """The first query or record that could not be ranked."""
+
+    async def close(self, *, complete: bool) -> list[Checkpoint]:
+        """End the part at hand."""
 
 
 class Run:
@@ -73,9 +134,9 @@ class Run:
         self.folder = self.outputs.folder
         self._input = job.input
         self._reason: BatchrankError | None = None
-        self._flow: Flow | None = None
-        self._sink: Sink | None = None
-        self._reader: Reader | None = None
+        self._flow: Moving | None = None
+        self._sink: Writing | None = None
+        self._reader: Reading | None = None
         self._engine: Engine | None = None
         self._gauge = Gauge()
         self._started = time.monotonic()
@@ -172,11 +233,11 @@ class Run:
             outputs.open, len(checkpoints), last.kept if last else None
         )
         try:
-            self._sink = sink = Sink(
-                writer, failures, start.totals,
-                top_k=self.job.merge.top_k, verdicts=parts.verdicts, clear=lambda: outputs.clear(writer),
-            )  # fmt: skip
-            reason = await self._flow_through(parts, resume, sink, checkpoints, ground.preparer)
+            reason = await self._rank(
+                parts, resume, start, checkpoints, ground.preparer, failures, writer=writer
+            )
+            assert self._sink is not None
+            sink = self._sink
             if reason is None and not self.totals.queries and sink.first_failure is not None:
                 usable = self._flow is not None and self._flow.admitted_documents > 0
                 reason = outputs.nothing_ranked(sink.first_failure, self.totals.failed, usable=usable)
@@ -208,15 +269,33 @@ class Run:
             await anyio.to_thread.run_sync(outputs.take_over)
         return result
 
-    async def _flow_through(
+    async def _rank(
         self,
         parts: Engine,
         resume: Resume,
-        sink: Sink,
+        start: Start,
         checkpoints: list[Checkpoint],
         preparer: Preparer,
+        failures: FailureLog | FailureLines,
+        *,
+        writer: Writer | StreamWriter,
     ) -> BatchrankError | None:
+        """Rank and write what is not written yet; why the run stopped early, None where it did not.
+
+        Args:
+            parts: what it is done with.
+            resume: where each part is noted that stands.
+            start: where the run starts.
+            checkpoints: of the parts that stand, those to come included.
+            preparer: makes queries ready to be sent.
+            failures: takes dead letters.
+            writer: writes rankings.
+        """
         last = checkpoints[-1] if checkpoints else None
+        self._sink = sink = Sink(
+            writer, failures, start.totals,
+            top_k=self.job.merge.top_k, verdicts=parts.verdicts, clear=lambda: self.outputs.clear(writer),
+        )  # fmt: skip
 
         async def deliver(outcomes: list[Outcome]) -> None:
             if parts.sender.recall.allow is not None:
@@ -283,19 +362,3 @@ class Run:
             unfinished=flow.unfinished, gate=flow.gate, elapsed=time.monotonic() - self._started,
             share=self._gauge.share * done / max(1, self._reader.read if self._reader else 0),
         )  # fmt: skip
-
-
-async def run(job: Job, options: Options | None = None) -> Report:
-    """Run a job from its files to its output folder: what ``batchrank run`` does.
-
-    Args:
-        job: the job, from ``load_job`` or made in Python, with ``input`` and ``output``.
-        options: how to run it.
-
-    Returns:
-        What came of it, with the exit code.
-
-    Raises:
-        BatchrankError: the run could not start, or its output could not be written.
-    """
-    return await Run(job, options).execute()

@@ -2,18 +2,30 @@
 
 import logging
 from collections.abc import Callable
+from typing import Protocol
 
 import anyio.to_thread
 
 from batchrank.errors import escaped
+from batchrank.io.atomic import Kept
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure, Ranking
 from batchrank.pipeline.checkpoint import Checkpoint
 from batchrank.pipeline.rank import Outcome
 from batchrank.pipeline.summary import Totals
-from batchrank.write.writer import FailureLog, Part, StreamWriter, Writer
+from batchrank.write.writer import Part, StreamWriter, Writer
 
 log = logging.getLogger(__name__)
+
+
+class Letters(Protocol):
+    """What takes dead letters, in order."""
+
+    def write(self, failure: Failure) -> object:
+        """Take one."""
+
+    def mark(self) -> Kept | None:
+        """What stands in their file so far, durable from now on; None where there is none."""
 
 
 class FailureLines:
@@ -46,7 +58,7 @@ class PartTally:
         top_k: the depth that should be certified.
     """
 
-    def __init__(self, letters: FailureLog | FailureLines, top_k: int) -> None:
+    def __init__(self, letters: Letters, top_k: int) -> None:
         self._letters = letters
         self._top_k = top_k
         self.totals = Totals()
@@ -84,7 +96,7 @@ class Sink:
     def __init__(
         self,
         writer: Writer | StreamWriter,
-        failures: FailureLog | FailureLines,
+        failures: Letters,
         totals: Totals,
         *,
         top_k: int,

@@ -7,14 +7,13 @@ import sys
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
 from batchrank.errors import BatchrankError
 from batchrank.pipeline.prepare import Prepared
-from batchrank.send.fleet import Fleet
 
 
 class WorkerPool:
@@ -54,6 +53,14 @@ MEMORY_BYTES = 48 * 2**20
 """Documents between reading and writing: enough to keep hundreds of requests in flight, whatever the input's size."""
 
 
+class Needs(Protocol):
+    """What tells how many queries should be under way."""
+
+    @property
+    def queries(self) -> int:
+        """As many as keep every server busy."""
+
+
 class MemoryBudget:
     """Admits queries while their documents and their number stay within bounds, in the order they come.
 
@@ -65,7 +72,7 @@ class MemoryBudget:
         fleet: tells how many queries may be inside without a ranking yet; None for any number.
     """
 
-    def __init__(self, weight: int, queries: int, fleet: Fleet | None = None) -> None:
+    def __init__(self, weight: int, queries: int, fleet: Needs | None = None) -> None:
         self._limit = weight
         self._most = queries
         self._fleet = fleet

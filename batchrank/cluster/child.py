@@ -1,0 +1,92 @@
+"""Runs in each process of a crew: connects to the one that the user started, and does what that says."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import anyio
+
+from batchrank.cluster.channel import BUFFER, Channel
+from batchrank.errors import BatchrankError
+from batchrank.pipeline.workers import settle_process
+
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that often go to all processes of a job; the one that the user started says what follows from them."""
+
+
+class _Told(logging.Handler):
+    """Tells what is logged to the process that the user started, which has the log."""
+
+    def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._channel, self._loop = channel, loop
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(
+                self._channel.tell, "log", record.name, record.levelno, record.getMessage()
+            )
+
+
+async def serve(
+    role: str, connect: Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+) -> None:
+    """Do what a role asks for until that is done; the process ends at once when the one that it serves is gone.
+
+    Args:
+        role: ``reader`` or ``ranker``.
+        connect: connects to the other process.
+    """
+    from batchrank.cluster.rank import rank
+    from batchrank.cluster.stage import stage
+
+    reader, writer = await connect()
+    async with anyio.create_task_group() as group:
+        channel = Channel(reader, writer, None, group.start_soon)
+        logger = logging.getLogger("batchrank")
+        logger.addHandler(_Told(channel, asyncio.get_running_loop()))
+        logger.propagate = False
+        group.start_soon(_until_gone, channel)
+        terms = await channel.call("hello")
+        logger.setLevel(terms.level)
+        if role == "reader":
+            try:
+                await stage(channel, terms)
+            except BatchrankError as error:
+                await channel.call("staged", None, 0.0, error)
+        else:
+            await channel.call("ended", await rank(channel, terms))
+        channel.close()
+        group.cancel_scope.cancel()
+
+
+async def _until_gone(channel: Channel) -> None:
+    await channel.serve()
+    os._exit(0)  # a thread may be in the midst of something that nobody wants any more
+
+
+def main(role: str, descriptor: int) -> None:
+    """Serve over a socket that this process inherited."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    settle_process()
+    end = socket.socket(fileno=descriptor)
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(sock=end, limit=BUFFER)
+
+    options: dict[str, bool] = {}
+    with suppress(ImportError):
+        import uvloop  # noqa: F401 only to see whether it is there
+
+        options["use_uvloop"] = True
+    anyio.run(serve, role, connect, backend_options=options)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

@@ -1,0 +1,355 @@
+"""Starts the processes that rank, gives them parts, and carries on when one of them dies.
+
+One process reads and lays the input out in parts, several rank a part each, the one that the user started is their
+account and commits what they finish, in order. A process that dies loses nothing: what it had asked is answered into
+the ledger all the same, and its parts go to another one, which finds the answers there.
+"""
+
+import heapq
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import anyio
+import anyio.to_thread
+
+from batchrank.cluster.account import Account
+from batchrank.cluster.channel import Channel, Handler
+from batchrank.cluster.processes import Process, Spawn, Starter
+from batchrank.cluster.rank import Finished, Standing, Terms
+from batchrank.cluster.stage import Layout, StagedPart
+from batchrank.errors import BatchrankError, RunStoppedError
+from batchrank.pipeline.summary import Totals
+from batchrank.read.base import Gauge
+from batchrank.send.fleet import Fleet
+
+log = logging.getLogger(__name__)
+
+_AHEAD = 2
+"""Parts that are laid out besides one for each process that ranks, so that none waits for the reader."""
+_DEATHS = 3
+"""Processes that may die of one part before it is held to be the part's fault."""
+_NO_PART = -1
+"""Stands for those that died before they had one."""
+_GRACE = 2.0
+"""Seconds that processes have to end by themselves after that, before they are ended."""
+_BEAT = 0.25
+"""Seconds between two looks at how many queries each process may have under way."""
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A process that ranks.
+
+    Attributes:
+        process: the process.
+        channel: what it is talked to by.
+        parts: those that it has, by number.
+        standing: how far it has come, as it told last.
+        ended: whether it has said that it is done.
+    """
+
+    process: Process
+    channel: Channel
+    parts: dict[int, StagedPart] = field(default_factory=dict)
+    standing: Standing = field(default_factory=Standing)
+    ended: bool = False
+
+
+class Crew:
+    """All processes of a run but the one that the user started.
+
+    It can be watched and stopped as ``Flow`` can, and as ``Reader`` tells how much was read.
+
+    Attributes:
+        read: items laid out so far, those of earlier processes included.
+        exhausted: whether that is all.
+        reason: why the crew stops before its end.
+        notices: what processes say that the user should know.
+
+    Args:
+        starter: starts processes.
+        size: how many are to rank.
+        account: what they ask.
+        fleet: tells how many queries may be under way.
+        layout: what is to be read.
+        terms: what those who rank need to know.
+        commit: takes each finished part, in order.
+        check: raises where more failed than is allowed.
+        clear: takes down what an older run left, before the first part is put in place.
+        drain: seconds that requests in flight are given once the run has to stop.
+        gauge: told how far reading has come.
+    """
+
+    def __init__(
+        self,
+        starter: Starter,
+        size: int,
+        account: Account,
+        fleet: Fleet,
+        *,
+        layout: Layout,
+        terms: Terms,
+        commit: Callable[[Finished], Awaitable[None]],
+        check: Callable[[], None],
+        clear: Callable[[], None],
+        drain: float,
+        gauge: Gauge,
+    ) -> None:
+        self._starter = starter
+        self._size = size
+        self._account = account
+        self._fleet = fleet
+        self._layout = layout
+        self._terms = terms
+        self._commit = commit
+        self._check = check
+        self._clear: Callable[[], None] | None = clear
+        self._drain = drain
+        self._next = layout.part
+        self._finished: dict[int, Finished] = {}
+        self._waiting: list[tuple[int, StagedPart]] = []
+        self._changed = anyio.Event()
+        self._members: list[Member] = []
+        self._deaths: Counter[int] = Counter()
+        self._before = Standing()
+        self._stopping = anyio.Event()
+        self._turn = anyio.Lock()
+        self._broken = False
+        self._gauge = gauge
+        self.read = layout.position
+        self.exhausted = False
+        self.reason: BatchrankError | None = None
+        self.notices: list[str] = []
+
+    @property
+    def standing(self) -> Standing:
+        """How far all of them have come."""
+        return sum((member.standing for member in self._members), self._before)
+
+    @property
+    def held(self) -> Totals:
+        """The sums of parts that are not committed."""
+        sums = self.standing.open
+        for one in self._finished.values():
+            sums = sums.plus(Totals(**one.checkpoint.totals))
+        return sums
+
+    @property
+    def admitted(self) -> int:
+        """Queries and records taken on so far."""
+        return self.standing.admitted
+
+    @property
+    def admitted_documents(self) -> int:
+        """The documents of these."""
+        return self.standing.admitted_documents
+
+    @property
+    def unfinished(self) -> int:
+        """Queries under way."""
+        return self.standing.unfinished
+
+    @property
+    def gate(self) -> str | None:
+        """What holds requests back now."""
+        return self._account.gate
+
+    def stop(self, reason: BatchrankError) -> None:
+        """Admit nothing more; what is in flight is drained, then ``run`` returns. The first reason counts."""
+        if self.reason is None:
+            self.reason = reason
+            self._account.stop(reason)
+            for member in self._members:
+                member.channel.tell("stop", reason)
+            self._stopping.set()
+            self._notify()
+
+    async def run(self) -> None:
+        """Run until the whole input is ranked and committed, or the run was stopped."""
+        async with anyio.create_task_group() as asking, anyio.create_task_group() as helping:
+
+            def spawn(
+                handle: Callable[..., Coroutine[Any, Any, None]], number: int, name: str, values: object
+            ) -> None:
+                # What is asked comes to its end even if who asked is gone, as it is paid for.
+                (asking if name == "ask" else helping).start_soon(handle, number, name, values)
+
+            helping.start_soon(self._beat)
+            async with anyio.create_task_group() as crew:
+                helping.start_soon(self._deadline, asking.cancel_scope, crew.cancel_scope)
+                crew.start_soon(self._read, spawn)
+                for _ in range(self._size):
+                    crew.start_soon(self._rank, spawn)
+            helping.cancel_scope.cancel()
+
+    async def _read(self, spawn: Spawn) -> None:
+        """Have the input laid out, by a process that is started once: where it dies, the run stops."""
+        handlers: dict[str, Handler] = {"hello": self._hello_reader, "staged": self._staged, "log": _logged}
+        reader = self._starter.start("reader", handlers, spawn)
+        async with reader as (process, channel), anyio.create_task_group() as group:
+            group.start_soon(self._end_with_run, channel)
+            await channel.serve()
+            group.cancel_scope.cancel()
+        if not self.exhausted and self.reason is None:
+            self.stop(RunStoppedError(f"the process that reads the input died: {process.fate}"))
+
+    async def _end_with_run(self, channel: Channel) -> None:
+        await self._stopping.wait()
+        channel.close()
+
+    async def _hello_reader(self) -> Layout:
+        return self._layout
+
+    async def _staged(
+        self, part: StagedPart | None, share: float, error: BatchrankError | None = None
+    ) -> None:
+        """Take a part that was laid out, the end of the input, or why it can't be read; returns once there is room."""
+        self._gauge.share = share
+        if error is not None:
+            self.stop(error)
+        elif part is None:
+            self.exhausted = True
+        else:
+            self.read = part.position + part.items
+            heapq.heappush(self._waiting, (part.number, part))
+        self._notify()
+        while len(self._waiting) >= self._size + _AHEAD and self.reason is None:
+            await self._changed.wait()
+
+    async def _rank(self, spawn: Spawn) -> None:
+        """Keep one process ranking until it says that there is no more; where it dies, another one takes its place."""
+        while self.reason is None:
+            handlers = self._account.handlers()
+            async with self._starter.start("ranker", handlers, spawn) as (process, channel):
+                member = Member(process, channel)
+                handlers |= self._handlers(member)
+                await channel.serve()
+            if member in self._members:
+                self._members.remove(member)
+            self._before += replace(member.standing, open=Totals(), unfinished=0)
+            if member.ended:
+                break
+            self._lost(member)
+        self._notify()
+
+    def _lost(self, member: Member) -> None:
+        """Give the parts of a process that died to others."""
+        for number, given in member.parts.items():
+            heapq.heappush(self._waiting, (number, given))
+        self._notify()
+        if self.reason is not None:
+            return
+        names = ", ".join(map(str, sorted(member.parts))) or "none"
+        log.warning(
+            "a process that ranks died: %s; its parts go to another one: %s", member.process.fate, names
+        )
+        self._deaths.update(list(member.parts) or [_NO_PART])
+        part, deaths = self._deaths.most_common(1)[0]
+        if deaths >= _DEATHS:
+            what = "before they began" if part == _NO_PART else f"of part {part} of the input"
+            self.stop(
+                RunStoppedError(
+                    f"{deaths} processes died {what}; the last: {member.process.fate}. Run the job in one process "
+                    "(engine.processes: 1) to see why, or give each more memory"
+                )
+            )
+
+    def _handlers(self, member: Member) -> dict[str, Handler]:
+        """What one process that ranks may call besides the account's."""
+
+        async def hello() -> Terms:
+            self._members.append(member)
+            return self._terms
+
+        async def part() -> StagedPart | None:
+            while self.reason is None and not self._waiting and not self.exhausted:
+                await self._changed.wait()
+            if self.reason is not None or not self._waiting:
+                return None
+            number, given = heapq.heappop(self._waiting)
+            member.parts[number] = given
+            self._notify()
+            return given
+
+        async def finished(result: Finished) -> None:
+            # Before it is committed: should this process die now, the part stands.
+            given = member.parts.pop(result.number)
+            self._finished[result.number] = result
+            await anyio.to_thread.run_sync(given.path.unlink)
+            await self._commit_in_order()
+
+        async def stands(standing: Standing) -> None:
+            member.standing = standing
+            self._account.stands(self.standing)
+            try:
+                self._check()
+            except BatchrankError as error:
+                self.stop(error)
+
+        async def ended(reason: BatchrankError | None) -> None:
+            member.ended = True
+            if reason is not None:
+                self.stop(reason)
+
+        async def head(told: dict[str, Any]) -> None:
+            if self._terms.head is None:
+                self._terms.head = told
+                for other in self._members:
+                    other.channel.tell("head", told)
+
+        async def notice(text: str) -> None:
+            if text not in self.notices:
+                self.notices.append(text)
+
+        return {
+            "hello": hello, "part": part, "finished": finished, "stands": stands, "ended": ended, "head": head,
+            "clear": self.clear, "notice": notice, "log": _logged,
+        }  # fmt: skip
+
+    async def clear(self) -> None:
+        """Take down what an older run left, if that is still to be done."""
+        async with self._turn:
+            if self._clear is not None:
+                await anyio.to_thread.run_sync(self._clear)
+                self._clear = None
+
+    async def _commit_in_order(self) -> None:
+        """Commit the parts that are finished, as far as none before them is missing."""
+        async with self._turn:
+            while not self._broken and (one := self._finished.get(self._next)) is not None:
+                try:
+                    await self._commit(one)
+                except BatchrankError as error:
+                    self._broken = True  # what comes later may not be committed either
+                    self.stop(error)
+                    return
+                del self._finished[self._next]
+                self._next += 1
+
+    async def _beat(self) -> None:
+        """Tell each process how many queries it may have under way, as that of all follows the servers."""
+        while True:
+            each = -(-self._fleet.queries // self._size) + 1
+            if each != self._terms.room.queries:
+                self._terms.room.queries = each
+                for member in self._members:
+                    member.channel.tell("room", each)
+            await anyio.sleep(_BEAT)
+
+    async def _deadline(self, asking: anyio.CancelScope, crew: anyio.CancelScope) -> None:
+        await self._stopping.wait()
+        await anyio.sleep(self._drain)
+        asking.cancel()
+        await anyio.sleep(_GRACE)
+        crew.cancel()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
+
+
+async def _logged(name: str, level: int, message: str) -> None:
+    logging.getLogger(name).log(level, "%s", message)
