@@ -11,7 +11,7 @@ from against import same, world
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jobs import cut, failed, outputs, rankings, rows
-from virtual_time import in_virtual_time
+from test_fixed_fates import in_virtual_time
 
 from batchrank.data import Query
 from batchrank.errors import Place, StoppedError
