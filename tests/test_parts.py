@@ -1,5 +1,6 @@
 """Parts are cut from the input alone, so that what fails, what is written and what was interrupted move no boundary."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from against import same, world
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jobs import cut, failed, outputs, rankings, rows
+from jobs import cut, failed, outputs, rankings, rows, write_jsonl
 from test_fixed_fates import in_virtual_time
 
 from batchrank.data import Query
@@ -258,3 +259,57 @@ async def test_totals_of_a_run_hold_the_part_at_hand(tmp_path: Path) -> None:
             await run.execute()
             group.cancel_scope.cancel()
         assert seen - {0, 6} and run.totals.queries == 6
+
+
+def _alone(data: list[Any], full: int, part: int) -> list[Any]:
+    """The first part's rows and those of another one."""
+    cutter = PartCutter(full)
+    spots = [cutter.cut(item(len(row["candidates"]))) for row in data]
+    return [row for row, spot in zip(data, spots, strict=True) if spot.part in (0, part)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("scores", ["relative", "absolute"])
+async def test_a_part_is_ranked_alike_whatever_other_parts_there_are(tmp_path: Path, scores: str) -> None:
+    """Part 2 beside part 0 alone has the bytes that it has in the whole, on the first night and on the next."""
+    data: list[Any] = rows(14, 34)
+    data[3]["candidates"], data[5]["candidates"] = data[3]["candidates"][:7], []
+    given: dict[str, Any] = {"output": {"part_documents": 60}, "reuse": {"audit": 1}}
+    async with world(tmp_path, data=data, scores=scores) as w:
+        for night in ("first", "second"):
+            job = w.job("out", **given)
+            report = await w.run(job)
+            assert report.data["totals"]["verdicts"][scores] > 5 and report.data["totals"]["failed"] == 1
+            write_jsonl(w.data, _alone(data, 60, 2))
+            other = w.job("other", **given)
+            await w.run(other)
+            found, alone = outputs(job), outputs(other)
+            assert len(alone) == 2 < len(found)
+            for mine, its in (("00000", "00000"), ("00001", "00002")):
+                assert _asked(alone[f"ranking-{mine}.jsonl"]) == _asked(found[f"ranking-{its}.jsonl"]), night
+            for row in data[::2]:
+                row["candidates"][1:2] = [{"id": "new", "text": f"{row['query']} tonight", "score": 3.0}]
+            write_jsonl(w.data, data)
+
+
+def _asked(data: bytes) -> bytes:
+    """Lines without the time of answers."""
+    return re.sub(rb',"oldest":("[^"]*"|null)', b"", data)
+
+
+@pytest.mark.anyio
+async def test_each_part_is_audited_by_itself(tmp_path: Path) -> None:
+    """Every part asks about an old request of its first query; what the ledger tells of that names the part."""
+    data: list[Any] = rows(12, 34)
+    async with world(tmp_path, data=data) as w:
+        job = w.job(output={"part_documents": 100}, reuse={"audit": 100})
+        await w.run(job)
+        for row in data:
+            row["candidates"][1]["text"] += " tonight"
+        write_jsonl(w.data, data)
+        report = await w.run(job)
+        assert len(report.data["reuse"]["audits"]) == 4
+        ledger = Ledger(tmp_path / "out" / "ledger.sqlite")
+        told = await ledger.load_all(f"reuse/{scope(job)}/")
+        ledger.close()
+        assert sorted(told) == [f"2/audit/{part}/0" for part in range(4)]

@@ -289,12 +289,7 @@ PART_DOCUMENTS = 250_000
 
 
 class Output(Section):
-    """Where rankings go: a folder, or ``-`` for JSON lines on standard output.
-
-    Attributes:
-        part_documents: a part of the output, with files of its own, ends with the query that brings it to so many
-            documents of the input.
-    """
+    """Where rankings go: a folder, or ``-`` for JSON lines on standard output."""
 
     path: str
     format: Literal["parquet", "jsonl", "trec", "rank_llm", "mteb", "msmarco"] = "parquet"

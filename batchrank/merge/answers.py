@@ -43,7 +43,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Consult:
-    """A question for the run-wide verdict; ``probe`` is the evidence of the probe, if this query had one."""
+    """A question for the verdict; ``probe`` is the evidence of the probe, if this query had one."""
 
     probe: Overlap | None = None
 
@@ -182,7 +182,7 @@ def ask(pool: Pool, chunks: Sequence[Chunk]) -> Generator[Step, Reply, list[Answ
 
 
 def consult(probe: Overlap | None = None) -> Generator[Step, Reply, Verdict]:
-    """Ask for the run-wide verdict."""
+    """Ask for the verdict."""
     reply = yield Consult(probe)
     assert isinstance(reply, str)
     return reply

@@ -26,7 +26,7 @@ class Evidence:
         first: the first pass.
         hubs: answers that span the scale.
         extra: the probe's answers, all later ones, and those of earlier runs that are no piece of the first pass.
-        verdict: what the run-wide verdict said.
+        verdict: what the verdict said.
         earlier: those of ``extra`` that were hubs, and join the scale.
     """
 
