@@ -120,7 +120,7 @@ async def test_a_stranger_is_turned_away_before_anything_is_unpickled(said: byte
     with theirs:
         theirs.sendall(said)
         theirs.shutdown(socket.SHUT_WR)
-        assert not await welcome(reader, token())
+        assert await welcome(reader, [token(), token()]) is None
     writer.close()
 
 
@@ -131,6 +131,6 @@ async def test_who_knows_the_secret_is_let_in() -> None:
     reader, writer = await asyncio.open_connection(sock=ours)
     with theirs:
         theirs.sendall(secret + b"rest")
-        assert await welcome(reader, secret)
+        assert await welcome(reader, [token(), secret]) == secret
         assert await reader.readexactly(4) == b"rest"
     writer.close()

@@ -11,7 +11,7 @@ import hmac
 import pickle
 import secrets
 import struct
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 from batchrank.errors import BatchrankError
@@ -166,11 +166,11 @@ def token() -> bytes:
     return secrets.token_bytes(TOKEN_BYTES)
 
 
-async def welcome(reader: asyncio.StreamReader, secret: bytes) -> bool:
-    """Whether who connects knows the secret; nothing else that it sends has been read."""
+async def welcome(reader: asyncio.StreamReader, secrets: Iterable[bytes]) -> bytes | None:
+    """The one of several secrets that who connects knows, None for none; nothing else that it sends has been read."""
     try:
         async with asyncio.timeout(_GREETING):
             said = await reader.readexactly(TOKEN_BYTES)
     except (TimeoutError, asyncio.IncompleteReadError, OSError):
-        return False
-    return hmac.compare_digest(said, secret)
+        return None
+    return next((secret for secret in list(secrets) if hmac.compare_digest(said, secret)), None)

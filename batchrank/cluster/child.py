@@ -42,7 +42,7 @@ async def serve(
         role: ``reader`` or ``ranker``.
         connect: connects to the other process.
     """
-    from batchrank.cluster.rank import rank
+    from batchrank.cluster.rank import rank, versions
     from batchrank.cluster.stage import stage
 
     reader, writer = await connect()
@@ -51,8 +51,18 @@ async def serve(
         logger = logging.getLogger("batchrank")
         logger.addHandler(_Told(channel, asyncio.get_running_loop()))
         logger.propagate = False
-        group.start_soon(_until_gone, channel)
-        terms = await channel.call("hello")
+        ended = False
+
+        async def until_gone() -> None:
+            await channel.serve()
+            if not ended:
+                os._exit(0)  # a thread may be in the midst of something that nobody wants any more
+
+        group.start_soon(until_gone)
+        try:
+            terms = await channel.call("hello", versions())
+        except BatchrankError:
+            os._exit(0)  # this process can't take part, and the other end says why
         logger.setLevel(terms.level)
         if role == "reader":
             try:
@@ -61,31 +71,34 @@ async def serve(
                 await channel.call("staged", None, 0.0, error)
         else:
             await channel.call("ended", await rank(channel, terms))
+        ended = True
         channel.close()
         group.cancel_scope.cancel()
 
 
-async def _until_gone(channel: Channel) -> None:
-    await channel.serve()
-    os._exit(0)  # a thread may be in the midst of something that nobody wants any more
-
-
-def main(role: str, descriptor: int) -> None:
-    """Serve over a socket that this process inherited."""
+def run(
+    role: str, connect: Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+) -> None:
+    """Serve in an event loop of this process's own, as ``serve`` tells."""
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     settle_process()
-    end = socket.socket(fileno=descriptor)
-
-    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection(sock=end, limit=BUFFER)
-
     options: dict[str, bool] = {}
     with suppress(ImportError):
         import uvloop  # noqa: F401 only to see whether it is there
 
         options["use_uvloop"] = True
     anyio.run(serve, role, connect, backend_options=options)
+
+
+def main(role: str, descriptor: int) -> None:
+    """Serve over a socket that this process inherited."""
+    end = socket.socket(fileno=descriptor)
+
+    async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(sock=end, limit=BUFFER)
+
+    run(role, connect)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -17,8 +18,9 @@ import anyio.to_thread
 
 from batchrank.cluster.account import Account
 from batchrank.cluster.channel import Channel, Handler
+from batchrank.cluster.handover import Depot
 from batchrank.cluster.processes import Process, Spawn, Starter
-from batchrank.cluster.rank import Finished, Standing, Terms
+from batchrank.cluster.rank import Finished, Standing, Terms, versions
 from batchrank.cluster.stage import Layout, StagedPart
 from batchrank.errors import BatchrankError, RunStoppedError
 from batchrank.pipeline.summary import Totals
@@ -49,6 +51,7 @@ class Member:
         parts: those that it has, by number.
         standing: how far it has come, as it told last.
         ended: whether it has said that it is done.
+        heard: when it said something last.
     """
 
     process: Process
@@ -56,6 +59,7 @@ class Member:
     parts: dict[int, StagedPart] = field(default_factory=dict)
     standing: Standing = field(default_factory=Standing)
     ended: bool = False
+    heard: float = 0.0
 
 
 class Crew:
@@ -81,6 +85,8 @@ class Crew:
         clear: takes down what an older run left, before the first part is put in place.
         drain: seconds that requests in flight are given once the run has to stop.
         gauge: told how far reading has come.
+        folder: where parts of processes are put in place that have no folder in common with this one.
+        silence: seconds after which a process that says nothing is taken for dead; None where the system tells.
     """
 
     def __init__(
@@ -97,7 +103,11 @@ class Crew:
         clear: Callable[[], None],
         drain: float,
         gauge: Gauge,
+        folder: Path,
+        silence: float | None = None,
     ) -> None:
+        self._folder = folder
+        self._silence = silence
         self._starter = starter
         self._size = size
         self._account = account
@@ -200,7 +210,7 @@ class Crew:
         await self._stopping.wait()
         channel.close()
 
-    async def _hello_reader(self) -> Layout:
+    async def _hello_reader(self, _: dict[str, str]) -> Layout:
         return self._layout
 
     async def _staged(
@@ -226,7 +236,12 @@ class Crew:
             async with self._starter.start("ranker", handlers, spawn) as (process, channel):
                 member = Member(process, channel)
                 handlers |= self._handlers(member)
-                await channel.serve()
+                depot = Depot(self._folder, member.parts)
+                handlers |= depot.handlers()
+                try:
+                    await channel.serve()
+                finally:
+                    depot.close()
             if member in self._members:
                 self._members.remove(member)
             self._before += replace(member.standing, open=Totals(), unfinished=0)
@@ -260,7 +275,17 @@ class Crew:
     def _handlers(self, member: Member) -> dict[str, Handler]:
         """What one process that ranks may call besides the account's."""
 
-        async def hello() -> Terms:
+        async def hello(found: dict[str, str]) -> Terms:
+            if found != (wanted := versions()):
+                error = RunStoppedError(
+                    "a process that ranks has other versions than this one, so it might write other bytes: "
+                    + ", ".join(
+                        f"{k} {found.get(k)}, not {wanted[k]}" for k in wanted if found.get(k) != wanted[k]
+                    )
+                )
+                self.stop(error)
+                raise error
+            member.heard = anyio.current_time()
             self._members.append(member)
             return self._terms
 
@@ -282,7 +307,7 @@ class Crew:
             await self._commit_in_order()
 
         async def stands(standing: Standing) -> None:
-            member.standing = standing
+            member.standing, member.heard = standing, anyio.current_time()
             self._account.stands(self.standing)
             try:
                 self._check()
@@ -338,6 +363,12 @@ class Crew:
                 for member in self._members:
                     member.channel.tell("room", each)
             await anyio.sleep(_BEAT)
+            if self._silence is not None:
+                late = anyio.current_time() - self._silence
+                for member in self._members:
+                    if member.heard < late:
+                        log.warning("a process that ranks has said nothing for %g s", self._silence)
+                        member.channel.close()
 
     async def _deadline(self, asking: anyio.CancelScope, crew: anyio.CancelScope) -> None:
         await self._stopping.wait()

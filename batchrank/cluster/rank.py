@@ -3,14 +3,18 @@
 It is the same pipeline as that of one process, whose gateway and ledger are elsewhere; so it writes the same bytes.
 """
 
+import platform
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio.from_thread
 
 from batchrank.cluster.channel import Channel
+from batchrank.cluster.handover import fetched, hand_over
 from batchrank.cluster.remote import RemoteGateway, RemoteLedger, Room
 from batchrank.cluster.stage import StagedCutter, StagedPart
 from batchrank.errors import BatchrankError
@@ -32,11 +36,26 @@ from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget
 from batchrank.send.requests import Past
 from batchrank.send.sender import Sender
 from batchrank.send.stats import Counts, Timeline
+from batchrank.version import __version__
 
 _FINISHED_PER_SLOT = 4
 """Queries whose ranking waits for its place in the output, for each that may be without one."""
 _BEAT = 0.25
 """Seconds between two reports of how far this process has come."""
+
+
+def versions() -> dict[str, str]:
+    """What the bytes of a part depend on besides the job: all processes of a run have the same."""
+    import numpy
+    import pyarrow
+
+    return {
+        "batchrank": __version__,
+        "Python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "pyarrow": pyarrow.__version__,
+        "machine": platform.machine(),
+    }
 
 
 @dataclass(slots=True, eq=False)
@@ -45,7 +64,7 @@ class Terms:
 
     Attributes:
         job: the job, without what only the gateway needs.
-        written: the folder that parts are written to.
+        written: the folder that parts are written to; None where it isn't shared, so that they are handed over.
         counted: whether a cap holds that tokens count against.
         run: the run's number in the ledger, and ``legacy`` whether that has entries of an older batchrank.
         legacy: see there.
@@ -60,7 +79,7 @@ class Terms:
     """
 
     job: Job
-    written: Path
+    written: Path | None
     counted: bool
     run: int
     legacy: bool
@@ -144,9 +163,11 @@ class _Parts:
     Args:
         channel: to whom.
         verdicts: whether scores can be compared.
+        folder: where they are written.
     """
 
-    def __init__(self, channel: Channel, terms: Terms, verdicts: SharedVerdicts) -> None:
+    def __init__(self, channel: Channel, terms: Terms, verdicts: SharedVerdicts, folder: Path) -> None:
+        self._folder = folder
         self._channel, self._terms, self._verdicts = channel, terms, verdicts
         self._sink: Sink | None = None
         self._letters = _Letters()
@@ -173,15 +194,17 @@ class _Parts:
         if self._sink is None:
             self._letters = _Letters()
             self._sink = Sink(
-                part_writer(self._terms.job, self._terms.written, part), self._letters, Totals(),
+                part_writer(self._terms.job, self._folder, part), self._letters, Totals(),
                 top_k=self._terms.job.merge.top_k, verdicts=self._verdicts.verdicts, clear=self._clear,
             )  # fmt: skip
         sink = self._sink
         for checkpoint in await sink.write(outcomes):
             finished = Finished(checkpoint, self._letters.taken, sink.first_failure)
             self.tell_head()
-            await self._channel.call("finished", finished)
             await sink.close(complete=False)
+            if self._terms.written is None:
+                await hand_over(self._channel, checkpoint, self._folder)
+            await self._channel.call("finished", finished)
             self._sink = None
 
     def tell_head(self) -> None:
@@ -215,6 +238,11 @@ async def rank(channel: Channel, terms: Terms) -> BatchrankError | None:
     Returns:
         Why this process stopped early; None where there are no more parts.
     """
+    with TemporaryDirectory(prefix="batchrank-") as own:
+        return await _rank(channel, terms, Path(own) if terms.written is None else terms.written)
+
+
+async def _rank(channel: Channel, terms: Terms, folder: Path) -> BatchrankError | None:
     job = terms.job
     counts, verdicts = Counts(timeline=_RankedElsewhere(channel)), SharedVerdicts(Verdicts(job.card.scores))
     ledger = RemoteLedger(channel, run=terms.run, legacy=terms.legacy)
@@ -228,7 +256,7 @@ async def rank(channel: Channel, terms: Terms) -> BatchrankError | None:
     driver = await ranker(
         job, shards, ledger, sender, verdicts, counted=terms.counted, past=terms.past, scope=terms.scope
     )
-    parts = _Parts(channel, terms, verdicts)
+    parts = _Parts(channel, terms, verdicts, folder)
     if terms.head is not None:
         parts.know_head(terms.head)
     room = terms.room
@@ -247,7 +275,7 @@ async def rank(channel: Channel, terms: Terms) -> BatchrankError | None:
     channel.know({"stop": stop, "head": know_head, "room": know_room})
     async with anyio.create_task_group() as group:
         group.start_soon(_beat, channel, flow, parts, counts)
-        await flow.run(_batches(channel, Preparer(job, shards), driver))
+        await flow.run(_batches(channel, terms, Preparer(job, shards), driver))
         group.cancel_scope.cancel()
     await parts.abort()
     _stand(channel, flow, parts, counts)
@@ -257,17 +285,19 @@ async def rank(channel: Channel, terms: Terms) -> BatchrankError | None:
 
 
 async def _batches(
-    channel: Channel, preparer: Preparer, driver: Driver
+    channel: Channel, terms: Terms, preparer: Preparer, driver: Driver
 ) -> AsyncIterator[list[Prepared | Outcome]]:
     """What is to be ranked: part after part, as this process gets to them."""
-    part: StagedPart
-    while (part := await channel.call("part")) is not None:
-        reader = Reader(
-            part.read(), preparer, StagedCutter(part),
-            position=part.position, precompute=driver.precompute, ended=driver.verdicts.record_end,
-        )  # fmt: skip
-        async for batch in reader.batches():
-            yield batch
+    given: StagedPart
+    while (given := await channel.call("part")) is not None:
+        at_hand = nullcontext(given) if terms.written is not None else fetched(channel, given)
+        async with at_hand as part:
+            reader = Reader(
+                part.read(), preparer, StagedCutter(part),
+                position=part.position, precompute=driver.precompute, ended=driver.verdicts.record_end,
+            )  # fmt: skip
+            async for batch in reader.batches():
+                yield batch
 
 
 async def _beat(channel: Channel, flow: Flow, parts: _Parts, counts: Counts) -> None:

@@ -1,15 +1,18 @@
 """Runs a job in several processes: the run of one process, in which a crew ranks what that would rank itself."""
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
 
 from batchrank.cluster.account import Account
 from batchrank.cluster.crew import Crew
-from batchrank.cluster.processes import LocalStarter
+from batchrank.cluster.processes import LocalStarter, Starter
 from batchrank.cluster.rank import Finished, Terms
 from batchrank.cluster.remote import Room
 from batchrank.cluster.stage import Layout
@@ -27,6 +30,10 @@ from batchrank.pipeline.run import Run
 from batchrank.pipeline.sink import FailureLines
 from batchrank.pipeline.summary import Totals
 from batchrank.write.writer import FailureLog, StreamWriter, Writer
+
+SILENCE = 60.0
+"""Seconds after which a process elsewhere that says nothing is taken for dead: of a machine that vanished nobody is
+told."""
 
 
 class Commits:
@@ -118,32 +125,37 @@ class CrewRun(Run):
         writer: Writer | StreamWriter,
     ) -> BatchrankError | None:
         self._sink = commits = Commits(start.totals, failures, parts.verdicts, resume, checkpoints)
+        assert self.outputs.written is not None
+        written = self.outputs.written.absolute()
         scratch = await anyio.to_thread.run_sync(Scratch)
         try:
-            crew = Crew(
-                LocalStarter([name for name in [self.job.api_key_env] if name]),
-                self.job.engine.size,
-                Account(parts.gateway, parts.ledger, parts.sender.counts),
-                parts.fleet,
-                layout=Layout(
-                    input=self._input,
-                    documents=part_documents(self.job.output),
-                    part=len(checkpoints),
-                    position=checkpoints[-1].position if checkpoints else 0,
-                    folder=scratch.path,
-                    level=_level(),
-                ),
-                terms=self._terms(parts, start),
-                commit=commits.commit,
-                check=self._check_failures,
-                clear=partial(self.outputs.clear, writer),
-                drain=self.options.drain,
-                gauge=self._gauge,
-            )
-            commits.crew = self._flow = self._reader = crew
-            if self._reason is not None:
-                crew.stop(self._reason)
-            await crew.run()
+            async with self._starter() as (starter, size):
+                crew = Crew(
+                    starter,
+                    size,
+                    Account(parts.gateway, parts.ledger, parts.sender.counts),
+                    parts.fleet,
+                    layout=Layout(
+                        input=self._input,
+                        documents=part_documents(self.job.output),
+                        part=len(checkpoints),
+                        position=checkpoints[-1].position if checkpoints else 0,
+                        folder=scratch.path,
+                        level=_level(),
+                    ),
+                    terms=self._terms(parts, start, None if self.job.engine.ray else written),
+                    commit=commits.commit,
+                    check=self._check_failures,
+                    clear=partial(self.outputs.clear, writer),
+                    drain=self.options.drain,
+                    gauge=self._gauge,
+                    folder=written,
+                    silence=SILENCE if self.job.engine.ray else None,
+                )
+                commits.crew = self._flow = self._reader = crew
+                if self._reason is not None:
+                    crew.stop(self._reason)
+                await crew.run()
         finally:
             await anyio.to_thread.run_sync(scratch.close)
         self.notices += crew.notices
@@ -151,12 +163,23 @@ class CrewRun(Run):
             await parts.driver.recollector.restore()  # what other processes have found
         return crew.reason
 
-    def _terms(self, parts: Engine, start: Start) -> Terms:
+    @asynccontextmanager
+    async def _starter(self) -> AsyncIterator[tuple[Starter, int]]:
+        """What starts processes, and how many are to rank."""
+        hidden = [name for name in [self.job.api_key_env] if name]
+        if self.job.engine.ray is None:
+            yield LocalStarter(hidden), self.job.engine.size
+        else:
+            from batchrank.cluster.ray import ray_starter
+
+            async with ray_starter(self.job.engine.ray, self.job.name or "job", hidden) as started:
+                yield started
+
+    def _terms(self, parts: Engine, start: Start, written: Path | None) -> Terms:
         recall = parts.sender.recall
-        assert self.outputs.written is not None
         return Terms(
             job=without_access(self.job),
-            written=self.outputs.written.absolute(),
+            written=written,
             counted=parts.gateway.counted,
             run=parts.ledger.run,
             legacy=parts.ledger.legacy,

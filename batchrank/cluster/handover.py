@@ -1,0 +1,109 @@
+"""Carries parts to and from processes on other machines, which share no folder with the one that the user started.
+
+What goes to them is what the reader laid out; what comes back are finished files, which that one puts in place itself.
+"""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import anyio.to_thread
+
+from batchrank.cluster.channel import Channel, Handler
+from batchrank.cluster.stage import StagedPart
+from batchrank.errors import OutputError
+from batchrank.io.atomic import Folder, PendingFile
+from batchrank.pipeline.checkpoint import Checkpoint
+
+_PIECE = 4 * 2**20
+"""Bytes that are carried at a time, so that answers are not held up by a part."""
+
+
+@asynccontextmanager
+async def fetched(channel: Channel, part: StagedPart) -> AsyncIterator[StagedPart]:
+    """A part with its items on this machine, for as long as the block lasts."""
+    with tempfile.NamedTemporaryFile(prefix="batchrank-") as file:
+        at = 0
+        while piece := await channel.call("content", part.number, at):
+            await anyio.to_thread.run_sync(file.write, piece)
+            at += len(piece)
+        await anyio.to_thread.run_sync(file.flush)
+        yield replace(part, path=Path(file.name))
+
+
+async def hand_over(channel: Channel, checkpoint: Checkpoint, folder: Path) -> None:
+    """Give the files of a finished part to the process that puts them in place, and remove them here.
+
+    Raises:
+        OutputError: that can't, or they didn't arrive as they were written.
+    """
+    for name, digest in checkpoint.digests.items():
+        path = folder / name
+        with await anyio.to_thread.run_sync(path.open, "rb") as file:
+            first = True
+            while piece := await anyio.to_thread.run_sync(file.read, _PIECE):
+                await channel.call("file", name, piece, first)
+                first = False
+        await channel.call("placed", name, digest)
+        await anyio.to_thread.run_sync(path.unlink)
+
+
+class Depot:
+    """The other end, for one process that ranks elsewhere.
+
+    Args:
+        folder: where finished files are put in place.
+        parts: the parts that the process has, by number.
+    """
+
+    def __init__(self, folder: Path, parts: dict[int, StagedPart]) -> None:
+        self._folder = folder
+        self._parts = parts
+        self._open: dict[str, PendingFile] = {}
+        self._held: Folder | None = None
+
+    def handlers(self) -> dict[str, Handler]:
+        """What the process may call."""
+        return {"content": self._content, "file": self._file, "placed": self._placed}
+
+    async def _content(self, number: int, at: int) -> bytes:
+        def read() -> bytes:
+            with self._parts[number].path.open("rb") as file:
+                file.seek(at)
+                return file.read(_PIECE)
+
+        return await anyio.to_thread.run_sync(read)
+
+    async def _file(self, name: str, piece: bytes, first: bool) -> None:
+        def write() -> None:
+            if self._held is None:
+                self._held = Folder(self._folder)
+            if first:
+                self._open[name] = self._held.create(name)
+            self._open[name].write(piece)
+
+        await anyio.to_thread.run_sync(write)
+
+    async def _placed(self, name: str, digest: str) -> None:
+        def place() -> None:
+            assert self._held is not None
+            file = self._open.pop(name)
+            if file.sha256 != digest:
+                file.discard()
+                raise OutputError(
+                    f"{self._folder / name} did not arrive from another machine as it was written there; run the "
+                    "job again: it goes on where it stopped"
+                )
+            file.publish()
+            self._held.sync()
+
+        await anyio.to_thread.run_sync(place)
+
+    def close(self) -> None:
+        """Give up what has not arrived as a whole."""
+        for file in self._open.values():
+            file.discard()
+        if self._held is not None:
+            self._held.close()

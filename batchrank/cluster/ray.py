@@ -1,0 +1,238 @@
+"""Has the machines of a Ray cluster rank: each process is an actor, which connects to the one that the user started.
+
+Ray finds machines and starts processes there. What these say to the run goes over connections of their own, as it does
+between processes of one machine, so that Ray's own stores and logs see neither texts nor keys.
+"""
+
+import asyncio
+import logging
+import os
+import re
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import anyio.to_thread
+
+from batchrank.cluster.channel import BUFFER, Channel, Handler, token, welcome
+from batchrank.cluster.processes import LocalStarter, Process, Spawn
+from batchrank.errors import JobError, MissingExtraError, RunStoppedError, install_line
+from batchrank.job import engine
+
+log = logging.getLogger(__name__)
+
+_WAITING = 30.0
+"""Seconds after which people are told that the cluster has no room yet."""
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class RayProcess:
+    """An actor."""
+
+    def __init__(self, done: Any) -> None:
+        self._done = done
+
+    @property
+    def fate(self) -> str:
+        """How it ended, as far as Ray tells."""
+        import ray
+
+        ready, _ = ray.wait([self._done], timeout=5)
+        if not ready:
+            return "it no longer answers"
+        try:
+            ray.get(ready[0])
+        except Exception as error:  # whatever Ray calls it
+            return next(
+                (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+            )
+        return "its connection broke"
+
+
+class RayStarter:
+    """Starts actors, and takes their connections.
+
+    Args:
+        settings: what the job says.
+        name: the job's, which actors are named after.
+        host: the address of this machine that others reach.
+        local: starts what has to be on this machine.
+    """
+
+    def __init__(self, settings: engine.Ray, name: str, host: str, local: LocalStarter) -> None:
+        self._settings = settings
+        self._name = name
+        self._host = host
+        self._local = local
+        self._port = 0
+        self._started = 0
+        self._expected: dict[bytes, asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = {}
+
+    async def listen(self) -> asyncio.Server:
+        """Take connections; those who don't know a secret that was told to an actor are turned away."""
+        server = await asyncio.start_server(self._connected, self._host, 0, limit=BUFFER)
+        self._port = server.sockets[0].getsockname()[1]
+        return server
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        secret = await welcome(reader, self._expected)
+        if secret is None or (future := self._expected.pop(secret)).done():
+            writer.close()
+        else:
+            future.set_result((reader, writer))
+
+    @asynccontextmanager
+    async def start(
+        self, role: str, handlers: Mapping[str, Handler], spawn: Spawn
+    ) -> AsyncIterator[tuple[Process, Channel]]:
+        """A process for a role, as ``Starter`` tells; the reader is where the files are."""
+        if role == "reader":
+            async with self._local.start(role, handlers, spawn) as started:
+                yield started
+            return
+        import ray
+
+        secret = token()
+        connected = self._expected[secret] = asyncio.get_running_loop().create_future()
+        self._started += 1
+        options = {"num_cpus": self._settings.cpus, "name": f"batchrank:{self._name}:worker-{self._started}"}
+        if self._settings.memory is not None:
+            options["memory"] = memory_bytes(self._settings.memory)
+        actor = ray.remote(_Ranker).options(**options).remote()
+        done = actor.serve.remote(self._host, self._port, secret)
+        process = RayProcess(done)
+        try:
+            reader, writer = await self._arrival(connected, process, done)
+            channel = Channel(reader, writer, handlers, spawn)
+            try:
+                yield process, channel
+            finally:
+                channel.close()
+        finally:
+            self._expected.pop(secret, None)
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(partial(_end, actor, done))
+
+    async def _arrival(
+        self, connected: "asyncio.Future[Any]", process: RayProcess, done: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """An actor's connection, once the cluster has room for it.
+
+        Raises:
+            RunStoppedError: it ended before it was there.
+        """
+        ended = asyncio.ensure_future(done)
+        try:
+            while not connected.done():
+                await asyncio.wait([connected, ended], timeout=_WAITING, return_when="FIRST_COMPLETED")
+                if ended.done() and not connected.done():
+                    ended.exception()  # told below
+                    fate = await anyio.to_thread.run_sync(lambda: process.fate)
+                    raise RunStoppedError(f"a process could not be started in the Ray cluster: {fate}")
+                if not connected.done():
+                    log.warning("waiting for the Ray cluster to have room for a process that ranks")
+        finally:
+            ended.cancel()
+        found: tuple[asyncio.StreamReader, asyncio.StreamWriter] = connected.result()
+        return found
+
+
+class _Ranker:
+    """What an actor is: a process that ranks until there is no more to do."""
+
+    def serve(self, host: str, port: int, secret: bytes) -> None:
+        """Connect to the run, and rank."""
+        from batchrank.cluster import child
+
+        async def connect() -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            reader, writer = await asyncio.open_connection(host, port, limit=BUFFER)
+            writer.write(secret)
+            return reader, writer
+
+        child.run("ranker", connect)
+
+
+def _end(actor: Any, done: Any) -> None:
+    """Let an actor end by itself for a moment, then end it."""
+    import ray
+
+    ray.wait([done], timeout=2)
+    with suppress(Exception):  # it is gone, or the cluster is
+        ray.kill(actor)
+
+
+@asynccontextmanager
+async def ray_starter(
+    settings: engine.Ray, name: str, hidden: Collection[str]
+) -> AsyncIterator[tuple[RayStarter, int]]:
+    """Connect to a Ray cluster, and tell how many processes are to rank there.
+
+    Args:
+        settings: what the job says.
+        name: the job's.
+        hidden: environment variables that no other process gets.
+
+    Raises:
+        MissingExtraError: Ray isn't installed.
+        JobError: there is no such cluster.
+    """
+    mine = await anyio.to_thread.run_sync(_connect, settings, hidden)
+    try:
+        import ray
+
+        starter = RayStarter(settings, name, ray.util.get_node_ip_address(), LocalStarter(hidden))
+        size = settings.workers if isinstance(settings.workers, int) else _room(settings)
+        async with await starter.listen():
+            yield starter, size
+    finally:
+        if mine:
+            await anyio.to_thread.run_sync(ray.shutdown)
+
+
+def _connect(settings: engine.Ray, hidden: Collection[str]) -> bool:
+    """Connect this process to the cluster; whether it was not connected before."""
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtraError(f"engine.ray needs Ray: {install_line('ray')}") from None
+    if ray.is_initialized():
+        return False
+    if settings.address.startswith("ray://"):
+        raise JobError(
+            "engine.ray.address: the run has to be inside the cluster, as its processes connect to it: submit it "
+            "with `ray job submit -- batchrank run job.yaml --ray auto`"
+        )
+    try:
+        with _without(hidden):
+            ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise JobError(
+            f"engine.ray.address: {settings.address}: {error}; start a cluster with `ray start --head`, or use local"
+        ) from error
+    return True
+
+
+@contextmanager
+def _without(names: Collection[str]) -> Iterator[None]:
+    """Take variables out of the environment, which what is started inherits."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
+
+
+def _room(settings: engine.Ray) -> int:
+    """As many processes as the cluster's processors allow, one of which is for the run itself."""
+    import ray
+
+    processors = float(ray.cluster_resources().get("CPU", 1))
+    return max(1, int((processors - 1) / settings.cpus))
+
+
+def memory_bytes(text: str) -> int:
+    """Bytes of an amount such as ``700MiB``."""
+    found = re.fullmatch(r"([0-9.]+)\s*([KMGT]?)i?B?", text)
+    assert found is not None
+    return int(float(found[1]) * _UNITS[found[2]])
