@@ -19,7 +19,7 @@ import anyio.to_thread
 from batchrank.cluster.account import Account
 from batchrank.cluster.channel import Channel, Handler
 from batchrank.cluster.handover import Depot
-from batchrank.cluster.processes import Process, Spawn, Starter
+from batchrank.cluster.processes import NotStartedError, Process, Spawn, Starter
 from batchrank.cluster.rank import Finished, Standing, Terms, versions
 from batchrank.cluster.stage import Layout, StagedPart
 from batchrank.errors import BatchrankError, RunStoppedError
@@ -35,6 +35,8 @@ _DEATHS = 3
 """Processes that may die of one part before it is held to be the part's fault."""
 _NO_PART = -1
 """Stands for those that died before they had one."""
+_PAUSE = 1.0
+"""Seconds until another process is started in place of one that could not be."""
 _GRACE = 2.0
 """Seconds that processes have to end by themselves after that, before they are ended."""
 _BEAT = 0.25
@@ -232,16 +234,13 @@ class Crew:
     async def _rank(self, spawn: Spawn) -> None:
         """Keep one process ranking until it says that there is no more; where it dies, another one takes its place."""
         while self.reason is None:
-            handlers = self._account.handlers()
-            async with self._starter.start("ranker", handlers, spawn) as (process, channel):
-                member = Member(process, channel)
-                handlers |= self._handlers(member)
-                depot = Depot(self._folder, member.parts)
-                handlers |= depot.handlers()
-                try:
-                    await channel.serve()
-                finally:
-                    depot.close()
+            try:
+                member = await self._serve(spawn)
+            except NotStartedError as error:
+                log.warning("%s", error)
+                self._died(_NO_PART, str(error))
+                await anyio.sleep(_PAUSE)
+                continue
             if member in self._members:
                 self._members.remove(member)
             self._before += replace(member.standing, open=Totals(), unfinished=0)
@@ -249,6 +248,20 @@ class Crew:
                 break
             self._lost(member)
         self._notify()
+
+    async def _serve(self, spawn: Spawn) -> Member:
+        """Serve one process for as long as it is there."""
+        handlers = self._account.handlers()
+        async with self._starter.start("ranker", handlers, spawn) as (process, channel):
+            member = Member(process, channel)
+            handlers |= self._handlers(member)
+            depot = Depot(self._folder, member.parts)
+            handlers |= depot.handlers()
+            try:
+                await channel.serve()
+            finally:
+                depot.close()
+        return member
 
     def _lost(self, member: Member) -> None:
         """Give the parts of a process that died to others."""
@@ -261,13 +274,17 @@ class Crew:
         log.warning(
             "a process that ranks died: %s; its parts go to another one: %s", member.process.fate, names
         )
-        self._deaths.update(list(member.parts) or [_NO_PART])
-        part, deaths = self._deaths.most_common(1)[0]
-        if deaths >= _DEATHS:
+        for part in list(member.parts) or [_NO_PART]:
+            self._died(part, member.process.fate)
+
+    def _died(self, part: int, fate: str) -> None:
+        """Count a death, and stop where there were too many of one part."""
+        self._deaths[part] += 1
+        if self._deaths[part] >= _DEATHS and self.reason is None:
             what = "before they began" if part == _NO_PART else f"of part {part} of the input"
             self.stop(
                 RunStoppedError(
-                    f"{deaths} processes died {what}; the last: {member.process.fate}. Run the job in one process "
+                    f"{_DEATHS} processes died {what}; the last: {fate}. Run the job in one process "
                     "(engine.processes: 1) to see why, or give each more memory"
                 )
             )
@@ -286,6 +303,7 @@ class Crew:
                 self.stop(error)
                 raise error
             member.heard = anyio.current_time()
+            self._deaths[_NO_PART] = 0
             self._members.append(member)
             return self._terms
 

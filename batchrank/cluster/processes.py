@@ -13,11 +13,16 @@ from typing import Protocol, TypeAlias
 import anyio.to_thread
 
 from batchrank.cluster.channel import BUFFER, Channel, Handler
+from batchrank.errors import RunStoppedError
 
 Spawn: TypeAlias = Callable[..., object]
 """Starts a task for a call: it takes the function, the call's number, its name and its values."""
 _PATIENCE = 5.0
 """Seconds for a process to end by itself once it was told that there is no more, before it is killed."""
+
+
+class NotStartedError(RunStoppedError):
+    """Raised when a process could not be started; it may be worth another try."""
 
 
 class Process(Protocol):
@@ -40,6 +45,9 @@ class Starter(Protocol):
             role: what it is to do.
             handlers: what it may call.
             spawn: starts a task for each call.
+
+        Raises:
+            NotStartedError: it could not be started.
         """
 
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import re
+import socket
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
@@ -16,14 +17,16 @@ from typing import Any
 import anyio.to_thread
 
 from batchrank.cluster.channel import BUFFER, Channel, Handler, token, welcome
-from batchrank.cluster.processes import LocalStarter, Process, Spawn
-from batchrank.errors import JobError, MissingExtraError, RunStoppedError, install_line
+from batchrank.cluster.processes import LocalStarter, NotStartedError, Process, Spawn
+from batchrank.errors import JobError, MissingExtraError, install_line
 from batchrank.job import engine
 
 log = logging.getLogger(__name__)
 
 _WAITING = 30.0
 """Seconds after which people are told that the cluster has no room yet."""
+_REACHABLE = 10.0
+"""Seconds in which a cluster's head has to take a connection."""
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -120,7 +123,7 @@ class RayStarter:
         """An actor's connection, once the cluster has room for it.
 
         Raises:
-            RunStoppedError: it ended before it was there.
+            NotStartedError: it ended before it was there.
         """
         ended = asyncio.ensure_future(done)
         try:
@@ -129,7 +132,7 @@ class RayStarter:
                 if ended.done() and not connected.done():
                     ended.exception()  # told below
                     fate = await anyio.to_thread.run_sync(lambda: process.fate)
-                    raise RunStoppedError(f"a process could not be started in the Ray cluster: {fate}")
+                    raise NotStartedError(f"a process could not be started in the Ray cluster: {fate}")
                 if not connected.done():
                     log.warning("waiting for the Ray cluster to have room for a process that ranks")
         finally:
@@ -204,9 +207,12 @@ def _connect(settings: engine.Ray, hidden: Collection[str]) -> bool:
             "with `ray job submit -- batchrank run job.yaml --ray auto`"
         )
     try:
+        host, _, port = settings.address.rpartition(":")
+        if host and port.isdigit():  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=_REACHABLE).close()
         with _without(hidden):
             ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise JobError(
             f"engine.ray.address: {settings.address}: {error}; start a cluster with `ray start --head`, or use local"
         ) from error

@@ -1,0 +1,130 @@
+"""Machines of a Ray cluster rank one run: two nodes on this machine, what dies, and where the key is."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from against import KEY, World
+from jobs import rows
+from test_cluster import crew_world, everything, ranked, reached
+
+from batchrank.errors import JobError
+from batchrank.job.config import Job
+from batchrank.job.engine import Engine, Ray
+from batchrank.launch import make_run
+from batchrank.pipeline.report import Report
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.real_clock,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),
+    pytest.mark.filterwarnings("ignore"),  # Ray's own
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes of one processor each, besides the head, which has none for actors."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    os.environ["RAY_ADDRESS"] = cluster.address
+    yield cluster
+    del os.environ["RAY_ADDRESS"]
+    cluster.shutdown()
+
+
+def on(job: Job, **settings: Any) -> Job:
+    """A job on the cluster."""
+    return job.model_copy(update={"engine": Engine(ray=Ray(**{"workers": 2, **settings}))})
+
+
+async def run(job: Job, reports: list[Report]) -> None:
+    """Run a job on the cluster."""
+    reports.append(await make_run(on(job)).execute())
+
+
+async def test_two_nodes_write_what_one_process_writes(tmp_path: Path, cluster: Any) -> None:
+    """The same bytes, the same dead letters, nothing in common with the nodes but a connection."""
+    data = rows(40, 34)
+    data[7]["query"] = ""
+    async with crew_world(tmp_path, data=data) as w:
+        one, several = w.job("one"), w.job("several")
+        await ranked(one, 1)
+        reports: list[Report] = []
+        await run(several, reports)
+        assert reports[0].exit_code == 3
+        assert everything(one) == everything(several)
+        assert set(w.emulator.counts.billed.values()) == {2}
+        assert not list((tmp_path / "several").glob(".*.tmp"))
+
+
+def actors() -> list[int]:
+    """The processes of actors that rank."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"ray::_Ranker" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+async def test_an_actor_and_a_node_that_die_lose_nothing(tmp_path: Path, cluster: Any) -> None:
+    """An actor is killed, then a whole node: the rest goes on, each request is paid once."""
+    async with crew_world(tmp_path, queries=150, latency=0.05) as w:
+        one, several = w.job("one"), w.job("several")
+        await ranked(one, 1)
+        before = w.emulator.requests
+        reports: list[Report] = []
+        extra = cluster.add_node(num_cpus=1)
+        async with anyio.create_task_group() as group:
+            group.start_soon(run, several, reports)
+            await reached(w, before + 100)
+            os.kill(actors()[0], signal.SIGKILL)
+            await reached(w, before + 250)
+            await anyio.to_thread.run_sync(lambda: cluster.remove_node(extra, allow_graceful=False))
+        assert reports[0].exit_code == 0
+        assert everything(one) == everything(several)
+        assert set(w.emulator.counts.billed.values()) == {2}
+
+
+async def test_the_key_is_in_no_file_of_rays(
+    tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in its session's folder, not in what it tells of actors, not in the ledger or the output."""
+    monkeypatch.setenv("DASHSCOPE_API_KEY", KEY)
+    async with crew_world(tmp_path) as w:
+        job = w.job("out", endpoint={"api_key_file": None, "headers": {"X-Team": "team-secret-4711"}})
+        reports: list[Report] = []
+        await run(job, reports)
+        assert reports[0].exit_code == 0
+        _nowhere(w, Path(cluster.head_node.get_session_dir_path()))
+
+
+def _nowhere(w: World, session: Path) -> None:
+    (w.folder / "key").unlink()
+    for folder in (session, w.folder):
+        found = subprocess.run(
+            ["grep", "-rlaE", f"{KEY}|team-secret-4711", "--exclude=out.yaml", str(folder)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert found.stdout == ""
+
+
+async def test_a_cluster_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """Before anything is asked."""
+    async with crew_world(tmp_path) as w:
+        for address, said in (("ray://head:10001", "ray job submit"), ("127.0.0.1:1", "ray start")):
+            with pytest.raises(JobError, match=said):
+                await make_run(on(w.job("out"), address=address)).execute()
+        assert w.emulator.requests == 0
