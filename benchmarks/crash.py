@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, help="200 unless another kind is asked for")
     for name, (_, text) in MODES.items():
         parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help=text)
+    parser.add_argument("--processes", type=int, default=1, help="kill any of the processes of such jobs")
     parser.add_argument("--queries", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -70,7 +71,13 @@ def main() -> None:
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             figures = asyncio.run(
-                crash(Path(folder), kills=kills, queries=options.queries, seed=options.seed)
+                crash(
+                    Path(folder),
+                    kills=kills,
+                    queries=options.queries,
+                    seed=options.seed,
+                    processes=options.processes,
+                )
             )
         print(table(figures, time.monotonic() - started))
     broken = sum(print_harm(name, count, options) for name, count in asked.items())

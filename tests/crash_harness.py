@@ -18,6 +18,7 @@ import hashlib
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import tempfile
 from collections import Counter
@@ -97,6 +98,24 @@ sqlite3.connect = lambda *args, **keywords: _connect(*args, factory=_Connection,
 """
 
 
+ROLES = ("ranker", "ranker", "reader")
+"""Processes of a job in several of them, besides the one that was started."""
+
+
+def children(parent: int) -> dict[int, str]:
+    """A process's children that work on its job, by what each is for."""
+    found: dict[int, str] = {}
+    for thread in Path(f"/proc/{parent}/task").iterdir():
+        for number in (thread / "children").read_text().split():
+            try:
+                words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"batchrank.cluster.child" in words:
+                found[int(number)] = words[words.index(b"batchrank.cluster.child") + 1].decode()
+    return found
+
+
 @dataclass
 class Figures:
     """What a series of kills amounted to."""
@@ -115,8 +134,11 @@ class Figures:
 class Harness:
     """One emulator, one input, and as many jobs as it takes."""
 
-    def __init__(self, folder: Path, emulator: Emulator, *, queries: int, seed: int) -> None:
+    def __init__(
+        self, folder: Path, emulator: Emulator, *, queries: int, seed: int, processes: int = 1
+    ) -> None:
         self.folder, self.emulator = folder, emulator
+        self.processes = processes
         self.figures = Figures()
         self._rng = random.Random(seed)
         self._url = emulator.url + PATH
@@ -150,6 +172,7 @@ class Harness:
             "rate": {"rpm": 600_000, "tpm": 10**12, "concurrency": CONCURRENCY},
             "retry": {"max_delay": 0.05},
             "output": {"path": name, "format": "jsonl", "part_documents": 100},
+            "engine": {"processes": 1 if name == "reference" else self.processes},
         }
         for section, keys in sections.items():
             job[section] = job.get(section, {}) | keys
@@ -157,10 +180,17 @@ class Harness:
         path.write_bytes(orjson.dumps(job))
         return path
 
-    async def run(self, job: Path, crash_at: str = "", kill_after: int | None = None) -> int:
-        """Run a job once: to its end, to a chosen point, or for so many requests and a moment."""
-        code, errors = await self.ended(await self.start(job, crash_at), kill_after)
-        assert code in (0, -9), errors
+    async def run(
+        self, job: Path, crash_at: str = "", kill_after: int | None = None, role: str | None = None
+    ) -> int:
+        """Run a job once: to its end, to a chosen point, or for so many requests and a moment.
+
+        Where a role is given, a process of that role is killed then, and the job goes on, but without its reader.
+        """
+        code, errors = await self.ended(await self.start(job, crash_at), kill_after, role)
+        assert code in (0, -9) or (role == "reader" and code == 1 and "reads the input died" in errors), (
+            errors
+        )
         return code
 
     async def start(
@@ -170,17 +200,27 @@ class Harness:
         environ = {**os.environ, **({"CRASH_AT": crash_at} if crash_at else {})}
         return commands.Process(_KILLER + runner, str(job), *more, cwd=self.folder, environ=environ)
 
-    async def ended(self, process: commands.Process, kill_after: int | None = None) -> tuple[int, str]:
+    async def ended(
+        self, process: commands.Process, kill_after: int | None = None, role: str | None = None
+    ) -> tuple[int, str]:
         """Wait for the end of a process, or kill it after so many requests; its code, and what it said on stderr."""
         ended = asyncio.create_task(process.communicate())
         if kill_after is not None:
             await self.asked(kill_after, ended)
             await asyncio.sleep(self._rng.uniform(0, 0.03))
-            if not ended.done():
+            if not ended.done() and role is None:
                 process.kill()
+            elif not ended.done():
+                self._kill(process.pid, role)
         _, errors = await ended
         assert process.returncode is not None
         return process.returncode, errors.decode()
+
+    def _kill(self, parent: int, role: str | None) -> None:
+        """Kill a process of a role, if there is one by now."""
+        found = [pid for pid, what in children(parent).items() if what == role]
+        if found:
+            os.kill(self._rng.choice(found), signal.SIGKILL)
 
     async def asked(self, requests: int, ended: asyncio.Task[Any]) -> None:
         """Wait until so many more requests came in, or a process ended."""
@@ -211,7 +251,8 @@ class Harness:
             start = len(self.emulator.received)
             enough = sum(figures.kills.values()) >= kills
             kind, crash_at, after = ("", "", None) if enough else self._choose()
-            code = await self.run(job, crash_at, after)
+            role = kind if kind in ROLES else None
+            code = await self.run(job, crash_at, after, role)
             asked = [self._key(r.body) for r in self.emulator.received[start:]]
             again = acknowledged & set(asked)
             assert not again, f"{len(again)} acknowledged answers were asked again"
@@ -219,9 +260,9 @@ class Harness:
                 figures.repeated.append(len(pending & set(asked)))
             for file, data in _final(folder).items():
                 assert data == expected[file], f"{file} differs after {kind}"
+            figures.kills[kind] += code != 0 or role is not None
             if code == 0:
                 break
-            figures.kills[kind] += 1
             acknowledged, pending = _ledger(folder / "ledger.sqlite")
             ever = {self._key(r.body) for r in self.emulator.received[asked_before:]}
             assert acknowledged <= ever, "the ledger holds answers to requests that were never asked"
@@ -233,9 +274,10 @@ class Harness:
 
     def _choose(self) -> tuple[str, str, int | None]:
         """A kill: at random, or at the n-th commit, rename or fsync."""
-        kind = self._rng.choice(["random", "random", "commit", "commit", "rename", "fsync"])
+        kinds = ["random", "random", "commit", "commit", "rename", "fsync"]
+        kind = self._rng.choice(kinds if self.processes == 1 else ["random", *ROLES])
         when = self._rng.choice(["before", "after"])
-        if kind == "random":
+        if kind == "random" or kind in ROLES:
             return kind, "", self._rng.randint(0, 90)
         most = {"commit": 150, "rename": 4, "fsync": 6}[kind]
         return f"{when} {kind}", f"{kind}:{when}:{self._rng.randint(1, most)}", None
@@ -281,10 +323,13 @@ def _ledger(path: Path) -> tuple[set[bytes], set[bytes]]:
             db.close()
 
 
-async def crash(folder: Path, *, kills: int, queries: int, seed: int = 0) -> Figures:
-    """Kill jobs so many times in an empty folder; raises AssertionError where a promise is broken."""
+async def crash(folder: Path, *, kills: int, queries: int, seed: int = 0, processes: int = 1) -> Figures:
+    """Kill jobs so many times in an empty folder; raises AssertionError where a promise is broken.
+
+    With several processes it is any of them that is killed; jobs whose ranking processes die go on to their end.
+    """
     settings = Settings(
         tokenizer="bytes", scores="relative", latency=0.01, rpm=float("inf"), tpm=float("inf"), faults=FAULTS
     )
     async with Emulator(settings, keep=True) as emulator:
-        return await Harness(folder, emulator, queries=queries, seed=seed).crash(kills)
+        return await Harness(folder, emulator, queries=queries, seed=seed, processes=processes).crash(kills)

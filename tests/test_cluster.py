@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from against import KEY, World, same, world
+from crash_harness import children
 from jobs import failed, outputs, rows, write_jsonl
 
 from batchrank.errors import ExitCode, InterruptedRunError, JobError
@@ -41,20 +42,6 @@ async def ranked(job: Job, processes: int) -> Report:
     """Run a job in so many processes."""
     engine = job.engine.model_copy(update={"processes": processes})
     return await make_run(job.model_copy(update={"engine": engine})).execute()
-
-
-def children() -> dict[int, str]:
-    """This process's children, by what each is for."""
-    found: dict[int, str] = {}
-    for thread in Path("/proc/self/task").iterdir():
-        for number in (thread / "children").read_text().split():
-            try:
-                words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"batchrank.cluster.child" in words:
-                found[int(number)] = words[words.index(b"batchrank.cluster.child") + 1].decode()
-    return found
 
 
 async def reached(w: World, requests: int) -> None:
@@ -160,7 +147,7 @@ async def test_a_process_that_dies_loses_nothing(tmp_path: Path) -> None:
             group.start_soon(run)
             for requests in (20, 60):
                 await reached(w, before + requests)
-                ranking = sorted(pid for pid, role in children().items() if role == "ranker")
+                ranking = sorted(pid for pid, role in children(os.getpid()).items() if role == "ranker")
                 os.kill(ranking[0], signal.SIGKILL)
         assert report[0].exit_code == 0
         assert everything(one) == everything(several)
@@ -178,7 +165,7 @@ async def test_a_process_that_is_suspended_holds_up_nothing_for_ever(tmp_path: P
         async with anyio.create_task_group() as group:
             group.start_soon(ranked, several, 2)
             await reached(w, before + 30)
-            ranking = sorted(pid for pid, role in children().items() if role == "ranker")
+            ranking = sorted(pid for pid, role in children(os.getpid()).items() if role == "ranker")
             os.kill(ranking[0], signal.SIGSTOP)
             await anyio.sleep(1)
             os.kill(ranking[0], signal.SIGCONT)
@@ -200,7 +187,9 @@ async def test_a_reader_that_dies_stops_the_run_which_can_go_on(tmp_path: Path) 
         async with anyio.create_task_group() as group:
             group.start_soon(run)
             await reached(w, before + 10)
-            os.kill(next(pid for pid, role in children().items() if role == "reader"), signal.SIGKILL)
+            os.kill(
+                next(pid for pid, role in children(os.getpid()).items() if role == "reader"), signal.SIGKILL
+            )
         assert report[0].exit_code == ExitCode.FAILED
         assert "the process that reads the input died: killed by SIGKILL" in str(report[0].reason)
         assert (await ranked(several, 2)).exit_code == 0
@@ -225,7 +214,7 @@ async def test_an_interrupted_run_drains_and_goes_on(tmp_path: Path) -> None:
             await reached(w, before + 40)
             run.stop(InterruptedRunError("interrupted by SIGINT", signal.SIGINT))
         assert report[0].exit_code == ExitCode.INTERRUPTED
-        assert not children()
+        assert not children(os.getpid())
         assert (await ranked(several, 3)).exit_code == 0
         assert everything(one) == everything(several)
         assert set(w.emulator.counts.billed.values()) == {2}
@@ -279,7 +268,7 @@ async def test_the_key_is_in_no_other_process(tmp_path: Path, monkeypatch: pytes
         async with anyio.create_task_group() as group:
             group.start_soon(ranked, job, 2)
             await reached(w, 10)
-            for pid in children():
+            for pid in children(os.getpid()):
                 seen += _holds(pid)
         assert len(seen) > 1
         assert all(KEY.encode() not in data for data in seen)

@@ -26,6 +26,13 @@ async def test_a_job_of_hundreds_of_requests_survives_many_kills(tmp_path: Path)
 
 
 @pytest.mark.slow
+async def test_any_of_several_processes_may_be_killed(tmp_path: Path) -> None:
+    """The account, those that rank, the reader: the same bytes, nothing acknowledged asked again."""
+    figures = await crash(tmp_path, kills=8, queries=24, seed=4, processes=3)
+    assert sum(figures.kills.values()) >= 8
+
+
+@pytest.mark.slow
 async def test_a_second_night_killed_anywhere_leaves_the_last_one_whole(tmp_path: Path) -> None:
     """Killed at random moments: last night's output stays readable, and in the end tonight's is as if uninterrupted."""
     async with emulator() as api:
