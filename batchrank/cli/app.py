@@ -68,6 +68,10 @@ def run(
         str | None,
         typer.Option(metavar="N|auto", help="Rank in so many processes: the same as engine.processes."),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Rank on a Ray cluster (auto, local): the same as engine.ray."),
+    ] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
     log_format: LogFormatOption = LogFormat.TEXT,
@@ -88,7 +92,10 @@ def run(
     if forget and not fresh:
         raise typer.BadParameter("--forget drops paid answers; add --fresh if you mean it")
     log_to_stderr(verbose=verbose, quiet=quiet, format=log_format)
+    if processes is not None and ray is not None:
+        raise typer.BadParameter("--processes and --ray exclude each other")
     more = [] if processes is None else [f"engine.processes={processes}"]
+    more += [] if ray is None else [f"engine.ray.address={ray}"]
     ended = run_job(
         load(job, [*(overrides or []), *more]),
         fresh=fresh,
