@@ -39,6 +39,8 @@ OTHERS: dict[str, Any] = {
     "gate.min_tau": 0.1, "gate.qrels": "qrels.txt", "gate.min_ndcg": 0.1, "gate.max_ndcg_drop": 0.1,
     "output.path": "elsewhere", "output.format": "jsonl", "output.top_n": 5, "output.part_documents": 5,
     "ledger": "other.sqlite",
+    "engine.processes": 3, "engine.ray.address": "local", "engine.ray.workers": 2, "engine.ray.cpus": 2,
+    "engine.ray.memory": "1GiB",
     **{f"input.columns.{name}": "column" for name in (
         "query_id", "query", "candidates", "doc_id", "text", "score", "image", "video",
     )},
