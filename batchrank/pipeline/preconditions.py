@@ -8,12 +8,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import anyio
 
-from batchrank.errors import JobError, LedgerError, OutputError
+from batchrank.errors import JobError, LedgerError, MissingExtraError, OutputError, install_line
 from batchrank.io import storage
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
@@ -73,6 +74,7 @@ class Preconditions:
         """What is looked at, in this order, by the name that ``check`` gives it; each raises what a run ends with."""
         return {
             "key": self.job.api_key,
+            "engine": self._engine,
             "tokens": lambda: self.sharder,
             "prepare": lambda: self.preparer,
             "request": lambda: [endpoint(self.job, url, None) for url in self.job.urls],
@@ -82,6 +84,10 @@ class Preconditions:
             "output": self._output,
             "ledger": lambda: None if self._fresh else refuse_lost_ledger(self.job),
         }
+
+    def _engine(self) -> None:
+        if self.job.engine.ray is not None and find_spec("ray") is None:
+            raise MissingExtraError(f"engine.ray needs Ray: {install_line('ray')}")
 
     def _files(self) -> None:
         assert self.job.input is not None
