@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.job.document import read_document, value_of
+from batchrank.models import is_file
 
 PREFIX = "BATCHRANK_"
 _KEY = re.compile(r"[A-Za-z_-]+(\.[A-Za-z_-]+)*")
@@ -223,6 +224,8 @@ def _anchored(job: Job, path: Path) -> Job:
     tokenizer = job.tokenizer if job.tokenizer in ("auto", "qwen", "bytes") else at(job.tokenizer)
     data = job.model_dump(exclude_unset=True)
     data |= {"name": job.name or path.stem, "tokenizer": tokenizer}
+    if isinstance(job.model, dict) and is_file(own := str(job.model.get("tokenizer", ""))):
+        data["model"] = job.model | {"tokenizer": at(own)}
     for key in ("path", "corpus", "queries"):
         if (paths := getattr(job.input, key)) is not None:
             data["input"][key] = [at(p) for p in paths]

@@ -20,6 +20,7 @@ from batchrank.data import Answer, Rejection, Request
 from batchrank.errors import BatchrankError, ExitCode, install_line
 from batchrank.job.config import Job
 from batchrank.job.sections import Gate
+from batchrank.models import is_file
 from batchrank.pipeline.endpoint import endpoint, places
 from batchrank.pipeline.preconditions import Preconditions, look_into_ledger
 from batchrank.planning.survey import Survey, survey
@@ -114,10 +115,22 @@ def _key(ground: Preconditions) -> Said:
 
 def _tokens(ground: Preconditions) -> Said:
     counter = ground.sharder.counter
-    if counter.exact:
+    if counter.exact and not counter.estimate:
         return "ok", f"counted exactly ({counter.name})"
-    text = "counted as bytes, an upper bound: requests will be less than full"
-    return "note", f"{text}; to count exactly: {install_line('qwen')}"
+    told = "counted as bytes, an upper bound: requests will be less than full"
+    if counter.estimate:
+        told = f"estimated by the vocabulary of Qwen, as that of {ground.job.card.name} isn't here"
+    return "note", f"{told}; {exact_counts(ground.job)}"
+
+
+def exact_counts(job: Job) -> str:
+    """How tokens would be counted exactly."""
+    own = job.card.tokenizer
+    if own == "qwen":
+        return f"to count exactly: {install_line('qwen')}"
+    if own is None or is_file(own):
+        return "to count exactly, name the model's own tokenizer.json in tokenizer, or tokenizer: qwen if it is a Qwen"
+    return f"to count exactly: hf download {own} tokenizer.json (with {install_line('remote')})"
 
 
 def _request(ground: Preconditions) -> Said:
