@@ -64,6 +64,16 @@ def run(
     only_failed: Annotated[
         bool, typer.Option(help="Send requests only for what is in failed.jsonl.")
     ] = False,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Stop in time: 2h, 90m, 1h30m from now. Exit code 75, goes on later."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="HH:MM", help="Stop in time for the next 06:00 by this machine's clock."),
+    ] = None,
     processes: Annotated[
         str | None,
         typer.Option(metavar="N|auto", help="Rank in so many processes: the same as engine.processes."),
@@ -104,6 +114,8 @@ def run(
         quiet=quiet,
         port=metrics_port,
         host=metrics_host,
+        max_time=max_time,
+        until=until,
     )
     leave(ended.exit_code)
 

@@ -17,6 +17,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": (
         "batchrank run nightly.yaml",
         "batchrank run nightly.yaml --set rate.rpm=600 --set budget.max_cost=20",
+        "batchrank run nightly.yaml --until 06:00",
         "batchrank run nightly.yaml --only-failed",
     ),
     "demo": ("batchrank demo", "batchrank demo demo --set merge.method=raw"),
