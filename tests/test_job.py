@@ -189,3 +189,22 @@ def test_a_share_of_the_quota_is_a_number_or_a_fraction(tmp_path: Path, text: st
 def test_a_share_that_is_no_part_is_refused(tmp_path: Path, text: str) -> None:
     """Nothing, and more than everything, are errors that name the key."""
     assert "rate.share" in complaint(tmp_path, MINIMAL + f"rate: {{share: {text}}}\n")
+
+
+def test_what_is_told_of_a_job_holds_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every path, also in lists and of a model; standard input, addresses and words that are no path stay."""
+    path = tmp_path / "jobs" / "job.yaml"
+    path.parent.mkdir()
+    path.write_text(
+        "input: {path: [a/*.jsonl, 's3://b/c', '-'], corpus: corpus}\nmodel: {base: rerank-v3.5, tokenizer: own.json}\n"
+        "endpoint: {api_key_file: key}\ngate: {against: last, qrels: q.txt}\noutput: {path: out}\nledger: l.sqlite\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    told = load_job("jobs/job.yaml", environ={}).public()
+    here = str(path.parent)
+    assert told["input"]["path"] == [f"{here}/a/*.jsonl", "s3://b/c", "-"]
+    assert (told["input"]["corpus"], told["input"]["queries"]) == ([f"{here}/corpus"], None)
+    assert told["model"]["tokenizer"] == f"{here}/own.json" and told["tokenizer"] == "auto"
+    assert (told["gate"]["against"], told["gate"]["qrels"]) == (f"{here}/last", [f"{here}/q.txt"])
+    assert (told["output"]["path"], told["ledger"]) == (f"{here}/out", f"{here}/l.sqlite")
+    assert told["endpoint"]["api_key_file"] == f"{here}/key"
