@@ -17,7 +17,7 @@ import typer
 
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
-from batchrank.cli.help import JobFile, LogFormatOption, Quiet, Set, Verbose, epilog, manual
+from batchrank.cli.help import Command, JobFile, LogFormatOption, Quiet, Set, Verbose, epilog, manual
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
 from batchrank.cli.status import show_plan, status
@@ -210,6 +210,7 @@ for _command in (init, check, schema, manual, status, report, bench, emulate):
     app.command(name=_command.__name__)(_command)
 app.command(name="eval")(evaluate)
 for _known in app.registered_commands:
+    _known.cls = Command
     _known.epilog = epilog(_known.name or str(getattr(_known.callback, "__name__", "")))
 
 

@@ -39,6 +39,8 @@ def load_job(
     path = Path(path)
     environ = os.environ if environ is None else environ
     data, lines = read_document(path)
+    if "input" not in data and "datasets" in data:
+        raise JobError(f"{path}: this is a benchmark file, not a job's: batchrank bench {path}")
     origin = {key: f"{path}, line {line}" for key, line in lines.items()}
     for source, changes in (
         ("environment", partial(_environment, environ, data)),
