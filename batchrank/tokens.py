@@ -170,6 +170,19 @@ def counter(name: str, model: str | None = "qwen") -> Counter:
     )
 
 
+def exact_counts(model: str | None) -> str:
+    """How tokens would be counted exactly, for the user.
+
+    Args:
+        model: the model's own tokenizer, as its card names it.
+    """
+    if model == "qwen":
+        return f"to count exactly: {install_line('qwen')}"
+    if model is None or is_file(model):
+        return "to count exactly, name the model's own tokenizer.json in tokenizer, or tokenizer: qwen if it is a Qwen"
+    return f"to count exactly: hf download {model} tokenizer.json (with {install_line('remote')})"
+
+
 def _own_counter(model: str) -> Counter | None:
     """The counter of a model's own tokenizer; None where it isn't here, or is of a kind that can't be read."""
     if is_file(model):

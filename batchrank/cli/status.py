@@ -134,8 +134,8 @@ def show_plan(job: "Job", *, as_json: bool) -> None:
     """Print what running the job would take; nothing is sent."""
     from rich.table import Table
 
-    from batchrank.planning.check import exact_counts
     from batchrank.planning.plan import plan
+    from batchrank.tokens import exact_counts
 
     found = plan(job)
     if as_json:
@@ -147,7 +147,7 @@ def show_plan(job: "Job", *, as_json: bool) -> None:
         facts.add_row(name, value)
     terminal.print(facts)
     if not found.exact:
-        terminal.print(exact_counts(job), soft_wrap=True)
+        terminal.print(exact_counts(job.card.tokenizer), soft_wrap=True)
     terminal.print(_methods(job, found))
     for line in _tonight(found):
         terminal.print(line, soft_wrap=True)
