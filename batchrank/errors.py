@@ -159,6 +159,10 @@ class OutageError(StoppedError):
     """Raised when no request has succeeded for a long time, or too many answers are lost for those that arrive."""
 
 
+class TimeReachedError(StoppedError):
+    """Raised when the time is up that a run was given (``--max-time``, ``--until``)."""
+
+
 class InterruptedRunError(StoppedError):
     """Raised when a signal asked the run to stop; ``signal`` is its number."""
 

@@ -69,6 +69,11 @@ class Price(_Frozen):
         return Price(currency=self.currency, text=max(self.text, self.image or 0.0), search=self.search)
 
 
+def is_file(tokenizer: str) -> bool:
+    """Whether a card's tokenizer is a file, as opposed to a repository."""
+    return tokenizer.endswith((".json", ".tiktoken"))
+
+
 class Vendor(_Frozen):
     """Where a vendor's models are served.
 
@@ -210,6 +215,8 @@ class Card(_Frozen):
         scores: whether scores of different requests can be compared.
         prices: by region.
         regions: where the model is served; empty where it is served in all of the vendor's.
+        tokenizer: the model's own: ``qwen``, a repository of Hugging Face's, or a tokenizer's file; None where it isn't
+            known, so that tokens are estimated.
         template: the prompt that the model was trained with, for a server that puts none around what it is sent.
         instruct: the instruct that fills such a prompt where a job gives none.
         vision: what images and videos may be, for a model that takes them.
@@ -231,6 +238,7 @@ class Card(_Frozen):
     scores: Literal["absolute", "relative", "unknown"] = "unknown"
     prices: dict[str, Price] = {}
     regions: tuple[str, ...] = ()
+    tokenizer: Annotated[str, Field(min_length=1)] | None = None
     template: Template | None = None
     instruct: Annotated[str, Field(min_length=1)] | None = None
     vision: Vision | None = None

@@ -22,6 +22,7 @@ import orjson
 from numpy.typing import NDArray
 
 from batchrank.errors import JobError, MissingExtraError, install_line
+from batchrank.models import is_file
 
 if TYPE_CHECKING:
     from gigatoken import Tokenizer
@@ -37,13 +38,16 @@ class Counter(Protocol):
     """Counts the tokens of texts.
 
     Attributes:
-        exact: whether the counts are the model's own, as opposed to an upper bound.
+        exact: whether the counts are by a vocabulary, as opposed to an upper bound.
+        estimate: whether the vocabulary is another model's, because the model's own isn't known or isn't here.
         bytes_bound: whether ``BytesCounter`` is a proven upper bound of these counts.
         name: what a report calls it.
     """
 
     @property
     def exact(self) -> bool: ...  # noqa: D102 - see the class
+    @property
+    def estimate(self) -> bool: ...  # noqa: D102
     @property
     def bytes_bound(self) -> bool: ...  # noqa: D102
     @property
@@ -57,6 +61,7 @@ class BytesCounter:
     """The UTF-8 length in bytes (the longer of the text's and its normal form C's): needs no vocabulary."""
 
     exact = False
+    estimate = False
     bytes_bound = True
     name = "bytes"
 
@@ -79,15 +84,23 @@ class VocabularyCounter:
         load: makes a gigatoken tokenizer without special tokens; called when first needed, as it takes a while.
         normalize: whether texts are brought into normal form C first, which a file of ranks can't say itself.
         bytes_bound: whether the vocabulary is a byte-level one that needs no other normalization.
+        estimate: whether it is another model's.
     """
 
     exact = True
 
     def __init__(
-        self, name: str, load: "Callable[[], Tokenizer]", *, normalize: bool, bytes_bound: bool
+        self,
+        name: str,
+        load: "Callable[[], Tokenizer]",
+        *,
+        normalize: bool,
+        bytes_bound: bool,
+        estimate: bool = False,
     ) -> None:
         self.name = name
         self.bytes_bound = bytes_bound
+        self.estimate = estimate
         self._load = load
         self._loading = threading.Lock()
         self._loaded: Tokenizer | None = None
@@ -126,12 +139,15 @@ class VocabularyCounter:
         return _SURROGATES.sub("\ufffd", text)
 
 
-def counter(name: str) -> Counter:
+def counter(name: str, model: str | None = "qwen") -> Counter:
     """The counter that a job names.
 
     Args:
-        name: ``qwen``; ``bytes``; ``auto``, which is ``qwen`` where its vocabulary is installed and else
-            ``bytes``; or the path of a Hugging Face ``tokenizer.json`` or a ``*.tiktoken`` file.
+        name: ``qwen``; ``bytes``; ``auto`` for the model's own; or the path of a Hugging Face ``tokenizer.json`` or a
+            ``*.tiktoken`` file.
+        model: the model's own, as its card names it: ``qwen``, such a path, or a repository of Hugging Face's, which is
+            taken from the cache there and never fetched. Where it isn't known or isn't here, ``auto`` estimates by the
+            Qwen vocabulary if that is installed; else it counts bytes.
 
     Raises:
         MissingExtraError: ``qwen`` without its vocabulary.
@@ -141,15 +157,47 @@ def counter(name: str) -> Counter:
         return BytesCounter()
     if name not in ("auto", "qwen"):
         return _file_counter(Path(name))
+    if name == "auto" and model not in (None, "qwen") and (own := _own_counter(str(model))) is not None:
+        return own
     vocabulary = _qwen_vocabulary()
     if vocabulary is not None:
-        return _qwen_counter(vocabulary)
+        return _qwen_counter(vocabulary, estimate=name == "auto" and model != "qwen")
     if name == "auto":
         return BytesCounter()
     raise MissingExtraError(
         f"tokenizer: qwen needs the Qwen vocabulary, which is not installed: {install_line('qwen')} "
         "(or set tokenizer: bytes, which counts an upper bound)"
     )
+
+
+def exact_counts(model: str | None) -> str:
+    """How tokens would be counted exactly, for the user.
+
+    Args:
+        model: the model's own tokenizer, as its card names it.
+    """
+    if model == "qwen":
+        return f"to count exactly: {install_line('qwen')}"
+    if model is None or is_file(model):
+        return "to count exactly, name the model's own tokenizer.json in tokenizer, or tokenizer: qwen if it is a Qwen"
+    return f"to count exactly: hf download {model} tokenizer.json (with {install_line('remote')})"
+
+
+def _own_counter(model: str) -> Counter | None:
+    """The counter of a model's own tokenizer; None where it isn't here, or is of a kind that can't be read."""
+    if is_file(model):
+        return _file_counter(Path(model))
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    path = try_to_load_from_cache(model, "tokenizer.json")
+    if not isinstance(path, str):
+        return None
+    try:
+        return _file_counter(Path(path), name=model)
+    except JobError:
+        return None
 
 
 def _bytes(text: str) -> int:
@@ -181,16 +229,17 @@ def _qwen_vocabulary() -> Path | None:
 
 
 @cache
-def _qwen_counter(path: Path) -> Counter:
-    return VocabularyCounter("qwen", partial(_ranks, path, qwen=True), normalize=True, bytes_bound=True)
+def _qwen_counter(path: Path, *, estimate: bool) -> Counter:
+    load = partial(_ranks, path, qwen=True)
+    return VocabularyCounter("qwen", load, normalize=True, bytes_bound=True, estimate=estimate)
 
 
-def _file_counter(path: Path) -> Counter:
+def _file_counter(path: Path, name: str | None = None) -> Counter:
     try:
         if path.suffix == ".tiktoken":
             return _tiktoken_counter(path)
         config = orjson.loads(path.read_bytes())
-        return _hugging_face_counter(path, config)
+        return _hugging_face_counter(name or path.name, config)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise JobError(
@@ -212,7 +261,7 @@ def _ranks(path: Path, *, qwen: bool) -> "Tokenizer":
     return Tokenizer.from_tiktoken(str(path), pretokenizer="qwen2" if qwen else None, special_tokens={})
 
 
-def _hugging_face_counter(path: Path, config: dict[str, Any]) -> Counter:
+def _hugging_face_counter(name: str, config: dict[str, Any]) -> Counter:
     from gigatoken import Tokenizer
 
     config["added_tokens"] = [token for token in config.get("added_tokens") or () if not token.get("special")]
@@ -223,4 +272,4 @@ def _hugging_face_counter(path: Path, config: dict[str, Any]) -> Counter:
     byte_level = any(step.get("type") == "ByteLevel" and not step.get("add_prefix_space") for step in steps)
     normalizer = (config.get("normalizer") or {"type": "NFC"})["type"]
     bounded = byte_level and normalizer == "NFC"
-    return VocabularyCounter(path.name, lambda: tokenizer, normalize=False, bytes_bound=bounded)
+    return VocabularyCounter(name, lambda: tokenizer, normalize=False, bytes_bound=bounded)

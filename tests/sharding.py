@@ -16,6 +16,7 @@ class Thirds:
     """A third of the bytes, rounded up: exact by decree, and counts how often it is asked, and for how many texts."""
 
     exact = True
+    estimate = False
     bytes_bound = True
     name = "thirds"
 

@@ -5,7 +5,9 @@ The processes are real ones, on the system's clock, against an emulator in this 
 
 import gzip
 import os
+import re
 import signal
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +25,9 @@ from jobs import failed, outputs, rows, write_jsonl
 from batchrank.errors import ExitCode, InterruptedRunError, JobError
 from batchrank.job.config import Job
 from batchrank.launch import make_run
+from batchrank.pipeline.deadline import Until
 from batchrank.pipeline.report import Report
+from batchrank.pipeline.run import Options
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_clock]
 FAST: dict[str, Any] = {"rpm": 10**9, "tpm": 10**12}
@@ -38,10 +42,10 @@ async def crew_world(folder: Path, **switches: Any) -> AsyncIterator[World]:
         yield w
 
 
-async def ranked(job: Job, processes: int) -> Report:
+async def ranked(job: Job, processes: int, **options: Any) -> Report:
     """Run a job in so many processes."""
     engine = job.engine.model_copy(update={"processes": processes})
-    return await make_run(job.model_copy(update={"engine": engine})).execute()
+    return await make_run(job.model_copy(update={"engine": engine}), Options(**options)).execute()
 
 
 async def reached(w: World, requests: int) -> None:
@@ -298,3 +302,27 @@ async def test_what_can_not_be_written_in_parts_is_refused(tmp_path: Path, outpu
         with pytest.raises(JobError, match="several processes write one part"):
             await ranked(w.job("out", output=output), 2)
         assert w.emulator.requests == 0
+
+
+async def test_several_processes_end_in_time(tmp_path: Path) -> None:
+    """What is in flight is answered by then, the time to go and what is left are told, and the rest is ranked later."""
+    async with crew_world(tmp_path, queries=400, latency=0.1) as w:
+        job, other = w.job(rate={"rpm": 1_500, "tpm": 10**12}), w.job("other")
+        began = time.time()
+        report = await ranked(job, 2, until=Until(began + 10, "06:00"))
+        assert report.exit_code == ExitCode.STOPPED and "stopped in time for 06:00" in str(report.reason)
+        assert 5 < time.time() - began < 10
+        assert report.data["process"]["ambiguous"] == 0
+        assert (await ranked(w.job(), 2)).exit_code == 0 and w.paid_twice == 0
+        await ranked(other, 1)
+        assert same(job, other)
+
+
+async def test_what_is_left_at_a_cap_is_told_of_several_processes(tmp_path: Path) -> None:
+    """As of one: by what was ranked, and by what is under way."""
+    async with crew_world(tmp_path) as w:
+        whole = (await ranked(w.job("other"), 1)).data["spend"]["tokens"]
+        report = await ranked(w.job(budget={"max_tokens": whole // 2}), 2)
+        (notice,) = [n for n in report.data["notices"] if "the rest of the input would take" in n]
+        told = re.search(r"\(([\d,]+) tokens\) in all", notice)
+        assert told is not None and int(told[1].replace(",", "")) == pytest.approx(whole, rel=0.35)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from jobs import rows, write_jsonl
+from jobs import make_job, rows, write_jsonl
 from test_cli import batchrank, job_file
 
 from batchrank.emulator.app import Emulator
@@ -122,3 +122,27 @@ def test_a_misspelt_command_or_option_is_answered_with_the_right_one(tmp_path: P
 def test_schema_is_what_editors_need(tmp_path: Path) -> None:
     """JSON, with the job's keys."""
     assert "merge" in orjson.loads(batchrank("schema", cwd=tmp_path).stdout)["properties"]
+
+
+def test_a_glob_that_the_shell_has_replaced_is_told(tmp_path: Path) -> None:
+    """What came of it are more arguments than the command takes."""
+    for command in (("init", "a.jsonl", "b.jsonl"), ("run", "job.yaml", "--set", "input.path=a", "b.jsonl")):
+        ended = batchrank(*command, cwd=tmp_path)
+        assert ended.returncode == 2
+        assert b"(b.jsonl); " + command[0].encode() + b" takes one" in ended.stderr
+        assert b"write '*.jsonl'" in ended.stderr
+    assert b"takes none" in batchrank("schema", "x", cwd=tmp_path).stderr
+
+
+def test_an_output_that_is_a_file_is_told(tmp_path: Path) -> None:
+    """By check and run, with the key to change."""
+    write_jsonl(tmp_path / "in.jsonl", rows(1, 4))
+    make_job(tmp_path, tmp_path / "in.jsonl")
+    (tmp_path / "out").write_text("")
+    for command in ("check", "run"):
+        ended = batchrank(command, "out.yaml", cwd=tmp_path)
+        assert ended.returncode == 1
+        assert (
+            b"out is a file, and a folder is needed there; choose another output.path"
+            in ended.stdout + ended.stderr
+        )

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from batchrank.bench.matrix import load_bench
 from batchrank.errors import JobError, UnknownModelError
 from batchrank.job.config import Job
 from batchrank.job.load import load_job
@@ -189,3 +190,90 @@ def test_a_share_of_the_quota_is_a_number_or_a_fraction(tmp_path: Path, text: st
 def test_a_share_that_is_no_part_is_refused(tmp_path: Path, text: str) -> None:
     """Nothing, and more than everything, are errors that name the key."""
     assert "rate.share" in complaint(tmp_path, MINIMAL + f"rate: {{share: {text}}}\n")
+
+
+def test_what_is_told_of_a_job_holds_in_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every path, also in lists and of a model; standard input, addresses and words that are no path stay."""
+    path = tmp_path / "jobs" / "job.yaml"
+    path.parent.mkdir()
+    path.write_text(
+        "input: {path: [a/*.jsonl, 's3://b/c', '-'], corpus: corpus}\nmodel: {base: rerank-v3.5, tokenizer: own.json}\n"
+        "endpoint: {api_key_file: key}\ngate: {against: last, qrels: q.txt}\noutput: {path: out}\nledger: l.sqlite\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    told = load_job("jobs/job.yaml", environ={}).public()
+    here = str(path.parent)
+    assert told["input"]["path"] == [f"{here}/a/*.jsonl", "s3://b/c", "-"]
+    assert (told["input"]["corpus"], told["input"]["queries"]) == ([f"{here}/corpus"], None)
+    assert told["model"]["tokenizer"] == f"{here}/own.json" and told["tokenizer"] == "auto"
+    assert (told["gate"]["against"], told["gate"]["qrels"]) == (f"{here}/last", [f"{here}/q.txt"])
+    assert (told["output"]["path"], told["ledger"]) == (f"{here}/out", f"{here}/l.sqlite")
+    assert told["endpoint"]["api_key_file"] == f"{here}/key"
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sk-0123456789abcdef0123456789",
+        "sk_0123456789abcdef0123456789",
+        "pa-AbCdEfGhIjKlMnOp0123",
+        "jina_0123456789abcdefABCDEF0123456789",
+        "Kx9aTq3LmZ0bVw7RyE2uNs5pHd8cJf1gXo4iBk6t",
+        "$DASHSCOPE_API_KEY",
+    ],
+)
+@pytest.mark.parametrize("how", ["file", "set", "environment"])
+def test_a_key_in_place_of_its_variables_name_is_never_repeated(tmp_path: Path, key: str, how: str) -> None:
+    """Whatever it looks like and wherever it stands; said is what belongs there."""
+    path = tmp_path / "job.yaml"
+    own = f"endpoint: {{api_key_env: '{key}'}}\n" if how == "file" else ""
+    path.write_text(f"input: {{path: x}}\nmodel: qwen3-rerank\n{own}output: {{path: out}}\n")
+    overrides = [f"endpoint.api_key_env={key}"] if how == "set" else []
+    environ = {"BATCHRANK_ENDPOINT__API_KEY_ENV": key} if how == "environment" else {}
+    with pytest.raises(JobError, match="write the NAME of the") as error:
+        load_job(path, overrides=overrides, environ=environ)
+    assert key.strip("$") not in str(error.value).replace("DASHSCOPE_API_KEY", "") and "api_key_env" in str(
+        error.value
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DASHSCOPE_API_KEY",
+        "CO_API_KEY_2",
+        "key",
+        "api_key_of_the_night_2026",
+        "OPENAI_API_KEY_PROD_EU_WEST_1",
+    ],
+)
+def test_names_of_variables_are_no_keys(tmp_path: Path, name: str) -> None:
+    """Long ones, with figures, in small letters."""
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        f"input: {{path: x}}\nmodel: qwen3-rerank\nendpoint: {{api_key_env: {name}}}\noutput: {{path: out}}\n"
+    )
+    assert load_job(path, environ={}).api_key_env == name
+
+
+def test_a_character_that_yaml_refuses_is_told_with_its_line(tmp_path: Path) -> None:
+    """Neither a stream nor a position that nobody can look up."""
+    path = tmp_path / "job.yaml"
+    path.write_text("input: {path: x}\nmodel: qwen3\x01rerank\n")
+    with pytest.raises(JobError) as error:
+        load_job(path, environ={})
+    assert str(error.value) == f"{path}, line 2, column 13: the character U+0001 can't stand there; remove it"
+
+
+def test_a_benchmark_file_is_told_from_a_job(tmp_path: Path) -> None:
+    """And the other way round, with the command that takes it."""
+    bench, job = tmp_path / "bench.yaml", tmp_path / "job.yaml"
+    bench.write_text("output: out\ndatasets: {a: d.jsonl}\nmodels: [qwen3-rerank]\n")
+    job.write_text("input: {path: d.jsonl}\nmodel: qwen3-rerank\noutput: {path: out}\n")
+    with pytest.raises(JobError, match=r"is a benchmark file, not a job's: batchrank bench .*bench\.yaml"):
+        load_job(bench, environ={})
+    with pytest.raises(JobError, match=r"is a job file, not a benchmark's: batchrank run .*job\.yaml"):
+        load_bench(job)
+    job.write_text("datasets: {a: [\n")
+    with pytest.raises(JobError, match=r"job\.yaml, line 2"):
+        load_bench(job)

@@ -9,8 +9,10 @@ import pytest
 from jobs import make_job, rows, run, write_jsonl
 
 from batchrank.cli.status import show_plan
+from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.planning.plan import plan
+from batchrank.planning.regions import Region
 
 pytestmark = pytest.mark.anyio
 
@@ -133,3 +135,58 @@ async def test_tonight_is_told_to_people_and_programs(
     shown = capsys.readouterr().out
     assert "tonight, net of the ledger: 0 documents in 0 requests, 0 tokens (0.0000 CNY)" in shown
     assert f"from the ledger: 204 documents, which saves {net['saved_tokens']:,} tokens" in shown
+
+
+def by_region(job: Job) -> dict[str, Region]:
+    """A plan's regions by their names."""
+    return {one.name: one for one in plan(job).regions}
+
+
+async def test_regions_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The job's own first; where no price is known, that is said."""
+    job = make_job(
+        tmp_path, write_jsonl(tmp_path / "in.jsonl", rows(6, 34)), endpoint={"region": "singapore"}
+    )
+    regions = by_region(job)
+    assert list(regions) == ["singapore", "beijing", "hongkong"]
+    tokens = plan(job).methods["hub"].tokens
+    costs = [(one.cost, one.net_cost) for one in regions.values()]
+    assert costs == [(tokens * 0.1 / 1e6, None), (tokens * 0.5 / 1e6, None), (None, None)]
+    show_plan(job, as_json=False)
+    shown = capsys.readouterr().out
+    assert "singapore *" in shown and "not known" in shown and "net of the ledger" not in shown
+    show_plan(job, as_json=True)
+    told = orjson.loads(capsys.readouterr().out)["regions"]
+    assert told[1]["region"] == "beijing" and told[1]["price"]["currency"] == "CNY" and told[0]["this_job"]
+
+
+@pytest.mark.parametrize("identity", [None, "one"])
+async def test_an_answer_saves_only_where_it_was_given(
+    tmp_path: Path, identity: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Net of the ledger, another region costs all of it, as a run there would find; unless the job says otherwise."""
+    data = write_jsonl(tmp_path / "in.jsonl", rows(6, 34))
+    job = make_job(tmp_path, data, endpoint={"identity": identity})
+    await run(job)
+    regions = by_region(job)
+    assert regions["beijing"].net_cost == 0
+    there = regions["singapore"]
+    moved = make_job(
+        tmp_path, data, out="moved", ledger="out/ledger.sqlite",
+        endpoint={"region": "singapore", "identity": identity},
+    )  # fmt: skip
+    net = plan(moved).net
+    assert net is not None and there.net_cost is not None and net.cost is not None
+    assert abs(there.net_cost - net.cost) <= 0.1 * net.cost
+    assert there.cost is not None and (there.net_cost < there.cost / 20) is (identity is not None)
+    show_plan(job, as_json=False)
+    assert "net of the ledger" in capsys.readouterr().out
+
+
+def test_a_job_with_an_address_of_its_own_is_in_no_other_region(tmp_path: Path) -> None:
+    """Neither is a model that is served in one only."""
+    data = write_jsonl(tmp_path / "in.jsonl", rows(2, 4))
+    own = make_job(tmp_path, data, endpoint={"url": "https://gateway.example/rerank"})
+    assert list(by_region(own)) == ["beijing"]
+    assert list(by_region(make_job(tmp_path, data, model="gte-rerank-v2"))) == ["beijing"]
+    assert list(by_region(make_job(tmp_path, data, model="rerank-v3.5"))) == ["default"]

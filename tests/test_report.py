@@ -1,5 +1,6 @@
 """The report: one file that tells how a run went, whatever is in the data."""
 
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +15,7 @@ from batchrank.emulator.app import Emulator
 from batchrank.emulator.settings import Settings
 from batchrank.errors import InputError
 from batchrank.job.config import Job
+from batchrank.job.load import load_job
 from batchrank.observe.facts import gather
 from batchrank.observe.page import render
 
@@ -163,3 +165,29 @@ async def test_a_browser_runs_nothing_of_the_data(tmp_path: Path) -> None:
     done = await anyio.run_process([str(CHROMIUM), *flags.split(), profile, "--dump-dom", page.as_uri()])
     shown = done.stdout.decode()
     assert "<title>batchrank: out</title>" in shown and "document.title" in shown
+
+
+async def test_a_report_can_be_made_from_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job was started with relative paths; its summary tells where its input is all the same."""
+    data = write_jsonl(tmp_path / "in.jsonl", rows(2, 4))
+    make_job(tmp_path, Path(data.name))
+    monkeypatch.chdir(tmp_path)
+    await run(load_job("out.yaml", environ={}))
+    monkeypatch.chdir("/")
+    facts = gather(tmp_path / "out")
+    assert facts.plan is not None and not facts.notes
+
+
+async def test_a_short_run_shows_how_it_went(tmp_path: Path) -> None:
+    """A single request: its line in each plot over time, when it was, and the latency."""
+    job = await finished(tmp_path, rows(1, 4))
+    assert job.output is not None
+    facts = gather(job.output.path)
+    page = render(facts)
+    shown = Page(page)
+    assert "latency at most, p50 / p95" in shown.text and "ended 1970-01-01" in shown.text
+    lines = re.findall(r'<path d="M ([^"]+)" clip-path[^>]+style="fill: none; stroke: var\(--one\)', page)
+    assert len(lines) >= 3
+    for line in lines:
+        ends = [part.split()[0] for part in line.replace("\n", " ").split("L")]
+        assert float(ends[-1]) > float(ends[0]) + 10

@@ -9,6 +9,7 @@ import pytest
 from against import same, world
 from hypothesis import given
 from hypothesis import strategies as st
+from jobs import rows, write_jsonl
 
 from batchrank.errors import BudgetReachedError, JobError
 from batchrank.models import Price
@@ -74,7 +75,7 @@ async def test_a_cap_too_small_for_one_query_still_prices_the_rest(tmp_path: Pat
     async with world(tmp_path, queries=10) as w:
         report = await w.run(w.job(budget={"max_tokens": 2_500}))
         assert report.data["totals"]["queries"] == 0
-        assert any("the rest of the input would take about" in n for n in report.data["notices"])
+        assert any("the rest of the input would take at least about" in n for n in report.data["notices"])
 
 
 @ANYIO
@@ -170,3 +171,46 @@ def test_reservations_keep_within_the_cap(
             assert spend.tokens <= spend.bound
             if len(open_now) < flight:
                 break
+
+
+@ANYIO
+@pytest.mark.parametrize("limit", [False, True], ids=["all", "limited"])
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("sizes", [[4, 60, 60, 60, 60], [60] * 5, [120, 30, 30, 30, 30]], ids=str)
+async def test_no_rest_is_free(tmp_path: Path, sizes: list[int], part: float, limit: bool) -> None:
+    """Whatever the lists' lengths, and with only so many of them wanted: told about right, or as the least."""
+    data = [rows(n + 1, size)[n] for n, size in enumerate([*sizes, *([50] * 45 if limit else [])])]
+    only: dict[str, Any] = {"input": {"limit": 5}} if limit else {}
+    async with world(tmp_path, data=data, latency=0.3) as w:
+        whole = (await w.run(w.job("other", **only))).data["spend"]["tokens"]
+        report = await w.run(w.job(budget={"max_tokens": int(whole * part)}, **only))
+        assert report.data["totals"]["queries"] < 5
+        (notice,) = [n for n in report.data["notices"] if "the rest of the input would take" in n]
+        assert "0.0000" not in notice
+        told = re.search(r"\(([\d,]+) tokens\) in all", notice)
+        assert told is not None
+        total = int(told[1].replace(",", ""))
+        if "at least" in notice:
+            assert 0.4 * whole < total < 1.2 * whole
+        else:
+            assert total == pytest.approx(whole, rel=0.3)
+
+
+@ANYIO
+async def test_a_rest_of_which_much_is_known_costs_little(tmp_path: Path) -> None:
+    """Earlier answers are expected to save what they saved so far, and are not taken for what was spent ahead."""
+    async with world(tmp_path, queries=40, sections={"reuse": {"audit": 0}}) as w:
+        await w.run(w.job())
+        data = rows(40, 34)
+        for number, row in enumerate(data):
+            row["candidates"][3] = {"id": "new", "text": f"a new one {number}", "score": 30.5}
+        write_jsonl(w.data, data)
+        before = w.emulator.counts.tokens
+        other = w.job("other", ledger=str(tmp_path / "ledger.sqlite"))
+        (tmp_path / "ledger.sqlite").write_bytes((tmp_path / "out" / "ledger.sqlite").read_bytes())
+        await w.run(other)
+        tonight = w.emulator.counts.tokens - before
+        report = await w.run(w.job(budget={"max_tokens": tonight // 2}))
+        (notice,) = [n for n in report.data["notices"] if "the rest of the input would take" in n]
+        told = re.search(r"\(([\d,]+) tokens\) in all", notice)
+        assert told is not None and int(told[1].replace(",", "")) == pytest.approx(tonight, rel=0.4)

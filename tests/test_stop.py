@@ -87,7 +87,10 @@ async def test_the_second_signal_ends_at_once(tmp_path: Path) -> None:
             pass
         process.send_signal(signal.SIGTERM)
         with anyio.fail_after(10):
-            assert await process.wait() == 143
+            _, errors = await process.communicate()
+        assert process.returncode == 143
+        assert b"SIGTERM again: stopped at once; answers that were lost, and possibly billed: " in errors
+        assert b": 0\n" not in errors
 
 
 @pytest.mark.real_clock

@@ -2,6 +2,7 @@ import importlib.util
 import sys
 import unicodedata
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jobs import make_job, rows, write_jsonl
 
+from batchrank.cli.status import show_plan
 from batchrank.errors import JobError, MissingExtraError
+from batchrank.job.load import load_job
+from batchrank.planning.check import check_job
 from batchrank.tokens import BytesCounter, Counter, _groups, _hugging_face_counter, counter
 
 anything = st.text(st.characters(), max_size=60)  # lone surrogates too
@@ -149,7 +154,7 @@ def test_a_file_that_adds_to_the_text_has_no_bound() -> None:
 
 
 def _from_json(**changes: Any) -> Counter:
-    return _hugging_face_counter(Path("tokenizer.json"), orjson.loads(byte_level(**changes)))
+    return _hugging_face_counter("tokenizer.json", orjson.loads(byte_level(**changes)))
 
 
 def test_a_tiktoken_file_is_told_by_its_name(tmp_path: Path) -> None:
@@ -181,3 +186,69 @@ def test_an_unusable_file_is_a_job_error(tmp_path: Path, name: str, content: byt
     with pytest.raises(JobError, match=r"tokenizer: can't use .*auto, qwen, bytes") as error:
         counter(str(path))
     assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_another_models_vocabulary_is_an_estimate_and_called_so() -> None:
+    """What the user names is taken at their word; only ``auto`` may have to estimate."""
+    own, other = counter("auto", "qwen"), counter("auto", None)
+    assert (own.estimate, other.estimate, counter("qwen", None).estimate) == (False, True, False)
+    assert own.count(["什么"]).tolist() == other.count(["什么"]).tolist()
+
+
+def test_a_card_that_names_a_repository_is_counted_by_what_is_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the Hub's own client lays it out; nothing is fetched, and what can't be read is an estimate."""
+    import huggingface_hub
+
+    cache = tmp_path / "models--voyageai--rerank-2.5"
+    found = cache / "snapshots" / ("a" * 40) / "tokenizer.json"
+    monkeypatch.setattr(
+        huggingface_hub,
+        "try_to_load_from_cache",
+        partial(huggingface_hub.try_to_load_from_cache, cache_dir=tmp_path),
+    )
+    assert counter("auto", "voyageai/rerank-2.5").estimate
+    found.parent.mkdir(parents=True)
+    (cache / "refs").mkdir()
+    (cache / "refs" / "main").write_text("a" * 40)
+    found.write_bytes(byte_level())
+    own = counter("auto", "voyageai/rerank-2.5")
+    assert (own.name, own.exact, own.estimate) == ("voyageai/rerank-2.5", True, False)
+    found.write_text('{"model": {"type": "Nobody"}}')
+    assert counter("auto", "voyageai/rerank-2.5").estimate
+
+
+def test_a_job_may_name_its_models_own_file(tmp_path: Path) -> None:
+    """In ``model``, relative to the job file, as ``tokenizer`` is."""
+    (tmp_path / "own.json").write_bytes(byte_level())
+    path = tmp_path / "job.yaml"
+    path.write_text(
+        "{input: {path: x}, model: {base: rerank-v3.5, tokenizer: own.json}, output: {path: out}}"
+    )
+    job = load_job(path, environ={})
+    found = counter(job.tokenizer, job.card.tokenizer)
+    assert (found.name, found.estimate) == ("own.json", False)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("qwen3-rerank", "counted exactly (qwen)"),
+        (
+            "rerank-v3.5",
+            "estimated by the vocabulary of Qwen, as that of rerank-v3.5 isn't here; to count exactly,",
+        ),
+        ("rerank-2.5", "hf download voyageai/rerank-2.5 tokenizer.json"),
+    ],
+)
+def test_check_and_plan_say_which_it_is(
+    tmp_path: Path, model: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No other vendor's tokens are said to be exact."""
+    job = make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", rows(2, 4)), model=model, tokenizer="auto")
+    (finding,) = [one for one in check_job(job, limit=None, ask=False) if one.name == "tokens"]
+    assert said in finding.text
+    show_plan(job, as_json=False)
+    kind = "exact" if model == "qwen3-rerank" else "estimated"
+    assert f"in one pass ({kind})" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from batchrank.errors import JobError
 from batchrank.job.config import Job
+from batchrank.job.document import read_document
 from batchrank.job.load import load_job
 from batchrank.ledger import LEDGER
 
@@ -157,12 +158,9 @@ def load_bench(path: str | Path) -> tuple[Bench, list[Cell]]:
         JobError: the file can't be read, or a key is unknown, missing or of a wrong type.
     """
     path = Path(path)
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise JobError(f"{path}: no such benchmark file") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise JobError(f"{path} can't be read: {error}") from None
+    data, _ = read_document(path, "benchmark")
+    if "datasets" not in data and {"input", "model"} & data.keys():
+        raise JobError(f"{path}: this is a job file, not a benchmark's: batchrank run {path}")
     try:
         bench = Bench.model_validate(data)
     except ValidationError as error:

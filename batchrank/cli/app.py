@@ -17,7 +17,7 @@ import typer
 
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
-from batchrank.cli.help import JobFile, LogFormatOption, Quiet, Set, Verbose, epilog, manual
+from batchrank.cli.help import Command, JobFile, LogFormatOption, Quiet, Set, Verbose, epilog, manual
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
 from batchrank.cli.status import show_plan, status
@@ -64,6 +64,16 @@ def run(
     only_failed: Annotated[
         bool, typer.Option(help="Send requests only for what is in failed.jsonl.")
     ] = False,
+    max_time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Stop in time: 2h, 90m, 1h30m from now. Exit code 75, goes on later."
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="HH:MM", help="Stop in time for the next 06:00 by this machine's clock."),
+    ] = None,
     processes: Annotated[
         str | None,
         typer.Option(metavar="N|auto", help="Rank in so many processes: the same as engine.processes."),
@@ -104,6 +114,8 @@ def run(
         quiet=quiet,
         port=metrics_port,
         host=metrics_host,
+        max_time=max_time,
+        until=until,
     )
     leave(ended.exit_code)
 
@@ -198,6 +210,7 @@ for _command in (init, check, schema, manual, status, report, bench, emulate):
     app.command(name=_command.__name__)(_command)
 app.command(name="eval")(evaluate)
 for _known in app.registered_commands:
+    _known.cls = Command
     _known.epilog = epilog(_known.name or str(getattr(_known.callback, "__name__", "")))
 
 

@@ -74,6 +74,8 @@ def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
     seconds = max(progress.elapsed, 1e-6)
     if progress.trouble:
         yield "trouble", progress.trouble
+    if progress.forecast:
+        yield "forecast", progress.forecast
     failed = f", {progress.failed:,} failed" if progress.failed else ""
     yield (
         "queries",
@@ -170,8 +172,9 @@ def _possibly(spend: dict[str, Any]) -> str:
 
 
 def _real_price(run: Run) -> str:
-    if counter(run.job.tokenizer).exact:
-        return "the real API would have charged this"
+    found = counter(run.job.tokenizer, run.job.card.tokenizer)
+    if found.exact:
+        return f"the real API would have charged {'about ' if found.estimate else ''}this"
     return "it counts bytes here, the real API would have charged a fraction"
 
 

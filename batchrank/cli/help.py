@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from batchrank.cli.terminal import LogFormat, console, say
 
@@ -17,6 +18,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "run": (
         "batchrank run nightly.yaml",
         "batchrank run nightly.yaml --set rate.rpm=600 --set budget.max_cost=20",
+        "batchrank run nightly.yaml --until 06:00",
         "batchrank run nightly.yaml --only-failed",
     ),
     "demo": ("batchrank demo", "batchrank demo demo --set merge.method=raw"),
@@ -45,6 +47,23 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank eval out/nightly --qrels qrels.txt --json",
     ),
 }
+
+
+class Command(TyperCommand):
+    """A command that says what to do about arguments that it doesn't take: most often a shell made them of a glob."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does it, with what to do where there are too many arguments."""
+        given, ctx.allow_extra_args = list(args), True
+        parsed = super().parse_args(ctx, args)
+        if ctx.args and not ctx.resilient_parsing:
+            taken = any(parameter.param_type_name == "argument" for parameter in self.params)
+            most = "one" if taken else "none"
+            told = f"Got unexpected extra arguments ({' '.join(ctx.args)}); {self.name} takes {most}"
+            if taken or "--set" in given:
+                told += ". The shell replaces a glob that isn't quoted by names of files: write '*.jsonl'"
+            ctx.fail(told)
+        return parsed
 
 
 def epilog(command: str) -> str | None:

@@ -7,6 +7,7 @@ needs it.
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -158,12 +159,16 @@ def run_job(
     quiet: bool,
     port: int | None = None,
     host: str = "127.0.0.1",
+    max_time: str | None = None,
+    until: str | None = None,
 ) -> "Report":
     """Run a job to its end, showing how it goes on stderr; Prometheus may ask at ``port``."""
     from batchrank.launch import make_run
+    from batchrank.pipeline.deadline import first
     from batchrank.pipeline.run import Options
 
-    run = make_run(job, Options(fresh=fresh, forget=forget, only_failed=only_failed))
+    end = first(max_time, until, time.time())
+    run = make_run(job, Options(fresh=fresh, forget=forget, only_failed=only_failed, until=end))
     return execute(run, quiet=quiet, port=port, host=host)
 
 
@@ -202,7 +207,7 @@ async def _watched(run: "Run", show: "Display | Events | None", observer: "Obser
             group.start_soon(show.show)
         report: Report | None = None
         fault: Exception | None = None
-        with heeding(partial(_stop, run)):
+        with heeding(partial(_stop, run, [])):
             try:
                 report = await run.execute()
             except Exception as error:
@@ -215,12 +220,22 @@ async def _watched(run: "Run", show: "Display | Events | None", observer: "Obser
     return report
 
 
-def _stop(run: "Run", number: signal.Signals) -> None:
-    if run.stopping:
+def _stop(run: "Run", heard: list[signal.Signals], number: signal.Signals) -> None:
+    if heard:
+        progress = run.progress()
+        lost = progress.in_flight if progress else 0
+        _warn(f"{number.name} again: stopped at once; answers that were lost, and possibly billed: {lost:,}")
         os._exit(ExitCode.of_signal(number))
-    text = f"{number.name}: waiting for requests in flight; once more to stop at once"
+    heard.append(number)
+    _warn(
+        f"{number.name}: waiting for requests in flight, for {run.options.drain:g} s at most; once more to stop at "
+        "once, which loses their answers, though they may be billed"
+    )
+    run.stop(InterruptedRunError(f"interrupted by {number.name}; run the job again to continue", number))
+
+
+def _warn(text: str) -> None:
     if as_json():
         log.warning("%s", text)
     else:
         say(text, error=True)
-    run.stop(InterruptedRunError(f"interrupted by {number.name}; run the job again to continue", number))

@@ -12,12 +12,13 @@ import typer
 
 from batchrank.cli.help import Json
 from batchrank.cli.terminal import console, duration, load, replicas, say_json
-from batchrank.errors import JobError, install_line
+from batchrank.errors import JobError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from batchrank.job.config import Job
+    from batchrank.models import Price
     from batchrank.observe.facts import Status
     from batchrank.planning.plan import Plan
 
@@ -75,21 +76,19 @@ def _status_facts(found: "Status") -> Iterator[tuple[str, str]]:
 
 def _progress(found: "Status", progress: dict[str, Any]) -> Iterator[tuple[str, str]]:
     failed = f", {progress['failed']:,} failed" if progress["failed"] else ""
-    if found.state == "complete":
-        yield "queries", f"{progress['queries']:,} ranked{failed}"
-    else:
-        share = f"{progress['share']:.0%} of the input"
-        yield (
-            "queries",
-            f"{progress['queries']:,} ranked ({share}){failed}, {progress['unfinished']:,} under way",
-        )
+    share = "" if found.state == "complete" else f" ({progress['share']:.0%} of the input)"
+    under_way = f", {progress['unfinished']:,} under way" if found.state == "running" else ""
+    yield "queries", f"{progress['queries']:,} ranked{share}{failed}{under_way}"
     if found.state == "running" and progress.get("trouble"):
         yield "trouble", progress["trouble"]
+    if found.state == "running" and progress.get("forecast"):
+        yield "forecast", progress["forecast"]
     seconds = max(progress["elapsed"], 1e-6)
+    in_flight = f"{progress['in_flight']:,} in flight, " if found.state == "running" else ""
     yield "documents", f"{progress['documents']:,}, {progress['documents'] / seconds:,.0f}/s"
     yield (
         "requests",
-        f"{progress['requests']:,} sent, {progress['in_flight']:,} in flight, {progress['retries']:,} retries, "
+        f"{progress['requests']:,} sent, {in_flight}{progress['retries']:,} retries, "
         f"{progress['throttled']:,} throttled (429), {progress['reused']:,} from the ledger",
     )
     if progress.get("replicas"):
@@ -136,6 +135,7 @@ def show_plan(job: "Job", *, as_json: bool) -> None:
     from rich.table import Table
 
     from batchrank.planning.plan import plan
+    from batchrank.tokens import exact_counts
 
     found = plan(job)
     if as_json:
@@ -147,16 +147,18 @@ def show_plan(job: "Job", *, as_json: bool) -> None:
         facts.add_row(name, value)
     terminal.print(facts)
     if not found.exact:
-        terminal.print(f"for exact counts: {install_line('qwen')}", soft_wrap=True)
+        terminal.print(exact_counts(job.card.tokenizer), soft_wrap=True)
     terminal.print(_methods(job, found))
     for line in _tonight(found):
         terminal.print(line, soft_wrap=True)
+    if len(found.regions) > 1:
+        terminal.print(_regions(job, found))
     if found.largest:
         terminal.print(_largest(found))
 
 
 def _plan_facts(job: "Job", found: "Plan") -> list[tuple[str, str]]:
-    kind = "exact" if found.exact else "at most, counted as bytes"
+    kind = "exact" if found.exact else "estimated" if found.estimated else "at most, counted as bytes"
     rows = [
         ("queries", f"{found.queries:,}, {found.multi_chunk:,} of them in more than one request"),
         (
@@ -227,6 +229,37 @@ def _tonight(found: "Plan") -> Iterator[str]:
 
 def _price(found: "Plan", tokens: int, cost: float | None) -> str:
     return f"{tokens:,} tokens" + ("" if cost is None else f" ({cost:,.4f} {found.currency})")
+
+
+def _regions(job: "Job", found: "Plan") -> "Table":
+    """The same run in each region, side by side."""
+    from rich.table import Table
+
+    known = any(one.net_tokens is not None for one in found.regions)
+    names = (
+        "region",
+        "price per 1M",
+        f"cost ({job.merge.method})",
+        *(["net of the ledger"] if known else []),
+    )
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name, justify="left" if name == "region" else "right")
+    for one in found.regions:
+        row = [f"{one.name} *" if one.ours else one.name]
+        if one.price is None:
+            row += ["not known", "-"]
+        else:
+            unit = one.price.currency
+            row += [_priced(one.price), f"{one.cost:,.4f} {unit}"]
+            row += [] if one.net_cost is None else [f"{one.net_cost:,.4f} {unit}"]
+        table.add_row(*row, *["-"] * (len(names) - len(row)))
+    return table
+
+
+def _priced(price: "Price") -> str:
+    told = f"{price.text:g} {price.currency}"
+    return told if price.image is None else f"{told}, images {price.image:g}"
 
 
 def _largest(found: "Plan") -> "Table":

@@ -13,7 +13,7 @@ from batchrank.send.encoder import Outgoing
 from batchrank.send.gateway import Gateway
 from batchrank.send.stats import Counts
 
-_COUNTED = ("reused_requests", "recalled", "saved_tokens", "saved_searches", "splits")
+_COUNTED = ("reused_requests", "recalled", "saved_tokens", "saved_searches", "spared_tokens", "splits")
 """What is counted where it happens; the rest is counted here."""
 
 

@@ -23,6 +23,7 @@ from batchrank.cluster.processes import NotStartedError, Process, Spawn, Starter
 from batchrank.cluster.rank import Finished, Standing, Terms, versions
 from batchrank.cluster.stage import Layout, StagedPart
 from batchrank.errors import BatchrankError, RunStoppedError
+from batchrank.pipeline.rank import Completed
 from batchrank.pipeline.summary import Totals
 from batchrank.read.base import Gauge
 from batchrank.send.fleet import Fleet
@@ -169,13 +170,24 @@ class Crew:
         """What holds requests back now."""
         return self._account.gate
 
-    def stop(self, reason: BatchrankError) -> None:
-        """Admit nothing more; what is in flight is drained, then ``run`` returns. The first reason counts."""
+    @property
+    def completed(self) -> Completed:
+        """What came out of ranking."""
+        return self.standing.completed
+
+    def stop(self, reason: BatchrankError, *, drain: float | None = None) -> None:
+        """Admit nothing more; what is in flight is drained, then ``run`` returns. The first reason counts.
+
+        Args:
+            reason: why.
+            drain: seconds that requests in flight are given; None for what this was made with.
+        """
         if self.reason is None:
             self.reason = reason
+            self._drain = self._drain if drain is None else drain
             self._account.stop(reason)
             for member in self._members:
-                member.channel.tell("stop", reason)
+                member.channel.tell("stop", reason, drain)
             self._stopping.set()
             self._notify()
 

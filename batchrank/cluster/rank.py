@@ -27,7 +27,7 @@ from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
 from batchrank.pipeline.endpoint import codec, encoder
 from batchrank.pipeline.output import part_writer
 from batchrank.pipeline.prepare import Prepared, Preparer
-from batchrank.pipeline.rank import Driver, Outcome
+from batchrank.pipeline.rank import Completed, Driver, Outcome
 from batchrank.pipeline.shared import SharedVerdicts
 from batchrank.pipeline.sink import Sink
 from batchrank.pipeline.stages import Flow, Reader
@@ -101,6 +101,7 @@ class Standing:
         admitted: queries and records taken on, and the documents of the former.
         admitted_documents: see there.
         unfinished: those under way.
+        completed: those that came out of ranking.
         open: the sums of parts that it has not handed over.
         reused_requests: as in ``Counts``, like all that follow.
     """
@@ -108,11 +109,13 @@ class Standing:
     admitted: int = 0
     admitted_documents: int = 0
     unfinished: int = 0
+    completed: Completed = field(default_factory=Completed)
     open: Totals = field(default_factory=Totals)
     reused_requests: int = 0
     recalled: int = 0
     saved_tokens: int = 0
     saved_searches: int = 0
+    spared_tokens: int = 0
     splits: int = 0
 
     def __add__(self, other: "Standing") -> "Standing":
@@ -263,8 +266,8 @@ async def _rank(channel: Channel, terms: Terms, folder: Path) -> BatchrankError 
     memory = MemoryBudget(MEMORY_BYTES, _FINISHED_PER_SLOT * room.most, room)
     flow = Flow(driver, parts.deliver, memory=memory, drain=terms.drain)
 
-    async def stop(reason: BatchrankError) -> None:
-        flow.stop(reason)
+    async def stop(reason: BatchrankError, drain: float | None) -> None:
+        flow.stop(reason, drain=drain)
 
     async def know_head(head: dict[str, Any]) -> None:
         parts.know_head(head)
@@ -311,8 +314,9 @@ def _stand(channel: Channel, flow: Flow, parts: _Parts, counts: Counts) -> None:
     channel.tell(
         "stands",
         Standing(
-            flow.admitted, flow.admitted_documents, flow.unfinished, parts.open, counts.reused_requests,
-            counts.recalled, counts.saved_tokens, counts.saved_searches, counts.splits,
+            flow.admitted, flow.admitted_documents, flow.unfinished, flow.completed, parts.open,
+            counts.reused_requests, counts.recalled, counts.saved_tokens, counts.saved_searches, counts.spared_tokens,
+            counts.splits,
         ),
     )  # fmt: skip
 

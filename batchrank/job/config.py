@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 from batchrank.errors import JobError
 from batchrank.job.endpoint import REDACTED, check_body, proxy_for, redacted, region_of
 from batchrank.job.engine import Engine
+from batchrank.job.paths import absolute, moved
 from batchrank.job.reuse import Reuse
 from batchrank.job.sections import (
     Budget,
@@ -276,7 +277,7 @@ class Job(Section):
         return key
 
     def public(self) -> dict[str, Any]:
-        """The resolved job as plain data, with nothing in it that could be a secret."""
+        """The resolved job as plain data, its paths as they are from any folder, without what could be a secret."""
         data = self.model_dump(mode="json")
         data["endpoint"]["headers"] = dict.fromkeys(self.endpoint.headers, REDACTED)
         data["endpoint"]["body"] = redacted(self.endpoint.body)
@@ -286,7 +287,7 @@ class Job(Section):
             ).geturl()
         data["endpoint"]["url"] = _public(self.endpoint.url)
         data["endpoint"]["urls"] = [_public(url) for url in self.endpoint.urls]
-        return data
+        return moved(data, absolute)
 
 
 def _public(url: str | None) -> str | None:

@@ -26,25 +26,31 @@ _MARKS = (
 Lines = dict[tuple[str, ...], int]
 
 
-def read_document(path: Path) -> tuple[dict[str, Any], Lines]:
+def read_document(path: Path, what: str = "job") -> tuple[dict[str, Any], Lines]:
     """The keys of a job file, and on which line each stands.
+
+    Args:
+        path: the file.
+        what: what it is called; a benchmark's file is read as a job's is.
 
     Raises:
         JobError: there is no such file, it can't be read, or isn't a mapping of keys.
     """
     if path.suffix not in (".yaml", ".yml", ".toml"):
-        raise JobError(f"{path}: a job file ends in .yaml, .yml or .toml")
-    text = _text(path)
+        raise JobError(f"{path}: a {what} file ends in .yaml, .yml or .toml")
+    text = _text(path, what)
     try:
         data, lines = _toml(text) if path.suffix == ".toml" else _yaml(text)
     except yaml.MarkedYAMLError as error:
         raise JobError(f"{path}{_said(error)}") from None
     except RecursionError:
-        raise JobError(f"{path}: is nested too deeply; a job has a few levels") from None
+        raise JobError(f"{path}: is nested too deeply; a {what} has a few levels") from None
+    except yaml.reader.ReaderError as error:
+        raise JobError(f"{path}{_unreadable(error, text)}") from None
     except (tomllib.TOMLDecodeError, yaml.YAMLError, ValueError) as error:
         raise JobError(f"{path}: {error}") from None
     if not isinstance(data, dict):
-        raise JobError(f"{path}: a job file is a mapping of keys; this one holds {type(data).__name__}")
+        raise JobError(f"{path}: a {what} file is a mapping of keys; this one holds {type(data).__name__}")
     return data, lines
 
 
@@ -66,17 +72,17 @@ def value_of(text: str) -> Any:
         return text
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, what: str) -> str:
     try:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
     except FileNotFoundError:
-        raise JobError(f"{path}: no such job file") from None
+        raise JobError(f"{path}: no such {what} file") from None
     except OSError as error:
         raise JobError(f"{path}: can't be read: {error.strerror or error}") from None
     if len(data) > _MOST_BYTES:
         raise JobError(
-            f"{path}: is larger than {_MOST_BYTES:,} bytes, which no job file is; name the job's own"
+            f"{path}: is larger than {_MOST_BYTES:,} bytes, which no {what} file is; name the {what}'s own"
         )
     encoding = next((name for mark, name in _MARKS if data.startswith(mark)), "utf-8-sig")
     try:
@@ -157,6 +163,14 @@ def _said(error: yaml.MarkedYAMLError) -> str:
     elif "mapping values are not allowed" in problem:
         problem += "; put a value that holds ': ' in quotes"
     return f"{where}: {problem}"
+
+
+def _unreadable(error: yaml.reader.ReaderError, text: str) -> str:
+    """Which character can't stand in YAML, and where."""
+    before = text[: error.position]
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    character = f"U+{ord(text[error.position]):04X}"
+    return f", line {line}, column {column}: the character {character} can't stand there; remove it"
 
 
 _TABLE = re.compile(r"^\s*\[\s*([A-Za-z0-9_.\-\"' ]+?)\s*\]\s*(?:#.*)?$")

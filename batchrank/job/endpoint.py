@@ -71,6 +71,30 @@ def check_json(body: Mapping[str, Any]) -> None:
         raise ValueError("infinite numbers and nan have no form in JSON; write another one") from None
 
 
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PREFIXED = re.compile(r"(?:sk|pk|pa|hf|jina|nvapi|voyage)[-_](?=\w*[0-9])\w{16,}")
+_RANDOM = re.compile(r"(?=(?:\w*?[0-9]){4})(?=\w*[a-z])[A-Za-z0-9]{24,}", re.ASCII)
+"""Letters and digits as vendors make keys of them; a variable's name has words instead."""
+
+
+def refuse_key(name: str) -> None:
+    """Refuse what is no name of a variable, or is a key that was written in its place; it isn't repeated.
+
+    Raises:
+        ValueError: it is.
+    """
+    if _PREFIXED.match(name) or _RANDOM.fullmatch(name):
+        raise ValueError(
+            "this looks like the key itself, which must not stand in a job; write the NAME of the variable that holds "
+            "it, such as DASHSCOPE_API_KEY, and replace the key if others have seen this file"
+        )
+    if not _VARIABLE.fullmatch(name):
+        raise ValueError(
+            "this is no name of a variable; write the NAME of the one that holds the key, such as DASHSCOPE_API_KEY, "
+            "without $ and never the key itself"
+        )
+
+
 class _Absent:
     """No value."""
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.job.document import read_document, value_of
+from batchrank.job.paths import moved
 
 PREFIX = "BATCHRANK_"
 _KEY = re.compile(r"[A-Za-z_-]+(\.[A-Za-z_-]+)*")
@@ -38,6 +39,8 @@ def load_job(
     path = Path(path)
     environ = os.environ if environ is None else environ
     data, lines = read_document(path)
+    if "input" not in data and "datasets" in data:
+        raise JobError(f"{path}: this is a benchmark file, not a job's: batchrank bench {path}")
     origin = {key: f"{path}, line {line}" for key, line in lines.items()}
     for source, changes in (
         ("environment", partial(_environment, environ, data)),
@@ -213,27 +216,9 @@ def _fields_at(keys: tuple[str, ...]) -> list[str]:
 
 def _anchored(job: Job, path: Path) -> Job:
     """The job with its name filled in and every path made relative to the job file."""
-
-    def at(value: str | None) -> str | None:
-        return (
-            value if value in (None, "-") or "://" in value else str(path.parent / os.path.expanduser(value))  # noqa: PTH111 pathlib raises where there is no home
-        )
-
-    assert job.input is not None and job.output is not None
-    tokenizer = job.tokenizer if job.tokenizer in ("auto", "qwen", "bytes") else at(job.tokenizer)
+    assert job.output is not None
     data = job.model_dump(exclude_unset=True)
-    data |= {"name": job.name or path.stem, "tokenizer": tokenizer}
-    for key in ("path", "corpus", "queries"):
-        if (paths := getattr(job.input, key)) is not None:
-            data["input"][key] = [at(p) for p in paths]
-    data["output"]["path"] = at(job.output.path)
-    if job.ledger or job.output.path == "-":
-        data["ledger"] = at(job.ledger or f"{data['name']}.ledger.sqlite")
-    if job.gate is not None:
-        data["gate"] |= {"against": at(job.gate.against), "qrels": [at(p) for p in job.gate.qrels]}
-    if job.image_root:
-        data["image_root"] = at(job.image_root)
-    for key in ("api_key_file", "ca_file", "client_cert", "client_key"):
-        if file := getattr(job.endpoint, key):
-            data["endpoint"][key] = at(file)
-    return Job.model_validate(data)
+    data["name"] = job.name or path.stem
+    if not job.ledger and job.output.path == "-":
+        data["ledger"] = f"{data['name']}.ledger.sqlite"
+    return Job.model_validate(moved(data, lambda own: str(path.parent / os.path.expanduser(own))))  # noqa: PTH111 pathlib raises where there is no home

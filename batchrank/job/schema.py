@@ -68,7 +68,7 @@ KEYS: dict[str, str] = {
     "limits.passage_overlap": "With split: tokens that neighbouring passages share.",
     "limits.overhead_tokens": "Tokens billed per document on top of query, instruct and document.",
     "limits.headroom": "The part of request_tokens that is kept free.",
-    "tokenizer": "auto (exact with batchrank[qwen], else bytes), qwen, bytes, or a tokenizer's file.",
+    "tokenizer": "auto (the model's own, else an estimate or bytes), qwen, bytes, or a tokenizer's file.",
     "rate": "How fast requests are sent; default: the model's quota.",
     "rate.rpm": "Requests a minute that the account may send.",
     "rate.tpm": "Tokens a minute that the account may send.",

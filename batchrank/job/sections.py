@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
-from batchrank.job.endpoint import check_json, http_address, http_addresses, proxy_address
+from batchrank.job.endpoint import check_json, http_address, http_addresses, proxy_address, refuse_key
 from batchrank.models import Template, Wire
 
 Positive = Annotated[int, Field(ge=1)]
@@ -139,6 +139,14 @@ class Endpoint(Section):
         if value is None or value == "none":
             return value
         return proxy_address(value)
+
+    @field_validator("api_key_env", mode="before")
+    @classmethod
+    def _no_key(cls, value: Any) -> Any:
+        for name in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(name, str):
+                refuse_key(name)
+        return value
 
     @model_validator(mode="after")
     def _together(self) -> "Endpoint":

@@ -7,6 +7,7 @@ from typing import Any
 from batchrank.errors import MissingExtraError, escaped, install_line
 from batchrank.observe.facts import Facts
 from batchrank.observe.plots import plots
+from batchrank.send.stats import quantile
 from batchrank.version import __version__
 
 Row = tuple[str, ...]
@@ -39,6 +40,7 @@ def render(facts: Facts) -> str:
     return environment.get_template("report.html.j2").render(
         summary=summary,
         state=_state(summary),
+        when=_time(summary["process"].get("ended") or ""),
         tiles=list(_tiles(summary)),
         asked=Table(("", ""), list(_asked(summary)), 2),
         spent=_spent(facts),
@@ -75,15 +77,26 @@ def _tiles(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "spent", _money(spend["cost"], spend["currency"]) or f"{spend['tokens']:,} tokens"
     yield "time, last process", _duration(process["seconds"])
     yield "documents a second", f"{process['documents_per_second']:,.0f}"
+    latency = (process.get("timeline") or {}).get("latency", {}).get("counts", ())
+    half, most = quantile(latency, 0.5), quantile(latency, 0.95)
+    if half is not None and most is not None:
+        yield "latency at most, p50 / p95", f"{_short(half)} / {_short(most)}"
     top = summary["job"]["merge"]["top_k"]
     share = totals["certified"] / totals["queries"] if totals["queries"] else 0.0
     yield f"exact to depth {top}", f"{share:.0%}"
+
+
+def _short(seconds: float) -> str:
+    """A latency in few digits."""
+    return f"{seconds * 1000:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def _asked(summary: dict[str, Any]) -> Iterator[Row]:
     job = summary["job"]
     model = job["model"]
     yield "job", str(summary["name"])
+    if started := summary["process"].get("started"):
+        yield "last process", f"{_time(started)} to {_time(summary['process']['ended'])}"
     yield "input", ", ".join(job["input"]["path"])
     yield "model", model if isinstance(model, str) else ", ".join(f"{k}: {v}" for k, v in model.items())
     own = job["endpoint"]
@@ -107,7 +120,10 @@ def _asked(summary: dict[str, Any]) -> Iterator[Row]:
 def _spent(facts: Facts) -> Table | None:
     """What the run took against what was to be expected."""
     totals, spend = facts.summary["totals"], facts.summary["spend"]
-    planned = "planned" if facts.plan is None or facts.plan.exact else "planned at most"
+    plan = facts.plan
+    planned = (
+        "planned" if plan is None or plan.exact else "estimated" if plan.estimated else "planned at most"
+    )
     head: Row = ("", "this run", "one pass", planned, "difference")
     bill = facts.plan.methods[facts.summary["job"]["merge"]["method"]] if facts.plan else None
     rows = [
@@ -221,6 +237,11 @@ def _quality(facts: Facts) -> Table | None:
         for c in facts.evaluation.comparisons
     ]  # fmt: skip
     return Table(("measure", "before", "after", "difference", "p", "better", "worse"), rows)
+
+
+def _time(text: str) -> str:
+    """A time of the summary, for people."""
+    return text.replace("+00:00", " UTC").replace("T", " ", 1)
 
 
 def _money(cost: float | None, currency: str | None) -> str:

@@ -88,8 +88,10 @@ def over_time(lines: Mapping[str, Floats], seconds: float, label: str, *, top: f
     def draw(axes: Any) -> None:
         scale, unit = _unit(seconds * max(len(values) for values in lines.values()))
         for (name, values), colour in zip(lines.items(), SERIES, strict=False):
-            times = np.arange(len(values)) * seconds / scale
-            axes.plot(times, values, color=colour, label=name, drawstyle="steps-post")
+            edges = (
+                np.arange(len(values) + 1) * seconds / scale
+            )  # with its end, without which one value is no line
+            axes.plot(edges, [*values, *values[-1:]], color=colour, label=name, drawstyle="steps-post")
         axes.set_xlabel(unit)
         axes.set_ylabel(label)
         axes.set_ylim(0, top)
@@ -107,9 +109,15 @@ def _unit(seconds: float) -> tuple[float, str]:
 
 
 def bars(
-    edges: Sequence[float], counts: Sequence[float], xlabel: str, ylabel: str, *, log: bool = False
+    edges: Sequence[float],
+    counts: Sequence[float],
+    xlabel: str,
+    ylabel: str,
+    *,
+    log: bool = False,
+    whole: bool = False,
 ) -> Draw:
-    """A histogram; one more edge than counts."""
+    """A histogram; one more edge than counts, and ``whole`` where only whole numbers come."""
 
     def draw(axes: Any) -> None:
         axes.bar(edges[:-1], counts, np.diff(edges), align="edge", color=SERIES[0], linewidth=0)
@@ -117,6 +125,9 @@ def bars(
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter("")
+        axes.yaxis.get_major_locator().set_params(integer=True)
+        if whole:
+            axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
 
@@ -124,9 +135,14 @@ def bars(
 
 
 def histogram(values: Sequence[float], xlabel: str, ylabel: str, *, bins: int = 24) -> Draw:
-    """How often which value comes."""
-    counts, edges = np.histogram(np.asarray(values, dtype=np.float64), bins=bins)
-    return bars(edges.tolist(), counts.tolist(), xlabel, ylabel)
+    """How often which value comes; few whole numbers have a bar each."""
+    found = np.asarray(values, dtype=np.float64)
+    whole = found.size > 0 and bool((found == np.round(found)).all())
+    if whole and np.ptp(found) < bins:
+        counts, edges = np.histogram(found, bins=np.arange(found.min() - 0.5, found.max() + 1))
+    else:
+        counts, edges = np.histogram(found, bins=bins)
+    return bars(edges.tolist(), counts.tolist(), xlabel, ylabel, whole=whole)
 
 
 def named(values: Mapping[str, float], xlabel: str) -> Draw:
@@ -250,4 +266,4 @@ def _rankings(add: Any, facts: Facts) -> None:
     top = max(queries.requests) + 1
     counts = np.bincount(queries.requests, minlength=top).tolist()
     edges = (np.arange(top + 1) - 0.5).tolist()
-    add("rankings", "Requests a query", text, bars(edges, counts, "requests", "queries"))
+    add("rankings", "Requests a query", text, bars(edges, counts, "requests", "queries", whole=True))

@@ -80,7 +80,7 @@ def sharder(job: Job) -> Sharder:
     media = Media(card.vision, Shares(card.counts), job.fps) if card.vision else None
     return Sharder(
         limits,
-        counter(job.tokenizer),
+        counter(job.tokenizer, card.tokenizer),
         instruct=job.said_instruct,
         template=job.template,
         wrapper_bytes=_WRAPPER_BYTES + extra,

@@ -15,6 +15,7 @@ from batchrank.errors import LedgerError
 from batchrank.io.atomic import Kept, digest
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
+from batchrank.ledger.rows import DAY
 from batchrank.ledger.state import Spent, next_epoch, wall
 from batchrank.merge.verdict import Declared, Verdicts
 from batchrank.outcomes import Verdict
@@ -197,7 +198,7 @@ class Resume:
         """The state of the run before, what has changed since, whether it is gone on with; sets this one's number."""
         before = None if fresh else await self._ledger.load(f"run/{self._scope}")
         changed = differences(before, self._identity, self._inputs)
-        continued = before is not None and not before["complete"] and self._same(before["inputs"], changed)
+        continued = before is not None and not before["complete"] and self._same(before, changed)
         if before is not None and continued:
             self._number = before["number"]
         else:
@@ -219,6 +220,7 @@ class Resume:
             "number": self._number,
             **await self._horizon(last, again=replay or continued),
             "complete": False,
+            "day": before.get("day", _today()) if before is not None and continued else _today(),
             "identity": self._identity,
             "inputs": self._inputs,
             "folder": str(self._folder),
@@ -246,9 +248,16 @@ class Resume:
             return known | {"floor": floor} if last["complete"] else known
         return {"horizon": self._ledger.epoch, "began": int(wall()), "floor": floor}
 
-    def _same(self, inputs: list[list[Any]] | None, changed: Sequence[str]) -> bool:
-        """Whether the run before was of this input and these settings, so that its caps go on."""
-        return set(changed) <= {ITSELF, INPUT} and _sizes(inputs) == _sizes(self._inputs)
+    def _same(self, before: dict[str, Any], changed: Sequence[str]) -> bool:
+        """Whether the run before was of this input and these settings, so that its caps go on.
+
+        Standard input, and files that have another time, may be tonight's just as well: they are taken to be the same
+        on the day on which that run began, when a workflow tries again, and for another night's afterwards.
+        """
+        if not set(changed) <= {ITSELF, INPUT} or _sizes(before["inputs"]) != _sizes(self._inputs):
+            return False
+        certain = self._inputs is not None and INPUT not in changed
+        return certain or before.get("day", _today()) == _today()
 
     async def _checkpoints(self) -> tuple[list[Checkpoint], list[str]]:
         """The checkpoints whose parts and dead letters are what was written, and the files that no longer are."""
@@ -275,6 +284,11 @@ def scope(job: Job) -> str:
     """What tells a job's state from that of other jobs that share its ledger: where its output goes."""
     out = "" if job.output is None else str(Path(job.output.path).absolute())
     return hashlib.sha256(out.encode()).hexdigest()[:16]
+
+
+def _today() -> int:
+    """The day in UTC, counted from 1970."""
+    return int(wall()) // DAY
 
 
 def _sizes(files: list[list[Any]] | None) -> list[list[Any]] | None:

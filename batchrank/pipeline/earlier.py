@@ -63,7 +63,7 @@ PROGRAM = "batchrank"
 def identity(job: Job, tokenizer: str) -> dict[str, Any]:
     """All that the rankings of a job depend on besides the input's content: by key, and as resolved."""
     data = job.model_dump(mode="json")
-    card = job.card.model_dump(mode="json", exclude={"rpm", "tpm", "source", "prices"})
+    card = job.card.model_dump(mode="json", exclude={"rpm", "tpm", "source", "prices", "tokenizer"})
     price = None if job.price is None else job.price.model_dump(mode="json")
     resolved = {
         PROGRAM: __version__,

@@ -66,6 +66,30 @@ class Outcome:
         return cls(prepared.position, result, prepared.part, prepared.place, prepared.last, lost, truncated)
 
 
+@dataclass(slots=True)
+class Completed:
+    """What came out of ranking, written or not: items, their documents, those of rankings, the tokens behind these."""
+
+    items: int = 0
+    documents: int = 0
+    ranked: int = 0
+    tokens: int = 0
+
+    def add(self, outcome: Outcome, documents: int) -> None:
+        """Count one item of so many candidates."""
+        self.items += 1
+        self.documents += documents
+        if isinstance(outcome.result, Ranking):
+            self.ranked += documents
+            self.tokens += outcome.result.cost.tokens
+
+    def __add__(self, other: "Completed") -> "Completed":
+        return Completed(
+            self.items + other.items, self.documents + other.documents, self.ranked + other.ranked,
+            self.tokens + other.tokens,
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Driver:
     """Drives queries; shared by all of a run.
@@ -248,11 +272,13 @@ class Driver:
         """Count what earlier answers saved a query: one pass over its documents, less what was asked."""
         counts, shards = self.sender.counts, prepared.shards
         counts.recalled += 1
-        counts.saved_tokens += shards.tokens(prepared.query.sendable)
+        spared = shards.tokens(prepared.query.sendable)
         counts.saved_searches += sum(searches(len(chunk)) for chunk in shards.chunks)
         for documents in prepared.meter.asked:
-            counts.saved_tokens -= shards.tokens(documents)
+            spared -= shards.tokens(documents)
             counts.saved_searches -= searches(len(documents))
+        counts.saved_tokens += spared
+        counts.spared_tokens += spared
 
     def _all_lost(self, why: Rejection) -> QueryError:
         """Why a query has no ranking: refused, rejected, or no request that held any of it was ever answered."""

@@ -3,12 +3,14 @@
 import platform
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from batchrank.errors import BatchrankError, ExitCode
 from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
+from batchrank.ledger import state as clock
 from batchrank.pipeline.assemble import Engine
 from batchrank.pipeline.checkpoint import Checkpoint
 from batchrank.pipeline.earlier import fingerprint, identity, input_fingerprint
@@ -17,7 +19,16 @@ from batchrank.version import __version__
 
 
 def snapshot(
-    parts: Engine, totals: Totals, *, unfinished: int, gate: str | None, share: float, elapsed: float
+    parts: Engine,
+    totals: Totals,
+    *,
+    unfinished: int,
+    gate: str | None,
+    share: float,
+    read: int,
+    before: int,
+    elapsed: float,
+    forecast: str | None,
 ) -> Progress:
     """How a run stands.
 
@@ -26,9 +37,15 @@ def snapshot(
         totals: what it has written.
         unfinished: queries under way.
         gate: what holds queries back.
-        share: the part of the input that is done with.
+        share: the part of the input that was read.
+        read: queries and bad records in it.
+        before: those that earlier processes of the run have dealt with.
         elapsed: seconds since it began.
+        forecast: that it won't be done in time.
     """
+    done = totals.queries + totals.failed
+    share *= done / max(1, read)
+    made = share * (done - before) / max(1, done)
     counts, limiter, spend, card = parts.sender.counts, parts.limiter.stats(), parts.spend, parts.job.card
     return Progress(
         queries=totals.queries,
@@ -46,9 +63,10 @@ def snapshot(
         rpm=card.rpm,
         tpm=card.tpm,
         quota_used=max(limiter.requests_used, limiter.tokens_used),
+        scarcer="rpm" if limiter.requests_used >= limiter.tokens_used else "tpm",
         elapsed=elapsed,
         share=share,
-        eta=elapsed * (1 - share) / share if share > 0.001 else None,
+        eta=elapsed * (1 - share) / made if made > 0.001 else None,
         throttled=counts.timeline.throttled,
         latency=tuple(counts.timeline.latency),
         latency_sum=counts.timeline.latency_sum,
@@ -57,6 +75,7 @@ def snapshot(
         counted_tokens=spend.counted_tokens,
         counted_cost=spend.counted_cost,
         gate=gate,
+        forecast=forecast,
         trouble=parts.gateway.trouble(),
         replicas=parts.fleet.states(),
     )
@@ -163,6 +182,8 @@ def _spend(parts: Engine) -> dict[str, Any]:
 def _process(parts: Engine, elapsed: float) -> dict[str, Any]:
     counts, limiter = parts.sender.counts, parts.limiter.stats()
     return {
+        "started": _date(clock.wall() - elapsed),
+        "ended": _date(clock.wall()),
         "seconds": round(elapsed, 3),
         "requests": counts.requests,
         "reused_requests": counts.reused_requests,
@@ -178,6 +199,11 @@ def _process(parts: Engine, elapsed: float) -> dict[str, Any]:
     }
 
 
+def _date(at: float) -> str:
+    """A time in seconds since 1970, in UTC, for people and programs."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+
+
 def _drift_notice(parts: Engine) -> list[str]:
     spend = parts.spend
     if abs(spend.drift) <= _DRIFT or not parts.sharder.counter.exact:
@@ -187,6 +213,11 @@ def _drift_notice(parts: Engine) -> list[str]:
         return [
             f"the server's usage is {spend.drift + 1:.1f} times the tokens sent, so it counts something else, as "
             "characters or bytes; what it calls tokens is not what a price per token is for"
+        ]
+    if parts.sharder.counter.estimate:
+        return [
+            f"billed tokens differ from the estimated by {spend.drift:+.1%}, as the model has a vocabulary of its own; "
+            "batchrank check tells how to count exactly"
         ]
     text = f"billed tokens differ from the predicted by {spend.drift:+.1%}"
     return [f"{text}; limits.overhead_tokens: {hidden} would explain it" if hidden > 0 else text]

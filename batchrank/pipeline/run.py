@@ -21,16 +21,18 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.outcomes import Failure
 from batchrank.pipeline.assemble import Engine, engine
 from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope, skip_completed
+from batchrank.pipeline.deadline import Deadline, Until
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
+from batchrank.pipeline.outlook import Done, outlook
 from batchrank.pipeline.output import Outputs
 from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.preconditions import Preconditions, refuse_empty_ledger, refuse_unfinished
 from batchrank.pipeline.prepare import Preparer
-from batchrank.pipeline.rank import Outcome
+from batchrank.pipeline.rank import Completed, Outcome
 from batchrank.pipeline.report import Report, report, snapshot
 from batchrank.pipeline.sink import FailureLines, Sink
 from batchrank.pipeline.stages import Flow, Reader
-from batchrank.pipeline.summary import Done, Progress, Totals, next_step, rest_of
+from batchrank.pipeline.summary import Progress, Totals
 from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_task, unwrap_exception_groups
 from batchrank.read.base import Gauge
 from batchrank.read.reader import read
@@ -48,12 +50,14 @@ class Options:
         forget: drop all paid answers first.
         only_failed: ask the API only about what failed in the run before.
         drain: seconds that requests in flight are given once the run has to stop.
+        until: when the run has to have ended, done or not; None for any time.
     """
 
     fresh: bool = False
     forget: bool = False
     only_failed: bool = False
     drain: float = 25.0
+    until: Until | None = None
 
 
 class Moving(Protocol):
@@ -79,8 +83,12 @@ class Moving(Protocol):
     def gate(self) -> str | None:
         """What holds queries back now."""
 
-    def stop(self, reason: BatchrankError) -> None:
-        """Admit nothing more."""
+    @property
+    def completed(self) -> Completed:
+        """What came out of ranking so far."""
+
+    def stop(self, reason: BatchrankError, *, drain: float | None = None) -> None:
+        """Admit nothing more; None for the usual drain."""
 
 
 class Reading(Protocol):
@@ -139,6 +147,8 @@ class Run:
         self._reader: Reading | None = None
         self._engine: Engine | None = None
         self._gauge = Gauge()
+        self._before = Totals()
+        self._deadline = Deadline(self.options.until, self.options.drain, self.notices.append)
         self._started = time.monotonic()
 
     @property
@@ -146,16 +156,11 @@ class Run:
         """The sums over all queries that were written so far."""
         return Totals() if self._sink is None else self._sink.totals
 
-    @property
-    def stopping(self) -> bool:
-        """Whether the run was asked to stop."""
-        return self._reason is not None
-
-    def stop(self, reason: BatchrankError) -> None:
-        """Admit no more queries, drain what is in flight, and let ``execute`` end."""
+    def stop(self, reason: BatchrankError, *, drain: float | None = None) -> None:
+        """Admit no more queries, drain what is in flight (for ``options.drain`` seconds), and let ``execute`` end."""
         self._reason = self._reason or reason
         if self._flow is not None:
-            self._flow.stop(self._reason)
+            self._flow.stop(self._reason, drain=drain)
 
     async def execute(self) -> Report:
         """Run the job, continuing an earlier run that was cut short.
@@ -203,7 +208,7 @@ class Run:
             verdicts = start.verdicts(self.job.card.scores)
             past = None if ledger.path is None else start.past
             opened = engine(self.job, shards, ledger, start.spent, verdicts, past=past, scope=scope(self.job))
-            async with opened as parts:
+            async with background_task(partial(self._deadline.watch, self)), opened as parts:
                 parts.sender.recall.allow, parts.sender.recall.anew = only, self.options.fresh
                 self._engine = parts
                 return await self._run(parts, resume, start, ground)
@@ -228,6 +233,7 @@ class Run:
     async def _run(self, parts: Engine, resume: Resume, start: Start, ground: Preconditions) -> Report:
         checkpoints = list(start.checkpoints)
         last = checkpoints[-1] if checkpoints else None
+        self._before = start.totals
         outputs = self.outputs
         writer, failures = await anyio.to_thread.run_sync(
             outputs.open, len(checkpoints), last.kept if last else None
@@ -255,12 +261,14 @@ class Run:
         finally:
             writer.abort()
             failures.abort()
-        rest = [self._rest(parts, reason)] if isinstance(reason, BudgetReachedError) else []
+        rest: list[str] = []
+        if isinstance(reason, BudgetReachedError) and self._flow is not None:
+            rest.append(self._rest(parts, self._flow, reason))
         rest += parts.fleet.notices
         rest += outputs.notices(reason, sink.held)
         result = report(
             self.job, parts, self.totals,
-            reason=reason, elapsed=time.monotonic() - self._started, notices=[*self.notices, *rest],
+            reason=reason, elapsed=time.monotonic() - self._started, notices=[*self._said(reason), *rest],
             checkpoints=checkpoints, inputs=ground.files,
         )  # fmt: skip
         result = await anyio.to_thread.run_sync(outputs.sum_up, result)
@@ -326,24 +334,15 @@ class Run:
                 f"failures.max_queries: {failed} queries failed, more than {most}; see {self.outputs.letters}"
             )
 
-    def _rest(self, parts: Engine, reason: BudgetReachedError) -> str:
+    def _rest(self, parts: Engine, flow: Moving, reason: BudgetReachedError) -> str:
         """What going on past the cap would take."""
-        counts, flow, totals = parts.sender.counts, self._flow, self.totals
-        done = Done(
-            items=totals.queries + totals.failed,
-            read=self._reader.read if self._reader else 0,
-            share=1.0 if self._reader and self._reader.exhausted else self._gauge.share,
-            tokens=totals.tokens,
-            spent=parts.spend.tokens - parts.spend.possible_tokens,
-            possible=parts.spend.possible_tokens,
-            saved=counts.saved_tokens,
-            documents=counts.documents,
-            billed=counts.tokens,
-            per_item=flow.admitted_documents / max(1, flow.admitted) if flow else 0.0,
-            cost=parts.spend.cost,
-        )
-        cap = str(reason).partition(":")[0]
-        return f"{rest_of(done, self.job.price)}; {next_step(done, self.job.price, self.job.budget, cap)}"
+        read = self._reader.read if self._reader else 0
+        done = Done.of(parts, flow, self._before, read=read, share=self._share)
+        return outlook(done, self.job.price, self.job.budget, str(reason).partition(":")[0])
+
+    def _said(self, reason: BatchrankError | None) -> list[str]:
+        """What was said on the way, but for a forecast that did not come true."""
+        return [text for text in self.notices if reason is not None or text != self._deadline.notice]
 
     def _tell(self, start: Start) -> None:
         self.notices += [start.notice] if start.notice is not None else []
@@ -355,10 +354,17 @@ class Run:
         parts, flow = self._engine, self._flow
         if parts is None or flow is None:
             return None
-        totals = self.totals
-        done = totals.queries + totals.failed
+        done = self._before.queries + self._before.failed
         return snapshot(
-            parts, totals,
-            unfinished=flow.unfinished, gate=flow.gate, elapsed=time.monotonic() - self._started,
-            share=self._gauge.share * done / max(1, self._reader.read if self._reader else 0),
+            parts, self.totals,
+            unfinished=flow.unfinished, gate=flow.gate, elapsed=time.monotonic() - self._started, before=done,
+            read=self._reader.read if self._reader else 0, share=self._share, forecast=self._deadline.forecast,
         )  # fmt: skip
+
+    @property
+    def _share(self) -> float:
+        """The part of the input that was read: by bytes, or by queries where only so many are wanted."""
+        reader, limit = self._reader, self._input.limit
+        if reader is None or reader.exhausted:
+            return 1.0 if reader else 0.0
+        return max(self._gauge.share, min(1.0, reader.read / limit)) if limit else self._gauge.share

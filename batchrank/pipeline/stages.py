@@ -27,7 +27,7 @@ from batchrank.errors import BatchrankError, QueryError
 from batchrank.outcomes import Failure
 from batchrank.pipeline.parts import PartCutter, Spot
 from batchrank.pipeline.prepare import Prepared, Preparer
-from batchrank.pipeline.rank import Driver, Outcome, failure_record
+from batchrank.pipeline.rank import Completed, Driver, Outcome, failure_record
 from batchrank.pipeline.workers import MemoryBudget, WorkerPool
 
 _BATCH_DOCUMENTS = (250, 4_000)
@@ -173,6 +173,7 @@ class Flow:
         self._broken = False
         self.admitted = 0
         self.admitted_documents = 0
+        self.completed = Completed()
         self._workers = WorkerPool(self._rank)
         self._stopping = asyncio.Event()
         self._admission = anyio.CancelScope()
@@ -188,10 +189,16 @@ class Flow:
         """What holds queries back now, the last on their way first; None for nothing: there is no more to read yet."""
         return self._driver.sender.gate or self._memory.gate
 
-    def stop(self, reason: BatchrankError) -> None:
-        """Admit nothing more; what is in flight is drained, then ``run`` returns. The first reason counts."""
+    def stop(self, reason: BatchrankError, *, drain: float | None = None) -> None:
+        """Admit nothing more; what is in flight is drained, then ``run`` returns. The first reason counts.
+
+        Args:
+            reason: why.
+            drain: seconds that requests in flight are given; None for what this was made with.
+        """
         if self.reason is None:
             self.reason = reason
+            self._drain = self._drain if drain is None else drain
             self._driver.stop(reason)
             self._stopping.set()
             self._admission.cancel()
@@ -237,6 +244,7 @@ class Flow:
                         self._workers.hand(item, queries)
                     else:
                         self._memory.shrink(0)
+                        self.completed.add(item, 0)
                         self._finish(sequence, item, weight)
 
     async def _rank(self, prepared: Prepared) -> None:
@@ -252,6 +260,7 @@ class Flow:
         if not self._driver.texts:  # its documents are dropped with this task
             kept = min(kept, _RANKED_BYTES * len(query.documents))
         self._memory.shrink(prepared.weight - kept)
+        self.completed.add(outcome, len(query.documents))
         self._finish(prepared.sequence, outcome, kept)
 
     def _finish(self, sequence: int, outcome: Outcome, weight: int) -> None:

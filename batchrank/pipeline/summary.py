@@ -1,15 +1,12 @@
-"""Sums up a run: totals that a rerun repeats, a snapshot for whoever watches, and what the rest would take."""
+"""Sums up a run: totals that a rerun repeats, and a snapshot for whoever watches."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
 
-from batchrank.job.sections import Budget
-from batchrank.models import Price
 from batchrank.outcomes import Failure, Ranking, Verdict
 from batchrank.pipeline.rank import LOST
 
@@ -156,11 +153,13 @@ class Progress:
         quota_used: the part of the scarcer quota used in the last minute.
         elapsed: seconds since the start.
         share: the part of the input that is done with, by bytes.
-        eta: seconds to go at the pace so far, None while unknown.
+        eta: seconds to go at the pace of this process so far, None while unknown.
         throttled: requests that were throttled (429).
         latency: answers by their latency, as ``batchrank.send.stats.LATENCY_BOUNDS`` divides it.
         latency_sum: seconds that all answers took together.
         gate: what holds queries back now, as ``Flow.gate`` tells; None for nothing.
+        scarcer: which quota that is, ``rpm`` or ``tpm``.
+        forecast: that the run won't be done in the time it was given, how far it will be, and why; else None.
         trouble: while nothing succeeds: for how long, and why; None while all is well.
         replicas: how each of several servers stands, as ``Replica.state`` tells; empty where there is one.
     """
@@ -191,91 +190,7 @@ class Progress:
     counted_tokens: int = 0
     counted_cost: float | None = None
     gate: str | None = None
+    scarcer: str = "rpm"
+    forecast: str | None = None
     trouble: str | None = None
     replicas: Sequence[dict[str, Any]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How far a run has come.
-
-    Attributes:
-        items: queries and bad records dealt with.
-        read: those read so far.
-        share: the part of the input that was read, 0 when its size is unknown.
-        tokens: tokens of the requests behind the items dealt with, whenever they were asked and paid.
-        spent: tokens this run has taken, and ``possible`` ones that may have been billed without a result.
-        saved: tokens it was saved by answers of earlier runs.
-        documents: documents in requests that this process had answered, and ``billed`` the tokens for them.
-        per_item: documents of an item, on average.
-        cost: what the tokens spent cost; None without a price.
-    """
-
-    items: int
-    read: int
-    share: float
-    tokens: int
-    spent: int
-    saved: int
-    documents: int
-    billed: int
-    per_item: float
-    cost: float | None = None
-    possible: int = 0
-
-    @property
-    def rest(self) -> int | None:
-        """Tokens to go, None when nothing tells. Answers of earlier runs are expected to save what they did so far."""
-        if not self.read or not self.share:
-            return None
-        total = max(self.read / self.share, self.read)
-        ahead = max(0, self.spent + self.saved - self.tokens) if self.items else self.spent
-        if self.items and self.tokens:
-            each = self.tokens / self.items
-        elif self.documents:
-            each = self.per_item * self.billed / self.documents
-        else:
-            return None
-        paid = self.spent / (self.spent + self.saved) if self.spent + self.saved else 1.0
-        return round(max(0.0, each * (total - self.items) - ahead) * paid)
-
-
-_TOMORROW = "run the job again after midnight UTC, and it goes on"
-
-
-def next_step(done: Done, price: Price | None, budget: Budget, cap: str) -> str:
-    """What to do at a cap, for the user; a job with a cap for each day is told how many days it still takes."""
-    if budget.per != "day":
-        return f"raise {cap}, and run the job again: it goes on where it stopped"
-    rest = done.rest
-    if not rest:
-        return _TOMORROW
-    days = [0.0 if budget.max_tokens is None else rest / budget.max_tokens]
-    if budget.max_cost is not None and price is not None:
-        days.append(_more(done, price, rest) / budget.max_cost)
-    left = math.ceil(max(days))
-    return f"{_TOMORROW}; at this cap it takes about {left:,} more day{'s' * (left > 1)}"
-
-
-def rest_of(done: Done, price: Price | None) -> str:
-    """What going on would take, for the user."""
-    rest = done.rest
-    if rest is None:
-        return "too little is done, or the input's size is unknown, so what the rest would take can't be told"
-    total = done.spent + done.possible + rest
-    if price is None or done.cost is None:
-        return f"the rest of the input would take about {rest:,} tokens more: about {total:,} tokens in all"
-    more = _more(done, price, rest)
-    return (
-        f"the rest of the input would take about {more:,.4f} {price.currency} more ({rest:,} tokens): "
-        f"about {done.cost + more:,.4f} {price.currency} ({total:,} tokens) in all"
-    )
-
-
-def _more(done: Done, price: Price, rest: int) -> float:
-    """What the rest will cost; where searches are billed, as much for each token as what is done did."""
-    return (
-        price.cost(rest)
-        if price.search is None
-        else (done.cost or 0.0) * rest / max(done.spent + done.possible, 1)
-    )

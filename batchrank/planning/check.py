@@ -5,7 +5,6 @@ a run does; so ``check --all`` ends with the code that ``run`` ends with, wherev
 """
 
 import re
-import shutil
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -17,21 +16,20 @@ from urllib.parse import urlsplit
 import anyio
 
 from batchrank.data import Answer, Rejection, Request
-from batchrank.errors import BatchrankError, ExitCode, install_line
+from batchrank.errors import BatchrankError, ExitCode
 from batchrank.job.config import Job
 from batchrank.job.sections import Gate
 from batchrank.pipeline.endpoint import endpoint, places
 from batchrank.pipeline.preconditions import Preconditions, look_into_ledger
-from batchrank.planning.survey import Survey, survey
+from batchrank.planning.space import Sized, free_bytes, needs, shortage
+from batchrank.planning.survey import survey
 from batchrank.send.connections import tls_context
 from batchrank.send.retry import Action, advice, classify, slows
+from batchrank.tokens import exact_counts
 from batchrank.write.folder import OutputFolder
-from batchrank.write.switch import nearest
 
 _CONNECT = 10.0
 """Seconds to connect: longer than any healthy network takes, and short enough to wait for."""
-_TIGHT = 2**30
-"""1 GiB free: a night's ledger and output may need as much."""
 _IN_THE_END = (ExitCode.GATE, ExitCode.FAILED_QUERIES)
 """What a run comes to only where nothing stopped it: first the gate's judgement, then queries that failed."""
 
@@ -114,10 +112,12 @@ def _key(ground: Preconditions) -> Said:
 
 def _tokens(ground: Preconditions) -> Said:
     counter = ground.sharder.counter
-    if counter.exact:
+    if counter.exact and not counter.estimate:
         return "ok", f"counted exactly ({counter.name})"
-    text = "counted as bytes, an upper bound: requests will be less than full"
-    return "note", f"{text}; to count exactly: {install_line('qwen')}"
+    told = "counted as bytes, an upper bound: requests will be less than full"
+    if counter.estimate:
+        told = f"estimated by the vocabulary of Qwen, as that of {ground.job.card.name} isn't here"
+    return "note", f"{told}; {exact_counts(ground.job.card.tokenizer)}"
 
 
 def _request(ground: Preconditions) -> Said:
@@ -148,10 +148,7 @@ def _output(ground: Preconditions) -> Said:
     folder = ground.job.output_folder
     if folder is None:
         return "ok", "JSON lines on standard output"
-    free = shutil.disk_usage(nearest(folder)).free
-    if free < _TIGHT:
-        return "note", f"{folder}: only {free / 2**20:,.0f} MiB are free on that disk"
-    return "ok", f"{folder} can be written, {free / 2**30:,.0f} GiB free"
+    return "ok", f"{folder} can be written, {free_bytes(folder) / 2**30:,.1f} GiB free"
 
 
 def _ledger(ground: Preconditions) -> Said:
@@ -189,8 +186,10 @@ def _input(ground: Preconditions, limit: int | None) -> Iterator[Finding]:
     yield from (Finding("input", "note", note) for note in ground.notes)
     if ground.job.input is not None and "-" in ground.job.input.path:
         yield Finding("input", "note", "standard input can be read only once, so it was not looked at")
+        yield from _space(ground.job, Sized())
         return
-    found = survey(ground, Survey(), limit=limit)
+    job = ground.job
+    found = survey(ground, Sized(top_n=job.output.top_n if job.output else None), limit=limit)
     text = f"{found.queries:,} queries, {found.documents:,} documents, {found.chunks:,} requests"
     text += f", {found.blank:,} blank documents will not be sent" if found.blank else ""
     text += (
@@ -200,12 +199,22 @@ def _input(ground: Preconditions, limit: int | None) -> Iterator[Finding]:
     )
     scope = "all of it was read" if found.whole else f"the first {limit:,} records were read; --all reads all"
     yield Finding("input", "ok" if found.queries else "fault", f"{text}; {scope}")
-    if (reason := found.stop(ground.job)) is not None:
+    yield from _space(job, found)
+    if (reason := found.stop(job)) is not None:
         yield Finding("input", "fault", str(reason), reason.exit_code)
     for cause in sorted(found.failed.values(), key=lambda cause: -cause.count):
         yield Finding("input", "fault", f"{cause.count:,} would fail: {cause}", ExitCode.FAILED_QUERIES)
     for cause in sorted(found.refused.values(), key=lambda cause: -cause.count):
         yield Finding("input", "note", f"{cause.count:,} documents would be ranked last or left out: {cause}")
+
+
+def _space(job: Job, found: Sized) -> Iterator[Finding]:
+    """Whether the disk has room for what a run will write, as far as the input was read."""
+    short = shortage(job, needs(job, found))
+    if short is not None:
+        certain, text = short
+        code = ExitCode.FAILED if certain else ExitCode.COMPLETE
+        yield Finding("space", "fault" if certain else "note", text, code)
 
 
 def _endpoint(job: Job, ask: bool) -> Iterator[Finding]:

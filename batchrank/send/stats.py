@@ -3,6 +3,7 @@
 import bisect
 import heapq
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -18,6 +19,23 @@ LATENCY_BOUNDS = tuple(round(0.001 * 2 ** (i / 2), 6) for i in range(40))
 """Upper bounds of the latency histogram, seconds: from a millisecond to twelve minutes, two to the octave."""
 FILL_BINS = 20
 """Bars of the histogram of how full requests are: 5% each."""
+
+
+def quantile(latency: Sequence[int], share: float) -> float | None:
+    """The latency that so large a share of the answers kept to, as an upper bound in seconds; None without any.
+
+    Args:
+        latency: answers by their latency, as ``LATENCY_BOUNDS`` divides it.
+        share: from 0 to 1.
+    """
+    left = share * sum(latency)
+    if not left:
+        return None
+    for bound, count in zip([*LATENCY_BOUNDS, LATENCY_BOUNDS[-1] * 2], latency, strict=True):
+        left -= count
+        if left <= 0:
+            return bound
+    return LATENCY_BOUNDS[-1] * 2
 
 
 @dataclass(slots=True)
@@ -54,7 +72,8 @@ class Bin:
 class Timeline:
     """Keeps count of requests that came to an end.
 
-    Spans begin as seconds and double in width whenever there are too many of them.
+    Spans begin as quarters of a second, so that a short run shows how it went, and double in width whenever there are
+    too many of them.
 
     Args:
         documents: most documents in one request, to tell how full it was.
@@ -64,7 +83,7 @@ class Timeline:
     """
 
     def __init__(
-        self, *, documents: float = 1, tokens: float = 1, rpm: float = 1, tpm: float = 1, width: float = 1.0
+        self, *, documents: float = 1, tokens: float = 1, rpm: float = 1, tpm: float = 1, width: float = 0.25
     ) -> None:
         self._documents, self._tokens, self._rpm, self._tpm = documents, tokens, rpm, tpm
         self.width = width
@@ -154,15 +173,8 @@ class Timeline:
         self._bins = self._bins[::2]
 
     def quantile(self, share: float) -> float | None:
-        """The latency that so large a share of the answers kept to, as an upper bound in seconds; None without any."""
-        left = share * sum(self.latency)
-        if not left:
-            return None
-        for bound, count in zip([*LATENCY_BOUNDS, LATENCY_BOUNDS[-1] * 2], self.latency, strict=True):
-            left -= count
-            if left <= 0:
-                return bound
-        return LATENCY_BOUNDS[-1] * 2
+        """The latency that so large a share of the answers kept to; see ``quantile`` of this module."""
+        return quantile(self.latency, share)
 
     def data(self) -> dict[str, Any]:
         """As plain data: one list per quantity, a value a span."""
@@ -251,7 +263,8 @@ class Counts:
         tokens: tokens billed for those.
         reused_requests: requests that the ledger answered.
         recalled: queries that were ranked by earlier answers document by document.
-        saved_tokens: tokens that answers of earlier runs saved, and ``saved_searches`` where searches are billed.
+        saved_tokens: tokens that answers of earlier runs saved, and ``saved_searches`` where searches are billed;
+            ``spared_tokens`` of them document by document, not by whole answers.
         retries: failed attempts that were repeated, by code.
         malformed: unusable answers.
         ambiguous: requests sent, no answer received.
@@ -267,6 +280,7 @@ class Counts:
     recalled: int = 0
     saved_tokens: int = 0
     saved_searches: int = 0
+    spared_tokens: int = 0
     retries: Counter[str] = field(default_factory=Counter)
     malformed: int = 0
     ambiguous: int = 0

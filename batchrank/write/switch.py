@@ -103,7 +103,10 @@ def refuse_unwritable(folder: Path, kind: type[BatchrankError]) -> None:
     """
     there = nearest(folder)
     if not there.is_dir():
-        raise kind(f"{there} is not a folder; choose another output.path, or another ledger")
+        what = "is a file" if there.is_file() else "is no folder"
+        raise kind(
+            f"{there} {what}, and a folder is needed there; choose another output.path, or another ledger"
+        )
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
