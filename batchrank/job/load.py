@@ -71,9 +71,8 @@ def _environment(environ: Mapping[str, str], data: dict[str, Any]) -> dict[str, 
         model_config = SettingsConfigDict(enable_decoding=False)
 
     endpoint = data.get("endpoint")
-    own = {"DASHSCOPE_API_KEY"} | (
-        {str(endpoint.get("api_key_env"))} if isinstance(endpoint, dict) else set()
-    )
+    named = endpoint.get("api_key_env") if isinstance(endpoint, dict) else None
+    own = {"DASHSCOPE_API_KEY", *map(str, named if isinstance(named, list) else [named])}
     for name in environ:
         if name.startswith(PREFIX) and name not in own:
             first = name.removeprefix(PREFIX).split("__")[0].lower()
@@ -233,7 +232,11 @@ def _anchored(job: Job, path: Path) -> Job:
         data["gate"] |= {"against": at(job.gate.against), "qrels": [at(p) for p in job.gate.qrels]}
     if job.image_root:
         data["image_root"] = at(job.image_root)
-    for key in ("api_key_file", "ca_file", "client_cert", "client_key"):
+    if files := job.endpoint.api_key_file:
+        data["endpoint"]["api_key_file"] = (
+            at(files) if isinstance(files, str) else [at(file) for file in files]
+        )
+    for key in ("ca_file", "client_cert", "client_key"):
         if file := getattr(job.endpoint, key):
             data["endpoint"][key] = at(file)
     return Job.model_validate(data)

@@ -29,7 +29,8 @@ def snapshot(
         share: the part of the input that is done with.
         elapsed: seconds since it began.
     """
-    counts, limiter, spend, card = parts.sender.counts, parts.limiter.stats(), parts.spend, parts.job.card
+    counts, limiter, spend = parts.sender.counts, parts.limiter.stats(), parts.spend
+    rpm, tpm = parts.job.quota
     return Progress(
         queries=totals.queries,
         failed=totals.failed,
@@ -43,8 +44,8 @@ def snapshot(
         billed_tokens=counts.tokens,
         cost=spend.cost,
         currency=parts.job.price.currency if parts.job.price else "",
-        rpm=card.rpm,
-        tpm=card.tpm,
+        rpm=rpm,
+        tpm=tpm,
         quota_used=max(limiter.requests_used, limiter.tokens_used),
         elapsed=elapsed,
         share=share,
@@ -59,6 +60,7 @@ def snapshot(
         gate=gate,
         trouble=parts.gateway.trouble(),
         replicas=parts.fleet.states(),
+        keys=parts.limiter.states(),
     )
 
 
@@ -174,6 +176,7 @@ def _process(parts: Engine, elapsed: float) -> dict[str, Any]:
         "quota_used": round(max(limiter.requests_used, limiter.tokens_used), 4),
         "throttled": dict(limiter.throttled),
         "replicas": parts.fleet.states(),
+        "keys": parts.limiter.states(),
         "timeline": counts.timeline.data(),
     }
 

@@ -151,8 +151,8 @@ class Progress:
         counted_tokens: tokens that count against the caps, which may hold for a day or for all that was ever paid.
         counted_cost: what they cost.
         possible_cost: the part of it that may have been billed without a result.
-        rpm: requests a minute allowed.
-        tpm: tokens a minute allowed.
+        rpm: requests a minute allowed, by all keys together.
+        tpm: tokens a minute allowed, as well.
         quota_used: the part of the scarcer quota used in the last minute.
         elapsed: seconds since the start.
         share: the part of the input that is done with, by bytes.
@@ -163,6 +163,7 @@ class Progress:
         gate: what holds queries back now, as ``Flow.gate`` tells; None for nothing.
         trouble: while nothing succeeds: for how long, and why; None while all is well.
         replicas: how each of several servers stands, as ``Replica.state`` tells; empty where there is one.
+        keys: how each of several API keys stands, by its variable or file; empty where there is one.
     """
 
     queries: int
@@ -193,6 +194,7 @@ class Progress:
     gate: str | None = None
     trouble: str | None = None
     replicas: Sequence[dict[str, Any]] = ()
+    keys: Sequence[dict[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
