@@ -199,8 +199,10 @@ async def test_none_of_several_keys_leaves_a_trace(
         said.append(await _forked(tmp_path, "check", "job.yaml", "--ask"))
     assert len({headers["Authorization"] for headers in server.headers}) == 2, said
     loop = asyncio.get_running_loop()
-    for command in ("status out", "status out --json", "plan job.yaml", "report out"):
-        said.append(await loop.run_in_executor(None, _invoke, command))
+    said += [
+        await loop.run_in_executor(None, _invoke, command)
+        for command in ("status out", "status out --json", "plan job.yaml", "report out")
+    ]
     assert not _traces(tmp_path, *said)
     assert not any("Traceback" in text for text in said), said
 

@@ -16,7 +16,7 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.state import Departures, Spent
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches
-from batchrank.pipeline.endpoint import api_keys, encoder, fleet, limiter
+from batchrank.pipeline.endpoint import api_keys, encoder, fleet, rate_limiter
 from batchrank.pipeline.rank import Driver
 from batchrank.pipeline.recollect import Recollector
 from batchrank.pipeline.shared import SharedVerdicts
@@ -120,7 +120,7 @@ async def engine(
         for replica in servers.replicas:
             await stack.enter_async_context(replica.http)
         departures = Departures(ledger)
-        rate = limiter(job, every_key, await departures.load())
+        rate = await stack.enter_async_context(rate_limiter(job, every_key, await departures.load()))
 
         def note(admission: Admission) -> None:
             departures.note(admission.charged, (admission.key or every_key[0]).name)

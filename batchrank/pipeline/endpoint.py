@@ -2,13 +2,15 @@
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 
 from batchrank.data import Request
 from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
 from batchrank.models import vendor
+from batchrank.pipeline.workers import background_task
 from batchrank.send.concurrency import ConcurrencyLimit
 from batchrank.send.connections import Key, connections, open_files, tls_context
 from batchrank.send.encoder import Encoder
@@ -82,6 +84,32 @@ def limiter(job: Job, keys: Sequence[Key], before: Iterable[tuple[float, int, st
         for key in keys
     }
     return Keyring(limiters) if len(limiters) > 1 else limiters[keys[0]]
+
+
+@asynccontextmanager
+async def rate_limiter(
+    job: Job, keys: Sequence[Key], before: Sequence[tuple[float, int, str]]
+) -> AsyncIterator[RateLimiter]:
+    """What admits a job's requests for the length of the block: its own quota, or what others leave of an account's.
+
+    Raises:
+        JobError: another job of the account says another quota, or other keys.
+    """
+    make = partial(limiter, job, keys)
+    if job.rate.account is None:
+        yield make(before)
+        return
+    from batchrank.send.account import Account
+    from batchrank.send.account_files import AccountFiles
+    from batchrank.send.holder import Terms
+
+    names = tuple(sorted(key.name for key in keys)) if len(keys) > 1 else ()
+    terms = Terms(float(job.card.rpm), float(job.card.tpm), names)
+    who = {"job": job.name, "pid": os.getpid()}
+    account = Account(AccountFiles(job.rate.account), terms, keys, make, before, who)
+    async with background_task(account.serve):
+        await account.joined()
+        yield account
 
 
 def endpoint(job: Job, url: str, key: Key | str | None) -> tuple[Http, Codec]:

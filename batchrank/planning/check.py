@@ -174,7 +174,8 @@ def _rate(job: Job) -> Finding:
     if isinstance(wanted, int) and wanted > most:
         text = f"this process may have {most:,} connections open, fewer than rate.concurrency: {wanted:,}"
         return Finding("rate", "note", f"{text}; raise the limit of open files (ulimit -n)")
-    return Finding("rate", "ok", f"at most {most:,} requests in flight")
+    shared = f"; jobs that say rate.account: {job.rate.account} share the quota" if job.rate.account else ""
+    return Finding("rate", "ok", f"at most {most:,} requests in flight{shared}")
 
 
 def _compared(job: Job, gate: Gate) -> Finding:

@@ -15,7 +15,7 @@ from typing import Any
 from batchrank.data import Rejection
 from batchrank.send.connections import Key
 from batchrank.send.limiter import Limiter
-from batchrank.send.rate import Admission, Kind, Stats
+from batchrank.send.rate import Admission, Kind, Stats, refused_keys
 
 log = logging.getLogger(__name__)
 
@@ -166,16 +166,15 @@ class Keyring:
             for one in sorted(self._members, key=lambda one: one.key.name)
         ]
 
+    def serving(self) -> list[str]:
+        """The names of the keys that are not refused."""
+        return [one.key.name for one in self._members if not one.refusals]
+
     @property
     def notices(self) -> Sequence[str]:
         """What the user should know of quotas and keys."""
         found = dict.fromkeys(notice for one in self._members for notice in one.limiter.notices)
-        told = [
-            f"the key in {one.key.name} was refused, and the others were used instead; the last refusal: {one.why}"
-            for one in self._members
-            if one.told
-        ]
-        return [*found, *told]
+        return [*found, *refused_keys(self.states())]
 
     async def _first(self, tokens: int) -> _Member:
         """Wait for the first key that may send a request of so many tokens."""

@@ -209,6 +209,10 @@ class Limiter:
         """There is one key, whose state is the run's."""
         return []
 
+    def serving(self) -> list[str]:
+        """There are not several keys."""
+        return []
+
     def pace(self, tokens: int) -> float:
         """Requests a second that may be sent at most if each takes so many tokens, slowed down as they are now."""
         return min(self._requests.pace, self._tokens.pace / max(self._bills.expected(tokens), 1))

@@ -4,7 +4,7 @@
 all jobs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -56,6 +56,15 @@ class Admission:
     key: "Key | None" = None
 
 
+def refused_keys(states: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What to tell of keys that the API refused."""
+    return [
+        f"the key in {one['name']} was refused, and the others were used instead; the last refusal: {one['out']}"
+        for one in states
+        if one["out"]
+    ]
+
+
 class RateLimiter(Protocol):
     """Grants admissions one after another, in the order of the calls."""
 
@@ -102,6 +111,9 @@ class RateLimiter(Protocol):
 
     def states(self) -> list[dict[str, Any]]:
         """How each of several keys stands, as plain data; nothing where there is one."""
+
+    def serving(self) -> list[str]:
+        """The names of those of several keys that the API doesn't refuse."""
 
     @property
     def notices(self) -> Sequence[str]:
