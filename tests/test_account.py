@@ -306,9 +306,7 @@ async def test_departures_are_kept_for_a_minute_in_two_files(tmp_path: Path) -> 
             another.close()
             recent = [at for at in sent if at >= second + 0.5 - 60]
             assert len(found) >= len(recent) and {(tokens, key) for _, tokens, key in found} == {(60, "A")}
-            assert all(
-                0 <= ago <= second + 0.5 - at for (ago, *_), at in zip(found[-1:], sent[-1:], strict=True)
-            )
+            assert all(0 <= ago <= 61 for ago, _, _ in found)
     kept.close()
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 20_000  # noqa: ASYNC240 a test's own files
 

@@ -76,13 +76,16 @@ async def test_three_jobs_keep_one_quota_whatever_happens_to_them(tmp_path: Path
     """One starts late, the one that keeps the quota is killed and started again: never above it, and all finish."""
     account = uuid.uuid4().hex
     async with emulator() as served:
-        jobs = [job_file(tmp_path, served.url, f"job{n}", account, queries=100) for n in range(3)]
+        jobs = [
+            job_file(tmp_path, served.url, f"job{n}", account, queries=q)
+            for n, q in enumerate((300, 100, 50))
+        ]
         first = await start(jobs[0])
         await until(served, 20)  # it keeps the quota
         second = await start(jobs[1])
-        await until(served, 90)
+        await until(served, 120)
         third = await start(jobs[2])
-        await until(served, 130)
+        await until(served, 160)
         first.kill()
         await ended(first)
         again = await start(jobs[0])
@@ -90,14 +93,14 @@ async def test_three_jobs_keep_one_quota_whatever_happens_to_them(tmp_path: Path
             code, said = await ended(process)
             assert code == 0, said
     arrivals = list(served.counts.arrivals)
-    assert len(arrivals) >= 300
+    assert len(arrivals) >= 450
     # On a busy machine they arrive less evenly than they are sent, by some hundredths of a second.
     assert most(arrivals, 0.93) <= RPS and most(arrivals, 60) <= RPS * 60
 
 
 @pytest.mark.slow
 async def test_who_keeps_it_may_be_stopped_for_a_while(tmp_path: Path) -> None:
-    """Five seconds in which its process does nothing: nobody sends more than the quota then or afterwards, and all end."""
+    """Five seconds in which its process does nothing: nobody passes the quota then or afterwards, and all end."""
     account = uuid.uuid4().hex
     async with emulator() as served:
         jobs = [job_file(tmp_path, served.url, f"job{n}", account, queries=150) for n in range(3)]
@@ -139,7 +142,7 @@ async def test_another_quota_is_an_error_before_anything_is_sent(tmp_path: Path)
     """Exit 2, with both numbers and whose job says the other."""
     account = uuid.uuid4().hex
     async with emulator() as served:
-        first = await start(job_file(tmp_path, served.url, "first", account, queries=100))
+        first = await start(job_file(tmp_path, served.url, "first", account, queries=2000))
         await until(served, 5)
         code, said = await ended(
             await start(job_file(tmp_path, served.url, "other", account, queries=5, rpm=600))

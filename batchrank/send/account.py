@@ -136,7 +136,7 @@ class Account:
             number = next(self._numbers)
             future: asyncio.Future[Admission] = loop.create_future()
             self._asked[number] = tokens, future
-            if self._writer is not None:  # else it is asked when there is somebody to ask
+            if self._connected:  # else it is asked when there is somebody to ask
                 self._send("ask", number, tokens)
             try:
                 admission = await future
@@ -285,10 +285,14 @@ class Account:
 
     def _send(self, *message: Any) -> None:
         line = orjson.dumps(message) + b"\n"
-        if self._writer is None:
-            self._unsent.append(line)
-        else:
+        if self._writer is not None and self._connected:
             self._writer.write(line)
+        else:
+            self._unsent.append(line)
+
+    @property
+    def _connected(self) -> bool:
+        return self._writer is not None and not self._writer.is_closing()
 
     def _fail(self, error: JobError) -> None:
         self._fault = error
