@@ -88,7 +88,7 @@ async def test_a_large_job_does_not_starve_a_small_one(tmp_path: Path) -> None:
         waits = []
         for _ in range(10):
             began = now()
-            await other.acquire(1)
+            other.departed(await other.acquire(1))
             waits.append(now() - began)
         task.cancel()
     assert max(waits) <= 0.35  # two requests of ten a second, and the one that is under way
@@ -205,6 +205,37 @@ async def test_a_client_that_dies_with_an_admission_costs_that_and_no_more(tmp_p
         sent: list[tuple[float, int]] = []
         await saturate(account, now() + 20, sent)
     assert len(sent) >= 0.9 * 200
+
+
+@ANYIO
+async def test_what_is_held_up_counts_until_it_leaves(tmp_path: Path) -> None:
+    """A job that is held up with five admissions, and sends them seconds later, passes no second with the others."""
+    sent: list[tuple[float, int]] = []
+    async with joined(tmp_path) as slow, joined(tmp_path) as other:
+        await asyncio.sleep(10)
+        for _ in range(20):  # the slow start is over
+            await other.acquire(10)
+        held = [await slow.acquire(10) for _ in range(5)]
+        task = asyncio.ensure_future(saturate(other, now() + 10, sent))
+        await asyncio.sleep(3.3)
+        for admission in held:
+            slow.departed(admission)
+            sent.append((now(), 10))
+        await task
+    assert fullest(sorted(sent), 1)[0] <= 10
+    assert len(sent) >= 75  # what was held up took its place in each second
+
+
+@ANYIO
+async def test_what_is_given_up_takes_no_place_for_long(tmp_path: Path) -> None:
+    """Admissions of which nobody tells any more count for some seconds."""
+    sent: list[tuple[float, int]] = []
+    async with joined(tmp_path) as gone, joined(tmp_path) as other:
+        for _ in range(9):
+            await gone.acquire(10)
+        await asyncio.sleep(7)
+        await saturate(other, now() + 10, sent)
+    assert len(sent) >= 85
 
 
 @asynccontextmanager

@@ -73,7 +73,7 @@ KEYS: dict[str, str] = {
     "rate.rpm": "Requests a minute that the account may send.",
     "rate.tpm": "Tokens a minute that the account may send.",
     "rate.share": "The part of the quota that this process may use, where several share it: 0.25, or 1/4.",
-    "rate.account": "A name: jobs of this user and machine that say the same share the quota; each has what others leave.",
+    "rate.account": "A name: jobs of this user and machine that say it share the quota; each has what others leave.",
     "rate.concurrency": "Requests in flight; auto follows the latency.",
     "retry": "How often one request is tried, and for how long.",
     "retry.attempts": "Tries per request; being throttled doesn't count.",

@@ -144,6 +144,7 @@ class Account:
                 self._asked.pop(number, None)
             if loop.time() - admission.at <= _FRESH:
                 break
+            self._tell("unused", admission)
         self._waited += loop.time() - began
         self._admitted[0] += 1
         self._admitted[1] += tokens

@@ -87,7 +87,8 @@ class AccountFiles:
 class Departures:
     """What the jobs of an account have sent in the last minute, in two files that are written in turns.
 
-    A line is written before a request is admitted: whatever is killed, the next process knows of it.
+    A line is written before a request is admitted: whatever is killed, the next process knows of it. Others follow when
+    it has left, and when it is billed.
     """
 
     def __init__(self, logs: tuple[Path, Path], now: float, used: Iterable[Path]) -> None:
@@ -100,7 +101,7 @@ class Departures:
         self._begun = now
 
     def note(self, at: float, tokens: int, key: str, *, requests: int = 1) -> None:
-        """Note that so many requests were admitted at a time, or that their tokens are more or fewer."""
+        """Note that so many requests, and tokens, count from a time; negative ones count there no longer."""
         if at - self._begun > _KEPT:
             self._file.close()
             self._paths = self._paths[1], self._paths[0]

@@ -30,6 +30,12 @@ TICK = 1.0
 """Seconds between two lines that tell every job how the account stands, and that its holder is alive."""
 LINE = 2**20
 """Bytes of a line at most; most have a hundred."""
+_HOLDS = 5
+"""Times in a tick that what has not left is looked at."""
+_DUE = 0.4
+"""Seconds after which what has not left counts from later on: well below the second that it counts for."""
+_HELD_UP = 5.0
+"""Seconds after which that ends: its job may have given it up."""
 _FORGOTTEN = 600.0
 """Seconds after which an admission is forgotten of which nobody told the end, as its request was cut off."""
 
@@ -52,18 +58,39 @@ class Terms:
 
 
 @dataclass(eq=False, slots=True)
+class _Lent:
+    """An admission that a job has.
+
+    Attributes:
+        admission: what the limiter charged.
+        granted: when the job got it.
+        noted: when it counts from, as was noted for whoever takes over.
+        left: whether its request has left, or never will.
+    """
+
+    admission: Admission
+    granted: float
+    noted: float
+    left: bool = False
+
+    @property
+    def key(self) -> str:
+        return self.admission.key.name if self.admission.key else ""
+
+
+@dataclass(eq=False, slots=True)
 class _Job:
     """A job that is connected.
 
     Attributes:
         writer: where its answers go.
         asks: what it asks for: numbers of its own, and tokens.
-        admitted: what it was admitted and has told no end of, with the time when each was admitted.
+        admitted: what it was admitted and has told no end of, by its numbers.
     """
 
     writer: asyncio.StreamWriter
     asks: deque[tuple[int, int]] = field(default_factory=deque)
-    admitted: dict[int, tuple[Admission, float]] = field(default_factory=dict)
+    admitted: dict[int, _Lent] = field(default_factory=dict)
 
     def tell(self, *message: Any) -> None:
         if not self.writer.is_closing():
@@ -95,10 +122,11 @@ class Holder:
         self._keys = keys
         self._who = who
         self._jobs: deque[_Job] = deque()
+        self._lent: deque[_Lent] = deque()  # what has not left, by the time it counts from
         self._asked = asyncio.Event()
         self._hears: dict[str, Callable[..., None]] = {
-            "ask": self._ask, "departed": self._departed, "settle": self._settle, "unbilled": self._unbilled,
-            "throttled": self._throttled, "refused": self._refused,
+            "ask": self._ask, "departed": self._departed, "unused": self._unused, "settle": self._settle,
+            "unbilled": self._unbilled, "throttled": self._throttled, "refused": self._refused,
         }  # fmt: skip
 
     @asynccontextmanager
@@ -148,18 +176,31 @@ class Holder:
             self._jobs.remove(job)
             self._jobs.append(job)
             number, tokens = job.asks.popleft()
+            self._hold()
             admission = await self._limiter.acquire(tokens)
-            key = admission.key.name if admission.key else ""
-            self._departures.note(admission.at, admission.charged, key)
-            job.admitted[number] = admission, admission.at
+            lent = _Lent(admission, admission.at, admission.at)
+            self._departures.note(admission.at, admission.charged, lent.key)
+            self._lent.append(lent)
+            job.admitted[number] = lent
             oldest = next(iter(job.admitted))
-            if admission.at - job.admitted[oldest][1] > _FORGOTTEN:
+            if admission.at - job.admitted[oldest].granted > _FORGOTTEN:
                 del job.admitted[oldest]
-            job.tell("grant", number, admission.at, admission.charged, key, self._limiter.pace(tokens))
+            job.tell("grant", number, admission.at, admission.charged, lent.key, self._limiter.pace(tokens))
+
+    def _hold(self) -> None:
+        """Count what was admitted, and isn't known to have left, from now on: it may leave at any moment."""
+        now = asyncio.get_running_loop().time()
+        while self._lent and (self._lent[0].left or self._lent[0].admission.at < now - _DUE):
+            lent = self._lent.popleft()
+            if not lent.left and now - lent.granted < _HELD_UP:
+                self._limiter.departed(lent.admission)
+                self._lent.append(lent)
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(TICK)
+            for _ in range(_HOLDS):
+                await asyncio.sleep(TICK / _HOLDS)
+                self._hold()
             self._tell_state()
 
     def _tell_state(self) -> None:
@@ -183,23 +224,30 @@ class Holder:
         self._asked.set()
 
     def _departed(self, job: _Job, number: int) -> None:
-        if known := job.admitted.get(number):
-            self._limiter.departed(known[0])
+        if lent := job.admitted.get(number):
+            lent.left = True
+            self._limiter.departed(lent.admission)
+            self._departures.note(lent.noted, -lent.admission.charged, lent.key, requests=-1)
+            lent.noted = lent.admission.at
+            self._departures.note(lent.noted, lent.admission.charged, lent.key)
+
+    def _unused(self, job: _Job, number: int) -> None:
+        if lent := job.admitted.pop(number, None):
+            lent.left = True
 
     def _settle(self, job: _Job, number: int, billed: int | None) -> None:
-        if known := job.admitted.pop(number, None):
-            self._correct(*known, partial(self._limiter.settle, billed=billed))
+        if lent := job.admitted.pop(number, None):
+            self._correct(lent, partial(self._limiter.settle, billed=billed))
 
     def _unbilled(self, job: _Job, number: int) -> None:
-        if known := job.admitted.pop(number, None):
-            self._correct(*known, self._limiter.unbilled)
+        if lent := job.admitted.pop(number, None):
+            self._correct(lent, self._limiter.unbilled)
 
-    def _correct(self, admission: Admission, at: float, end: Callable[[Admission], None]) -> None:
-        charged = admission.charged
-        end(admission)
-        if admission.charged != charged:
-            key = admission.key.name if admission.key else ""
-            self._departures.note(at, admission.charged - charged, key, requests=0)
+    def _correct(self, lent: _Lent, end: Callable[[Admission], None]) -> None:
+        charged, lent.left = lent.admission.charged, True
+        end(lent.admission)
+        if more := lent.admission.charged - charged:
+            self._departures.note(lent.noted, more, lent.key, requests=0)
 
     def _throttled(
         self, job: _Job, kind: Kind, retry_after: float | None, sent: float | None, key: str
@@ -207,6 +255,6 @@ class Holder:
         self._limiter.throttled(kind, retry_after, sent=sent, by=self._keys.get(key))
 
     def _refused(self, job: _Job, number: int, why: list[Any], certain: int) -> None:
-        if known := job.admitted.get(number):
-            self._limiter.refused(known[0], Rejection(*why), certain=bool(certain))
+        if lent := job.admitted.get(number):
+            self._limiter.refused(lent.admission, Rejection(*why), certain=bool(certain))
             self._tell_state()
