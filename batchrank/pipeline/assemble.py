@@ -151,9 +151,7 @@ async def engine(
         )  # fmt: skip
         await stack.enter_async_context(background_task(scheduler.serve))
         await stack.enter_async_context(background_task(gateway.reviver.serve))
-        yield Engine(
-            job, shards, gateway, sender, scheduler, rate, servers, spend, verdicts, driver, ledger
-        )
+        yield Engine(job, shards, gateway, sender, scheduler, rate, servers, spend, verdicts, driver, ledger)
 
 
 async def ranker(

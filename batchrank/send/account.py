@@ -152,10 +152,8 @@ class Account:
 
     def departed(self, admission: Admission) -> None:
         """Tell that a request is sent only now."""
-        now = asyncio.get_running_loop().time()
-        if now > admission.at:
-            admission.at = now
-            self._tell("departed", admission)
+        admission.at = asyncio.get_running_loop().time()
+        self._tell("departed", admission)
 
     def settle(self, admission: Admission, billed: int | None) -> None:
         """Tell what a request was billed."""
