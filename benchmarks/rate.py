@@ -12,18 +12,29 @@ Cases:
 1. Requests bind: 90 a second (5,400 a minute), answers after 20 ms, 200 ms, 2 s.
 2. Tokens bind: a request takes about 1/170 of a second's tokens; 20 ms, 200 ms, 2 s.
 3. Requests bind, and the quota is cut in half midway.
+
+    python benchmarks/rate.py --account [--quick] [--repeat 3]
+
+Instead, three jobs that are started by themselves share one account (``rate.account``), 90 requests a second, answers
+after 200 ms. At a third of the time the one that keeps the quota is killed, and started again at once. Used: before the
+kill, from 10 s after the last job's first request (with ``--quick`` a quarter of the time); after it, from 10 s after
+the kill. Pause: the longest time without a request. Most: in any second of all, by arrival.
 """
 
+import itertools
 import signal
 import subprocess
 import sys
 import threading
 import time
+import uuid
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import common
+import orjson
 
 RPS = 90.0
 TPS = 1_000_000.0
@@ -54,8 +65,14 @@ SCENARIOS = (
 
 def main() -> None:
     """Run all scenarios."""
-    options = common.arguments(__doc__, only={"type": int, "default": None, "help": "one scenario, from 1"})
+    options = common.arguments(
+        __doc__,
+        only={"type": int, "default": None, "help": "one scenario, from 1"},
+        account={"action": "store_true", "help": "three jobs that share an account"},
+    )
     print(common.machine())
+    if options.account:
+        return _account(options.quick, options.repeat or 1)
     seconds = 6.0 if options.quick else 45.0
     scenarios = [SCENARIOS[options.only - 1]] if options.only else SCENARIOS
     found: list[list[_Found]] = [[] for _ in scenarios]
@@ -122,6 +139,72 @@ def _measure(
     used = accepted / (rps * (end - start)) if rps else accepted * per / ((scenario.tps or 1) * (end - start))
     share = refused / max(1, refused + accepted)
     return _Found(used, share, len(refusals), counts["most_in_flight"])
+
+
+def _account(quick: bool, repeat: int) -> None:
+    seconds = 12.0 if quick else 60.0
+    rows = []
+    with common.folder() as folder, common.serving() as server:
+        data = common.write_queries(folder / "data.parquet", int(1.2 * RPS * seconds), 20, 260)
+        rows = [_shared(server, folder, data, seconds, turn) for turn in range(repeat)]
+    common.table(["used before the kill", "after it", "refused", "pause", "most in a second", "shares"], rows)
+
+
+def _shared(server: common.Server, folder: Path, data: Path, seconds: float, turn: int) -> list[object]:
+    server.set(latency=0.2, rps=RPS)
+    rate, settle = {"rpm": RPS * 60, "tpm": 1e15, "account": uuid.uuid4().hex}, min(SETTLED, seconds / 4)
+    jobs = [
+        common.job(folder, f"shared-{turn}-{number}", server.url, data, tokenizer="bytes", rate=rate)
+        for number in range(3)
+    ]
+    running = [_start(jobs[0])]
+    while not server.counts()["arrivals"]:
+        time.sleep(0.05)
+    running += [_start(job) for job in jobs[1:]]
+    began = time.monotonic()
+    time.sleep(seconds / 3 + settle)
+    running[0].kill()
+    running[0].wait()
+    killed = time.monotonic()
+    running[0] = _start(jobs[0])
+    time.sleep(seconds * 2 / 3)
+    counts = server.counts()
+    for process in running:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) in (0, 143)
+    arrivals = sorted(counts["arrivals"])
+    ends = arrivals[-1]
+
+    def used(start: float, end: float) -> str:
+        return f"{sum(start <= at < end for at in arrivals) / (RPS * (end - start)):.1%}"
+
+    pause = max(after - before for before, after in itertools.pairwise(arrivals))
+    requests = [
+        orjson.loads((job.with_suffix("") / "status.json").read_bytes())["progress"]["requests"]
+        for job in jobs
+    ]
+    return [
+        used(began + settle, killed), used(killed + settle, ends - 1),
+        f"{counts['refused'] / len(arrivals):.2%}", f"{pause:.1f} s", _most(arrivals),
+        ", ".join(f"{count:,}" for count in requests),
+    ]  # fmt: skip
+
+
+def _most(arrivals: list[float]) -> int:
+    """The most in any second."""
+    window: deque[float] = deque()
+    most = 0
+    for at in arrivals:
+        window.append(at)
+        while at - window[0] >= 1:
+            window.popleft()
+        most = max(most, len(window))
+    return most
+
+
+def _start(job: Path) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "batchrank", "run", str(job), "--quiet"]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, env=_environment())
 
 
 def _halve(server: common.Server, scenario: Scenario, cut: list[float]) -> None:

@@ -8,8 +8,9 @@ from functools import partial
 
 from limiter_traffic import Admission, fullest, now
 
-from batchrank.send.limiter import Admission as Charge
-from batchrank.send.limiter import Kind, Limiter
+from batchrank.send.limiter import Limiter
+from batchrank.send.rate import Admission as Charge
+from batchrank.send.rate import Kind
 
 MINUTE = 60.0
 LATENCY = 0.8

@@ -31,12 +31,13 @@ CANARIES = {
     "proxy password": "canary:pass@5d6e",
     "query": "canary/query+7f8a9b==",
 }
-_INPUTS = ("key", "job.yaml", "client.key")
+_INPUTS = ("key", "key2", "job.yaml", "client.key")
 
 
-def _job(folder: Path, server: str, proxy: Proxy, *, fleet: bool = False) -> None:
+def _job(folder: Path, server: str, proxy: Proxy, *, fleet: bool = False, keys: int = 1) -> None:
     tls = Tls(folder)
     (folder / "key").write_text(CANARIES["key"])
+    (folder / "key2").write_text(CANARIES["key"] + "-canary2")  # which begins like the other
     user, password = "canaryuser3b4c", "canary%3Apass%405d6e"
     job: dict[str, Any] = {
         "input": {"path": "in.jsonl"},
@@ -45,7 +46,7 @@ def _job(folder: Path, server: str, proxy: Proxy, *, fleet: bool = False) -> Non
         "retry": {"attempts": 2, "max_delay": 0.01, "outage": 0.5},
         "endpoint": {
             "url": f"{server}/rerank?api-version=2&sig=canary%2Fquery%2B7f8a9b%3D%3D",
-            "api_key_file": "key",
+            "api_key_file": "key" if keys == 1 else ["key", "key2"],
             "headers": {"X-Tenant": CANARIES["header"]},
             "body": {"gateway": {"auth_token": CANARIES["body"]}},
             "proxy": f"http://{user}:{password}@{proxy.address}",
@@ -177,6 +178,33 @@ async def test_no_secret_of_a_fleet_leaves_a_trace(
     ]
     assert not _traces(tmp_path, *said)
     assert "/other" in said[2] and not any("Traceback" in text for text in said), said
+
+
+async def _one_key_fails(request: web.Request, body: Any) -> web.Response:
+    refused = not request.headers["Authorization"].endswith("canary2")
+    return await (_echoes if refused else _well)(request, body)
+
+
+@ANYIO
+@pytest.mark.real_clock
+@pytest.mark.parametrize("reply", [_one_key_fails, _fails, _echoes])
+async def test_none_of_several_keys_leaves_a_trace(
+    tmp_path: Path, reply: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two keys of which one begins like the other, all of which the server repeats."""
+    monkeypatch.chdir(tmp_path)
+    async with serving(reply) as server, proxying(user="canaryuser3b4c:canary:pass@5d6e") as proxy:
+        _job(tmp_path, server.url, proxy, keys=2)
+        said = [await _forked(tmp_path, "run", "job.yaml", "--verbose")]
+        said.append(await _forked(tmp_path, "check", "job.yaml", "--ask"))
+    assert len({headers["Authorization"] for headers in server.headers}) == 2, said
+    loop = asyncio.get_running_loop()
+    said += [
+        await loop.run_in_executor(None, _invoke, command)
+        for command in ("status out", "status out --json", "plan job.yaml", "report out")
+    ]
+    assert not _traces(tmp_path, *said)
+    assert not any("Traceback" in text for text in said), said
 
 
 @ANYIO

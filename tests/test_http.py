@@ -16,9 +16,9 @@ from servers import Server, Tls, proxying, ranks, scores, serving
 from batchrank.data import Answer, Rejection
 from batchrank.errors import JobError
 from batchrank.job.config import Job
-from batchrank.pipeline.endpoint import endpoint
+from batchrank.pipeline.endpoint import api_keys, endpoint
 from batchrank.send.concurrency import ConcurrencyLimit
-from batchrank.send.connections import connections, open_files, tls_context
+from batchrank.send.connections import Key, connections, open_files, tls_context
 from batchrank.send.retry import possibly_billed
 from batchrank.send.transport import Http
 from batchrank.wire import CODECS
@@ -38,7 +38,7 @@ def own(server: Server, path: str = "/rerank", **fields: Any) -> Job:
     return Job.model_validate({"model": "vllm", "endpoint": {"url": server.url + path, **fields}})
 
 
-def session(job: Job, key: str | None = None) -> Http:
+def session(job: Job, key: Key | str | None = None) -> Http:
     return endpoint(job, job.url, key)[0]
 
 
@@ -61,7 +61,7 @@ async def test_a_key_that_was_replaced_is_read_again(tmp_path: Path) -> None:
 
     async with serving(reply) as server:
         job = own(server, api_key_file=str(file))
-        async with session(job, job.api_key()) as http:
+        async with session(job, api_keys(job)[0]) as http:
             first = await http.post(BODY, 2)
             file.write_text("new-key-5678\n")
             second, third = await http.post(BODY, 2), await http.post(BODY, 2)
@@ -82,7 +82,8 @@ async def test_both_keys_stay_secret(tmp_path: Path) -> None:
         return web.json_response({"code": "InvalidApiKey", "message": said}, status=401)
 
     async with serving(reply) as server:
-        outcome = await post(session(own(server, api_key_file=str(file)), "old-key-1234"))
+        job = own(server, api_key_file=str(file))
+        outcome = await post(session(job, Key("old-key-1234", newer=job.api_key)))
     assert len(server.paths) == 2
     assert isinstance(outcome, Rejection) and outcome.status == 401
     assert "old-key" not in str(outcome) and "new-key" not in str(outcome)
@@ -95,7 +96,8 @@ async def test_a_key_file_that_is_gone_leaves_the_refusal_as_it_is(tmp_path: Pat
         return await wants("another", request, body)
 
     async with serving(reply) as server:
-        outcome = await post(session(own(server, api_key_file=str(tmp_path / "gone")), "old-key-1234"))
+        job = own(server, api_key_file=str(tmp_path / "gone"))
+        outcome = await post(session(job, Key("old-key-1234", newer=job.api_key)))
     assert isinstance(outcome, Rejection) and outcome.status == 401 and len(server.paths) == 1
 
 

@@ -253,7 +253,7 @@ def test_names_of_variables_are_no_keys(tmp_path: Path, name: str) -> None:
     path.write_text(
         f"input: {{path: x}}\nmodel: qwen3-rerank\nendpoint: {{api_key_env: {name}}}\noutput: {{path: out}}\n"
     )
-    assert load_job(path, environ={}).api_key_env == name
+    assert load_job(path, environ={}).key_sources == (name,)
 
 
 def test_a_character_that_yaml_refuses_is_told_with_its_line(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_no_key_is_looked_for_where_none_is_sent(tmp_path: Path, monkeypatch: py
     """auth: none runs without the vendor's variable."""
     monkeypatch.delenv("DASHSCOPE_API_KEY", raising=False)
     job = load(tmp_path, endpoint={"auth": "none"})
-    assert job.api_key() is None and job.api_key_env is None
+    assert job.api_key() is None and job.key_sources == ()
 
 
 @pytest.mark.parametrize("model", ["gte-rerank-v2", "qwen3-vl-rerank"])

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from limiter_traffic import MANY, Admission, fullest, now, saturate, virtually
 
-from batchrank.send.limiter import Admission as Charge
 from batchrank.send.limiter import Limiter
+from batchrank.send.rate import Admission as Charge
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,8 @@ from typing import Literal
 import pytest
 from limiter_traffic import MANY, now, rate, saturate
 
-from batchrank.send.limiter import Admission, Limiter
+from batchrank.send.limiter import Limiter
+from batchrank.send.rate import Admission
 
 pytestmark = pytest.mark.anyio
 

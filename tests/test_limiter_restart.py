@@ -73,21 +73,21 @@ async def test_a_job_run_again_keeps_to_the_minute(tmp_path: Path) -> None:
 async def test_departures_survive_in_the_ledger(tmp_path: Path) -> None:
     """What was noted with the sending of a request is known to the next process, as a second younger, for a minute."""
 
-    async def known(ledger: Ledger) -> list[tuple[float, int]]:
-        return [(round(ago, 1), tokens) for ago, tokens in await Departures(ledger).load()]
+    async def known(ledger: Ledger) -> list[tuple[float, int, str]]:
+        return [(round(ago, 1), tokens, key) for ago, tokens, key in await Departures(ledger).load()]
 
     ledger = Ledger(tmp_path / "ledger.sqlite")
     kept = Departures(ledger)
     assert await kept.load() == []
     for key, tokens in ((b"1" * 16, 500), (b"2" * 16, 700)):
-        kept.note(tokens)
+        kept.note(tokens, "KEY_A")
         await ledger.sent(key, 400, 10)
         await asyncio.sleep(2)
     ledger.close()
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    assert await known(ledger) == [(3, 500), (1, 700)]
+    assert await known(ledger) == [(3, 500, "KEY_A"), (1, 700, "KEY_A")]
     await asyncio.sleep(58)
-    assert await known(ledger) == [(59, 700)]
+    assert await known(ledger) == [(59, 700, "KEY_A")]
     ledger.close()
 
 

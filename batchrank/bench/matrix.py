@@ -197,7 +197,8 @@ def _cells(bench: Bench, base: Path) -> Iterator[Cell]:
         if text is not None:
             data["instruct"] = text
         if key := data.get("endpoint", {}).get("api_key_file"):
-            data["endpoint"] = data["endpoint"] | {"api_key_file": _at(base, key)}
+            files = _at(base, key) if isinstance(key, str) else [_at(base, file) for file in key]
+            data["endpoint"] = data["endpoint"] | {"api_key_file": files}
         qrels = tuple(_at(base, path) for path in source.qrels)
         yield Cell(dataset, name, instruct, method, folder, data, qrels)
 

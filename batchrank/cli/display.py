@@ -91,6 +91,8 @@ def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
     )
     if progress.replicas:
         yield "replicas", replicas(progress.replicas)
+    if progress.keys:
+        yield "keys", replicas(progress.keys)
     if progress.reused:
         yield "reused", f"{progress.reused:,} requests from the ledger"
     tokens = progress.billed_tokens / seconds * 60
@@ -128,6 +130,8 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     yield f"requests: {process['requests']:,} sent{reused}{retries}{lost}; documents sent: {totals.sent:,}{extra}"
     if process["replicas"]:
         yield f"replicas: {replicas(process['replicas'])}"
+    if process["keys"]:
+        yield f"keys: {replicas(process['keys'])}"
     if totals.reused:
         share = totals.reused / max(totals.one_pass, 1)
         yield f"reused from earlier runs: {totals.reused:,} documents, {share:.1%} of all, were not asked about again"

@@ -93,6 +93,8 @@ def _progress(found: "Status", progress: dict[str, Any]) -> Iterator[tuple[str, 
     )
     if progress.get("replicas"):
         yield "replicas", replicas(progress["replicas"])
+    if progress.get("keys"):
+        yield "keys", replicas(progress["keys"])
     if found.state == "running" and progress.get("gate"):
         yield "held back by", progress["gate"]
     yield "quota", f"{progress['quota_used']:.0%} used in the last minute"
@@ -166,7 +168,7 @@ def _plan_facts(job: "Job", found: "Plan") -> list[tuple[str, str]]:
             f"{found.documents:,}" + (f", {found.blank:,} blank ones are not sent" if found.blank else ""),
         ),
         ("tokens", f"{found.tokens:,} in one pass ({kind})"),
-        ("quota", f"{job.card.rpm:,.0f} requests and {job.card.tpm:,.0f} tokens a minute"),
+        ("quota", "{:,.0f} requests and {:,.0f} tokens a minute".format(*job.quota)),
     ]
     if found.truncated:
         rows.append(

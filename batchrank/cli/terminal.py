@@ -89,7 +89,7 @@ def say_json(data: Any) -> None:
 
 
 def replicas(states: Sequence[Mapping[str, Any]]) -> str:
-    """How several servers stand, in a line; those that are out say why."""
+    """How several servers or keys stand, in a line; those that are out say why."""
     told = []
     for one in states:
         failed = f" ({one['failures']:,} failed)" if one["failures"] else ""

@@ -166,7 +166,7 @@ class CrewRun(Run):
     @asynccontextmanager
     async def _starter(self) -> AsyncIterator[tuple[Starter, int]]:
         """What starts processes, and how many are to rank."""
-        hidden = [name for name in [self.job.api_key_env] if name]
+        hidden = [] if self.job.endpoint.api_key_file else [*self.job.key_sources]
         if self.job.engine.ray is None:
             yield LocalStarter(hidden), self.job.engine.size
         else:

@@ -43,7 +43,7 @@ class Emulator:
         self._model = Model(self.settings)
         self._fates = Fates(self.settings)
         self._delivery = Delivery(self.settings)
-        self._quotas: dict[str, Quota] = {}
+        self._quotas: dict[tuple[str, str], Quota] = {}  # each key is an account of its own
         self._workers = asyncio.Semaphore(self.settings.concurrency or 2**31)
         self._stack = AsyncExitStack()
         self._base = ""
@@ -116,7 +116,7 @@ class Emulator:
             fate = self._poisoned(asked, fate)
             if fate.rejection is not None:
                 raise RejectedError(fate.rejection)
-            work = self._admit(asked, endpoint, len(body))
+            work = self._admit(asked, endpoint, len(body), request.headers.get("Authorization", ""))
         except RejectedError as error:
             await self._wait(f"refusal {number}".encode())
             return self._refuse(error.rejection, endpoint, request_id)
@@ -157,13 +157,14 @@ class Emulator:
                 return self._fates.named(names)
         return fate
 
-    def _admit(self, asked: Asked, endpoint: Endpoint, body_bytes: int) -> Work:
+    def _admit(self, asked: Asked, endpoint: Endpoint, body_bytes: int, key: str) -> Work:
         card, own = self._model.card(asked.model, endpoint.wire), self.settings
         work = self._model.accept(asked, card, endpoint.dialect, body_bytes)
-        if card.name not in self._quotas:
+        account = card.name, key
+        if account not in self._quotas:
             rpm, tpm = (card.rpm if own.rpm is None else own.rpm), (card.tpm if own.tpm is None else own.tpm)
-            self._quotas[card.name] = Quota(Limits(rpm, tpm, own.per_second, own.growth, own.growth_start))
-        refusal = self._quotas[card.name].admit(asyncio.get_running_loop().time(), work.tokens)
+            self._quotas[account] = Quota(Limits(rpm, tpm, own.per_second, own.growth, own.growth_start))
+        refusal = self._quotas[account].admit(asyncio.get_running_loop().time(), work.tokens)
         if refusal is not None:
             if own.retry_after != "none":
                 refusal = with_retry_after(refusal, f"after-{own.retry_after}", own.retry_seconds)

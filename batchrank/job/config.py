@@ -12,7 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 from batchrank.errors import JobError
 from batchrank.job.endpoint import REDACTED, check_body, proxy_for, redacted, region_of
 from batchrank.job.engine import Engine
+from batchrank.job.keys import read_key, refuse_alike
 from batchrank.job.paths import absolute, moved
+from batchrank.job.rate import Rate
 from batchrank.job.reuse import Reuse
 from batchrank.job.sections import (
     Budget,
@@ -23,7 +25,6 @@ from batchrank.job.sections import (
     Limits,
     Merge,
     Output,
-    Rate,
     Retry,
     Section,
     Workspace,
@@ -89,7 +90,7 @@ class Job(Section):
     def _check_request(self) -> None:
         """See that what the endpoint's keys make of a request can be sent."""
         check_body(self.endpoint.body, self.wire)
-        if self.endpoint.auth not in ("bearer", "none") and not self._key_source and not self.emulated:
+        if self.endpoint.auth not in ("bearer", "none") and not self.key_sources and not self.emulated:
             raise JobError(
                 f"endpoint.auth: there is no key to send in {self.endpoint.auth}; set endpoint.api_key_env or "
                 "endpoint.api_key_file"
@@ -239,42 +240,46 @@ class Job(Section):
         return proxy_for(url or self.url, self.endpoint.proxy, os.environ if environ is None else environ)
 
     @property
-    def api_key_env(self) -> str | None:
-        """The environment variable that holds the key; None when the server needs none."""
-        if self.endpoint.auth == "none":
-            return None
-        return self.endpoint.api_key_env or vendor(self.card.vendor).api_key_env
+    def key_sources(self) -> tuple[str, ...]:
+        """The environment variables or files that hold the keys; none where the server needs no key."""
+        own = self.endpoint
+        if own.auth == "none":
+            return ()
+        named = own.api_key_file or own.api_key_env or vendor(self.card.vendor).api_key_env or ()
+        return (named,) if isinstance(named, str) else named
 
     @property
-    def _key_source(self) -> str | None:
-        return self.endpoint.api_key_file or self.api_key_env
+    def key_names(self) -> list[str]:
+        """What each key is told by: its variable, or its file's own name where that tells the files apart."""
+        sources = list(self.key_sources)
+        files = [Path(source).name for source in sources if self.endpoint.api_key_file]
+        return files if files and len(set(files)) == len(files) else sources
 
-    def api_key(self) -> str | None:
-        """Read the key from its file or variable; None when no key is needed.
+    def api_key(self, source: str | None = None) -> str | None:
+        """Read a key from its variable or file, by default the first; None when no key is needed.
 
         Raises:
             JobError: the file or variable is missing or empty, or holds what no header can carry.
         """
-        if self.emulated or self.endpoint.auth == "none":
+        if self.emulated or not self.key_sources:
             return None
-        if self.endpoint.api_key_file:
-            source = f"endpoint.api_key_file: {self.endpoint.api_key_file}"
-            try:
-                key = Path(self.endpoint.api_key_file).expanduser().read_text(encoding="utf-8").strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise JobError(f"{source}: can't be read: {error}") from None
-            hint = "write the key into it"
-        elif (name := self.api_key_env) is not None:
-            source = f"endpoint.api_key_env: {name}"
-            key = os.environ.get(name, "").strip()
-            hint = f"set it, for example: export {name}=sk-..."
-        else:
-            return None
-        if not key:
-            raise JobError(f"{source}: no API key there; {hint}")
-        if not key.isascii() or not key.isprintable():
-            raise JobError(f"{source}: the API key holds a character that no HTTP header can carry")
-        return key
+        return read_key(source or self.key_sources[0], file=bool(self.endpoint.api_key_file))
+
+    def api_keys(self) -> dict[str, str]:
+        """Read all keys, by their variables or files; none where no key is needed.
+
+        Raises:
+            JobError: one can't be read, or is the same as another one.
+        """
+        found = {source: key for source in self.key_sources if (key := self.api_key(source)) is not None}
+        refuse_alike(found)
+        return found
+
+    @property
+    def quota(self) -> tuple[float, float]:
+        """Requests and tokens a minute that all keys together may send."""
+        keys = 1 if self.emulated else max(1, len(self.key_sources))
+        return self.card.rpm * keys, self.card.tpm * keys
 
     def public(self) -> dict[str, Any]:
         """The resolved job as plain data, its paths as they are from any folder, without what could be a secret."""

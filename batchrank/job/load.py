@@ -74,9 +74,8 @@ def _environment(environ: Mapping[str, str], data: dict[str, Any]) -> dict[str, 
         model_config = SettingsConfigDict(enable_decoding=False)
 
     endpoint = data.get("endpoint")
-    own = {"DASHSCOPE_API_KEY"} | (
-        {str(endpoint.get("api_key_env"))} if isinstance(endpoint, dict) else set()
-    )
+    named = endpoint.get("api_key_env") if isinstance(endpoint, dict) else None
+    own = {"DASHSCOPE_API_KEY", *map(str, named if isinstance(named, list) else [named])}
     for name in environ:
         if name.startswith(PREFIX) and name not in own:
             first = name.removeprefix(PREFIX).split("__")[0].lower()

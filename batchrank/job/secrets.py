@@ -119,7 +119,7 @@ def _spellings(value: str) -> Iterator[str]:
 def secrets_of(job: Job, environ: Mapping[str, str] | None = None) -> Secrets:
     """Every secret that a job knows; what there is none of, or can't be read, is told elsewhere.
 
-    1. the key;
+    1. the keys;
     2. the values of further headers;
     3. the fields of ``endpoint.body`` that are named as secrets;
     4. the user and password of the proxy, the job's or the environment's;
@@ -133,7 +133,7 @@ def secrets_of(job: Job, environ: Mapping[str, str] | None = None) -> Secrets:
     own = job.endpoint
     return Secrets(
         [
-            _readable(job.api_key),
+            *(_readable(partial(job.api_key, source)) for source in job.key_sources),
             *own.headers.values(),
             *secrets(own.body),
             *(

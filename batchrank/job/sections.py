@@ -1,6 +1,5 @@
 """Defines the sections of a job, with every key and its default."""
 
-from fractions import Fraction
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -10,6 +9,7 @@ from batchrank.job.endpoint import check_json, http_address, http_addresses, pro
 from batchrank.models import Template, Wire
 
 Positive = Annotated[int, Field(ge=1)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class Section(BaseModel):
@@ -88,8 +88,9 @@ class Endpoint(Section):
         url: the full address; None takes the model's; ``emulator`` starts one inside this process.
         urls: instead, the addresses of several servers of the same model; their order decides nothing.
         identity: what answers are remembered under; None takes wire, model and region, so not the address.
-        api_key_env: the name of the environment variable that holds the key; None takes the vendor's own.
-        api_key_file: a file that holds the key, instead; read again when the server refuses the key.
+        api_key_env: the name of the environment variable that holds the key; None takes the vendor's own. Several
+            names are several keys, each with a quota of its own.
+        api_key_file: a file that holds the key, instead, or several; read again when the server refuses the key.
         auth: how the key is sent: ``bearer``, in a header of this name, or ``none``.
         body: fields added to every request; mappings go into those that are there already.
         template: the model's own prompt around query and documents; None takes the model's.
@@ -105,8 +106,8 @@ class Endpoint(Section):
     identity: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")] | None = None
     wire: Wire | None = None
     region: str | Workspace | None = None
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
-    api_key_file: str | None = None
+    api_key_env: Variable | Annotated[tuple[Variable, ...], Field(min_length=1)] | None = None
+    api_key_file: str | Annotated[tuple[str, ...], Field(min_length=1)] | None = None
     auth: Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")] = "bearer"
     headers: Annotated[dict[str, str], Field(repr=False)] = {}
     body: Annotated[dict[str, JsonValue], Field(repr=False)] = {}
@@ -116,6 +117,13 @@ class Endpoint(Section):
     client_cert: str | None = None
     client_key: str | None = None
     timeout: Annotated[float, Field(gt=0, le=3600)] = 60
+
+    @field_validator("api_key_env", "api_key_file")
+    @classmethod
+    def _different(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        if isinstance(value, tuple) and len(set(value)) < len(value):
+            raise ValueError("a name comes twice; each key has a quota of its own, so name each once")
+        return value
 
     @field_validator("url")
     @classmethod
@@ -189,39 +197,6 @@ class Limits(Section):
     passage_overlap: Annotated[int, Field(ge=0)] = 100
     overhead_tokens: Annotated[int, Field(ge=0)] = 0
     headroom: Annotated[float, Field(ge=0, lt=1)] = 0.02
-
-
-class Rate(Section):
-    """How fast requests are sent; None takes the model card's quota.
-
-    Attributes:
-        share: the part of the quota that this process may use, a number or such as ``1/4``.
-    """
-
-    rpm: Annotated[float, Field(gt=0)] | None = None
-    tpm: Annotated[float, Field(gt=0)] | None = None
-    share: float | str = 1.0
-    concurrency: Literal["auto"] | Positive = "auto"
-
-    @field_validator("share")
-    @classmethod
-    def _part(cls, value: float | str) -> float | str:
-        try:
-            part = Fraction(str(value))
-        except (ValueError, ZeroDivisionError):
-            raise ValueError(
-                f"{value!r} is no part of the quota; write a number such as 0.25, or 1/4"
-            ) from None
-        if not 0 < part <= 1:
-            raise ValueError(
-                f"{value} is no part of the quota; write a number above 0 and up to 1, or such as 1/4"
-            )
-        return value
-
-    @property
-    def part(self) -> Fraction:
-        """The share as an exact fraction."""
-        return Fraction(str(self.share))
 
 
 class Retry(Section):

@@ -140,7 +140,11 @@ _SYNC = 1.0
 much later."""
 _PRUNE = 10.0
 """Seconds between two removals of what is old; each looks at the whole table."""
-_TABLE = "CREATE TABLE IF NOT EXISTS departures (at REAL NOT NULL, tokens INTEGER NOT NULL)"
+_TABLE = (
+    "CREATE TABLE IF NOT EXISTS departures (at REAL NOT NULL, tokens INTEGER NOT NULL, key TEXT NOT NULL)"
+)
+_OF_ONE_KEY = "ALTER TABLE departures ADD COLUMN key TEXT NOT NULL DEFAULT ''"
+"""What brings the table of an older batchrank, which knew one key only, up to date."""
 
 wall = time.time
 """What tells the time, in seconds since 1970."""
@@ -153,28 +157,35 @@ class Departures:
         self._ledger = ledger
         self._pruned = 0.0
 
-    async def load(self) -> list[tuple[float, int]]:
-        """What left in the last minute: how many seconds ago, and the tokens of each.
+    async def load(self) -> list[tuple[float, int, str]]:
+        """What left in the last minute: how many seconds ago, the tokens of each, and the name of its key.
 
         Times in the future are those of a clock that was set back since; they tell nothing, and must not stall a run.
         """
         now = wall()
-        rows: list[tuple[float, int]] = await self._ledger.perform(lambda db: _recent(db, now))
-        return [(max(0.0, now - at - _SYNC), tokens) for at, tokens in rows]
+        rows: list[tuple[float, int, str]] = await self._ledger.perform(lambda db: _recent(db, now))
+        return [(max(0.0, now - at - _SYNC), tokens, key) for at, tokens, key in rows]
 
-    def note(self, tokens: int) -> None:
-        """Note that a request of so many tokens is about to leave; written with the group that is open now."""
+    def note(self, tokens: int, key: str = "") -> None:
+        """Note that a request of so many tokens is about to leave; written with the group that is open now.
+
+        Args:
+            tokens: what it counts as.
+            key: the name of the variable or file that its API key comes from.
+        """
         now = wall()
-        self._ledger.note(lambda db: db.execute("INSERT INTO departures VALUES (?,?)", (now, tokens)))
+        self._ledger.note(lambda db: db.execute("INSERT INTO departures VALUES (?,?,?)", (now, tokens, key)))
         if abs(now - self._pruned) > _PRUNE:
             self._pruned = now
             self._ledger.note(lambda db: _prune(db, now))
 
 
-def _recent(db: sqlite3.Connection, now: float) -> list[tuple[float, int]]:
+def _recent(db: sqlite3.Connection, now: float) -> list[tuple[float, int, str]]:
     db.execute(_TABLE)
+    if not any(column == "key" for _, column, *_ in db.execute("PRAGMA table_info(departures)")):
+        db.execute(_OF_ONE_KEY)
     _prune(db, now)
-    return db.execute("SELECT at, tokens FROM departures").fetchall()
+    return db.execute("SELECT at, tokens, key FROM departures").fetchall()
 
 
 def _prune(db: sqlite3.Connection, now: float) -> None:

@@ -3,11 +3,11 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 from prometheus_client import CollectorRegistry, generate_latest
@@ -88,20 +88,21 @@ class JobCollector(Collector):
             )
             cost.add_metric([self._job, progress.currency], progress.cost)
             yield cost
-        yield from self._replicas(progress)
+        yield from self._each(progress.replicas, "replica", "server")
+        yield from self._each(progress.keys, "key", "API key")
         yield self._latency(progress)
 
-    def _replicas(self, progress: Progress) -> Iterator[Metric]:
-        """Several servers, one by one."""
-        labels = ["job", "replica"]
-        requests = CounterMetricFamily("batchrank_replica_requests", "Requests by server.", labels=labels)
-        failures = CounterMetricFamily("batchrank_replica_failures", "Those that failed.", labels=labels)
-        up = GaugeMetricFamily("batchrank_replica_up", "Whether the server is in service.", labels=labels)
-        for one in progress.replicas:
+    def _each(self, states: Sequence[dict[str, Any]], kind: str, what: str) -> Iterator[Metric]:
+        """Several servers or keys, one by one."""
+        labels, name = ["job", kind], f"batchrank_{kind}"
+        requests = CounterMetricFamily(f"{name}_requests", f"Requests by {what}.", labels=labels)
+        failures = CounterMetricFamily(f"{name}_failures", "Those that failed.", labels=labels)
+        up = GaugeMetricFamily(f"{name}_up", f"Whether the {what} is in service.", labels=labels)
+        for one in states:
             requests.add_metric([self._job, one["name"]], one["requests"])
             failures.add_metric([self._job, one["name"]], one["failures"])
             up.add_metric([self._job, one["name"]], float(one["out"] is None))
-        if progress.replicas:
+        if states:
             yield from (requests, failures, up)
 
     def _latency(self, progress: Progress) -> Metric:

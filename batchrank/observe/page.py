@@ -187,6 +187,11 @@ def _failures(facts: Facts) -> Table:
             ended = f"; is out: {one['out']}" if one["out"] else ""
             name = f"failed at {one['name']}, of {one['requests']:,} requests, taken out {one['outs']:,} times{ended}"
             rows.append((name, f"{one['failures']:,}"))
+    for one in process.get("keys") or ():
+        if one["failures"]:
+            ended = f"; is out: {one['out']}" if one["out"] else ""
+            name = f"the key in {one['name']} was refused, of {one['requests']:,} requests{ended}"
+            rows.append((name, f"{one['failures']:,}"))
     rows += [(f"throttled (429): {kind}", f"{n:,}") for kind, n in process["throttled"].items() if n]
     for name, text in (
         ("malformed", "unusable answers"), ("ambiguous", "sent, no answer received"), ("splits", "requests halved")

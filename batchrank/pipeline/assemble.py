@@ -16,7 +16,7 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.state import Departures, Spent
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches
-from batchrank.pipeline.endpoint import encoder, fleet
+from batchrank.pipeline.endpoint import api_keys, encoder, fleet, rate_limiter
 from batchrank.pipeline.rank import Driver
 from batchrank.pipeline.recollect import Recollector
 from batchrank.pipeline.shared import SharedVerdicts
@@ -25,7 +25,7 @@ from batchrank.send.admission import Scheduler
 from batchrank.send.budget import Before, Budget, Taken
 from batchrank.send.fleet import Fleet
 from batchrank.send.gateway import Gateway
-from batchrank.send.limiter import Limiter
+from batchrank.send.rate import Admission, RateLimiter
 from batchrank.send.requests import Past
 from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend
@@ -48,7 +48,7 @@ class Engine:
     gateway: Gateway
     sender: Sender
     scheduler: Scheduler
-    limiter: Limiter
+    limiter: RateLimiter
     fleet: Fleet
     spend: Spend
     verdicts: Verdicts
@@ -113,15 +113,19 @@ async def engine(
     Raises:
         JobError: no API key, a tokenizer that can't be read, or a cap on a cost that can't be known.
     """
-    card, key = job.card, job.api_key()
+    card, every_key = job.card, api_keys(job)
     async with AsyncExitStack() as stack:
         urls = [await _emulated(job, stack)] if job.emulated else job.urls
-        servers, wire = fleet(job, urls, "emulator" if job.emulated else key)
+        servers, wire = fleet(job, urls, every_key[0])
         for replica in servers.replicas:
             await stack.enter_async_context(replica.http)
         departures = Departures(ledger)
-        limiter = Limiter(rpm=card.rpm, tpm=card.tpm, share=job.rate.part, before=await departures.load())
-        scheduler = Scheduler(limiter, servers, note=departures.note)
+        rate = await stack.enter_async_context(rate_limiter(job, every_key, await departures.load()))
+
+        def note(admission: Admission) -> None:
+            departures.note(admission.charged, (admission.key or every_key[0]).name)
+
+        scheduler = Scheduler(rate, servers, note=note)
         per = job.budget.per
         spend = _spend(job, spent, None if per == "run" else await ledger.spent(per))
         encodes = encoder(job, wire, legacy=ledger.legacy)
@@ -138,7 +142,7 @@ async def engine(
             rng=random.Random(),  # noqa: S311 jitter, not secrets
         )
         gateway.counts.timeline = Timeline(
-            documents=card.documents, tokens=card.request_tokens, rpm=card.rpm, tpm=card.tpm
+            documents=card.documents, tokens=card.request_tokens, rpm=job.quota[0], tpm=job.quota[1]
         )
         sender = Sender(encoder=encodes, wire=job.wire, ledger=ledger, gateway=gateway, counts=gateway.counts)
         driver = await ranker(
@@ -147,9 +151,7 @@ async def engine(
         )  # fmt: skip
         await stack.enter_async_context(background_task(scheduler.serve))
         await stack.enter_async_context(background_task(gateway.reviver.serve))
-        yield Engine(
-            job, shards, gateway, sender, scheduler, limiter, servers, spend, verdicts, driver, ledger
-        )
+        yield Engine(job, shards, gateway, sender, scheduler, rate, servers, spend, verdicts, driver, ledger)
 
 
 async def ranker(

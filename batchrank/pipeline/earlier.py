@@ -32,7 +32,7 @@ HARMLESS: dict[str, str] = {
         ("endpoint.proxy", "endpoint.ca_file", "endpoint.client_cert", "endpoint.client_key"), _ACCESS
     ),
     "endpoint.timeout": _PACE,
-    **dict.fromkeys(("rate.rpm", "rate.tpm", "rate.share", "rate.concurrency"), _PACE),
+    **dict.fromkeys(("rate.rpm", "rate.tpm", "rate.share", "rate.account", "rate.concurrency"), _PACE),
     **dict.fromkeys(("retry.attempts", "retry.max_delay", "retry.outage"), _PACE),
     **dict.fromkeys(("budget.max_cost", "budget.max_tokens", "budget.max_requests", "budget.per"), _END),
     "failures.max_queries": _END,

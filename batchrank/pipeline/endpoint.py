@@ -2,16 +2,22 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 
 from batchrank.data import Request
 from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
 from batchrank.models import vendor
+from batchrank.pipeline.workers import background_task
 from batchrank.send.concurrency import ConcurrencyLimit
-from batchrank.send.connections import connections, open_files, tls_context
+from batchrank.send.connections import Key, connections, open_files, tls_context
 from batchrank.send.encoder import Encoder
 from batchrank.send.fleet import Fleet, Replica, names
+from batchrank.send.keyring import Keyring
+from batchrank.send.limiter import Limiter
+from batchrank.send.rate import RateLimiter
 from batchrank.send.transport import Http
 from batchrank.wire import Codec, tailored
 
@@ -44,7 +50,69 @@ def encoder(job: Job, wire: Codec, *, legacy: bool) -> Encoder:
     )
 
 
-def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
+def api_keys(job: Job) -> list[Key]:
+    """A job's API keys; one without a value where none is needed.
+
+    Raises:
+        JobError: one can't be read, or comes twice.
+    """
+    if job.emulated:
+        return [Key("emulator")]
+    again = bool(job.endpoint.api_key_file)
+    found = zip(job.api_keys().items(), job.key_names, strict=True)
+    read = [Key(key, name, partial(job.api_key, source) if again else None) for (source, key), name in found]
+    return read or [Key(None)]
+
+
+def limiter(job: Job, keys: Sequence[Key], before: Iterable[tuple[float, int, str]]) -> RateLimiter:
+    """What keeps the quota of each of a job's keys.
+
+    Args:
+        job: the job.
+        keys: its keys.
+        before: what an earlier process sent: seconds ago, tokens, and the name of its key. What was sent by a key that
+            has another name now counts for each of them.
+    """
+    card, names = job.card, {key.name for key in keys}
+    limiters = {
+        key: Limiter(
+            rpm=card.rpm,
+            tpm=card.tpm,
+            share=job.rate.part,
+            before=[(ago, tokens) for ago, tokens, by in before if by == key.name or by not in names],
+        )
+        for key in keys
+    }
+    return Keyring(limiters) if len(limiters) > 1 else limiters[keys[0]]
+
+
+@asynccontextmanager
+async def rate_limiter(
+    job: Job, keys: Sequence[Key], before: Sequence[tuple[float, int, str]]
+) -> AsyncIterator[RateLimiter]:
+    """What admits a job's requests for the length of the block: its own quota, or what others leave of an account's.
+
+    Raises:
+        JobError: another job of the account says another quota, or other keys.
+    """
+    make = partial(limiter, job, keys)
+    if job.rate.account is None:
+        yield make(before)
+        return
+    from batchrank.send.account import Account
+    from batchrank.send.account_files import AccountFiles
+    from batchrank.send.holder import Terms
+
+    names = tuple(sorted(key.name for key in keys)) if len(keys) > 1 else ()
+    terms = Terms(float(job.card.rpm), float(job.card.tpm), names)
+    who = {"job": job.name, "pid": os.getpid()}
+    account = Account(AccountFiles(job.rate.account), terms, keys, make, before, who)
+    async with background_task(account.serve):
+        await account.joined()
+        yield account
+
+
+def endpoint(job: Job, url: str, key: Key | str | None) -> tuple[Http, Codec]:
     """What asks a job's endpoint, at an address and with a key, and the wire format that it speaks.
 
     Raises:
@@ -61,7 +129,6 @@ def endpoint(job: Job, url: str, key: str | None) -> tuple[Http, Codec]:
         url,
         wire,
         key=key,
-        newer_key=job.api_key if own.api_key_file and not job.emulated else None,
         auth=own.auth,
         headers=own.headers,
         other_url=None if job.emulated else vendor(job.card.vendor).other_url(job.wire, url),
@@ -87,7 +154,7 @@ def places(job: Job) -> tuple[list[ConcurrencyLimit], int | None]:
     return [ConcurrencyLimit(wanted, room=room) for _ in range(servers)], most
 
 
-def fleet(job: Job, urls: Sequence[str], key: str | None) -> tuple[Fleet, Codec]:
+def fleet(job: Job, urls: Sequence[str], key: Key) -> tuple[Fleet, Codec]:
     """The servers of a job, at their addresses, and the wire format that they speak.
 
     Raises:

@@ -73,7 +73,7 @@ class Preconditions:
     def steps(self) -> dict[str, Callable[[], object]]:
         """What is looked at, in this order, by the name that ``check`` gives it; each raises what a run ends with."""
         return {
-            "key": self.job.api_key,
+            "key": self.job.api_keys,
             "engine": self._engine,
             "tokens": lambda: self.sharder,
             "prepare": lambda: self.preparer,

@@ -46,7 +46,8 @@ def snapshot(
     done = totals.queries + totals.failed
     share *= done / max(1, read)
     made = share * (done - before) / max(1, done)
-    counts, limiter, spend, card = parts.sender.counts, parts.limiter.stats(), parts.spend, parts.job.card
+    counts, limiter, spend = parts.sender.counts, parts.limiter.stats(), parts.spend
+    rpm, tpm = parts.job.quota
     return Progress(
         queries=totals.queries,
         failed=totals.failed,
@@ -60,8 +61,8 @@ def snapshot(
         billed_tokens=counts.tokens,
         cost=spend.cost,
         currency=parts.job.price.currency if parts.job.price else "",
-        rpm=card.rpm,
-        tpm=card.tpm,
+        rpm=rpm,
+        tpm=tpm,
         quota_used=max(limiter.requests_used, limiter.tokens_used),
         scarcer="rpm" if limiter.requests_used >= limiter.tokens_used else "tpm",
         elapsed=elapsed,
@@ -78,6 +79,7 @@ def snapshot(
         forecast=forecast,
         trouble=parts.gateway.trouble(),
         replicas=parts.fleet.states(),
+        keys=parts.limiter.states(),
     )
 
 
@@ -195,6 +197,7 @@ def _process(parts: Engine, elapsed: float) -> dict[str, Any]:
         "quota_used": round(max(limiter.requests_used, limiter.tokens_used), 4),
         "throttled": dict(limiter.throttled),
         "replicas": parts.fleet.states(),
+        "keys": parts.limiter.states(),
         "timeline": counts.timeline.data(),
     }
 

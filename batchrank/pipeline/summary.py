@@ -148,8 +148,8 @@ class Progress:
         counted_tokens: tokens that count against the caps, which may hold for a day or for all that was ever paid.
         counted_cost: what they cost.
         possible_cost: the part of it that may have been billed without a result.
-        rpm: requests a minute allowed.
-        tpm: tokens a minute allowed.
+        rpm: requests a minute allowed, by all keys together.
+        tpm: tokens a minute allowed, as well.
         quota_used: the part of the scarcer quota used in the last minute.
         elapsed: seconds since the start.
         share: the part of the input that is done with, by bytes.
@@ -162,6 +162,7 @@ class Progress:
         forecast: that the run won't be done in the time it was given, how far it will be, and why; else None.
         trouble: while nothing succeeds: for how long, and why; None while all is well.
         replicas: how each of several servers stands, as ``Replica.state`` tells; empty where there is one.
+        keys: how each of several API keys stands, by its variable or file; empty where there is one.
     """
 
     queries: int
@@ -194,3 +195,4 @@ class Progress:
     forecast: str | None = None
     trouble: str | None = None
     replicas: Sequence[dict[str, Any]] = ()
+    keys: Sequence[dict[str, Any]] = ()

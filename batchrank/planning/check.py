@@ -19,7 +19,7 @@ from batchrank.data import Answer, Rejection, Request
 from batchrank.errors import BatchrankError, ExitCode
 from batchrank.job.config import Job
 from batchrank.job.sections import Gate
-from batchrank.pipeline.endpoint import endpoint, places
+from batchrank.pipeline.endpoint import api_keys, endpoint, places
 from batchrank.pipeline.preconditions import Preconditions, look_into_ledger
 from batchrank.planning.space import Sized, free_bytes, needs, shortage
 from batchrank.planning.survey import survey
@@ -106,8 +106,10 @@ def _key(ground: Preconditions) -> Said:
     job = ground.job
     if job.emulated:
         return "ok", "the emulator needs none"
-    there = job.endpoint.api_key_file or job.api_key_env
-    return "ok", "the server needs none" if job.api_key() is None else f"there is one in {there}"
+    there = [*job.api_keys()]
+    if len(there) > 1:
+        return "ok", f"there are {len(there)}, in {', '.join(there)}; each is used up to the whole quota"
+    return "ok", f"there is one in {there[0]}" if there else "the server needs none"
 
 
 def _tokens(ground: Preconditions) -> Said:
@@ -169,7 +171,8 @@ def _rate(job: Job) -> Finding:
     if isinstance(wanted, int) and wanted > most:
         text = f"this process may have {most:,} connections open, fewer than rate.concurrency: {wanted:,}"
         return Finding("rate", "note", f"{text}; raise the limit of open files (ulimit -n)")
-    return Finding("rate", "ok", f"at most {most:,} requests in flight")
+    shared = f"; jobs that say rate.account: {job.rate.account} share the quota" if job.rate.account else ""
+    return Finding("rate", "ok", f"at most {most:,} requests in flight{shared}")
 
 
 def _compared(job: Job, gate: Gate) -> Finding:
@@ -218,18 +221,19 @@ def _space(job: Job, found: Sized) -> Iterator[Finding]:
 
 
 def _endpoint(job: Job, ask: bool) -> Iterator[Finding]:
-    """What each server says; a run goes on without those that fail as long as one works."""
+    """What each server says to each key; a run goes on without those that fail as long as one works."""
     if job.emulated:
         yield Finding("endpoint", "ok", "the emulator, inside the process")
         return
-    found = [anyio.run(_connected, job, url, ask) for url in job.urls]
+    found = [finding for url in job.urls for finding in anyio.run(_connected, job, url, ask)]
     some = any(finding.state != "fault" for finding in found)
+    several = "replicas" * (len(job.urls) > 1), "keys" * (len(job.key_sources) > 1)
     for one in found:
-        text = f"{one.text}; the run will go on with the other replicas"
+        text = f"{one.text}; the run will go on with the other {' and '.join(filter(None, several))}"
         yield Finding("endpoint", "note", text) if one.state == "fault" and some else one
 
 
-async def _connected(job: Job, url: str, ask: bool) -> Finding:
+async def _connected(job: Job, url: str, ask: bool) -> list[Finding]:
     proxy, own = job.proxy(url=url), job.endpoint
     parts = urlsplit(proxy or url)
     host, tls = parts.hostname or "", parts.scheme == "https"
@@ -247,34 +251,37 @@ async def _connected(job: Job, url: str, ask: bool) -> Finding:
                 await (await anyio.connect_tcp(host, port)).aclose()
     except TimeoutError:
         text = f"{where} did not answer within {_CONNECT:g} s; {_REACH}"
-        return Finding("endpoint", "fault", text, ExitCode.STOPPED)
+        return [Finding("endpoint", "fault", text, ExitCode.STOPPED)]
     except ssl.SSLCertVerificationError as error:
         text = f"{where}: its certificate can't be verified: {error.verify_message}; {_TRUST}"
-        return Finding("endpoint", "fault", text, ExitCode.STOPPED)
+        return [Finding("endpoint", "fault", text, ExitCode.STOPPED)]
     except OSError as error:
-        return Finding("endpoint", "fault", f"{where} can't be reached: {error}; {_REACH}", ExitCode.STOPPED)
+        text = f"{where} can't be reached: {error}; {_REACH}"
+        return [Finding("endpoint", "fault", text, ExitCode.STOPPED)]
     reached = f"{where} can be reached{' over TLS' if tls else ''}"
     if proxy and len(job.urls) > 1:
         reached = f"{urlsplit(url).netloc}: {reached}"
     if ask:
         return await _asked(job, url, reached)
     behind = f", {urlsplit(url).hostname} behind it was not tried (--ask does)" if proxy else ""
-    return Finding("endpoint", "ok", f"{reached}{behind}; nothing was asked")
+    return [Finding("endpoint", "ok", f"{reached}{behind}; nothing was asked")]
 
 
 _TRUST = "correct endpoint.url, or name its authority's certificate in endpoint.ca_file"
 _REACH = "see that the network is up, and that endpoint.url, endpoint.region and endpoint.proxy are right"
 
 
-async def _asked(job: Job, url: str, reached: str) -> Finding:
-    """Send a request without documents: every API rejects it unbilled, but only once it has accepted the key."""
-    session, codec = endpoint(job, url, job.api_key())
+async def _asked(job: Job, url: str, reached: str) -> list[Finding]:
+    """Send a request without documents by each key: every API rejects it unbilled, once it has accepted the key."""
+    every_key = api_keys(job)
+    session, codec = endpoint(job, url, every_key[0])
     body = codec.body(Request(job.card.name, "check", [], job.said_instruct))
     async with session as http:
-        outcome = await http.post(body, 0)
+        outcomes = [(key, await http.post(body, 0, key)) for key in every_key]
     if http.notice is not None:
         reached = f"{reached}; {http.notice}"
-    return _told(job, reached, outcome)
+    named = [f"{reached}; {key.name}" if len(every_key) > 1 else reached for key, _ in outcomes]
+    return [_told(job, told, outcome) for told, (_, outcome) in zip(named, outcomes, strict=True)]
 
 
 _ABOUT_DOCUMENTS = re.compile(

@@ -145,7 +145,7 @@ def _queries(found: Found) -> str:
 
 def _text(data: str, found: Found, job: Job, path: Path) -> str:
     """The job file, commented."""
-    key = job.api_key_env
+    key = next(iter(job.key_sources), None)
     ready = key is None or bool(os.environ.get(key, "").strip())
     currency = job.price.currency if job.price else "the model's currency"
     shown = "".join(f"#   {line}\n" for line in facts(found))

@@ -80,7 +80,7 @@ class Plan(Survey):
 
     def price(self, job: Job) -> None:
         """Tell what it all costs, and how long it takes at the full quota."""
-        card, price = job.card, job.price
+        (rpm, tpm), price = job.quota, job.price
         self.currency = price.currency if price else None
         net, whole = self.net, self.methods[job.merge.method]
         if net is not None:
@@ -89,7 +89,7 @@ class Plan(Survey):
             net.saved_cost = price.cost(net.saved_tokens, searches=searches) if price else None
         for bill in [*self.methods.values(), *([] if net is None else [net])]:
             bill.cost = price.cost(bill.tokens, searches=bill.searches) if price else None
-            bill.seconds = 60 / float(job.rate.part) * max(bill.requests / card.rpm, bill.tokens / card.tpm)
+            bill.seconds = 60 / float(job.rate.part) * max(bill.requests / rpm, bill.tokens / tpm)
 
     def compare(self, job: Job) -> None:
         """Tell what the job would cost in each region."""

@@ -6,9 +6,14 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import count
 
+import anyio
+
+from batchrank.data import Rejection
 from batchrank.errors import BatchrankError
+from batchrank.send.connections import Key
 from batchrank.send.fleet import Fleet, Replica
-from batchrank.send.limiter import Admission, Limiter
+from batchrank.send.rate import Admission, RateLimiter
+from batchrank.send.retry import Action, about_key
 
 Priority = tuple[int, int, int]
 """Query position, round, chunk: the smallest goes first."""
@@ -24,6 +29,7 @@ class Slot:
         only: the one server that it is for, perhaps one that is out; None for any.
         admission: what the limiter charged it; set when the slot is granted.
         replica: the server that it is sent to; set then too.
+        refused: the key, if that was refused and there is another one.
     """
 
     scheduler: "Scheduler"
@@ -33,6 +39,7 @@ class Slot:
     only: Replica | None = None
     left: bool = False
     held: bool = False
+    refused: Key | None = None
     admission: Admission = field(init=False)
     replica: Replica = field(init=False)
 
@@ -53,17 +60,19 @@ class Scheduler:
     """Gives slots to requests, those of the oldest query first; ``serve`` runs in the run's task group.
 
     Attributes:
-        limiter: decides when.
+        limiter: decides when, and by which key.
         fleet: decides where, and how many at a time.
-        note: told of each request that is about to be sent, and the tokens that it counts as.
+        note: told of each request that is about to be sent, by its admission.
     """
 
-    def __init__(self, limiter: Limiter, fleet: Fleet, *, note: Callable[[int], object] = bool) -> None:
+    def __init__(
+        self, limiter: RateLimiter, fleet: Fleet, *, note: Callable[[Admission], object] = bool
+    ) -> None:
         self.limiter = limiter
         self.fleet = fleet
         self.note = note
         self._waiting: list[tuple[Priority, int, Slot]] = []
-        self._next: Slot | None = None
+        self._asking: list[Slot] = []
         self._order = count()
         self._changed = asyncio.Event()
         self._closed: BatchrankError | None = None
@@ -76,7 +85,7 @@ class Scheduler:
     @property
     def gate(self) -> str | None:
         """What the next request waits for: ``concurrency``, or ``rate``; None where none waits."""
-        if self._next is not None:
+        if self._asking:
             return "rate"
         return "concurrency" if self._waiting and not self.fleet.room else None
 
@@ -113,36 +122,54 @@ class Scheduler:
         rate = self.limiter.pace(slot.tokens)
         self.fleet.answered(slot.replica, now, latency, rate, waiting=bool(self._waiting), probe=probe)
 
+    def failed(self, slot: Slot, why: Rejection, action: Action, sent: float, wire: str) -> Key | None:
+        """Learn how a slot's request failed; the key if only that was refused, and there is another one to ask with."""
+        key, doubt = slot.admission.key, about_key(why, wire)
+        again = doubt is not None and self.limiter.refused(slot.admission, why, certain=doubt == "surely")
+        self.fleet.failed(slot.replica, why, action, sent, excused=again)
+        return key if again else None
+
     def close(self, reason: BatchrankError) -> None:
         """Give no more slots: whoever waits, or comes later, gets the reason raised."""
         self._closed = self._closed or reason
-        for slot in [*(slot for _, _, slot in self._waiting), *([self._next] if self._next else [])]:
-            slot.grant()  # the next one too, which may have a long pause of the limiter before it
+        for slot in [*(slot for _, _, slot in self._waiting), *self._asking]:
+            slot.grant()  # those too which may have a long pause of the limiter before them
         self._waiting.clear()
         self._changed.set()
 
     async def serve(self) -> None:
         """Give slots until cancelled or closed."""
-        while self._closed is None:
-            self._changed = asyncio.Event()
-            if (chosen := self._choose()) is None:
-                await self._changed.wait()
-                continue
-            slot, replica = chosen
-            self.fleet.take(replica)
-            self._next = slot
-            try:
-                slot.admission = await self.limiter.acquire(slot.tokens)
-            except BaseException:
-                self.leave(replica)
-                raise
-            self._next = None
-            if slot.left:
-                self.leave(replica)
-            else:
-                slot.replica = self._moved(slot, replica) if replica.out else replica
-                slot.held = True
-                slot.grant()
+        async with anyio.create_task_group() as group:
+            while self._closed is None:
+                self._changed = asyncio.Event()
+                ahead = self.limiter.ahead
+                if len(self._asking) >= ahead or (chosen := self._choose()) is None:
+                    await self._changed.wait()
+                    continue
+                slot, replica = chosen
+                self.fleet.take(replica)
+                self._asking.append(slot)
+                if ahead == 1:
+                    await self._admit(slot, replica)
+                else:
+                    group.start_soon(self._admit, slot, replica)
+
+    async def _admit(self, slot: Slot, replica: Replica) -> None:
+        """Have the limiter admit a slot, and grant it."""
+        try:
+            slot.admission = await self.limiter.acquire(slot.tokens)
+        except BaseException:
+            self.leave(replica)
+            raise
+        finally:
+            self._asking.remove(slot)
+        if slot.left:
+            self.leave(replica)
+            return
+        slot.replica = self._moved(slot, replica) if replica.out else replica
+        slot.held = True
+        slot.grant()
+        self._changed.set()
 
     def leave(self, replica: Replica) -> None:
         """One request less is in flight there."""

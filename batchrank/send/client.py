@@ -9,7 +9,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -20,7 +20,16 @@ from batchrank.send.encoder import Outgoing
 from batchrank.send.exchange import Exchange
 from batchrank.send.health import UNREACHABLE, OutageDetector
 from batchrank.send.probe import Prober
-from batchrank.send.retry import Action, advice, classify, delay, gone, possibly_billed, slows
+from batchrank.send.retry import (
+    Action,
+    advice,
+    classify,
+    delay,
+    gone,
+    possibly_billed,
+    slows,
+    speaks_for_itself,
+)
 from batchrank.send.stats import Counts
 
 log = logging.getLogger(__name__)
@@ -180,10 +189,7 @@ class Client:
         return gone(why) or (action is Action.REJECT and len(met) == 1)
 
     def _stop_if_hopeless(self, outcome: Rejection, action: Action, where: Callable[[], str]) -> None:
-        if action is not Action.STOP:
-            return
-        plain = replace(outcome, message="")
-        if outcome.status in (402, 429) or classify(plain, self._wire) is Action.STOP:
+        if action is Action.STOP and speaks_for_itself(outcome, self._wire):
             raise RunStoppedError(
                 f"the API rejects every request: {where()}: {outcome}. {advice(outcome, self._wire)}"
             )

@@ -7,6 +7,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,7 +18,7 @@ import orjson
 
 from batchrank.data import Answer, Rejection
 from batchrank.errors import JobError
-from batchrank.send.retry import retry_after
+from batchrank.send.retry import BAD_KEY, retry_after
 from batchrank.wire.answers import error, said, visible
 
 
@@ -177,10 +178,32 @@ def proxy_parts(address: str | None) -> tuple[str | None, dict[str, str]]:
     return bare, {"Proxy-Authorization": f"Basic {said}"}
 
 
-_BAD_KEY = ("invalidapikey", "invalid_api_key")
-"""What stands for a 401 where errors come inside a 200."""
 _KNOWN_404 = ("modelnotfound", "model_not_found", "workspacenotfound")
 """Codes of a 404 that is about a model or a workspace, and not about the path."""
+
+
+class Key:
+    """An API key, which may be replaced while a run goes on.
+
+    Args:
+        value: the key; None where the server needs none.
+        name: the variable or file that it comes from, by which it is told.
+        newer: reads it again; None where it can't change.
+    """
+
+    def __init__(
+        self, value: str | None, name: str = "", newer: Callable[[], str | None] | None = None
+    ) -> None:
+        self.value = value
+        self.name = name
+        self._newer = newer
+
+    async def renewed(self, refused: str | None) -> bool:
+        """Whether there is another value by now than the one that was refused."""
+        if self._newer is not None and self.value == refused:
+            with suppress(JobError):  # it is being written, or gone: what the server said is to be told
+                self.value = await anyio.to_thread.run_sync(self._newer) or self.value
+        return self.value != refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +215,7 @@ class Route:
 
 
 class Routes:
-    """The route of now, and the second chances of requests that were refused on an older one.
+    """The address of now, and the second chances of requests that were refused on an older route.
 
     A request gets one at once, as the same attempt, because neither refusal is billed:
 
@@ -201,35 +224,31 @@ class Routes:
        answer 404 is used from then on.
 
     Args:
-        route: where requests go at first.
+        url: where requests go at first.
         other_url: the same endpoint by its other path, None where there is none.
-        newer_key: reads the key again; None where it can't change.
 
     Attributes:
-        current: where requests go now.
+        url: where requests go now.
         notice: what the user should know of it when the run has ended; None for nothing.
     """
 
-    def __init__(
-        self, route: Route, *, other_url: str | None = None, newer_key: Callable[[], str | None] | None = None
-    ) -> None:
-        self.current = route
+    def __init__(self, url: str, *, other_url: str | None = None) -> None:
+        self.url = url
         self.notice: str | None = None
         self._other_url = other_url
-        self._newer_key = newer_key
         self.accepted = False
 
-    async def second(self, route: Route, outcome: Answer | Rejection) -> Route | None:
+    async def second(self, route: Route, key: Key, outcome: Answer | Rejection) -> Route | None:
         """The route of a second chance, if what came back gives one."""
         if isinstance(outcome, Answer):
             self.accepted = True
             return None
-        if outcome.status == 401 or outcome.code.lower() in _BAD_KEY:
-            return await self._with_newer_key(route)
+        if outcome.status == 401 or outcome.code.lower() in BAD_KEY:
+            return replace(route, key=key.value) if await key.renewed(route.key) else None
         if outcome.status != 404 or self.accepted or outcome.code.lower() in _KNOWN_404:
             return None
-        if route.url != self.current.url:
-            return self.current  # another request learnt it meanwhile
+        if route.url != self.url:
+            return replace(route, url=self.url)  # another request learnt it meanwhile
         return replace(route, url=self._other_url) if self._other_url else None
 
     def learn(self, route: Route, outcome: Answer | Rejection) -> bool:
@@ -241,20 +260,10 @@ class Routes:
             self._other_url = None
             return False
         if status is not None:
-            was, now = _bare(self.current.url), _bare(route.url)
-            self.current, self._other_url = replace(self.current, url=route.url), None
+            was, now = _bare(self.url), _bare(route.url)
+            self.url, self._other_url = route.url, None
             self.notice = f"{was} answered 404, and {now} was used instead: set endpoint.url: {now}"
         return True
-
-    async def _with_newer_key(self, route: Route) -> Route | None:
-        if self._newer_key is not None and self.current.key == route.key:
-            try:
-                key = await anyio.to_thread.run_sync(self._newer_key)
-            except JobError:  # it is being written, or gone: what the server said is to be told
-                key = None
-            if key:
-                self.current = replace(self.current, key=key)
-        return None if self.current.key == route.key else replace(route, key=self.current.key)
 
 
 def _bare(url: str) -> str:

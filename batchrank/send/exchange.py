@@ -12,10 +12,11 @@ from batchrank.ledger.groups import Group
 from batchrank.ledger.ledger import Ledger
 from batchrank.send.admission import Scheduler, Slot
 from batchrank.send.budget import Reservation
+from batchrank.send.connections import Key
 from batchrank.send.encoder import Outgoing
 from batchrank.send.fleet import Fleet
 from batchrank.send.health import OutageDetector
-from batchrank.send.limiter import Kind as Throttled
+from batchrank.send.rate import Kind as Throttled
 from batchrank.send.retry import classify, possibly_billed, slows
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Counts
@@ -102,12 +103,21 @@ class Exchange:
             await self._stopping.wait()
 
     async def send(self, request: Outgoing) -> Answer | Rejection:
-        """One attempt; an answer is durable.
+        """One attempt; an answer is durable. Where only a key is refused, another one is used, once for each.
 
         Raises:
             BudgetReachedError: it could pass a cap.
             BatchrankError: the reason given to ``stop``.
         """
+        refused = set[Key]()
+        while True:
+            outcome, key = await self._send(request)
+            if key is None or key in refused:
+                return outcome
+            refused.add(key)
+
+    async def _send(self, request: Outgoing) -> tuple[Answer | Rejection, Key | None]:
+        """One attempt by one key; that if only the key was refused, and there is another one."""
         if not self._outage.accepted:
             await self._try_out(request)
         alone = self._spend.blind  # until a bill shows what requests cost, they go one at a time
@@ -126,12 +136,12 @@ class Exchange:
             reservation = self._spend.reserve(request.predicted, request.documents)
             started: float | None = None
             try:
-                self._scheduler.note(slot.admission.charged)
+                self._scheduler.note(slot.admission)
                 await self._ledger.sent(request.key, request.predicted, request.documents)
                 self._scheduler.limiter.departed(slot.admission)
                 started = asyncio.get_running_loop().time()
                 request.replica = slot.replica
-                outcome = await slot.replica.http.post(request.body, request.documents)
+                outcome = await slot.replica.http.post(request.body, request.documents, slot.admission.key)
             except BaseException:
                 self._abandon(request, reservation, posted=started is not None)
                 raise
@@ -142,7 +152,7 @@ class Exchange:
             if durable is not None:
                 with anyio.CancelScope(shield=True):
                     await durable
-            return outcome
+            return outcome, slot.refused
         finally:
             if slot is not None and not slot.left:
                 slot.release()
@@ -186,7 +196,7 @@ class Exchange:
         else:
             action = classify(outcome, self._wire)
             throttled = slows(action)
-            self._scheduler.fleet.failed(slot.replica, outcome, action, started)
+            slot.refused = self._scheduler.failed(slot, outcome, action, started, self._wire)
         self._counts.timeline.ended(
             started,
             now,
@@ -259,7 +269,8 @@ class Exchange:
         self._ledger.unsent(request.key)
         action = classify(why, self._wire)
         if slows(action):
-            self._scheduler.limiter.throttled(cast(Throttled, action.value), why.retry_after, sent=sent)
+            kind_of_429, by = cast(Throttled, action.value), slot.admission.key
+            self._scheduler.limiter.throttled(kind_of_429, why.retry_after, sent=sent, by=by)
         return None
 
     def _notify(self) -> None:

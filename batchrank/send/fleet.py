@@ -169,16 +169,18 @@ class Fleet:
             replica.trial, replica.pause = 0, _FIRST_PAUSE
         self._count()
 
-    def failed(self, replica: Replica, why: Rejection, action: Action, sent: float) -> None:
+    def failed(
+        self, replica: Replica, why: Rejection, action: Action, sent: float, *, excused: bool = False
+    ) -> None:
         """Learn that a request failed at a server, and take that out if it is the server's fault and not the last.
 
         1. Nobody is there, or somebody else: at once, and so when it fails on trial.
         2. Nothing usable came, an error of its own or a denial, some times in a row: then.
         3. What it refused for a reason shows that it works; a 429 and a suspended process of ours show nothing, nor
-           does what was sent before it came back.
+           does what was sent before it came back, or is ``excused`` as the key's fault.
         """
         replica.requests += 1
-        if slows(action) or why.code == "held-up":
+        if slows(action) or why.code == "held-up" or excused:
             return
         replica.failures += 1
         if sent < replica.back_at:

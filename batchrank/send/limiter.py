@@ -7,12 +7,16 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal
+from typing import TYPE_CHECKING, Any
 
+from batchrank.data import Rejection
 from batchrank.send.budget import Bills
 from batchrank.send.quota import INCIDENT, LEAST_RATE, PACE, PAUSE, SECOND, SLOWEST, TOLERANCE, Account
+from batchrank.send.rate import Admission, Kind, Stats
+
+if TYPE_CHECKING:
+    from batchrank.send.connections import Key
 
 _RAMP, _LONGEST_RAMP, _IDLE = 3.0, 60.0, 30.0
 _CLOSED = 1 / 32
@@ -65,8 +69,6 @@ class Ramp:
         return True
 
 
-Kind = Literal["requests", "tokens", "growth"]
-
 _UNLIMITED = 1e15  # a minute: an account without a quota still has numbers to count with
 _WASTE = 0.975
 _SLOWEST_TOKENS = 1 / 16
@@ -75,44 +77,6 @@ _LOST = 0.03
 """The part of a share that rounding may lose before it is told."""
 _LONGEST_PAUSE = 60.0
 _START, _START_REQUESTS = 0.25, 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What a limiter has done so far.
-
-    Attributes:
-        requests: requests admitted.
-        tokens: tokens admitted, as predicted.
-        requests_used: the part of the request quota used in the last minute.
-        tokens_used: the part of the token quota used in the last minute.
-        waited: seconds that callers waited.
-        throttled: how many answers refused a request, by kind.
-        speed: the part of the quota that is asked for now, after slow start and refusals.
-    """
-
-    requests: int
-    tokens: int
-    requests_used: float
-    tokens_used: float
-    waited: float
-    throttled: dict[Kind, int]
-    speed: float
-
-
-@dataclass(slots=True, eq=False)
-class Admission:
-    """What one request was charged.
-
-    Attributes:
-        at: when it counts from, seconds by the event loop's clock.
-        predicted: tokens that it was expected to take.
-        charged: tokens that it counts as.
-    """
-
-    at: float
-    predicted: int
-    charged: int
 
 
 class Limiter:
@@ -124,6 +88,8 @@ class Limiter:
         share: the part of both that this process may use.
         before: what an earlier process sent in the last minute, as seconds ago and tokens; needs a running event loop.
     """
+
+    ahead = 1
 
     def __init__(
         self,
@@ -164,7 +130,7 @@ class Limiter:
         loop = asyncio.get_running_loop()
         async with self._order:
             began = loop.time()
-            await self._turn(loop, tokens)
+            await self.turn(tokens)
             now, charged = loop.time(), self._bills.expected(tokens)
             self._waited += now - began
             self._ramp.touch(now)
@@ -208,13 +174,21 @@ class Limiter:
             )
         return found
 
-    def throttled(self, kind: Kind, retry_after: float | None = None, *, sent: float | None = None) -> None:
+    def throttled(
+        self,
+        kind: Kind,
+        retry_after: float | None = None,
+        *,
+        sent: float | None = None,
+        by: "Key | None" = None,
+    ) -> None:
         """Slow down because the API refused a request.
 
         Args:
             kind: which limit it named.
             retry_after: seconds that it asked to wait; None if it didn't. Over a minute counts as a minute.
             sent: when the request was sent; None: just now.
+            by: the key, which is the only one.
         """
         now = asyncio.get_running_loop().time()
         self._throttled[kind] += 1
@@ -226,6 +200,18 @@ class Limiter:
         if retry_after is not None and retry_after > 0:
             pause = min(retry_after, _LONGEST_PAUSE)
         self._paused_until = max(self._paused_until, now + pause)
+
+    def refused(self, admission: Admission, why: Rejection, *, certain: bool) -> bool:
+        """There is no other key."""
+        return False
+
+    def states(self) -> list[dict[str, Any]]:
+        """There is one key, whose state is the run's."""
+        return []
+
+    def serving(self) -> list[str]:
+        """There are not several keys."""
+        return []
 
     def pace(self, tokens: int) -> float:
         """Requests a second that may be sent at most if each takes so many tokens, slowed down as they are now."""
@@ -245,7 +231,7 @@ class Limiter:
             speed=self._ramp.speed(now) * min(self._requests.speed, self._tokens.speed),
         )
 
-    def _delay(self, now: float, tokens: int) -> float:
+    def delay(self, now: float, tokens: int) -> float:
         """Seconds until pauses end and windows have room, none or less: now; infinite before buckets are drained."""
         if not (self._requests.bucket.is_drained() and self._tokens.bucket.is_drained()):
             return math.inf
@@ -253,9 +239,13 @@ class Limiter:
         windows = max(self._requests.delay(now, 1), self._tokens.delay(now, expected))
         return max(self._paused_until - now, windows)
 
-    async def _turn(self, loop: asyncio.AbstractEventLoop, tokens: int) -> None:
-        """Wait for the pace, room in the windows and the end of pauses; all anew when tokens are given back."""
-        while (delay := self._delay(loop.time(), tokens)) > 0:
+    async def turn(self, tokens: int) -> None:
+        """Wait for the pace, room in the windows and the end of pauses; all anew when tokens are given back.
+
+        It takes nothing: ``acquire`` does, at once if it is called before anything else is.
+        """
+        loop = asyncio.get_running_loop()
+        while (delay := self.delay(loop.time(), tokens)) > 0:
             with suppress(TimeoutError):
                 async with asyncio.timeout(None) as waiting:
                     self._waiting = waiting
@@ -265,7 +255,8 @@ class Limiter:
                         await self._requests.bucket.drained()
                         await self._tokens.bucket.drained()
                     finally:
-                        self._waiting = None
+                        if self._waiting is waiting:
+                            self._waiting = None
 
     def _correct(self, admission: Admission, tokens: int) -> None:
         more, admission.charged = tokens - admission.charged, tokens

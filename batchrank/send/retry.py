@@ -2,9 +2,11 @@
 
 import random
 import re
+from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from enum import Enum
+from typing import Literal
 
 from batchrank.data import Rejection
 from batchrank.wire import phrases
@@ -43,6 +45,8 @@ _STATUS = {
     "internal_server_error": 500, "modelunavailable": 503, "service_unavailable": 503,
 }  # fmt: skip
 """The status a code comes with, for when it comes inside an HTTP 200."""
+BAD_KEY = ("invalidapikey", "invalid_api_key")
+"""Codes that stand for a 401 where errors come inside a 200."""
 _PREFIXES = {"throttling": 429, "limitrequests": 429, "allocationquota": 429, "requesttimeout": 408}
 _PARAMETER = "internalerror.algo.invalidparameter"
 """The one internal error that is the request's own: it comes with 400 and with 500, and its words tell why."""
@@ -51,6 +55,8 @@ _UNSURE = frozenset({206, 408, 499, 500, 502, 504, *range(520, 525)})
 """Statuses after which the server may have done the work: cut off, given up, or lost between a gateway and it."""
 _GONE = frozenset({502, 503, 504, *range(520, 525)})
 """Statuses of a gateway whose server is gone, and of a server that is starting or ending."""
+_DENIED = frozenset({401, 403, 498})
+"""Statuses of who isn't let in; the other ones of that kind are about the address."""
 _SPLITS = frozenset({400, 413, 422, 429, 500})
 """Statuses under which known words of size are believed."""
 _SLOW = {
@@ -226,6 +232,26 @@ def advice(rejection: Rejection, wire: str = "") -> str:
     if status == 403:
         return f"Have the vendor give this key access to the model, {again}"
     return f"Correct model or endpoint.url, or endpoint.wire, {again}"
+
+
+def about_key(rejection: Rejection, wire: str = "") -> Literal["surely", "perhaps"] | None:
+    """Whether the key was refused, so that another one may fare better; None where nothing points to that.
+
+    Surely: an unpaid bill, a quota that comes back hours later. Perhaps: a denial, as a firewall may dislike one text
+    and a server be set up otherwise than the rest; words of money that may be a text's own.
+    """
+    action = classify(rejection, wire)
+    if action is Action.WAIT:
+        return "surely"
+    if action is Action.STOP and rejection.code != "certificate":
+        return "surely" if speaks_for_itself(rejection, wire) else "perhaps"
+    denied = action is Action.ACCESS and _meant(rejection.status or 0, rejection.code.lower()) in _DENIED
+    return "perhaps" if denied else None
+
+
+def speaks_for_itself(rejection: Rejection, wire: str = "") -> bool:
+    """Whether a rejection stops a run without the message's words, which may be a text's own that comes back."""
+    return rejection.status in (402, 429) or classify(replace(rejection, message=""), wire) is Action.STOP
 
 
 def slows(action: Action) -> bool:

@@ -4,7 +4,6 @@ import asyncio
 import io
 import math
 import ssl
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -18,6 +17,7 @@ from batchrank.errors import MalformedAnswerError
 from batchrank.job.secrets import Secrets, in_address
 from batchrank.send.connections import (
     MESSAGE_LIMIT,
+    Key,
     Route,
     Routes,
     out_of_files,
@@ -89,8 +89,7 @@ class Http:
     Args:
         url: where requests go.
         codec: the endpoint's wire format.
-        key: the API key, None for none.
-        newer_key: reads the key again; None where it can't change.
+        key: the API key that requests have which are given none, None for none.
         auth: ``bearer``, or the name of the header that holds the key.
         headers: further headers; one that is named as the key's replaces it.
         other_url: the same endpoint by its other path, None where there is none.
@@ -106,8 +105,7 @@ class Http:
         url: str,
         codec: Codec,
         *,
-        key: str | None = None,
-        newer_key: Callable[[], str | None] | None = None,
+        key: Key | str | None = None,
         auth: str = "bearer",
         headers: dict[str, str] | None = None,
         other_url: str | None = None,
@@ -117,8 +115,8 @@ class Http:
         timeout: float = 60,
         answer_bytes: int = 64 * 2**20,
     ) -> None:
-        self._newer_key = newer_key
-        self._routes = Routes(Route(url, key), other_url=other_url, newer_key=self._read_key)
+        self._key = key if isinstance(key, Key) else Key(key)
+        self._routes = Routes(url, other_url=other_url)
         self._codec = codec
         self._auth = auth
         self._headers = {
@@ -128,8 +126,9 @@ class Http:
         }
         self._proxy, self._proxy_headers = proxy_parts(proxy)
         self._tls = tls
-        values = [key or "", *(headers or {}).values(), *in_address(proxy or ""), *in_address(url)]
+        values = [*(headers or {}).values(), *in_address(proxy or ""), *in_address(url)]
         self._secrets = Secrets(values) | (secrets or Secrets())
+        self._keys = set[str]()  # those that the secrets hold
         self._seconds = timeout
         # Only connecting is left to aiohttp: a request that waits for a connection can't have arrived.
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout, ceil_threshold=math.inf)
@@ -156,19 +155,22 @@ class Http:
         assert self._session is not None
         await self._session.close()
 
-    async def post(self, body: bytes, documents: int) -> Answer | Rejection:
+    async def post(self, body: bytes, documents: int, key: Key | None = None) -> Answer | Rejection:
         """Send one request for so many documents, once, but for the second chances that ``Routes`` tells.
+
+        It has the key that is given, else the session's.
 
         Whatever goes wrong comes back as a Rejection: code ``unreachable`` when it can't have arrived,
         ``certificate`` when the server isn't who it should be, ``connection`` or ``timeout`` when its fate is unknown,
         ``held-up`` when it is, and this process was suspended meanwhile, ``malformed`` when the answer is unusable.
         """
-        route = self._routes.current
+        key = key or self._key
+        route = Route(self._routes.url, key.value)
         outcome = await self._attempt(route, body, documents)
         if isinstance(outcome, Answer):
             self._routes.accepted = True
             return outcome
-        while (other := await self._routes.second(route, outcome)) is not None:
+        while (other := await self._routes.second(route, key, outcome)) is not None:
             first, route = outcome, other
             outcome = await self._attempt(route, body, documents)
             if not self._routes.learn(route, outcome):
@@ -180,13 +182,10 @@ class Http:
         """What the user should know when the run has ended, and do about it; None for nothing."""
         return None if self._routes.notice is None else self._secrets.hide(self._routes.notice)
 
-    def _read_key(self) -> str | None:
-        key = self._newer_key() if self._newer_key is not None else None
-        if key:
-            self._secrets = self._secrets.also(key)
-        return key
-
     async def _attempt(self, route: Route, body: bytes, documents: int) -> Answer | Rejection:
+        if route.key and route.key not in self._keys:
+            self._keys.add(route.key)
+            self._secrets = self._secrets.also(route.key)
         limit = asyncio.timeout(None)
         deadline = _Deadline(limit, self._seconds)
         try:
