@@ -227,7 +227,7 @@ def _anchored(job: Job, path: Path) -> Job:
         if (paths := getattr(job.input, key)) is not None:
             data["input"][key] = [at(p) for p in paths]
     data["output"]["path"] = at(job.output.path)
-    if job.ledger or job.output.path == "-":
+    if job.ledger or job.destination != job.output_folder or job.output.path == "-":
         data["ledger"] = at(job.ledger or f"{data['name']}.ledger.sqlite")
     if job.gate is not None:
         data["gate"] |= {"against": at(job.gate.against), "qrels": [at(p) for p in job.gate.qrels]}
