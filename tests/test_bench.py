@@ -78,6 +78,7 @@ def test_the_cells_are_the_product_in_order(tmp_path: Path) -> None:
         ({"methods": []}, "methods"),
         ({"datasets": {}}, "datasets"),
         ({"modles": 1}, "modles"),
+        ({"output": "s3://bucket/bench"}, "output.*in a folder here, not at an address"),
         ({"models": {"a/b": "x"}}, "models"),
         ({"models": {"a b": "qwen3-rerank", "a_b": "qwen3-rerank"}}, "rename one"),
     ],

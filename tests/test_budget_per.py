@@ -132,5 +132,5 @@ async def test_status_tells_what_counts(tmp_path: Path, capsys: pytest.CaptureFi
             observer.ended(await running.execute())
     data = orjson.loads((tmp_path / "out" / "status.json").read_bytes())
     assert (data["state"], data["per"], data["exit_code"]) == ("stopped", "day", 75)
-    status(tmp_path / "out")
+    status(str(tmp_path / "out"))
     assert "of 12,000 tokens a day (UTC)" in capsys.readouterr().out

@@ -130,7 +130,7 @@ async def test_that_it_will_not_be_done_is_said_early(
                 if run.notices and (progress := run.progress()):
                     told.append((clock.wall() - began, run.notices[0], progress.forecast))
                     await anyio.sleep(2)
-                    status(tmp_path / "out")
+                    status(str(tmp_path / "out"))
 
         with Observer(run) as observer:
             async with anyio.create_task_group() as group:
@@ -147,7 +147,7 @@ async def test_that_it_will_not_be_done_is_said_early(
         assert abs(int(forecast.split("%")[0].split()[-1]) / 100 - done) < 0.1
         assert "forecast" in capsys.readouterr().out
         assert sum("won't be done" in n for n in report.data["notices"]) == 1
-        status(tmp_path / "out")
+        status(str(tmp_path / "out"))
         shown = capsys.readouterr().out
         assert "under way" not in shown and "in flight" not in shown
         data = orjson.loads((tmp_path / "out" / "status.json").read_bytes())

@@ -65,6 +65,13 @@ class Bench(_Section):
     measures: Annotated[tuple[str, ...], Field(min_length=1)] = ("nDCG@10", "RR@10")
     job: dict[str, Any] = {}
 
+    @field_validator("output")
+    @classmethod
+    def _here(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("a benchmark keeps its tables and outputs in a folder here, not at an address")
+        return value
+
     @field_validator("datasets", mode="before")
     @classmethod
     def _paths(cls, value: Any) -> Any:

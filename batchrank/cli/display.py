@@ -16,7 +16,7 @@ from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Run
 from batchrank.pipeline.summary import Progress
 from batchrank.tokens import counter
-from batchrank.write.folder import LETTERS, PARTIAL_LETTERS
+from batchrank.write.folder import LETTERS
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,16 +154,16 @@ def closing_lines(run: Run, report: Report) -> Iterator[str]:
     if totals.failed or totals.refused:
         causes = ", ".join(f"{name} {count:,}" for name, count in sorted(totals.causes.items()))
         written = run.outputs.written
-        letters = PARTIAL_LETTERS if report.reason else LETTERS
-        where = "the log above" if written is None else str(written / letters)
+        partial = run.outputs.letters if report.reason else str(written and written / LETTERS)
+        where = "the log above" if written is None else partial
         yield f"failed: {causes}; see {where}"
     for notice in report.data["notices"]:
         if notice not in run.notices:
             yield f"note: {notice}"
     if report.reason is not None:
         yield f"stopped: {report.reason}"
-    elif run.folder is not None:
-        yield f"output: {run.folder}"
+    elif run.outputs.target is not None:
+        yield f"output: {run.outputs.target}"
 
 
 def _possibly(spend: dict[str, Any]) -> str:

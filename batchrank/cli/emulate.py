@@ -24,6 +24,7 @@ from batchrank.errors import JobError
 
 if TYPE_CHECKING:
     from batchrank.emulator.app import Emulator
+    from batchrank.io.address import Where
 
 
 _CUTOFF = 10
@@ -71,15 +72,15 @@ def demonstrate(folder: Path, overrides: Sequence[str], *, quiet: bool) -> int:
     report = execute(run, quiet=quiet)
     if (
         report.reason is None
-        and run.folder is not None
+        and run.outputs.target is not None
         and job.output is not None
         and job.output.format == "jsonl"
     ):
-        _print(_read(folder, run.folder), path)
+        _print(_read(folder, run.outputs.target), path)
     return report.exit_code
 
 
-def _read(folder: Path, out: Path) -> list[Shown]:
+def _read(folder: Path, out: "Where") -> list[Shown]:
     import orjson
 
     from batchrank.write.folder import OutputFolder, records

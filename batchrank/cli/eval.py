@@ -12,9 +12,9 @@ import typer
 
 from batchrank.cli.help import Json, Quiet, Set
 from batchrank.cli.jobs import run_job
-from batchrank.cli.status import output_folder
+from batchrank.cli.status import named_job
 from batchrank.cli.terminal import console, keep_secret, log_to_stderr, say, say_json
-from batchrank.errors import BatchrankError, ExitCode
+from batchrank.errors import BatchrankError, ExitCode, JobError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -93,7 +93,9 @@ _WIDTH = 160
 
 
 def evaluate(
-    ranking: Annotated[str, typer.Argument(metavar="RANKING", help="A job's output folder, or a run.")],
+    ranking: Annotated[
+        str, typer.Argument(metavar="RANKING", help="A job's output folder, or a run; here or at an address.")
+    ],
     qrels: Annotated[
         list[str], typer.Option("--qrels", metavar="FILE", help="Relevance judgements. Repeatable.")
     ],
@@ -209,7 +211,9 @@ def _data(result: "Evaluation", *, per_query: bool) -> dict[str, Any]:
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A job's output folder, or its job file.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR", help="A job's output folder or address, or its job file.")
+    ],
     qrels: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Judgements: shows quality before and after. Repeatable."),
@@ -223,12 +227,16 @@ def report(
 
     It opens from disk, asks the network for nothing and runs no script. Needs batchrank[report].
     """
+    from batchrank.io.address import Address, located
     from batchrank.observe.facts import gather
     from batchrank.observe.page import render
     from batchrank.write.folder import REPORT, write_text
 
-    folder = output_folder(folder)
-    path = output or folder / REPORT
-    page = render(gather(folder, qrels=qrels or (), with_plan=plan))
+    job = named_job(folder)
+    where = located(folder) if job is None or job.destination is None else job.destination
+    path = output or (where if job is None else job.output_folder or where) / REPORT
+    if isinstance(path, Address):
+        raise JobError(f"{where}: the report is written on this machine; say where with --output FILE")
+    page = render(gather(where, qrels=qrels or (), with_plan=plan))
     write_text(path, page)
     say(str(path))

@@ -27,7 +27,7 @@ _JOB_FILES = (".yaml", ".yml", ".toml")
 
 
 def status(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A job's output folder, or its job file.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="A job's output folder, or its job file.")],
     as_json: Json = False,
 ) -> None:
     """Tell how a job stands: progress, time to go, spend. Disturbs nothing: the job may be running."""
@@ -35,7 +35,7 @@ def status(
 
     from batchrank.observe.facts import read_status
 
-    found = read_status(output_folder(folder))
+    found = read_status(_status_folder(folder))
     if as_json:
         say_json(found.data())
         return
@@ -45,18 +45,29 @@ def status(
     console(soft_wrap=True).print(table)
 
 
-def output_folder(path: Path) -> Path:
-    """The output folder: the path itself, or what a job file names.
+def _status_folder(path: str) -> Path:
+    if "://" in path:
+        raise JobError(
+            f"{path}: how a job stands is told on the machine that runs it, not in the store; name its job file, or "
+            "the folder that it keeps beside its ledger"
+        )
+    job = named_job(path)
+    return Path(path) if job is None or job.output_folder is None else job.output_folder
+
+
+def named_job(path: str) -> "Job | None":
+    """The job that a job file holds; None where the path is no job file, but an output.
 
     Raises:
         JobError: the job file can't be understood, or writes to standard output.
     """
-    if path.suffix not in _JOB_FILES or not path.is_file():
-        return path
-    job = load(path)
+    file = Path(path)
+    if file.suffix not in _JOB_FILES or not file.is_file():
+        return None
+    job = load(file)
     if job.output_folder is None:
         raise JobError(f"{path}: output.path is standard output, so there is no folder to look at")
-    return job.output_folder
+    return job
 
 
 def _status_facts(found: "Status") -> Iterator[tuple[str, str]]:

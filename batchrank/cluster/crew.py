@@ -23,6 +23,7 @@ from batchrank.cluster.processes import NotStartedError, Process, Spawn, Starter
 from batchrank.cluster.rank import Finished, Standing, Terms, versions
 from batchrank.cluster.stage import Layout, StagedPart
 from batchrank.errors import BatchrankError, RunStoppedError
+from batchrank.io.address import Where
 from batchrank.pipeline.rank import Completed
 from batchrank.pipeline.summary import Totals
 from batchrank.read.base import Gauge
@@ -89,6 +90,7 @@ class Crew:
         drain: seconds that requests in flight are given once the run has to stop.
         gauge: told how far reading has come.
         folder: where parts of processes are put in place that have no folder in common with this one.
+        staging: where they are written before, if that is an address.
         silence: seconds after which a process that says nothing is taken for dead; None where the system tells.
     """
 
@@ -106,10 +108,11 @@ class Crew:
         clear: Callable[[], None],
         drain: float,
         gauge: Gauge,
-        folder: Path,
+        folder: Where,
+        staging: Path | None = None,
         silence: float | None = None,
     ) -> None:
-        self._folder = folder
+        self._folder, self._staging = folder, staging
         self._silence = silence
         self._starter = starter
         self._size = size
@@ -267,7 +270,7 @@ class Crew:
         async with self._starter.start("ranker", handlers, spawn) as (process, channel):
             member = Member(process, channel)
             handlers |= self._handlers(member)
-            depot = Depot(self._folder, member.parts)
+            depot = Depot(self._folder, member.parts, self._staging)
             handlers |= depot.handlers()
             try:
                 await channel.serve()

@@ -14,8 +14,10 @@ import anyio.to_thread
 from batchrank.cluster.channel import Channel, Handler
 from batchrank.cluster.stage import StagedPart
 from batchrank.errors import OutputError
-from batchrank.io.atomic import Folder, PendingFile
+from batchrank.io.address import Where
+from batchrank.io.atomic import PendingFile
 from batchrank.pipeline.checkpoint import Checkpoint
+from batchrank.write.destination import Destination, opened
 
 _PIECE = 4 * 2**20
 """Bytes that are carried at a time, so that answers are not held up by a part."""
@@ -46,7 +48,8 @@ async def hand_over(channel: Channel, checkpoint: Checkpoint, folder: Path) -> N
             while piece := await anyio.to_thread.run_sync(file.read, _PIECE):
                 await channel.call("file", name, piece, first)
                 first = False
-        await channel.call("placed", name, digest)
+        if (tag := await channel.call("placed", name, digest)) is not None:
+            checkpoint.tags[name] = tag
         await anyio.to_thread.run_sync(path.unlink)
 
 
@@ -56,13 +59,14 @@ class Depot:
     Args:
         folder: where finished files are put in place.
         parts: the parts that the process has, by number.
+        staging: where they are written before, if the folder is an address.
     """
 
-    def __init__(self, folder: Path, parts: dict[int, StagedPart]) -> None:
-        self._folder = folder
+    def __init__(self, folder: Where, parts: dict[int, StagedPart], staging: Path | None = None) -> None:
+        self._folder, self._staging = folder, staging
         self._parts = parts
         self._open: dict[str, PendingFile] = {}
-        self._held: Folder | None = None
+        self._held: Destination | None = None
 
     def handlers(self) -> dict[str, Handler]:
         """What the process may call."""
@@ -79,15 +83,15 @@ class Depot:
     async def _file(self, name: str, piece: bytes, first: bool) -> None:
         def write() -> None:
             if self._held is None:
-                self._held = Folder(self._folder)
+                self._held = opened(self._folder, self._staging)
             if first:
                 self._open[name] = self._held.create(name)
             self._open[name].write(piece)
 
         await anyio.to_thread.run_sync(write)
 
-    async def _placed(self, name: str, digest: str) -> None:
-        def place() -> None:
+    async def _placed(self, name: str, digest: str) -> str | None:
+        def place() -> str | None:
             assert self._held is not None
             file = self._open.pop(name)
             if file.sha256 != digest:
@@ -98,8 +102,9 @@ class Depot:
                 )
             file.publish()
             self._held.sync()
+            return file.tag
 
-        await anyio.to_thread.run_sync(place)
+        return await anyio.to_thread.run_sync(place)
 
     def close(self) -> None:
         """Give up what has not arrived as a whole."""

@@ -18,6 +18,7 @@ from batchrank.cluster.handover import fetched, hand_over
 from batchrank.cluster.remote import RemoteGateway, RemoteLedger, Room
 from batchrank.cluster.stage import StagedCutter, StagedPart
 from batchrank.errors import BatchrankError
+from batchrank.io.address import Where
 from batchrank.job.config import Job
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure
@@ -64,7 +65,8 @@ class Terms:
 
     Attributes:
         job: the job, without what only the gateway needs.
-        written: the folder that parts are written to; None where it isn't shared, so that they are handed over.
+        written: the folder that parts are published in; None where it isn't shared, so that they are handed over.
+        staging: the folder of this machine where they are written before, if that is an address.
         counted: whether a cap holds that tokens count against.
         run: the run's number in the ledger, and ``legacy`` whether that has entries of an older batchrank.
         legacy: see there.
@@ -79,7 +81,8 @@ class Terms:
     """
 
     job: Job
-    written: Path | None
+    written: Where | None
+    staging: Path | None
     counted: bool
     run: int
     legacy: bool
@@ -169,7 +172,7 @@ class _Parts:
         folder: where they are written.
     """
 
-    def __init__(self, channel: Channel, terms: Terms, verdicts: SharedVerdicts, folder: Path) -> None:
+    def __init__(self, channel: Channel, terms: Terms, verdicts: SharedVerdicts, folder: Where) -> None:
         self._folder = folder
         self._channel, self._terms, self._verdicts = channel, terms, verdicts
         self._sink: Sink | None = None
@@ -197,7 +200,7 @@ class _Parts:
         if self._sink is None:
             self._letters = _Letters()
             self._sink = Sink(
-                part_writer(self._terms.job, self._folder, part), self._letters, Totals(),
+                part_writer(self._terms.job, self._folder, part, self._terms.staging), self._letters, Totals(),
                 top_k=self._terms.job.merge.top_k, verdicts=self._verdicts.verdicts, clear=self._clear,
             )  # fmt: skip
         sink = self._sink
@@ -206,7 +209,7 @@ class _Parts:
             self.tell_head()
             await sink.close(complete=False)
             if self._terms.written is None:
-                await hand_over(self._channel, checkpoint, self._folder)
+                await hand_over(self._channel, checkpoint, Path(self._folder))
             await self._channel.call("finished", finished)
             self._sink = None
 
@@ -245,7 +248,7 @@ async def rank(channel: Channel, terms: Terms) -> BatchrankError | None:
         return await _rank(channel, terms, Path(own) if terms.written is None else terms.written)
 
 
-async def _rank(channel: Channel, terms: Terms, folder: Path) -> BatchrankError | None:
+async def _rank(channel: Channel, terms: Terms, folder: Where) -> BatchrankError | None:
     job = terms.job
     counts, verdicts = Counts(timeline=_RankedElsewhere(channel)), SharedVerdicts(Verdicts(job.card.scores))
     ledger = RemoteLedger(channel, run=terms.run, legacy=terms.legacy)

@@ -17,6 +17,7 @@ from batchrank.cluster.rank import Finished, Terms
 from batchrank.cluster.remote import Room
 from batchrank.cluster.stage import Layout
 from batchrank.errors import BatchrankError
+from batchrank.io.address import Where
 from batchrank.io.scratch import Scratch
 from batchrank.job.config import Job
 from batchrank.merge.verdict import Verdicts
@@ -150,6 +151,7 @@ class CrewRun(Run):
                     drain=self.options.drain,
                     gauge=self._gauge,
                     folder=written,
+                    staging=self._staging(),
                     silence=SILENCE if self.job.engine.ray else None,
                 )
                 commits.crew = self._flow = self._reader = crew
@@ -175,11 +177,16 @@ class CrewRun(Run):
             async with ray_starter(self.job.engine.ray, self.job.name or "job", hidden) as started:
                 yield started
 
-    def _terms(self, parts: Engine, start: Start, written: Path | None) -> Terms:
+    def _staging(self) -> Path | None:
+        staging = self.outputs.staging
+        return None if staging is None else staging.absolute()
+
+    def _terms(self, parts: Engine, start: Start, written: Where | None) -> Terms:
         recall = parts.sender.recall
         return Terms(
             job=without_access(self.job),
             written=written,
+            staging=self._staging(),
             counted=parts.gateway.counted,
             run=parts.ledger.run,
             legacy=parts.ledger.legacy,

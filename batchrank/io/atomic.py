@@ -7,11 +7,11 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 
 from batchrank.errors import OutputError
 
@@ -73,6 +73,16 @@ class Folder:
             raise OutputError(f"{self.path / temporary} was changed while it was read; run the job again")
         return file
 
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file durably and as a whole; an ``OutputError`` where the system refuses."""
+        file = self.create(name)
+        try:
+            file.write(data)
+            file.publish()
+        finally:
+            file.discard()
+        self.sync()
+
     def publish(self, name: str, temporary: str) -> None:
         """Give a file its final name. ``sync`` makes the name durable."""
         self.require_regular(name)
@@ -129,6 +139,11 @@ class Folder:
         with translated(str(self.path / name), "removed"):
             if self._mode(name):
                 os.unlink(name, dir_fd=self._fd)
+
+    def drop(self) -> None:
+        """Remove the folder itself if it is empty."""
+        with suppress(OSError):
+            self.path.rmdir()
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -196,10 +211,15 @@ class PendingFile(io.RawIOBase):
     """A file under its temporary name; counts and hashes what is written.
 
     After ``discard`` it takes writes and forgets them, as encoders that are given up still write their footers.
+
+    Attributes:
+        tag: what a store tells of the published file, which another content never has; None for a file here.
     """
 
     def __init__(self, folder: Folder, name: str, temporary: str, fd: int) -> None:
         self.name = name
+        self.tag: str | None = None
+        self._publish: Callable[[str, str], str | None] = folder.publish
         self.bytes = 0
         self._folder, self._temporary = folder, temporary
         self._file: BinaryIO | None = os.fdopen(fd, "wb", buffering=_BUFFER)
@@ -210,6 +230,11 @@ class PendingFile(io.RawIOBase):
     def sha256(self) -> str:
         """The hash of all that was written, in hexadecimal."""
         return self._hash.hexdigest()
+
+    def published_by(self, publish: Callable[[str, str], str | None]) -> Self:
+        """Have it published elsewhere than in its folder, by a call with its name and its temporary one."""
+        self._publish = publish
+        return self
 
     def writable(self) -> bool:
         """Always true, as files here are written only."""
@@ -257,7 +282,7 @@ class PendingFile(io.RawIOBase):
             self._file.flush()
             os.fsync(self._file.fileno())
         self.leave()
-        self._folder.publish(self.name, self._temporary)
+        self.tag = self._publish(self.name, self._temporary)
         self._published = True
 
     def leave(self) -> None:

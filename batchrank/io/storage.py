@@ -48,7 +48,7 @@ def open_stream(path: str) -> io.BufferedReader:
     if not is_remote(path):
         return io.BufferedReader(io.FileIO(path), BUFFER)
     system, inner = _resolve(path)
-    with _as_os_error():
+    with as_os_error():
         stream = system.open_input_stream(inner, compression=None)
     return io.BufferedReader(cast(io.RawIOBase, _Remote(stream)), BUFFER)
 
@@ -160,12 +160,10 @@ def _below(folder: str, depth: int) -> Iterator[str]:
     system, inner = _resolve(folder)
     address, mark, options = folder.partition("?")
     try:
-        with _as_os_error():
+        with as_os_error():
             found = system.get_file_info(fs.FileSelector(inner, recursive=False, allow_not_found=True))
     except OSError as error:
-        raise InputError(
-            f"input.path: {address} can't be listed: {error}; correct the path or the access"
-        ) from error
+        raise InputError(f"{address} can't be listed: {error}; correct the path or the access") from error
     for info in found:
         here = f"{address.rstrip('/')}/{info.base_name}"
         yield f"{here}{'/' if _is_folder(info) else ''}{mark}{options}"
@@ -188,11 +186,11 @@ def _is_folder(info: Any) -> bool:
 def _info(path: str) -> Any:
     system, inner = _resolve(path)
     try:
-        with _as_os_error():
+        with as_os_error():
             return system.get_file_info(inner)
     except OSError as error:
         raise InputError(
-            f"input: {shown(path)} can't be reached: {error}; correct the path or the access"
+            f"{shown(path)} can't be reached: {error}; correct the path or the access"
         ) from error
 
 
@@ -214,9 +212,7 @@ def _resolve(path: str) -> tuple[Any, str]:
             address, mark, options = path.partition("?")
             system, inner = fs.FileSystem.from_uri(quote(address, safe="/:@") + mark + options)
         except (pa.ArrowException, OSError) as error:
-            raise InputError(
-                f"input: {shown(path)} can't be reached: {error}; correct the address"
-            ) from error
+            raise InputError(f"{shown(path)} can't be reached: {error}; correct the address") from error
         return system, inner
     try:
         from fsspec.core import url_to_fs
@@ -224,15 +220,15 @@ def _resolve(path: str) -> tuple[Any, str]:
         inner_system, inner = url_to_fs(path)
     except ImportError as error:
         raise MissingExtraError(
-            f"input: {scheme}:// needs more than is installed ({error}): {install_line('remote')}"
+            f"{scheme}:// needs more than is installed ({error}): {install_line('remote')}"
         ) from None
     except ValueError as error:
-        raise InputError(f"input: {shown(path)}: {error}; correct the path") from None
+        raise InputError(f"{shown(path)}: {error}; correct the path") from None
     return fs.PyFileSystem(fs.FSSpecHandler(inner_system)), inner
 
 
 @contextmanager
-def _as_os_error() -> Iterator[None]:
+def as_os_error() -> Iterator[None]:
     """Raise whatever a store's library raises as what a file here would: each has errors of its own."""
     try:
         yield
@@ -253,7 +249,7 @@ class _Remote(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any, /) -> int:
-        with _as_os_error():
+        with as_os_error():
             data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
         self._read += len(data)

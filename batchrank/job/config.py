@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, model_validator
 
 from batchrank.errors import JobError
+from batchrank.io.address import Address, Where, located
 from batchrank.job.endpoint import REDACTED, check_body, proxy_for, redacted, region_of
 from batchrank.job.engine import Engine
 from batchrank.job.keys import read_key, refuse_alike
@@ -157,10 +158,18 @@ class Job(Section):
         return self.instruct or (self.card.instruct if needed else None)
 
     @property
-    def output_folder(self) -> Path | None:
+    def destination(self) -> Where | None:
         """Where rankings go; None for standard output, or where the job names no output."""
         out = self.output
-        return None if out is None or out.path == "-" else Path(out.path).expanduser()
+        return None if out is None or out.path == "-" else located(out.path)
+
+    @property
+    def output_folder(self) -> Path | None:
+        """Where rankings go on this machine; for an address, a folder beside the ledger for what stays here."""
+        found = self.destination
+        if not isinstance(found, Address):
+            return found
+        return (Path(self.ledger).parent if self.ledger else Path()) / found.folder_name
 
     @property
     def ledger_path(self) -> Path | None:

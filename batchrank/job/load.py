@@ -218,6 +218,6 @@ def _anchored(job: Job, path: Path) -> Job:
     assert job.output is not None
     data = job.model_dump(exclude_unset=True)
     data["name"] = job.name or path.stem
-    if not job.ledger and job.output.path == "-":
+    if not job.ledger and (job.destination != job.output_folder or job.output.path == "-"):
         data["ledger"] = f"{data['name']}.ledger.sqlite"
     return Job.model_validate(moved(data, lambda own: str(path.parent / os.path.expanduser(own))))  # noqa: PTH111 pathlib raises where there is no home

@@ -269,10 +269,12 @@ class Gate(Section):
 
 PART_DOCUMENTS = 250_000
 """Documents of a part: it takes seconds to make anew, and a large run has few files."""
+_SECRETS = ("key", "secret", "password", "token", "sig=")
+"""What the names of options hold that carry a secret."""
 
 
 class Output(Section):
-    """Where rankings go: a folder, or ``-`` for JSON lines on standard output."""
+    """Where rankings go: a folder, an address (``s3://...``), or ``-`` for JSON lines on standard output."""
 
     path: str
     format: Literal["parquet", "jsonl", "trec", "rank_llm", "mteb", "msmarco"] = "parquet"
@@ -281,7 +283,16 @@ class Output(Section):
 
     @field_validator("path")
     @classmethod
-    def _local(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError(f"{value!r} is an address; write to a folder here, and copy it at the end")
+    def _usable(cls, value: str) -> str:
+        if "://" not in value:
+            return value
+        parts = urlsplit(value)
+        if parts.username or any(word in parts.query.lower() for word in _SECRETS):
+            raise ValueError(
+                "a key or password in the address would end up in reports; set it in the environment"
+            )
+        if parts.scheme in ("file", "local"):
+            raise ValueError("a folder here is written as its path alone, without file://")
+        if not parts.netloc and not parts.path.strip("/"):
+            raise ValueError("the address names no bucket; write such as s3://bucket/folder")
         return value

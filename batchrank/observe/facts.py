@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from batchrank.errors import InputError, JobError, MissingExtraError
+from batchrank.io.address import Where
 from batchrank.write.folder import PARTIAL_LETTERS, STATUS, SUMMARY, OutputFolder, records
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Facts:
         notes: why something is missing.
     """
 
-    folder: Path
+    folder: Where
     summary: dict[str, Any]
     queries: Queries
     dead_letters: Sequence[Mapping[str, Any]]
@@ -164,11 +165,11 @@ class Facts:
     notes: Sequence[str]
 
 
-def gather(folder: str | Path, *, qrels: Sequence[str] = (), with_plan: bool = True) -> Facts:
+def gather(folder: str | Where, *, qrels: Sequence[str] = (), with_plan: bool = True) -> Facts:
     """Read what a run left.
 
     Args:
-        folder: a job's output folder.
+        folder: a job's output folder, or its address.
         qrels: judgements, to tell the quality before and after.
         with_plan: read the job's input once more, to tell what was to be expected.
 
@@ -206,7 +207,7 @@ def _summary(folder: OutputFolder) -> dict[str, Any]:
     return data
 
 
-def _dead_letters(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
+def _dead_letters(path: Where) -> tuple[list[dict[str, Any]], Counter[str]]:
     counts: Counter[str] = Counter()
     shown: list[dict[str, Any]] = []
     for letter in records(path) if path.exists() else ():
@@ -216,11 +217,11 @@ def _dead_letters(path: Path) -> tuple[list[dict[str, Any]], Counter[str]]:
     return shown, counts
 
 
-def _evaluation(folder: Path, qrels: Sequence[str], notes: list[str]) -> "Evaluation | None":
+def _evaluation(folder: Where, qrels: Sequence[str], notes: list[str]) -> "Evaluation | None":
     from batchrank.quality.judgements import evaluate
 
     try:
-        return evaluate(str(folder), qrels)
+        return evaluate(os.fspath(folder), qrels)
     except MissingExtraError as error:
         notes.append(str(error))
         return None

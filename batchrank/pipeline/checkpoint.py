@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import anyio.to_thread
 
 from batchrank.errors import LedgerError
-from batchrank.io.atomic import Kept, digest
+from batchrank.io.address import Where
+from batchrank.io.atomic import Kept
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.rows import DAY
@@ -23,6 +24,7 @@ from batchrank.pipeline.earlier import INPUT, ITSELF, differences, identity
 from batchrank.pipeline.recollect import CHANGED, past_of
 from batchrank.pipeline.summary import Totals
 from batchrank.send.requests import Past
+from batchrank.write.destination import stands
 from batchrank.write.folder import PARTIAL_LETTERS
 
 _PAST = ("horizon", "began", "floor")
@@ -44,6 +46,7 @@ class Checkpoint:
         verdicts: what whoever goes on needs to know of the part, to tell whether scores can be compared.
         letters: bytes and SHA-256 of the dead letters so far; None where there is no file of them.
         digests: SHA-256 of the part's files.
+        tags: what a store told of them, where they are in one.
     """
 
     part: int
@@ -53,6 +56,15 @@ class Checkpoint:
     verdicts: dict[str, Any]
     letters: list[Any] | None
     digests: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def changed(self, folder: Where) -> list[str]:
+        """The part's files in a folder that are lost, or no longer what was written."""
+        return [
+            name
+            for name, known in self.digests.items()
+            if not stands(folder / name, self.files[name], known, self.tags.get(name))
+        ]
 
     @property
     def kept(self) -> Kept | None:
@@ -129,6 +141,7 @@ class Resume:
         inputs: the input files' names, sizes and times; None when they can't be compared (standard input).
         tokenizer: what counts tokens, because chunks depend on it.
         written: the folder that parts go to, as those elsewhere are another run's; None for standard output.
+        staging: where the dead letters are until they are published, by default there too.
     """
 
     def __init__(
@@ -137,11 +150,14 @@ class Resume:
         job: Job,
         inputs: list[list[Any]] | None,
         tokenizer: str,
-        written: Path | None,
+        written: Where | None,
+        *,
+        staging: Path | None = None,
     ) -> None:
         self._ledger = ledger
         self._scope = scope(job)
-        self._folder = Path("" if written is None else written).absolute()
+        self._folder = (written or Path()).absolute()
+        self._staging = staging or Path(self._folder)
         self._identity = identity(job, tokenizer)
         self._inputs = inputs
         self._number = 0
@@ -264,7 +280,7 @@ class Resume:
         known: list[Checkpoint] = []
         while data := await self._ledger.load(f"part/{self._scope}/{len(known)}"):
             known.append(Checkpoint(**data))
-        return await anyio.to_thread.run_sync(_standing, self._folder, known)
+        return await anyio.to_thread.run_sync(_standing, self._folder, self._staging, known)
 
     async def published(self, checkpoint: Checkpoint) -> None:
         """Commit that a part stands; what an older run knew of later parts is void."""
@@ -282,7 +298,7 @@ class Resume:
 
 def scope(job: Job) -> str:
     """What tells a job's state from that of other jobs that share its ledger: where its output goes."""
-    out = "" if job.output is None else str(Path(job.output.path).absolute())
+    out = "" if job.output is None else str((job.destination or Path("-")).absolute())
     return hashlib.sha256(out.encode()).hexdigest()[:16]
 
 
@@ -295,15 +311,15 @@ def _sizes(files: list[list[Any]] | None) -> list[list[Any]] | None:
     return None if files is None else [file[:2] for file in files]
 
 
-def _standing(folder: Path, known: list[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
+def _standing(folder: Where, staging: Path, known: list[Checkpoint]) -> tuple[list[Checkpoint], list[str]]:
     found: list[Checkpoint] = []
     damaged: list[str] = []
     for checkpoint in known:
-        damaged = [name for name, told in checkpoint.digests.items() if digest(folder / name) != told]
+        damaged = checkpoint.changed(folder)
         if damaged:
             break
         found.append(checkpoint)
-    letters = folder / PARTIAL_LETTERS
+    letters = staging / PARTIAL_LETTERS
     while found and (kept := found[-1].kept) is not None and not kept.stands(letters):
         damaged = [letters.name]
         found.pop()

@@ -164,7 +164,7 @@ class OnlyFailed:
         Raises:
             JobError: there are none, or they can't be read.
         """
-        path = OutputFolder(job.output_folder or Path()).newest(LETTERS)
+        path = OutputFolder(job.destination or Path()).newest(LETTERS)
         try:
             letters = list(records(path))
         except FileNotFoundError:
@@ -191,7 +191,7 @@ class OnlyFailed:
 
 def _ranked(job: Job) -> int:
     """How many queries the last complete run ranked; 0 where that can't be told."""
-    last = OutputFolder(job.output_folder or Path()).newest(SUMMARY).parent
+    last = OutputFolder(job.destination or Path()).newest(SUMMARY).parent
     summary = OutputFolder(last).complete()
     return 0 if summary is None else int(summary["totals"]["queries"])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from batchrank.errors import BatchrankError, ExitCode, InputError, TooManyFailuresError
+from batchrank.io.address import Address, Where, located
 from batchrank.io.atomic import Kept
 from batchrank.job.config import Job
 from batchrank.job.sections import Gate, Output
@@ -16,9 +17,12 @@ from batchrank.pipeline.sink import FailureLines
 from batchrank.quality.gate import Baseline, Judgement, judge, keep
 from batchrank.quality.rankings import tops
 from batchrank.write import switch
+from batchrank.write.destination import opened
 from batchrank.write.folder import (
     BASELINE,
+    LOCK,
     MARKER,
+    NEXT,
     PARTIAL_LETTERS,
     SUMMARY,
     OutputFolder,
@@ -28,14 +32,14 @@ from batchrank.write.switch import Claim
 from batchrank.write.writer import FailureLog, StreamWriter, Writer
 
 
-def apply_gate(job: Job, folder: Path, written: Path, result: Report) -> Report:
+def apply_gate(job: Job, folder: Where, written: Where, result: Report) -> Report:
     """The report of a complete run with the gate's judgement in it; a run that failed it is marked, and says so.
 
     What can't be compared has not passed.
 
     Args:
         job: the job.
-        folder: its output folder, where the baseline is kept, and the mark will be.
+        folder: where its output is to be in the end, and the mark will be.
         written: where the run's output is now.
         result: the report so far.
 
@@ -43,19 +47,19 @@ def apply_gate(job: Job, folder: Path, written: Path, result: Report) -> Report:
         InputError: the baseline can't be written.
         OutputError: the mark can't be written.
     """
-    gate = job.gate
-    if gate is None or result.reason is not None:
+    gate, kept = job.gate, job.output_folder
+    if gate is None or kept is None or result.reason is not None:
         return result
     if gate.against is None:
-        keep(folder, depth=gate.depth)
+        keep(kept, folder, depth=gate.depth)
     try:
-        found = _judged(gate, folder, written)
+        found = _judged(gate, kept, written)
     except BatchrankError as error:
         found = Judgement(False, (f"gate: the rankings could not be compared: {error}",), gate.depth)
     data: dict[str, Any] = result.data | {"gate": found.data()}
     marker = written / MARKER
     if found.passed:
-        marker.unlink(missing_ok=True)
+        _remove(marker)
         first = found.compared == 0 and found.rbo is None
         notes = ["gate: there is no earlier run to compare with"] if first else []
         return replace(result, data=data | {"notices": [*result.data["notices"], *notes]})
@@ -68,29 +72,36 @@ def apply_gate(job: Job, folder: Path, written: Path, result: Report) -> Report:
     return replace(result, exit_code=ExitCode.GATE, data=data)
 
 
-def _judged(gate: Gate, folder: Path, written: Path) -> Judgement:
-    rankings = tops(str(written), gate.depth)
+def _remove(file: Where) -> None:
+    folder = opened(file.parent)
+    folder.remove(file.name)
+    folder.close()
+
+
+def _judged(gate: Gate, folder: Path, written: Where) -> Judgement:
+    rankings = tops(os.fspath(written), gate.depth)
     path = folder / BASELINE
     if gate.against:
         if not OutputFolder(gate.against).accepted():
             raise InputError(f"gate.against: {gate.against} holds no complete run that passed its gate")
-        keep(folder, Path(gate.against), depth=gate.depth)
+        keep(folder, located(gate.against), depth=gate.depth)
     if not path.exists():
         return judge(gate, rankings, None)
     with Baseline(path) as baseline:
         return judge(gate, rankings, baseline)
 
 
-def part_writer(job: Job, folder: Path, first_part: int) -> Writer:
-    """What writes a job's parts to a folder, from one on.
+def part_writer(job: Job, folder: Where, first_part: int, staging: Path | None = None) -> Writer:
+    """What writes a job's parts to a folder, from one on, by way of a folder here where it is an address.
 
     Raises:
         OutputError: the folder can't be used.
     """
     assert job.output is not None
     return Writer(
-        job.output.model_copy(update={"path": str(folder)}),
+        job.output.model_copy(update={"path": os.fspath(folder)}),
         first_part=first_part,
+        staging=staging,
         dataset=(job.input.subset, job.input.split) if job.input else (None, None),
     )
 
@@ -99,8 +110,9 @@ class Outputs:
     """The output of one run. Its methods work on files: call them in a worker thread.
 
     Attributes:
-        folder: where the output is to be in the end; None for standard output.
-        written: where this run writes: the folder itself, or ``.next`` in it while an earlier complete output stands.
+        folder: the output's folder on this machine, which is locked; None for standard output.
+        target: where the output is to be in the end: the folder, or an address.
+        written: where this run writes: the target itself, or ``.next`` in it while an earlier complete output stands.
     """
 
     def __init__(self, job: Job) -> None:
@@ -108,22 +120,31 @@ class Outputs:
         self._job = job
         self._output: Output = job.output
         self.folder = job.output_folder
-        self.written = self.folder
+        self.target = self.written = job.destination
         self._claim: Claim | None = None
 
     @property
     def aside(self) -> bool:
         """Whether an earlier complete output stays in place for now."""
-        return self.written != self.folder
+        return self.written != self.target
+
+    @property
+    def staging(self) -> Path | None:
+        """Where files are until they are published; those of an output here are where they will be."""
+        if isinstance(self.written, Path) or self.folder is None:
+            return self.written if isinstance(self.written, Path) else None
+        return self.folder / NEXT if self.aside else self.folder
 
     @property
     def letters(self) -> str:
         """Where the dead letters are while the run is not complete, for messages."""
-        return "the log" if self.written is None else str(self.written / PARTIAL_LETTERS)
+        return "the log" if self.staging is None else str(self.staging / PARTIAL_LETTERS)
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """What the last job that had the folder noted; None when there is nothing."""
+        """What the last job that had the output noted; None when there is nothing."""
+        if isinstance(self.target, Address):
+            return OutputFolder(self.target).owner()
         return None if self._claim is None else self._claim.record
 
     def claim(self) -> None:
@@ -143,7 +164,10 @@ class Outputs:
         """
         if self._claim is not None:
             name, ledger = self._job.name or "job", self._job.ledger_path
-            self._claim.note({"job": name, "ledger": str(ledger), "ledger_id": ledger_id, "pid": os.getpid()})
+            record = {"job": name, "ledger": str(ledger), "ledger_id": ledger_id, "pid": os.getpid()}
+            self._claim.note(record)
+            if isinstance(self.target, Address):
+                write_summary(self.target / LOCK, record)
 
     def release(self) -> None:
         """Let other processes have the folder."""
@@ -156,11 +180,11 @@ class Outputs:
         Raises:
             OutputError: a file of the output is lost or can't take its place.
         """
-        if self.folder is None:
+        if self.target is None:
             return False
-        finished = switch.carry_out(self.folder)
-        if OutputFolder(self.folder).spared():
-            self.written = switch.aside(self.folder)
+        finished = switch.carry_out(self.target)
+        if OutputFolder(self.target).spared():
+            self.written = switch.aside(self.target)
         return finished
 
     def open(
@@ -177,18 +201,19 @@ class Outputs:
         """
         if self.written is None:
             return StreamWriter(self._output, sys.stdout.buffer), FailureLines()
-        return part_writer(self._job, self.written, first_part), FailureLog(self.written, letters)
+        writer = part_writer(self._job, self.written, first_part, self.staging)
+        return writer, FailureLog(self.written, letters, staging=self.staging)
 
     def clear(self, writer: Writer | StreamWriter) -> None:
         """Take down what an older run that was not complete left, so that nobody takes a mixture for one output."""
-        if self.folder is None or self.written is None or not isinstance(writer, Writer):
+        if self.target is None or self.written is None or not isinstance(writer, Writer):
             return
-        (self.written / SUMMARY).unlink(missing_ok=True)
+        _remove(self.written / SUMMARY)
         writer.sweep()
         if self.aside:
-            (self.written / MARKER).unlink(missing_ok=True)
+            _remove(self.written / MARKER)
         else:
-            switch.dissolve(self.folder)
+            switch.dissolve(self.target)
 
     def nothing_ranked(self, first: Failure, failed: int, *, usable: bool) -> BatchrankError | None:
         """Why a run that came to its end without a ranking takes no earlier output's place; None where it may.
@@ -217,7 +242,7 @@ class Outputs:
             )
         if self.aside:
             told.append(
-                f"the last complete output is still in {self.folder}; what this run has is in {self.written}"
+                f"the last complete output is still in {self.target}; what this run has is in {self.written}"
             )
         return told
 
@@ -228,13 +253,13 @@ class Outputs:
             InputError: the baseline can't be read or written.
             OutputError: the summary can't be written, or a file in the way keeps the output from taking its place.
         """
-        if self.folder is None or self.written is None:
+        if self.target is None or self.written is None:
             return result
         if result.reason is None:
-            result = apply_gate(self._job, self.folder, self.written, result)
+            result = apply_gate(self._job, self.target, self.written, result)
         write_summary(self.written / SUMMARY, result.data)
         if result.reason is None and self.aside:
-            switch.decide(self.folder)
+            switch.decide(self.target)
         return result
 
     def take_over(self) -> None:
@@ -243,6 +268,8 @@ class Outputs:
         Raises:
             OutputError: the system refuses; the next run goes on with it.
         """
-        if self.folder is not None and self.aside:
-            switch.carry_out(self.folder)
-            self.written = self.folder
+        if self.target is not None and self.aside:
+            switch.carry_out(self.target)
+            self.written = self.target
+        if isinstance(self.target, Address) and self.folder is not None:
+            switch.dissolve(self.folder)

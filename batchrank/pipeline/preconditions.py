@@ -16,6 +16,8 @@ import anyio
 
 from batchrank.errors import JobError, LedgerError, MissingExtraError, OutputError, install_line
 from batchrank.io import storage
+from batchrank.io.address import Address, Where, located
+from batchrank.io.objects import Store
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.assemble import refuse_unknown_cost, sharder
@@ -34,7 +36,9 @@ _MAGIC = re.compile(r"[*?\[]")
 
 
 class Preconditions:
-    """All that must hold before a job's first request. It only looks: nothing is made, changed or sent.
+    """All that must hold before a job's first request. It only looks: nothing is made, changed or asked of the API.
+
+    Whether a store lets this job write is seen only by writing: an object is put there, and removed.
 
     Args:
         job: the job.
@@ -97,10 +101,12 @@ class Preconditions:
 
     def _output(self) -> None:
         refuse_undivided(self.job)
-        folder = self.job.output_folder
+        folder, target = self.job.output_folder, self.job.destination
         if folder is not None:
             refuse_unwritable(folder, OutputError)
             refuse_claimed(folder)
+        if isinstance(target, Address):
+            Store(target).probe()
 
 
 def look_into_ledger(job: Job) -> None:
@@ -122,7 +128,7 @@ def look_into_ledger(job: Job) -> None:
         refuse_empty_ledger(job, runs)
     elif path is not None:
         refuse_unwritable(path.parent, LedgerError)
-    folder = job.output_folder
+    folder = job.destination
     if folder is None or (folder / NEXT / DECIDED).exists():
         return
     there = OutputFolder(folder)
@@ -152,36 +158,40 @@ def refuse_own_input(job: Job, files: Sequence[Sequence[Any]] | None) -> None:
     Raises:
         JobError: it does; the message says which key to change.
     """
-    folder = job.output_folder
+    folder = job.destination
     if folder is None or job.input is None:
         return
     advice = "set output.path to another folder"
     for key in _KEYS:
         for path in getattr(job.input, key) or ():
-            if not storage.is_remote(path) and path != "-" and _reads(Path(path).expanduser(), folder):
+            if path != "-" and _reads(located(path), folder):
                 raise JobError(
-                    f"output.path: {folder} is where input.{key} ({path}) reads from, so the next run would "
-                    f"read its own rankings and dead letters as input; {advice}"
+                    f"output.path: {folder} is where input.{key} ({storage.shown(path)}) reads from, so the next run "
+                    f"would read its own rankings and dead letters as input; {advice}"
                 )
     for name, *_ in files or ():
-        file = Path(name)
-        if not storage.is_remote(name) and is_written(file.name) and _same(file.parent, folder):
+        file = located(name)
+        if is_written(file.name) and _same(file.parent, folder):
             raise JobError(
                 f"output.path: the run would overwrite {file}, which is a part of its own input; {advice}, or move the "
                 "input elsewhere"
             )
 
 
-def _reads(path: Path, folder: Path) -> bool:
+def _reads(path: Where, folder: Where) -> bool:
     """Whether a path of the input names the output folder, or what will be written to it."""
     if _same(path, folder):
-        return not folder.is_file()  # which is no output folder, and told as such
+        return (
+            isinstance(folder, Address) or not folder.is_file()
+        )  # which is no output folder, and told as such
     if not _MAGIC.search(path.name) or _MAGIC.search(str(path.parent)) or not _same(path.parent, folder):
         return False
     return any(fnmatchcase(name, path.name) for name in WRITTEN)
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same(one: Where, other: Where) -> bool:
+    if isinstance(one, Address) or isinstance(other, Address):
+        return one == other
     return one.resolve() == other.resolve()
 
 
@@ -212,7 +222,7 @@ def refuse_empty_ledger(job: Job, runs: int | None) -> None:
         raise _lost(found, f"{job.ledger_path}: the ledger holds nothing")
 
 
-def refuse_unfinished(written: Path, record: dict[str, Any] | None, identity: str | None) -> None:
+def refuse_unfinished(written: Where, record: dict[str, Any] | None, identity: str | None) -> None:
     """Refuse to write over what another ledger's run left unfinished.
 
     Args:
@@ -238,17 +248,18 @@ def refuse_unfinished(written: Path, record: dict[str, Any] | None, identity: st
 
 def _evidence(job: Job) -> str | None:
     """What tells that there was a ledger; None when nothing does."""
-    folder = job.output_folder
-    return None if folder is None else next(_traces(job, folder), None)
+    folder, target = job.output_folder, job.destination
+    places = [place for place in (folder, target if target != folder else None) if place is not None]
+    return next((told for place in places for told in _traces(job, place)), None)
 
 
-def _traces(job: Job, folder: Path) -> Iterator[str]:
+def _traces(job: Job, folder: Where) -> Iterator[str]:
     there = OutputFolder(folder)
     record = there.owner()
-    ours = record is None or _used(record.get("ledger"), str(job.ledger_path))
+    ours = record is None or _used(record.get("ledger"), str(job.ledger_path), folder)
     for place in (there, there.next):
         try:
-            told = _paid(place.summary(links=False), job)
+            told = _paid(place.summary(links=False), job, folder)
         except OSError:
             if ours and (found := place.unfinished()):
                 yield f"{', '.join(found)} in {place.path} show that a run was under way"
@@ -261,12 +272,12 @@ def _traces(job: Job, folder: Path) -> Iterator[str]:
         yield f"{STATUS} beside the output shows that a run spent {spent:,} tokens"
 
 
-def _paid(summary: dict[str, Any], job: Job) -> str | None:
+def _paid(summary: dict[str, Any], job: Job, folder: Where) -> str | None:
     """What a summary tells of answers that were paid for and kept in the ledger that the job has now."""
     totals, spend = summary["totals"], summary["spend"]
     if not (totals["requests"] or spend["tokens"]) or not summary["job"]["output"]:
         return None
-    if not _used(summary["job"].get("ledger"), job.ledger):
+    if not _used(summary["job"].get("ledger"), job.ledger, folder):
         return None
     price = f", {spend['cost']:,.4f} {spend['currency']}" if spend.get("cost") else ""
     return (
@@ -275,9 +286,12 @@ def _paid(summary: dict[str, Any], job: Job) -> str | None:
     )
 
 
-def _used(before: str | None, now: str | None) -> bool:
+def _used(before: str | None, now: str | None, folder: Where) -> bool:
+    """Whether two names are one ledger's; what is beside an output at an address may come from another machine."""
     if before is None or now is None:
         return before == now
+    if isinstance(folder, Address):
+        return Path(before).name == Path(now).name
     return before == now or Path(before).resolve() == Path(now).resolve()
 
 

@@ -198,7 +198,10 @@ class Run:
             if not self.options.fresh:
                 refuse_empty_ledger(self.job, await ledger.load("runs"))
             finished = await self._take_folder(ledger)
-            resume = Resume(ledger, self.job, files, shards.counter.name, self.outputs.written)
+            outputs = self.outputs
+            resume = Resume(
+                ledger, self.job, files, shards.counter.name, outputs.written, staging=outputs.staging
+            )
             if finished:
                 await resume.complete()
             if self.options.forget:
@@ -225,7 +228,7 @@ class Run:
             await anyio.to_thread.run_sync(refuse_unfinished, outputs.written, record, identity)
         if record is not None and record.get("ledger_id") != identity and outputs.aside:
             self.notices.append(
-                f"the complete output in {outputs.folder} is another job's ({record.get('job')}); this one replaces it"
+                f"the complete output in {outputs.target} is another job's ({record.get('job')}); this one replaces it"
             )
         await anyio.to_thread.run_sync(outputs.note, identity)
         return finished
@@ -346,6 +349,11 @@ class Run:
 
     def _tell(self, start: Start) -> None:
         self.notices += [start.notice] if start.notice is not None else []
+        if self.outputs.target != self.folder:
+            self.notices.append(
+                f"rankings go to {self.outputs.target}; the ledger ({self.job.ledger_path}) and the folder "
+                f"{self.folder} stay on this machine, and are needed to go on"
+            )
         if self.folder is None and self.job.ledger_path is None:
             self.notices.append("there is no ledger: answers are lost if the run is cut short")
 

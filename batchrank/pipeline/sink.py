@@ -182,6 +182,7 @@ class Sink:
             part=part.index,
             files={file.name: file.bytes for file in part.files},
             digests={file.name: file.sha256 for file in part.files},
+            tags={file.name: file.tag for file in part.files if file.tag is not None},
             position=self._position,
             totals=self._sums[0].state(),
             verdicts=self._verdicts.state(part.index),

@@ -147,9 +147,14 @@ def _budget(ground: Preconditions) -> Said:
 
 
 def _output(ground: Preconditions) -> Said:
-    folder = ground.job.output_folder
+    folder, target = ground.job.output_folder, ground.job.destination
     if folder is None:
         return "ok", "JSON lines on standard output"
+    if target != folder:
+        return (
+            "ok",
+            f"{target} can be written (an object was put there, and removed); what stays here: {folder}",
+        )
     return "ok", f"{folder} can be written, {free_bytes(folder) / 2**30:,.1f} GiB free"
 
 
@@ -176,7 +181,7 @@ def _rate(job: Job) -> Finding:
 
 
 def _compared(job: Job, gate: Gate) -> Finding:
-    output = gate.against or job.output_folder or Path()
+    output = gate.against or job.destination or Path()
     if OutputFolder(output).accepted():
         return Finding("gate", "ok", f"compares with {output}")
     if gate.against:

@@ -1,6 +1,7 @@
 """Judges a run's rankings against those of the last accepted run, which a small database keeps."""
 
 import heapq
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ from typing import Any, Self
 import orjson
 
 from batchrank.errors import InputError
+from batchrank.io.address import Where
 from batchrank.job.sections import Gate
 from batchrank.quality import judgements
 from batchrank.quality.measures import Measures, Qrels, kendall_tau, rbo
@@ -57,7 +59,7 @@ class Baseline:
         self._db.close()
 
 
-def keep(folder: Path, output: Path | None = None, *, depth: int = _DEPTH) -> Path | None:
+def keep(folder: Path, output: Where | None = None, *, depth: int = _DEPTH) -> Path | None:
     """Note the first documents of an accepted run, before its output makes way for another one's.
 
     Args:
@@ -76,7 +78,7 @@ def keep(folder: Path, output: Path | None = None, *, depth: int = _DEPTH) -> Pa
         temporary = path.with_name(f".{BASELINE}.tmp")
         temporary.unlink(missing_ok=True)
         try:
-            _write(temporary, tops(str(output), max(depth, _DEPTH)), max(depth, _DEPTH))
+            _write(temporary, tops(os.fspath(output), max(depth, _DEPTH)), max(depth, _DEPTH))
             temporary.replace(path)
         except (sqlite3.Error, OSError) as error:
             raise InputError(f"{path} can't be written: {error}") from None

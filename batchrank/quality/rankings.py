@@ -5,16 +5,17 @@ trec_eval's order: by score as a 32-bit float, and among equal ones by document 
 or the order of the file. A job's own output has ranks, so there they count.
 """
 
+import os
 import re
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import orjson
 
 from batchrank.errors import InputError
+from batchrank.io.address import located
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
 from batchrank.read import detect, runs
@@ -101,9 +102,9 @@ def load(path: str, judged: Container[str]) -> Rankings:
     """
     parts = _parts(path)
     notes = []
-    if Path(path).is_dir() and OutputFolder(path).complete() is None:
+    if located(path).is_dir() and OutputFolder(path).complete() is None:
         notes.append(
-            f"{path} is the output of a run that has not ended: only what it has ranked so far is judged"
+            f"{located(path)} is the output of a run that has not ended: only what it has ranked so far is judged"
         )
     return _joined([detect.source(part) for part in parts], judged, notes)
 
@@ -128,12 +129,12 @@ def tops(path: str, depth: int) -> Iterator[tuple[str, list[str]]]:
 
 
 def _parts(path: str) -> list[str]:
-    if not Path(path).is_dir():
+    if not located(path).is_dir():
         return [path]
-    parts = [str(part) for part in OutputFolder(path).parts()]
+    parts = [os.fspath(part) for part in OutputFolder(path).parts()]
     if not parts:
         raise InputError(
-            f"{path}: no ranking-*.parquet (or .jsonl, .trec, .tsv, .json) in it; run the job first"
+            f"{located(path)}: no ranking-*.parquet (or .jsonl, .trec, .tsv, .json) in it; run the job first"
         )
     return parts
 

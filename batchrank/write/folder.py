@@ -8,15 +8,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
-from batchrank.io.atomic import Folder
+from batchrank.io.address import Address, Where, located
+from batchrank.io.storage import filesystem
 from batchrank.ledger import LEDGER
-
-if TYPE_CHECKING:
-    pass
+from batchrank.write.destination import opened
 
 SUMMARY = "summary.json"
 """Written last: what came of the run."""
@@ -93,18 +92,18 @@ class OutputFolder:
     """What a job's output folder holds. It only reads, and there need not be anything.
 
     Args:
-        path: the folder.
+        path: the folder, or its address.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path).expanduser()
+    def __init__(self, path: str | Where) -> None:
+        self.path = located(path)
 
     @property
     def next(self) -> "OutputFolder":
         """Where an output is that is to replace the complete one here."""
         return OutputFolder(self.path / NEXT)
 
-    def newest(self, name: str) -> Path:
+    def newest(self, name: str) -> Where:
         """Where a file of the last complete output is, also while a switch to it is cut short."""
         waiting = self.path / NEXT / name
         return waiting if (self.path / NEXT / DECIDED).exists() and waiting.exists() else self.path / name
@@ -150,15 +149,15 @@ class OutputFolder:
         """How the run stands; raises what ``summary`` does."""
         return _object(self.path / STATUS, links=links)
 
-    def letters(self) -> Path:
+    def letters(self) -> Where:
         """The file of dead letters, of a complete run where there is one."""
         final, partial = self.path / LETTERS, self.path / PARTIAL_LETTERS
         return partial if partial.exists() and not final.exists() else final
 
-    def parts(self, stem: str = RANKING) -> list[Path]:
+    def parts(self, stem: str = RANKING) -> list[Where]:
         """The files of rankings, or of per-query records, in order."""
-        there = self.path.iterdir() if self.path.is_dir() else ()
-        return sorted(path for path in there if is_part(path.name) and path.name.startswith(stem))
+        found = (path for path in self._files() if is_part(path.name) and path.name.startswith(stem))
+        return sorted(found, key=str)
 
     def queries(self) -> Iterator[dict[str, Any]]:
         """The per-query records: in files of their own, or beside each ranking where the output is JSON lines."""
@@ -166,7 +165,8 @@ class OutputFolder:
             if path.suffix == ".parquet":
                 from pyarrow.parquet import ParquetFile
 
-                with ParquetFile(path) as file:
+                system, inner = filesystem(os.fspath(path))
+                with ParquetFile(inner, filesystem=system) as file:
                     for batch in file.iter_batches():
                         yield from batch.to_pylist()
             else:
@@ -178,9 +178,11 @@ class OutputFolder:
 
     def unfinished(self) -> list[str]:
         """A few names of files that only a run that is not complete leaves."""
-        there = self.path.iterdir() if self.path.is_dir() else ()
-        names = sorted(path.name for path in there if not path.is_symlink())
+        names = sorted(path.name for path in self._files() if not path.is_symlink())
         return [name for name in names if name == PARTIAL_LETTERS or is_part(name)][:3]
+
+    def _files(self) -> Iterator[Where]:
+        yield from self.path.iterdir() if self.path.is_dir() else ()
 
     def owner(self) -> dict[str, Any] | None:
         """What the last job that had the folder noted, without taking the lock; None when there is nothing."""
@@ -190,7 +192,7 @@ class OutputFolder:
             return None
 
 
-def records(path: Path) -> Iterator[dict[str, Any]]:
+def records(path: Where) -> Iterator[dict[str, Any]]:
     """The lines of a file of dead letters, or of a part that is JSON lines.
 
     Raises:
@@ -201,13 +203,16 @@ def records(path: Path) -> Iterator[dict[str, Any]]:
         yield from map(orjson.loads, filter(None, map(bytes.strip, lines)))
 
 
-def _object(path: Path, *, links: bool = True) -> dict[str, Any]:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (0 if links else os.O_NOFOLLOW))
-    with os.fdopen(fd, "rb") as file:
-        found = orjson.loads(file.read())
+def _object(path: Where, *, links: bool = True) -> dict[str, Any]:
+    found = orjson.loads(path.read_bytes() if links or isinstance(path, Address) else _no_link(path))
     if not isinstance(found, dict):
         raise ValueError("no JSON object")
     return found
+
+
+def _no_link(path: Path) -> bytes:
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
+        return file.read()
 
 
 _OPTIONS = (
@@ -219,34 +224,28 @@ _OPTIONS = (
 )
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_text(path: str | Where, text: str) -> None:
     """Write a file in UTF-8, durably and as a whole, in place of an older one.
 
     Raises:
         OutputError: it can't be written.
     """
     # An id that came from Python may hold half a surrogate pair, which no file can.
-    _write(Path(path), text.encode("utf-8", "replace"))
+    _write(located(path), text.encode("utf-8", "replace"))
 
 
-def write_summary(path: str | Path, data: Mapping[str, Any]) -> None:
+def write_summary(path: str | Where, data: Mapping[str, Any]) -> None:
     """Write a JSON object, indented and with sorted keys, durably and as a whole; NaN becomes null.
 
     Raises:
         OutputError: the file can't be written.
     """
-    _write(Path(path), orjson.dumps(dict(data), option=_OPTIONS))
+    _write(located(path), orjson.dumps(dict(data), option=_OPTIONS))
 
 
-def _write(path: Path, data: bytes) -> None:
-    folder = Folder(path.parent)
+def _write(path: Where, data: bytes) -> None:
+    folder = opened(path.parent)
     try:
-        file = folder.create(path.name)
-        try:
-            file.write(data)
-            file.publish()
-        finally:
-            file.discard()
-        folder.sync()
+        folder.put(path.name, data)
     finally:
         folder.close()

@@ -4,14 +4,17 @@ import errno
 import fcntl
 import os
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from batchrank.errors import BatchrankError, OutputError
+from batchrank.io.address import Address, Where
 from batchrank.io.atomic import Folder, translated
+from batchrank.write.destination import Destination, opened
 from batchrank.write.folder import (
     DECIDED,
     LOCK,
@@ -114,12 +117,14 @@ def refuse_unwritable(folder: Path, kind: type[BatchrankError]) -> None:
         raise kind(f"nothing can be written to {there}: {error.strerror or error}") from None
 
 
-def aside(folder: Path) -> Path:
+def aside(folder: Where) -> Where:
     """The folder for an output that is to replace another one; made where it is missing.
 
     Raises:
         OutputError: it can't be made, or something else has its name.
     """
+    if isinstance(folder, Address):  # a store has no folders to make
+        return folder / NEXT
     outer = Folder(folder)
     try:
         outer.make_folder(NEXT)
@@ -128,26 +133,22 @@ def aside(folder: Path) -> Path:
     return folder / NEXT
 
 
-def decide(folder: Path) -> None:
+def decide(folder: Where) -> None:
     """Decide durably that what is in ``.next`` replaces what the folder holds; all of it is complete and durable.
 
     Raises:
         OutputError: a file can't take its place, because a link or a folder has its name; or the system refuses.
     """
-    inner, outer = Folder(folder / NEXT), Folder(folder)
-    try:
+    with _both(folder) as (inner, outer):
         inner.sync()
         moved = {name: inner.size(name) for name in sorted(inner.names()) if is_output(name)}
         for name in moved:
             outer.require_regular(name)
         removed = [name for name in sorted(outer.names()) if name not in moved and is_left(name)]
-    finally:
-        inner.close()
-        outer.close()
     write_summary(folder / NEXT / DECIDED, {"moved": moved, "removed": removed})
 
 
-def carry_out(folder: Path) -> bool:
+def carry_out(folder: Where) -> bool:
     """Carry out a switch that was decided, from wherever it stands; whether there was one.
 
     Raises:
@@ -157,26 +158,22 @@ def carry_out(folder: Path) -> bool:
     if decided is None:
         return False
     moved, removed = decided
-    inner, outer = Folder(folder / NEXT), Folder(folder)
-    try:
+    with _both(folder) as (inner, outer):
         if inner.size(SUMMARY) is not None:
             outer.remove(SUMMARY)
             outer.sync()
         for name in (name for name in moved if name != SUMMARY):
-            _move(inner, outer, name, moved[name])
+            _move(folder, inner, outer, name, moved[name])
         for name in removed:
             outer.remove(name)
-        _move(inner, outer, SUMMARY, moved[SUMMARY])
+        _move(folder, inner, outer, SUMMARY, moved[SUMMARY])
         outer.sync()
         inner.sync()
         _dissolve(inner, outer)
-    finally:
-        inner.close()
-        outer.close()
     return True
 
 
-def dissolve(folder: Path) -> None:
+def dissolve(folder: Where) -> None:
     """Remove what a run that was never completed left in ``.next``.
 
     Raises:
@@ -184,36 +181,42 @@ def dissolve(folder: Path) -> None:
     """
     if not (folder / NEXT).is_dir() or (folder / NEXT).is_symlink():
         return
-    inner, outer = Folder(folder / NEXT), Folder(folder)
-    try:
+    with _both(folder) as (inner, outer):
         _dissolve(inner, outer)
+
+
+@contextmanager
+def _both(folder: Where) -> Iterator[tuple[Destination, Destination]]:
+    """What is to replace, and what is to be replaced."""
+    inner, outer = opened(folder / NEXT), opened(folder)
+    try:
+        yield inner, outer
     finally:
         inner.close()
         outer.close()
 
 
-def _dissolve(inner: Folder, outer: Folder) -> None:
+def _dissolve(inner: Destination, outer: Destination) -> None:
     inner.remove(DECIDED)
     inner.sync()
     for name in inner.names():
         if is_left(name):
             inner.remove(name)
-    with suppress(OSError):  # somebody else's file is in it: it stays
-        inner.path.rmdir()
+    inner.drop()  # unless somebody else's file is in it
     outer.sync()
 
 
-def _move(inner: Folder, outer: Folder, name: str, size: int) -> None:
+def _move(folder: Where, inner: Destination, outer: Destination, name: str, size: int) -> None:
     if inner.size(name) is not None:
         outer.take(inner, name)
     elif outer.size(name) != size:
         raise OutputError(
-            f"{outer.path / name} is lost: neither it nor {inner.path / name} is the file of {size:,} bytes that the "
-            f"last run wrote; restore it, or remove {inner.path} and run again with --fresh"
+            f"{folder / name} is lost: neither it nor {folder / NEXT / name} is the file of {size:,} bytes that the "
+            f"last run wrote; restore it, or remove {folder / NEXT} and run again with --fresh"
         )
 
 
-def _decided(path: Path) -> tuple[dict[str, int], list[str]] | None:
+def _decided(path: Where) -> tuple[dict[str, int], list[str]] | None:
     """What was decided: the files to move with their sizes, and those to remove; None when nothing was.
 
     A name in it that no output has is refused: nothing else is ever moved or removed.

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from batchrank.errors import OutputError
-from batchrank.io.atomic import Folder, Kept, PendingFile
+from batchrank.io.address import Where
+from batchrank.io.atomic import Kept, PendingFile
 from batchrank.job.sections import Output
 from batchrank.outcomes import Failure, Ranking
+from batchrank.write.destination import opened
 from batchrank.write.folder import LETTERS, PARTIAL_LETTERS, part_number
 from batchrank.write.formats import OUTPUTS
 from batchrank.write.rows import PartWriter, line, top
@@ -17,11 +19,12 @@ from batchrank.write.rows import PartWriter, line, top
 
 @dataclass(frozen=True, slots=True)
 class WrittenFile:
-    """A file in place: its size in bytes and its hash."""
+    """A file in place: its size in bytes, its hash, and the tag that a store gave it."""
 
     name: str
     bytes: int
     sha256: str
+    tag: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Writer:
         output: folder, format and how many documents of each query to write.
         first_part: the index of the first part written; those before it are in place already.
         dataset: the subset and the split that are ranked, for formats that name them.
+        staging: the folder here in which files are written before they are sent to an address.
 
     Raises:
         OutputError: here and from every method: the folder can't be used, or the system refuses a write.
@@ -70,6 +74,7 @@ class Writer:
         *,
         first_part: int = 0,
         dataset: tuple[str | None, str | None] = (None, None),
+        staging: Path | None = None,
     ) -> None:
         self._format = OUTPUTS[output.format]
         self._top_n = output.top_n
@@ -77,7 +82,7 @@ class Writer:
         named = zip(("subset", "split"), dataset, strict=True) if self._format.dataset else ()
         self._make = partial(self._format.writer, **dict(named))
         self._open: _OpenPart | None = None
-        self._folder = Folder(output.path)
+        self._folder = opened(output.path, staging)
 
     def write(self, ranking: Ranking) -> None:
         """Write one ranking; it is in place once its part is."""
@@ -150,7 +155,7 @@ class Writer:
         for file in open_part.files:
             file.publish()
         self._folder.sync()
-        written = tuple(WrittenFile(file.name, file.bytes, file.sha256) for file in open_part.files)
+        written = tuple(WrittenFile(file.name, file.bytes, file.sha256, file.tag) for file in open_part.files)
         return Part(self._next, open_part.queries, open_part.rows, written)
 
 
@@ -202,13 +207,14 @@ class FailureLog:
     Args:
         folder: where they go.
         kept: the beginning of an earlier process's partial file, which stays.
+        staging: where the partial file is, if they go to an address.
 
     Raises:
         OutputError: here and from every method: the file can't be written.
     """
 
-    def __init__(self, folder: str | Path, kept: Kept | None = None) -> None:
-        self._folder = Folder(folder)
+    def __init__(self, folder: str | Where, kept: Kept | None = None, *, staging: Path | None = None) -> None:
+        self._folder = opened(folder, staging)
         names = LETTERS, PARTIAL_LETTERS
         self._file = self._folder.reopen(*names, kept) if kept else self._folder.create(*names)
         self.count = 0
