@@ -50,12 +50,17 @@ def output_folder(path: Path) -> Path:
     Raises:
         JobError: the job file can't be understood, or writes to standard output.
     """
-    if path.suffix not in _JOB_FILES or not path.is_file():
+    if not is_job_file(path):
         return path
     job = load(path)
     if job.output_folder is None:
         raise JobError(f"{path}: output.path is standard output, so there is no folder to look at")
     return job.output_folder
+
+
+def is_job_file(path: Path) -> bool:
+    """Whether a path names a job file, as opposed to an output folder."""
+    return path.suffix in _JOB_FILES and path.is_file()
 
 
 def _status_facts(found: "Status") -> Iterator[tuple[str, str]]:

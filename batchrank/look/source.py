@@ -1,0 +1,111 @@
+"""Finds out which job made an output, and reads single queries of its input again, for their texts."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from batchrank.data import Content, Query
+from batchrank.errors import BatchrankError, InputError, JobError
+from batchrank.io.storage import is_remote
+from batchrank.job.config import Job
+from batchrank.job.endpoint import REDACTED
+from batchrank.read.layout import facts
+from batchrank.read.reader import read
+from batchrank.write.folder import OutputFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The job that made an output, as far as that can be told.
+
+    Attributes:
+        job: the job; None where nothing tells it.
+        note: why it is not known, or not wholly, for the user.
+        hidden: whether a part of its requests is not shown in the summary, so that its answers can't be looked up.
+    """
+
+    job: Job | None
+    note: str | None = None
+    hidden: bool = False
+
+
+_NAME_IT = "name the job file instead of the folder"
+
+
+def origin(folder: Path) -> Origin:
+    """The job of an output folder, by its summary; relative paths count from where the job ran."""
+    try:
+        data = OutputFolder(folder).summary()["job"]
+    except FileNotFoundError:
+        return Origin(None, f"{folder} has no summary.json yet, so the job isn't known: {_NAME_IT}")
+    except (OSError, ValueError, KeyError) as error:
+        return Origin(None, f"the summary in {folder} can't be read ({error}): {_NAME_IT}")
+    try:
+        job = Job.model_validate(_rebased(data, folder))
+    except (ValidationError, JobError) as error:
+        first = str(error).splitlines()[0]
+        return Origin(None, f"the job in the summary of {folder} can't be used ({first}): {_NAME_IT}")
+    return Origin(job, hidden=REDACTED in str(data["endpoint"]["body"]))
+
+
+def _rebased(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A job whose relative paths count from the folder that it ran in: where its output's path begins."""
+    written = Path(data["output"]["path"])
+    here = folder.absolute()
+    if written.is_absolute() or here.parts[-len(written.parts) :] != written.parts:
+        return data
+    base = Path(*here.parts[: -len(written.parts)])
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [moved(one) for one in value]
+        if not isinstance(value, str) or value == "-" or is_remote(value):
+            return value
+        return str(base / value)  # as it is where it is absolute
+
+    source = {key: moved(data["input"][key]) for key in ("path", "corpus", "queries")}
+    tokenizer = data["tokenizer"]
+    return data | {
+        "input": data["input"] | source,
+        "output": data["output"] | {"path": str(here)},
+        "ledger": moved(data["ledger"]),
+        "image_root": moved(data["image_root"]),
+        "tokenizer": moved(tokenizer) if (base / tokenizer).is_file() else tokenizer,
+    }
+
+
+def queries(job: Job, wanted: Collection[str]) -> Iterator[tuple[int, Query]]:
+    """The queries of some ids, each with its place among all that is read; reads until all are found.
+
+    Raises:
+        InputError: the input can't be read, or is standard input.
+        MissingExtraError: joining it needs an extra that isn't installed.
+    """
+    if job.input is None or "-" in job.input.path:
+        raise InputError("the input was standard input, which can't be read again")
+    left = set(wanted)
+    for position, item in enumerate(read(job.input)):
+        if isinstance(item, Query) and item.id in left:
+            left.discard(item.id)
+            yield position, item
+            if not left:
+                return
+
+
+def input_facts(job: Job) -> list[list[object]] | None:
+    """What tells whether the input is still what it was; None where that can't be told."""
+    try:
+        return None if job.input is None else facts(job.input)
+    except (BatchrankError, OSError):
+        return None
+
+
+def as_text(content: Content) -> str:
+    """What is shown of a query or document."""
+    if isinstance(content, str):
+        return content
+    value = content.value if isinstance(content.value, str) else f"{len(content.value):,} bytes"
+    return f"[{content.kind}: {value}]"
