@@ -77,7 +77,7 @@ def opened(out: Path) -> "tuple[Path, Origin | None]":
 
     log_to_stderr(verbose=False, quiet=False)
     folder = output_folder(out)
-    known = Origin(load(out)) if is_job_file(out) else origin(folder)
+    known = Origin(load(out), given=True) if is_job_file(out) else origin(folder)
     if known.job is not None:
         keep_secret(known.job)
     return folder, known

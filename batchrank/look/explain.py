@@ -67,7 +67,7 @@ def _findings(source: Origin, listing: Listing, notes: list[str]) -> Findings:
         findings.query = query
         return findings
     except BatchrankError as error:
-        notes.append(f"the ranking can't be made again: {error}")
+        notes.append(f"the ranking can't be made again: {error}{source.hint}")
         return Findings()
 
 

@@ -24,6 +24,7 @@ from batchrank.job.config import Job
 from batchrank.ledger.entries import Known
 from batchrank.ledger.glance import Attempt, Glance
 from batchrank.look.rankings import Listing
+from batchrank.look.source import input_facts
 from batchrank.merge.reuse import Earlier
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Chunk, Failure, Merged, Ranking, Scores, Verdict
@@ -191,7 +192,9 @@ class _Stage:
         self._ledger.run = state["number"]
         if "horizon" in state:
             self._past = past_of(state, self._job.reuse.seconds)
-        changed = differences(state, identity(self._job, self._ground.sharder.counter.name), state["inputs"])
+        files = await anyio.to_thread.run_sync(input_facts, self._job)
+        settings = identity(self._job, self._ground.sharder.counter.name)
+        changed = differences(state, settings, state["inputs"] if files is None else files)
         if changed:
             self._told.notes.append(f"changed since the run: {', '.join(changed)}")
         return True

@@ -12,6 +12,7 @@ from batchrank.errors import BatchrankError, InputError, JobError
 from batchrank.io.storage import is_remote
 from batchrank.job.config import Job
 from batchrank.job.endpoint import REDACTED
+from batchrank.pipeline.earlier import input_fingerprint
 from batchrank.read.layout import facts
 from batchrank.read.reader import read
 from batchrank.write.folder import OutputFolder
@@ -25,11 +26,18 @@ class Origin:
         job: the job; None where nothing tells it.
         note: why it is not known, or not wholly, for the user.
         hidden: whether a part of its requests is not shown in the summary, so that its answers can't be looked up.
+        given: whether the user named the job file.
     """
 
     job: Job | None
     note: str | None = None
     hidden: bool = False
+    given: bool = False
+
+    @property
+    def hint(self) -> str:
+        """What helps where the job in the summary doesn't."""
+        return "" if self.given else f"; or {_NAME_IT}, as its paths count from it"
 
 
 _NAME_IT = "name the job file instead of the folder"
@@ -52,12 +60,15 @@ def origin(folder: Path) -> Origin:
 
 
 def _rebased(data: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """A job whose relative paths count from the folder that it ran in: where its output's path begins."""
-    written = Path(data["output"]["path"])
+    """A job that wrote to this folder, and whose relative paths count from where it ran, if that can be told.
+
+    It can where the folder's path ends as its output's does; else the folder was moved, and they count from here.
+    """
     here = folder.absolute()
-    if written.is_absolute() or here.parts[-len(written.parts) :] != written.parts:
-        return data
-    base = Path(*here.parts[: -len(written.parts)])
+    written = Path(data["output"]["path"])
+    base = Path()
+    if not written.is_absolute() and here.parts[-len(written.parts) :] == written.parts:
+        base = Path(*here.parts[: -len(written.parts)])
 
     def moved(value: Any) -> Any:
         if isinstance(value, list):
@@ -101,6 +112,13 @@ def input_facts(job: Job) -> list[list[object]] | None:
         return None if job.input is None else facts(job.input)
     except (BatchrankError, OSError):
         return None
+
+
+def input_changed(job: Job, folder: OutputFolder) -> bool:
+    """Whether the input is no longer what the complete output was made of, as far as that can be told."""
+    now = input_facts(job)
+    told = (folder.complete() or {}).get("hashes", {}).get("input")
+    return now is not None and told is not None and told != input_fingerprint(now)
 
 
 def as_text(content: Content) -> str:

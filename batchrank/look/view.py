@@ -8,7 +8,7 @@ from pathlib import Path
 from batchrank.data import Query
 from batchrank.errors import BatchrankError
 from batchrank.look.rankings import Listing, Rankings
-from batchrank.look.source import Origin, as_text, origin, queries
+from batchrank.look.source import Origin, as_text, input_changed, origin, queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +104,7 @@ class Views:
         return list(self._with_texts([self._rankings.required(name) for name in ids]))
 
     def _with_texts(self, listings: Sequence[Listing]) -> Iterator[View]:
-        whole = all(
-            one.query is not None and all(row.text is not None for row in one.rows) for one in listings
-        )
+        whole = all(row.text is not None and row.before is not None for one in listings for row in one.rows)
         found = {} if whole or not self._texts else self._read({one.query_id for one in listings})
         for one in listings:
             yield _view(one, found.get(one.query_id))
@@ -120,12 +118,12 @@ class Views:
         try:
             found = {query.id: query for _, query in queries(source.job, wanted)}
         except BatchrankError as error:
-            self.notes.append(f"no texts: {error}")
+            self.notes.append(f"no texts: {error}{source.hint}")
             return {}
         if len(found) < len(wanted):
-            self.notes.append(
-                "some queries are no longer in the input, which has changed since: no texts of these"
-            )
+            self.notes.append("not all of these queries are in the input any more: no texts of the others")
+        if input_changed(source.job, self._rankings.folder):
+            self.notes.append("the input has changed since: texts, and ranks before, may be other ones")
         return found
 
 
