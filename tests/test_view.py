@@ -14,6 +14,7 @@ from test_cli import batchrank
 from batchrank.cli.view import view
 from batchrank.errors import InputError
 from batchrank.job.config import Job
+from batchrank.ledger.ledger import Ledger
 from batchrank.look.explain import explain
 from batchrank.look.rankings import Rankings
 from batchrank.look.source import Origin
@@ -142,6 +143,18 @@ async def test_without_a_ledger_it_tells_what_the_output_tells(tmp_path: Path) -
     told = explain_at(tmp_path / "out", "q0", row["doc_id"])
     assert (told.rank, told.score, told.certified > 0) == (3, row["score"], True)
     assert not told.replayed and "there is no ledger" in told.notes[0]
+
+
+async def test_a_ledger_in_use_is_told(tmp_path: Path) -> None:
+    """While a run goes on: what has been published is told all the same."""
+    job = await finished(tmp_path, rows(2, 24))
+    ledger = Ledger(tmp_path / "out" / "ledger.sqlite")
+    try:
+        await ledger.load("runs")
+        told = explain_at(tmp_path / "out", "q0", rankings(job)[0]["ranking"][2]["doc_id"])
+    finally:
+        ledger.close()
+    assert told.rank == 3 and not told.replayed and "is using this ledger" in told.notes[0]
 
 
 async def test_what_was_dropped_is_said_and_the_rest_is_told(tmp_path: Path) -> None:

@@ -101,6 +101,8 @@ class Rankings:
                 continue
             with _understood(part):
                 found = _READERS[part.suffix](part, query_id)
+            if found is None and record is not None:
+                found = Listing(query_id, [])  # a query without documents
             if found is not None:
                 own = {k: v for k, v in (record or found.record).items() if k != "query_id"}
                 return Listing(query_id, found.rows, found.query, own)

@@ -130,6 +130,8 @@ async def replay(job: Job, query: Query, position: int, listing: Listing) -> Fin
             ledger.close()
     except LedgerError as error:
         told.notes.append(f"{error}; so the answers that the ranking rests on can't be told")
+    except (KeyError, TypeError) as error:
+        told.notes.append(f"{path}: what it tells of the run is of another version, or damaged ({error!r})")
     return told
 
 
