@@ -46,11 +46,20 @@ async def test_chains_through_the_hub_prove_a_long_list(tmp_path: Path, method: 
     assert ("estimate" in found.proofs) == (method == "hub")
 
 
-async def test_what_earlier_runs_were_told_proves_as_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "relative"), [("hub", True), ("full", True), ("hub", False), ("rrf", True)]
+)
+async def test_what_earlier_runs_were_told_proves_as_well(
+    tmp_path: Path, method: str, relative: bool
+) -> None:
     """The second and the third night, on which some documents are new and the order is another."""
     data = rows(5, 44)
-    sections: dict[str, Any] = {"limits": {"documents": 20}, "reuse": {"audit": 3}}
-    async with serving(Diary()) as api:
+    sections: dict[str, Any] = {
+        "limits": {"documents": 20},
+        "reuse": {"audit": 3},
+        "merge": {"method": method},
+    }
+    async with serving(Diary(relative=relative)) as api:
         for night in range(3):
             job = job_for(tmp_path, data, api, **sections)
             await run(job)
@@ -65,6 +74,23 @@ async def test_what_earlier_runs_were_told_proves_as_well(tmp_path: Path) -> Non
                     candidate["score"] = float(-at)
     told = await anyio.to_thread.run_sync(found.check, "q1", found.rows["q1"]["ranking"][0]["doc_id"])
     assert any(one.earlier and one.at for one in told.requests) and told.reused
+
+
+async def test_answers_of_a_model_that_has_changed_prove_nothing(tmp_path: Path) -> None:
+    """An audit found that: from there on only tonight's answers count, and are told."""
+    data = rows(12, 44)
+    sections: dict[str, Any] = {"limits": {"documents": 20}, "reuse": {"audit": 5}}
+    async with serving(Diary()) as api:
+        await run(job_for(tmp_path, data, api, **sections))
+        api.answers.clear()
+        api.relevance = lambda query, text: random.Random(f"new {query}|{text}").gauss()
+        for row in data:
+            row["candidates"][5]["text"] += " edited"
+        job = job_for(tmp_path, data, api, **sections)
+        report = await run(job)
+    assert report.data["reuse"]["changed"]
+    found = await proven(Checker(api, job, data, audits=True), 12)
+    assert {"request", "chain"} <= set(found.proofs)
 
 
 async def test_lost_documents_are_told_and_the_rest_is_proven(tmp_path: Path) -> None:
@@ -105,17 +131,27 @@ async def test_comparable_scores_prove_across_requests(tmp_path: Path) -> None:
     assert all(row["merge"]["verdict"] == "absolute" for row in found.rows.values())
 
 
-@pytest.mark.parametrize("relative", [True, False])
-async def test_ties_are_told_as_ties(tmp_path: Path, relative: bool) -> None:
-    """A server that rounds to one digit."""
+async def test_ties_are_told_as_ties(tmp_path: Path) -> None:
+    """A server that rounds to one digit, alike in each request."""
     data = rows(5, 24)
     async with serving(Diary(relative=False, score=lambda value: round(value, 1))) as api:
-        if relative:
-            api.score = lambda value: float(round(value * 2))
         job = job_for(tmp_path, data, api)
         await run(job)
     found = await proven(Checker(api, job, data), 5)
     assert "tie" in found.proofs
+
+
+async def test_ties_say_nothing_where_other_answers_separate_them(tmp_path: Path) -> None:
+    """A server that rounds after scaling each request otherwise."""
+    data = rows(5, 44)
+    async with serving(Diary(score=lambda value: round(3 * value) / 3)) as api:
+        job = job_for(tmp_path, data, api)
+        await run(job)
+    found = await proven(Checker(api, job, data), 11)
+    for name, row in found.rows.items():
+        for entry in row["ranking"][:12:2]:
+            await anyio.to_thread.run_sync(found.check, name, entry["doc_id"])
+    assert {"request", "chain", "estimate"} <= set(found.proofs)
 
 
 async def test_answers_that_contradict_each_other_prove_nothing(tmp_path: Path) -> None:
