@@ -93,6 +93,37 @@ async def test_answers_of_a_model_that_has_changed_prove_nothing(tmp_path: Path)
     assert {"request", "chain"} <= set(found.proofs)
 
 
+async def test_each_part_has_a_probe_and_an_audit_of_its_own(tmp_path: Path) -> None:
+    """Wherever in the output a query stands, it is ranked again as it was."""
+    data = rows(12, 44)
+    sections: dict[str, Any] = {
+        "limits": {"documents": 20}, "reuse": {"audit": 2}, "output": {"part_documents": 130}
+    }  # fmt: skip
+    async with serving(Diary()) as api:
+        for night in range(2):
+            job = job_for(tmp_path, data, api, **sections)
+            await run(job)
+            await proven(Checker(api, job, data, audits=True), 20 + night)
+            for row in data:
+                row["candidates"][7]["text"] += " edited"
+    assert len(list((tmp_path / "out").glob("ranking-*"))) == 4
+
+
+async def test_a_night_that_was_cut_short_and_went_on_is_explained_alike(tmp_path: Path) -> None:
+    """It decided as it began, and so does the explanation."""
+    data = rows(8, 44)
+    sections: dict[str, Any] = {"limits": {"documents": 20}, "output": {"part_documents": 130}}
+    async with serving(Diary()) as api:
+        await run(job_for(tmp_path, data, api, **sections))
+        for row in data:
+            row["candidates"][7]["text"] += " edited"
+        cut = await run(job_for(tmp_path, data, api, budget={"max_requests": 5}, **sections))
+        assert not cut.exit_code.complete
+        job = job_for(tmp_path, data, api, budget={"max_requests": None}, **sections)
+        assert (await run(job)).exit_code.complete
+    await proven(Checker(api, job, data, audits=True), 30)
+
+
 async def test_lost_documents_are_told_and_the_rest_is_proven(tmp_path: Path) -> None:
     """A request with a document that is refused is asked in halves, and a blank one is never asked."""
     data = rows(5, 34)

@@ -63,8 +63,10 @@ async def test_every_format_shows_the_same(tmp_path: Path, format: str) -> None:
 async def test_many_parts_are_searched(tmp_path: Path, format: str) -> None:
     """The last query's ranking stands in the last part, of which nothing else is read."""
     data = rows(12, 24)
-    job = make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", data), output={"format": format})
-    await run(job, part_rows=48)
+    job = make_job(
+        tmp_path, write_jsonl(tmp_path / "in.jsonl", data), output={"format": format, "part_documents": 48}
+    )
+    await run(job)
     folder = tmp_path / "out"
     found = Rankings(folder)
     assert len(found.folder.parts()) > 3
@@ -107,9 +109,12 @@ async def test_a_run_that_was_cut_short_shows_what_it_published(tmp_path: Path) 
     """With its job file, as it has no summary yet; the explanation rests on the ledger alike."""
     data = rows(8, 24)
     job = make_job(
-        tmp_path, write_jsonl(tmp_path / "in.jsonl", data), budget={"max_requests": 12, "per": "run"}
+        tmp_path,
+        write_jsonl(tmp_path / "in.jsonl", data),
+        budget={"max_requests": 12, "per": "run"},
+        output={"part_documents": 24},
     )
-    await run(job, part_rows=24)
+    await run(job)
     folder = tmp_path / "out"
     (folder / "summary.json").unlink(missing_ok=True)
     views = Views(folder)

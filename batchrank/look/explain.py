@@ -14,8 +14,9 @@ from batchrank.errors import BatchrankError, InputError
 from batchrank.look.explanation import Explanation, Fact, Held, Order, Proof
 from batchrank.look.proof import Link, Proofs, Told
 from batchrank.look.rankings import Listing, Rankings, Row
-from batchrank.look.replay import Asked, Findings, Replayed, replay
+from batchrank.look.replay import Findings, Replayed, replay
 from batchrank.look.sent import sent
+from batchrank.look.silent import Asked
 from batchrank.look.source import Origin, as_text, origin, queries
 from batchrank.outcomes import ABSOLUTE
 
@@ -62,10 +63,7 @@ def _findings(source: Origin, listing: Listing, notes: list[str]) -> Findings:
         if place is None:
             notes.append("the query is no longer in the input, so its requests can't be made again")
             return Findings()
-        position, query = place
-        findings = anyio.run(replay, source.job, query, position, listing)
-        findings.query = query
-        return findings
+        return anyio.run(replay, source.job, place, listing)
     except BatchrankError as error:
         notes.append(f"the ranking can't be made again: {error}{source.hint}")
         return Findings()

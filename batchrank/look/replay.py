@@ -7,69 +7,35 @@ findings of audits from the ledger. What comes out is compared with the output, 
 one that was written is ever explained.
 """
 
-import math
-import random
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio
 import anyio.to_thread
 import numpy as np
 
-from batchrank.data import Positions, Purpose, Query
+from batchrank.data import Query
 from batchrank.errors import LedgerError, QueryError
 from batchrank.job.config import Job
-from batchrank.ledger.entries import Known
 from batchrank.ledger.glance import Attempt, Glance
 from batchrank.look.rankings import Listing
-from batchrank.look.source import input_facts
+from batchrank.look.silent import Asked, Silent
+from batchrank.look.source import Found, input_facts
 from batchrank.merge.reuse import Earlier
 from batchrank.merge.verdict import Verdicts
-from batchrank.outcomes import Chunk, Failure, Merged, Ranking, Scores, Verdict
-from batchrank.pipeline.assemble import recollector
+from batchrank.outcomes import Merged, Ranking, Verdict
+from batchrank.pipeline.assemble import ranker
 from batchrank.pipeline.checkpoint import scope
 from batchrank.pipeline.earlier import differences, identity
-from batchrank.pipeline.endpoint import codec, encoder
 from batchrank.pipeline.preconditions import Preconditions
 from batchrank.pipeline.prepare import Prepared
-from batchrank.pipeline.rank import Driver, Outcome
-from batchrank.pipeline.recollect import Recollector, past_of, restricted
-from batchrank.pipeline.stages import Reader
+from batchrank.pipeline.recollect import past_of, restricted
 from batchrank.planning.rehearsal import Foreseen
-from batchrank.send.admission import Scheduler
-from batchrank.send.encoder import Outgoing
-from batchrank.send.fleet import Fleet
-from batchrank.send.limiter import Limiter
-from batchrank.send.requests import Past, QueryContext, Recall
-from batchrank.send.retry import Action
-from batchrank.send.sender import Sender
-from batchrank.send.spend import Spend
+from batchrank.send.requests import Past
 
 _EVER = 2**62
 """An epoch that no ledger comes to."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """A request of the query, and what the ledger knows of it.
-
-    Attributes:
-        round: its round, from 1.
-        chunk: its chunk in that round, from 1.
-        purpose: why it was sent.
-        documents: positions of its documents, in request order.
-        key: what the ledger knows it by.
-        known: its answer or rejection.
-    """
-
-    round: int
-    chunk: int
-    purpose: Purpose
-    documents: Positions
-    key: bytes
-    known: Known
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,20 +78,20 @@ class Findings:
     notes: list[str] = field(default_factory=list)
 
 
-async def replay(job: Job, query: Query, position: int, listing: Listing) -> Findings:
-    """Rank a query again, which stands at a position among all that is read, and compare with what was written.
+async def replay(job: Job, found: Found, listing: Listing) -> Findings:
+    """Rank a query of the input again, and compare with what was written.
 
     Raises:
         BatchrankError: the job can't be prepared, such as for want of its tokenizer.
     """
-    told = Findings()
+    told = Findings(query=found.query)
     path = job.ledger_path
     try:
         if path is None or not path.is_file() or not path.stat().st_size:
             raise LedgerError(f"{path}: there is no ledger")
         ledger = await anyio.to_thread.run_sync(Glance, path)
         try:
-            await _Stage(job, ledger, told).run(query, position, listing)
+            await _Replay(job, ledger, found, told).run(listing)
         finally:
             ledger.close()
     except LedgerError as error:
@@ -135,52 +101,43 @@ async def replay(job: Job, query: Query, position: int, listing: Listing) -> Fin
     return told
 
 
-class _Stage:
+class _Replay:
     """Holds what all tries of one query share."""
 
-    def __init__(self, job: Job, ledger: Glance, told: Findings) -> None:
+    def __init__(self, job: Job, ledger: Glance, found: Found, told: Findings) -> None:
         self._job = job
         self._ledger = ledger
+        self._found = found
         self._told = told
         self._ground = Preconditions(job)
         self._past = Past()
         self._scope = scope(job)
+        self._changed: Sequence[str] = ()
 
-    async def run(self, query: Query, position: int, listing: Listing) -> None:
+    async def run(self, listing: Listing) -> None:
+        """Try it."""
         if not await self._look_up():
             return
-        # The first of each thousand lists of several requests carries a probe; the list's number isn't known here.
+        # The first list of each part that takes several requests carries a probe, which one that is isn't known here.
         missing = ""
         for index in (1, 0):
             try:
-                found = await self._try(query, position, index, listing)
+                found = await self._try(index, listing.record.get("verdict") or "unknown")
             except QueryError as error:
                 missing = missing or str(error)
                 continue
             if _same(found, listing):
                 self._told.replayed = found
                 return
-        why = (
-            f"the ledger lacks an answer ({missing})"
-            if missing
-            else "the answers in the ledger give another ranking now"
-        )
+        why = f"the ledger lacks an answer ({missing})" if missing else "its answers give another ranking now"
+        if self._changed:
+            self._told.notes.append(f"changed since the run: {', '.join(self._changed)}")
         self._told.notes.append(
             f"the ranking can't be made again from the ledger: {why}. The input or the job has changed since, a later "
             "run has begun, or answers were dropped (batchrank ledger --compact)"
         )
-        await self._recollect(query, position)
-
-    async def _recollect(self, query: Query, position: int) -> None:
-        """Find what any run was told of the query's documents."""
-        driver = self._driver(_Silent(self._job, self._ledger, query), "unknown", None)
         with suppress(QueryError):
-            prepared = self._told.prepared = self._prepared(driver, query, position)
-            make = driver.sender.encoder
-            contents = np.frombuffer(make.contents(prepared.query.documents), dtype="<u8")
-            question = make.question(prepared.query)
-            found = await self._ledger.recollect([question], before=_EVER)
-            self._told.known = restricted(contents, prepared.query.sendable, found.get(question, []))
+            await self._recollect()
 
     async def _look_up(self) -> bool:
         """Find the state of the run that wrote the output; whether there is any."""
@@ -196,38 +153,43 @@ class _Stage:
             self._past = past_of(state, self._job.reuse.seconds)
         files = await anyio.to_thread.run_sync(input_facts, self._job)
         settings = identity(self._job, self._ground.sharder.counter.name)
-        changed = differences(state, settings, state["inputs"] if files is None else files)
-        if changed:
-            self._told.notes.append(f"changed since the run: {', '.join(changed)}")
+        self._changed = differences(state, settings, state["inputs"] if files is None else files)
         return True
 
-    async def _try(self, query: Query, position: int, index: int, listing: Listing) -> Replayed:
-        job = self._job
-        sender = _Silent(job, self._ledger, query)
-        sender.recall.past = self._past
-        found = await recollector(job, self._ledger, sender, self._past, self._scope)
-        driver = self._driver(sender, listing.record.get("verdict") or "unknown", found)
-        prepared = self._prepared(driver, query, position)
-        if prepared.multi_chunk_index is not None:
-            prepared.multi_chunk_index = index
+    async def _try(self, index: int, verdict: Verdict) -> Replayed:
+        """Rank it as a query with this multi-chunk index: number 0 carries a probe."""
+        job, ledger = self._job, self._ledger
+        sender = Silent(job, ledger)
+        verdicts = Foreseen(Verdicts(job.card.scores), verdict)
+        driver = await ranker(
+            job, self._ground.sharder, ledger, sender, verdicts,
+            counted=False, past=self._past, scope=self._scope,
+        )  # fmt: skip
+        prepared = self._prepared()
+        prepared.multi_chunk_index = index if len(prepared.shards.chunks) > 1 else None
+        prepared.preceding = 1
+        driver.precompute(prepared)
         await driver.recall([prepared])
         merged = await driver.merge(prepared)
-        outcome = driver.outcome(prepared, merged)
-        assert isinstance(outcome.result, Ranking)
+        ranking = driver.outcome(prepared, merged).result
+        assert isinstance(ranking, Ranking)
         asked = sorted(sender.asked, key=lambda one: (one.round, one.chunk))
-        tries = await self._ledger.attempts([one.key for one in asked])
-        return Replayed(prepared, merged, outcome.result, asked, self._ledger.run, tries)
+        tries = await ledger.attempts([one.key for one in asked])
+        return Replayed(prepared, merged, ranking, asked, ledger.run, tries)
 
-    def _driver(self, sender: Sender, verdict: Verdict, found: Recollector | None) -> Driver:
-        verdicts = Foreseen(Verdicts(self._job.card.scores), verdict)
-        return Driver(sender, verdicts, self._job.merge.method, None, recollector=found)
+    async def _recollect(self) -> None:
+        """Find what any run was told of the query's documents."""
+        make = Silent(self._job, self._ledger).encoder
+        prepared = self._told.prepared = self._prepared()
+        contents = np.frombuffer(make.contents(prepared.query.documents), dtype="<u8")
+        question = make.question(prepared.query)
+        found = await self._ledger.recollect([question], before=_EVER)
+        self._told.known = restricted(contents, prepared.query.sendable, found.get(question, []))
 
-    def _prepared(self, driver: Driver, query: Query, position: int) -> Prepared:
-        reader = Reader(iter(()), self._ground.preparer, precompute=driver.precompute)
-        prepared = reader.prepare(query, position)
-        if isinstance(prepared, Outcome):
-            assert isinstance(prepared.result, Failure)
-            raise QueryError(prepared.result.cause, prepared.result.message)
+    def _prepared(self) -> Prepared:
+        spot = self._found.spot
+        prepared = self._ground.preparer.prepare(self._found.query, self._found.position)
+        prepared.part, prepared.place, prepared.last = spot
         return prepared
 
 
@@ -242,58 +204,3 @@ def _same(found: Replayed, listing: Listing) -> bool:
         "documents": cost.documents,
     }
     return all(record.get(name, value) == value for name, value in now.items())
-
-
-class _Silent(Sender):
-    """A sender that may ask nothing: an answer that the ledger lacks fails the query, as with ``--only-failed``."""
-
-    recall: "_Witness"
-
-    def __init__(self, job: Job, ledger: Glance, query: Query) -> None:
-        super().__init__(
-            encoder=encoder(job, codec(job), legacy=ledger.legacy), wire=job.wire, ledger=ledger,
-            scheduler=Scheduler(Limiter(rpm=job.card.rpm, tpm=job.card.tpm), Fleet([])), spend=Spend(None),
-            attempts=1, max_delay=0, outage=math.inf, accepted=True,
-            rng=random.Random(0),  # noqa: S311 no delay is ever drawn
-        )  # fmt: skip
-        self.recall = _Witness(ledger, self.encoder, (), lambda why: self.meaning(why) is Action.SPLIT)
-        self.recall.allow = lambda query: False
-        self._turn = anyio.Lock()
-
-    @property
-    def asked(self) -> list[Asked]:
-        """The requests that the ledger knows."""
-        return self.recall.asked
-
-    async def score(self, context: QueryContext, chunk: Chunk, number: int, *, turn: int) -> list[Scores]:
-        """The scores of a chunk; one chunk at a time, so that each request can be told to be its."""
-        async with self._turn:
-            self.recall.at = (context, turn, number)
-            return await super().score(context, chunk, number, turn=turn)
-
-
-class _Witness(Recall):
-    """Notes what was looked up and found."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.asked: list[Asked] = []
-        self.at: tuple[QueryContext, int, int] | None = None
-        self._purpose: Purpose = "pass"
-
-    def request(self, context: QueryContext, documents: Positions, purpose: Purpose) -> Outgoing:
-        """As ever."""
-        self._purpose = purpose
-        return super().request(context, documents, purpose)
-
-    async def known(
-        self, query: Query, documents: Positions, request: Outgoing, *, aside: bool = False
-    ) -> Known | None:
-        """As ever."""
-        purpose = self._purpose
-        found = await super().known(query, documents, request, aside=aside)
-        if found is not None and self.at is not None:
-            context, turn, number = self.at
-            if query is context.query:  # not the harmless one that tells whether it is the query that fails
-                self.asked.append(Asked(turn + 1, number + 1, purpose, documents, request.key, found))
-        return found

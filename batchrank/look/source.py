@@ -13,6 +13,7 @@ from batchrank.io.storage import is_remote
 from batchrank.job.config import Job
 from batchrank.job.endpoint import REDACTED
 from batchrank.pipeline.earlier import input_fingerprint
+from batchrank.pipeline.parts import PartCutter, Spot, part_documents
 from batchrank.read.layout import facts
 from batchrank.read.reader import read
 from batchrank.write.folder import OutputFolder
@@ -88,8 +89,23 @@ def _rebased(data: dict[str, Any], folder: Path) -> dict[str, Any]:
     }
 
 
-def queries(job: Job, wanted: Collection[str]) -> Iterator[tuple[int, Query]]:
-    """The queries of some ids, each with its place among all that is read; reads until all are found.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A query of the input.
+
+    Attributes:
+        query: the query.
+        position: its place among all that is read, from 0.
+        spot: its place among the parts of the output.
+    """
+
+    query: Query
+    position: int
+    spot: Spot
+
+
+def queries(job: Job, wanted: Collection[str]) -> Iterator[Found]:
+    """The queries of some ids; reads until all are found.
 
     Raises:
         InputError: the input can't be read, or is standard input.
@@ -98,10 +114,12 @@ def queries(job: Job, wanted: Collection[str]) -> Iterator[tuple[int, Query]]:
     if job.input is None or "-" in job.input.path:
         raise InputError("the input was standard input, which can't be read again")
     left = set(wanted)
+    cutter = PartCutter(part_documents(job.output))
     for position, item in enumerate(read(job.input)):
+        spot = cutter.cut(item)
         if isinstance(item, Query) and item.id in left:
             left.discard(item.id)
-            yield position, item
+            yield Found(item, position, spot)
             if not left:
                 return
 

@@ -116,7 +116,7 @@ class Views:
             self.notes.append(f"no texts: {source.note}")
             return {}
         try:
-            found = {query.id: query for _, query in queries(source.job, wanted)}
+            found = {one.query.id: one.query for one in queries(source.job, wanted)}
         except BatchrankError as error:
             self.notes.append(f"no texts: {error}{source.hint}")
             return {}

@@ -77,7 +77,7 @@ def most_moved(folder: Path, source: Origin | None, notes: list[str]) -> list[Mo
 def _read(source: Origin, wanted: Sequence[str], notes: list[str]) -> dict[str, Query]:
     try:
         if source.job is not None:
-            return {query.id: query for _, query in queries(source.job, wanted)}
+            return {one.query.id: one.query for one in queries(source.job, wanted)}
         why = source.note
     except BatchrankError as error:
         why = str(error)
