@@ -150,6 +150,17 @@ async def test_without_a_ledger_it_tells_what_the_output_tells(tmp_path: Path) -
     assert not told.replayed and "there is no ledger" in told.notes[0]
 
 
+async def test_a_document_that_the_output_leaves_out_is_explained_too(tmp_path: Path) -> None:
+    """With output.top_n the ledger still tells where it would stand."""
+    data = rows(1, 24)
+    whole = await finished(tmp_path, data)
+    name = rankings(whole)[0]["ranking"][15]["doc_id"]
+    await finished(tmp_path, data, out="short", output={"top_n": 3})
+    told = explain_at(tmp_path / "short", "q0", name)
+    assert told.replayed and told.rank == 16 and [order.proof for order in told.orders]
+    assert [d.rank for d in Views(tmp_path / "short").one("q0").documents] == [1, 2, 3]
+
+
 async def test_a_ledger_in_use_is_told(tmp_path: Path) -> None:
     """While a run goes on: what has been published is told all the same."""
     job = await finished(tmp_path, rows(2, 24))

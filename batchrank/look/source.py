@@ -37,8 +37,9 @@ class Origin:
 
     @property
     def hint(self) -> str:
-        """What helps where the job in the summary doesn't."""
-        return "" if self.given else f"; or {_NAME_IT}, as its paths count from it"
+        """What may help where the input can't be read by the job in the summary."""
+        stdin = self.job is not None and self.job.input is not None and "-" in self.job.input.path
+        return "" if self.given or stdin else f"; or {_NAME_IT}, as its paths count from it"
 
 
 _NAME_IT = "name the job file instead of the folder"
