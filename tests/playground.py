@@ -17,7 +17,6 @@ from jobs import rows, write_jsonl
 from typer.main import get_command
 from typer.testing import CliRunner
 
-import batchrank.cli.jobs
 from batchrank.cli.app import app
 from batchrank.emulator.app import Emulator
 from batchrank.emulator.settings import Settings
@@ -75,7 +74,7 @@ def run(line: str, patch: pytest.MonkeyPatch) -> str:
     The demo asks three questions, and ``emulate`` starts but doesn't stay.
     """
     words = shlex.split(line, comments=True)
-    patch.setattr(batchrank.cli.jobs, "_settle_process", lambda: None)
+    patch.setattr("batchrank.pipeline.workers.settle_process", lambda: None)
     patch.setattr(sys.modules["batchrank.cli.app"], "leave", _leave)
     patch.setattr("batchrank.emulator.app.run_forever", _start)
     patch.setattr("batchrank.demo.write_demo", _small_demo)
