@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from jobs import make_job, rows, run, write_jsonl
+from jobs import make_job, rankings, rows, run, write_jsonl
 from test_cli import batchrank
 
 from batchrank.emulator.app import Emulator
@@ -18,6 +18,7 @@ from batchrank.job.config import Job
 from batchrank.job.load import load_job
 from batchrank.observe.facts import gather
 from batchrank.observe.page import render
+from batchrank.quality.measures import rbo
 
 pytestmark = pytest.mark.anyio
 
@@ -126,6 +127,33 @@ async def test_a_run_that_stopped_or_did_nothing_has_a_report_too(tmp_path: Path
     assert "budget.max_tokens" in page.text and "Quality" not in page.text
     (tmp_path / "in.jsonl").unlink()
     assert "its input can't be read" in Page(render(gather(job.output.path))).text
+
+
+async def test_the_queries_that_moved_most_are_shown(tmp_path: Path) -> None:
+    """Twenty with ten documents each, the most changed first, with texts; none where the first stage isn't known."""
+    data = rows(30, 24)
+    data[3]["query"] += " " + "x" * 5_000
+    for candidate in data[3]["candidates"]:
+        candidate["text"] += " " + "y" * 5_000
+    job = await finished(tmp_path, data)
+    assert job.output is not None
+    facts = gather(job.output.path)
+    own = {row["query_id"]: [e["doc_id"] for e in row["ranking"]] for row in rankings(job)}
+    expected = sorted(rbo([f"d{q}-{d}" for d in range(10)], own[f"q{q}"][:10]) for q in range(30))[:20]
+    assert [one.overlap for one in facts.moved] == pytest.approx(expected)
+    for one in facts.moved:
+        assert [place.doc_id for place in one.after] == own[one.query_id][:10]
+        assert [place.doc_id for place in one.before] == [f"d{one.query_id[1:]}-{d}" for d in range(10)]
+        assert one.new == sum(place.other is None for place in one.after)
+        assert all(place.text for place in (*one.before, *one.after)) and one.query
+    text = render(facts)
+    assert "The queries that moved most" in Page(text).text
+    assert max(len(line) for line in text.splitlines() if "yyy" in line or "xxx" in line) < 1_000
+    assert not any(
+        place.text for one in gather(job.output.path, with_plan=False).moved for place in one.after
+    )
+    other = await finished(tmp_path, data, out="other", output={"format": "trec"})
+    assert other.output is not None and not gather(other.output.path).moved
 
 
 @pytest.mark.parametrize("format", ["parquet", "trec", "jsonl"])

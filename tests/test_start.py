@@ -27,6 +27,8 @@ COMMANDS = [
     ("manual merge", {"pydantic", "rich"}),
     ("run --help", {"pydantic"}),
     ("emulate --help", {"pydantic"}),
+    ("view --help", {"pydantic"}),
+    ("explain --help", {"pydantic"}),
 ]
 UNUSED = {
     "aiohttp.web", "batchrank.bench", "batchrank.demo", "batchrank.emulator.app", "batchrank.emulator.model",

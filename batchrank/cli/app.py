@@ -17,6 +17,7 @@ import typer
 
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
+from batchrank.cli.explain import explain
 from batchrank.cli.help import Command, JobFile, LogFormatOption, Quiet, Set, Verbose, epilog, manual
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
@@ -31,6 +32,7 @@ from batchrank.cli.terminal import (
     open_streams,
     say,
 )
+from batchrank.cli.view import view
 from batchrank.errors import BatchrankError, ExitCode
 from batchrank.version import __version__
 
@@ -206,7 +208,7 @@ def ledger(
     show_ledger(load(job, overrides), unused=compact, max_age=max_age, backup=backup)
 
 
-for _command in (init, check, schema, manual, status, report, bench, emulate):
+for _command in (init, check, schema, manual, status, view, explain, report, bench, emulate):
     app.command(name=_command.__name__)(_command)
 app.command(name="eval")(evaluate)
 for _known in app.registered_commands:

@@ -221,7 +221,9 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Default: report.html in DIR.")
     ] = None,
-    plan: Annotated[bool, typer.Option(help="Read the input once more, to compare with the plan.")] = True,
+    plan: Annotated[
+        bool, typer.Option(help="Read the input once more, to compare with the plan, and for texts.")
+    ] = True,
 ) -> None:
     """Write one self-contained HTML file that tells how a run went.
 

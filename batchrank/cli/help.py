@@ -37,6 +37,16 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank emulate --faults 500=0.05",
     ),
     "status": ("batchrank status out/nightly", "batchrank status out/nightly --json"),
+    "view": (
+        "batchrank view out/nightly",
+        "batchrank view out/nightly q1 --top 20 --only-moved",
+        "batchrank view nightly.yaml q1 --json",
+    ),
+    "explain": (
+        "batchrank explain out/nightly q1 d1-3",
+        "batchrank explain out/nightly q1 d1-3 --against d1-7",
+        "batchrank explain nightly.yaml q1 d1-3 --json",
+    ),
     "report": (
         "batchrank report out/nightly",
         "batchrank report out/nightly --qrels qrels.txt --output report.html",

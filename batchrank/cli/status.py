@@ -35,7 +35,7 @@ def status(
 
     from batchrank.observe.facts import read_status
 
-    found = read_status(_status_folder(folder))
+    found = read_status(output_folder(folder))
     if as_json:
         say_json(found.data())
         return
@@ -45,7 +45,12 @@ def status(
     console(soft_wrap=True).print(table)
 
 
-def _status_folder(path: str) -> Path:
+def output_folder(path: str) -> Path:
+    """The output's folder on this machine: the path itself, or that of the job that a job file holds.
+
+    Raises:
+        JobError: the job file can't be understood, or writes to standard output; or it is an address.
+    """
     if "://" in path:
         raise JobError(
             f"{path}: how a job stands is told on the machine that runs it, not in the store; name its job file, or "
@@ -61,13 +66,17 @@ def named_job(path: str) -> "Job | None":
     Raises:
         JobError: the job file can't be understood, or writes to standard output.
     """
-    file = Path(path)
-    if file.suffix not in _JOB_FILES or not file.is_file():
+    if not is_job_file(Path(path)):
         return None
-    job = load(file)
+    job = load(Path(path))
     if job.output_folder is None:
         raise JobError(f"{path}: output.path is standard output, so there is no folder to look at")
     return job
+
+
+def is_job_file(path: Path) -> bool:
+    """Whether a path names a job file, as opposed to an output folder."""
+    return path.suffix in _JOB_FILES and path.is_file()
 
 
 def _status_facts(found: "Status") -> Iterator[tuple[str, str]]:

@@ -78,13 +78,22 @@ def say(text: str = "", *, error: bool = False, lines: bool = False) -> None:
 
 def say_json(data: Any) -> None:
     """Print data as JSON: all of it as it is, but for secrets."""
+    _print_json(data, indent=2)
+
+
+def say_json_line(data: Any) -> None:
+    """Print data as JSON on one line."""
+    _print_json(data, indent=None)
+
+
+def _print_json(data: Any, *, indent: int | None) -> None:
     import orjson
 
-    text = shown_json(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode())
+    text = shown_json(orjson.dumps(data, option=orjson.OPT_INDENT_2 if indent else None).decode())
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
-        text = json.dumps(orjson.loads(text), indent=2)
+        text = json.dumps(orjson.loads(text), indent=indent)
     print(text)
 
 

@@ -1,14 +1,34 @@
-"""Lets a plan look up in a ledger what a run would find there, without changing it or keeping a run from beginning."""
+"""Lets a plan, or an explanation, look up in a ledger what a run finds there, without changing it or locking it."""
 
 import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from batchrank.data import Rejection
 from batchrank.errors import LedgerError
 from batchrank.ledger.database import facts, in_use, look, translated
-from batchrank.ledger.entries import About
+from batchrank.ledger.entries import About, Kind
 from batchrank.ledger.groups import Group
 from batchrank.ledger.ledger import Ledger
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A try that brought no answer.
+
+    Attributes:
+        key: the request's key.
+        kind: what became of it.
+        rejection: what came instead of an answer.
+        run: the run that asked.
+    """
+
+    key: bytes
+    kind: Kind
+    rejection: Rejection
+    run: int
 
 
 class Glance(Ledger):
@@ -37,6 +57,11 @@ class Glance(Ledger):
         """Nothing: the next lookup finds it by the older key again."""
         return self._pending
 
+    async def attempts(self, keys: Sequence[bytes]) -> list[Attempt]:
+        """The tries of some requests that brought no answer, in the order in which they were made."""
+        found: list[Attempt] = await self.perform(lambda db: _attempts(db, frozenset(keys)))
+        return found
+
     def _apply(self, group: Group) -> None:
         with translated(self.path, "read"):
             try:
@@ -50,3 +75,13 @@ class Glance(Ledger):
             finally:
                 if facts(self.path) != self._facts:  # a fault may come of that, too
                     raise LedgerError(in_use(self.path))
+
+
+def _attempts(db: sqlite3.Connection, keys: frozenset[bytes]) -> list[Attempt]:
+    """One pass over the table, which has no index: only what failed is in it."""
+    rows = db.execute("SELECT key, kind, status, code, message, request_id, run FROM attempts ORDER BY rowid")
+    return [
+        Attempt(key, kind, Rejection(status, code, message, None, request_id), run)
+        for key, kind, status, code, message, request_id, run in rows
+        if key in keys
+    ]

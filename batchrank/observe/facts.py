@@ -18,6 +18,7 @@ from batchrank.io.address import Where
 from batchrank.write.folder import PARTIAL_LETTERS, STATUS, SUMMARY, OutputFolder, records
 
 if TYPE_CHECKING:
+    from batchrank.observe.moved import Moved
     from batchrank.planning.plan import Plan
     from batchrank.quality.judgements import Evaluation
 
@@ -152,6 +153,7 @@ class Facts:
         failed: how many there are, by cause.
         evaluation: quality before and after, where judgements were given.
         plan: what the job was expected to take, where its input can still be read.
+        moved: the queries whose first documents changed most.
         notes: why something is missing.
     """
 
@@ -162,6 +164,7 @@ class Facts:
     failed: Mapping[str, int]
     evaluation: "Evaluation | None"
     plan: "Plan | None"
+    moved: "Sequence[Moved]"
     notes: Sequence[str]
 
 
@@ -171,7 +174,7 @@ def gather(folder: str | Where, *, qrels: Sequence[str] = (), with_plan: bool = 
     Args:
         folder: a job's output folder, or its address.
         qrels: judgements, to tell the quality before and after.
-        with_plan: read the job's input once more, to tell what was to be expected.
+        with_plan: read the job's input once more, to tell what was to be expected, and for texts.
 
     Raises:
         InputError: there is no summary, or a file of the run can't be read.
@@ -185,11 +188,12 @@ def gather(folder: str | Where, *, qrels: Sequence[str] = (), with_plan: bool = 
         queries.add(record)
     evaluation = _evaluation(found.path, qrels, notes) if qrels else None
     known = _plan(summary, notes) if with_plan else None
+    moved = _moved(found.path, notes, texts=with_plan)
     if (found.next.path / PARTIAL_LETTERS).exists():
         notes.append(
             f"a later run is not complete; what it has is in {found.next.path}, which can be reported on too"
         )
-    return Facts(found.path, summary, queries, dead_letters, failed, evaluation, known, notes)
+    return Facts(found.path, summary, queries, dead_letters, failed, evaluation, known, moved, notes)
 
 
 def _summary(folder: OutputFolder) -> dict[str, Any]:
@@ -225,6 +229,15 @@ def _evaluation(folder: Where, qrels: Sequence[str], notes: list[str]) -> "Evalu
     except MissingExtraError as error:
         notes.append(str(error))
         return None
+
+
+def _moved(folder: Where, notes: list[str], *, texts: bool) -> "Sequence[Moved]":
+    from batchrank.look.source import origin
+    from batchrank.observe.moved import most_moved
+
+    if not OutputFolder(folder).parts():
+        return ()
+    return most_moved(folder, origin(folder) if texts else None, notes)
 
 
 def _plan(summary: Mapping[str, Any], notes: list[str]) -> "Plan | None":

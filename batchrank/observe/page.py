@@ -48,6 +48,7 @@ def render(facts: Facts) -> str:
         failures=_failures(facts),
         dead_letters=_dead_letters(facts),
         slowest=_slowest(summary),
+        moved=facts.moved,
         quality=_quality(facts),
         plots=plots(facts),
         notes=[*summary["notices"], *facts.notes, *(facts.evaluation.notes if facts.evaluation else ())],

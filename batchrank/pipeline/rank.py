@@ -152,7 +152,7 @@ class Driver:
         started = loop.time()
         index = prepared.multi_chunk_index
         try:
-            merged = await self._merge(prepared)
+            merged = await self.merge(prepared)
         except QueryError:
             if index is not None:
                 self.verdicts.record_hub(prepared.part, index, None)
@@ -164,7 +164,7 @@ class Driver:
             self.verdicts.record_hub(prepared.part, index, merged.evidence)
         meter, seconds = prepared.meter, loop.time() - started
         self.sender.counts.timeline.ranked(prepared.source.id, seconds, meter.requests, meter.documents)
-        return self._outcome(prepared, merged)
+        return self.outcome(prepared, merged)
 
     def stop(self, reason: BatchrankError) -> None:
         """Send nothing more and keep nobody waiting for evidence; requests in flight go on."""
@@ -179,7 +179,8 @@ class Driver:
         if self.recollector is not None:
             self.recollector.forget(part)
 
-    async def _merge(self, prepared: Prepared) -> Merged:
+    async def merge(self, prepared: Prepared) -> Merged:
+        """Drive a query's merge method to its end; raises what ``rank`` does."""
         index, shards = prepared.multi_chunk_index, prepared.shards
         probe = index is not None and self.verdicts.verdicts.carries_probe(index)
         prepared.sampled = self.sample and (
@@ -241,7 +242,12 @@ class Driver:
         ]
         return [piece for pieces in await together(calls) for piece in pieces]
 
-    def _outcome(self, prepared: Prepared, merged: Merged) -> Outcome:
+    def outcome(self, prepared: Prepared, merged: Merged) -> Outcome:
+        """What became of a query that was merged.
+
+        Raises:
+            QueryError: no document of it has a score.
+        """
         meter, faults = prepared.meter, prepared.faults
         if merged.recalled:
             meter.lost += prepared.refused.items()

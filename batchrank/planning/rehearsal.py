@@ -77,7 +77,7 @@ class Rehearsal:
         if job.reuse.documents:
             kept = f"reuse/{scope(job)}/"
             recollector = Recollector(ledger, requests, self.recall, job.reuse.audit, kept)
-        self._verdicts = _Foreseen(Verdicts(job.card.scores), verdict)
+        self._verdicts = Foreseen(Verdicts(job.card.scores), verdict)
         self.driver = Driver(self, self._verdicts, job.merge.method, None, recollector=recollector)
 
     @classmethod
@@ -204,7 +204,7 @@ class Rehearsal:
         """Nothing: nothing is sent."""
 
 
-class _Foreseen(SharedVerdicts):
+class Foreseen(SharedVerdicts):
     """The last run's verdict, where none is declared, because tonight's depends on what nobody has asked yet."""
 
     def __init__(self, declared: Verdicts, last: Verdict) -> None:

@@ -115,6 +115,27 @@ def tops(path: str, depth: int) -> Iterator[tuple[str, list[str]]]:
     Raises:
         InputError: there is no ranking at the path, or it can't be read.
     """
+    for query, documents in _whole(path):
+        yield query, documents.after()[:depth]
+
+
+def moves(path: str, depth: int) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Each query's first documents, before and after reranking, in the order of the files; holds one query at a time.
+
+    Left out are those whose first stage the output doesn't tell so deep.
+
+    Raises:
+        InputError: there is no ranking at the path, or it can't be read.
+    """
+    for query, documents in _whole(path):
+        first = [at for at, rank in enumerate(documents.first) if rank <= depth]
+        if first and len(first) == min(depth, max(documents.first)):
+            first.sort(key=documents.first.__getitem__)
+            yield query, [documents.ids[at] for at in first], documents.after()[:depth]
+
+
+def _whole(path: str) -> Iterator[tuple[str, _Documents]]:
+    """Queries with all of their documents, which stand together, perhaps in two parts of a file."""
     last: tuple[str, _Documents] | None = None
     for part in _parts(path):
         for query, documents in _read(detect.source(part)):
@@ -122,10 +143,10 @@ def tops(path: str, depth: int) -> Iterator[tuple[str, list[str]]]:
                 _add(last[1], documents)
                 continue
             if last is not None:
-                yield last[0], last[1].after()[:depth]
+                yield last
             last = query, documents
     if last is not None:
-        yield last[0], last[1].after()[:depth]
+        yield last
 
 
 def _parts(path: str) -> list[str]:

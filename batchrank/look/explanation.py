@@ -1,0 +1,138 @@
+"""Defines what is told of one document of a ranking, and of the requests that put it there."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from batchrank.look.sent import Sent
+
+Proof = Literal[
+    "request",
+    "chain",
+    "tie",
+    "comparable",
+    "estimate",
+    "raw",
+    "fusion",
+    "contradiction",
+    "unscored",
+    "unknown",
+]
+"""What tells that one document stands above another: one request's scores; several requests', each of which has one
+above the next; equal scores; raw scores of two requests that the run found comparable. The others prove nothing: an
+estimate, raw scores that may not be comparable, a fusion of ranks, answers that contradict each other, no score,
+answers that are not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A request of the query.
+
+    Attributes:
+        number: what the explanation calls it, from 1.
+        purpose: why it was asked.
+        round: its round and ``chunk`` in it, from 1; None where only an earlier run's answer is known.
+        chunks: how many chunks that round had, asked for the same purpose.
+        documents: how many documents it held; those that are still candidates, where an earlier run asked.
+        rank: the document's rank in it, from 1, and its ``score``; None where it wasn't in it.
+        run: the run that asked, and ``earlier`` whether that is not the one that wrote the output.
+        at: when it was answered, ISO 8601, UTC; None where nobody knows.
+        tokens: tokens billed.
+        request_id: the API's name for it.
+        key: what the ledger knows it by.
+    """
+
+    number: int
+    purpose: str
+    round: int | None
+    chunk: int | None
+    chunks: int | None
+    documents: int
+    rank: int | None
+    score: float | None
+    run: int
+    earlier: bool
+    at: str | None
+    tokens: int | None
+    request_id: str | None
+    key: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A document scored above another in one request; or the same, if it is a ``tie``."""
+
+    request: int
+    upper: str
+    upper_score: float
+    lower: str
+    lower_score: float
+    tie: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Why one document stands above another.
+
+    Attributes:
+        upper: the one above, its rank, and its score in the output.
+        lower: the one below, likewise.
+        proof: the kind of proof.
+        chain: the facts that prove it, from the upper to the lower one.
+        evidence: where there is no proof, what requests say that held both.
+    """
+
+    upper: str
+    upper_rank: int
+    upper_score: float | None
+    lower: str
+    lower_rank: int
+    lower_score: float | None
+    proof: Proof
+    chain: Sequence[Fact] = ()
+    evidence: Sequence[Fact] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class Explanation:
+    """Why a document stands where it does.
+
+    Attributes:
+        before: its rank in the first stage, from 1.
+        certified: how many documents, from the top, are proven to stand where they do.
+        replayed: whether the query was ranked again from the ledger, with the ranking that was written.
+        orders: why it stands below its upper neighbour, above its lower one, and what else was asked for.
+        refused: how requests with it were refused, whose halves were asked instead.
+        attempts: how tries of requests with it failed that were made again.
+        unscored: why it has no score.
+        sent: what was sent of its text.
+        reused: documents of the query that no request of the run held, as earlier answers tell of them; the ``oldest``
+            of those, ISO 8601, UTC.
+    """
+
+    query_id: str
+    query: str | None
+    doc_id: str
+    rank: int
+    documents: int
+    before: int | None
+    score: float | None
+    raw_score: float | None
+    certified: int
+    top_k: int | None
+    method: str | None
+    verdict: str | None
+    replayed: bool = False
+    requests: list[Held] = field(default_factory=list)
+    orders: list[Order] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    attempts: list[str] = field(default_factory=list)
+    unscored: str | None = None
+    sent: Sent | None = None
+    reused: int | None = None
+    oldest: str | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def data(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
