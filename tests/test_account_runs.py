@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,21 @@ from jobs import rows, write_jsonl
 
 from batchrank.emulator.app import Emulator
 from batchrank.emulator.settings import Settings
+from batchrank.send.account_files import AccountFiles
 
 pytestmark = [pytest.mark.anyio, pytest.mark.real_clock]
 PATH = "/compatible-api/v1/reranks"
 RPS = 30
+
+
+@pytest.fixture
+def account() -> Iterator[str]:
+    """A name that nobody else has."""
+    name = uuid.uuid4().hex
+    yield name
+    files = AccountFiles(name)
+    for path in files.socket.parent.glob(f"{files.socket.stem}.*"):
+        path.unlink()
 
 
 def job_file(folder: Path, url: str, name: str, account: str, *, queries: int, **rate: Any) -> Path:
@@ -92,9 +103,8 @@ async def until(served: Emulator, requests: int) -> None:
         await anyio.sleep(0.02)
 
 
-async def test_three_jobs_keep_one_quota_whatever_happens_to_them(tmp_path: Path) -> None:
+async def test_three_jobs_keep_one_quota_whatever_happens_to_them(tmp_path: Path, account: str) -> None:
     """One starts late, the one that keeps the quota is killed and started again: never above it, and all finish."""
-    account = uuid.uuid4().hex
     async with emulator() as served:
         jobs = [
             job_file(tmp_path, served.url, f"job{n}", account, queries=q)
@@ -118,9 +128,8 @@ async def test_three_jobs_keep_one_quota_whatever_happens_to_them(tmp_path: Path
 
 
 @pytest.mark.slow
-async def test_who_keeps_it_may_be_stopped_for_a_while(tmp_path: Path) -> None:
+async def test_who_keeps_it_may_be_stopped_for_a_while(tmp_path: Path, account: str) -> None:
     """Five seconds in which its process does nothing: nobody passes the quota then or afterwards, and all end."""
-    account = uuid.uuid4().hex
     async with emulator() as served:
         jobs = [job_file(tmp_path, served.url, f"job{n}", account, queries=150) for n in range(3)]
         first = await start(jobs[0])
@@ -138,9 +147,9 @@ async def test_who_keeps_it_may_be_stopped_for_a_while(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-async def test_kills_at_random_keep_the_quota(tmp_path: Path, seed: int) -> None:
+async def test_kills_at_random_keep_the_quota(tmp_path: Path, account: str, seed: int) -> None:
     """Whoever is killed, and however soon it is started again: never above the quota, and all is ranked in the end."""
-    account, chance = uuid.uuid4().hex, random.Random(seed)
+    chance = random.Random(seed)
     async with emulator() as served:
         jobs = [job_file(tmp_path, served.url, f"job{n}", account, queries=150) for n in range(3)]
         running = [await start(job) for job in jobs]
@@ -156,9 +165,8 @@ async def test_kills_at_random_keep_the_quota(tmp_path: Path, seed: int) -> None
     assert served.above() <= RPS
 
 
-async def test_another_quota_is_an_error_before_anything_is_sent(tmp_path: Path) -> None:
+async def test_another_quota_is_an_error_before_anything_is_sent(tmp_path: Path, account: str) -> None:
     """Exit 2, with both numbers and whose job says the other."""
-    account = uuid.uuid4().hex
     async with emulator() as served:
         first = await start(job_file(tmp_path, served.url, "first", account, queries=2000))
         await until(served, 5)

@@ -187,7 +187,7 @@ async def test_a_run_uses_both(tmp_path: Path) -> None:
     """Server-side: 97% of both quotas, no second of a key above its own, no 429."""
     server = Accounts(per_second=10, workers=99)
     async with fleet(server):
-        report = await run(two_keys(tmp_path, server, queries=400, rate={"rpm": 600}))
+        report = await run(two_keys(tmp_path, server, queries=220, rate={"rpm": 600}))
     assert report.exit_code == 0 and not server.throttled
     starts, ends = ([edge(times) for times in server.arrivals.values()] for edge in (min, max))
     for times in server.arrivals.values():

@@ -285,7 +285,7 @@ async def _asked(job: Job, url: str, reached: str) -> list[Finding]:
         outcomes = [(key, await http.post(body, 0, key)) for key in every_key]
     if http.notice is not None:
         reached = f"{reached}; {http.notice}"
-    named = [f"{reached}; {key.name}" if len(every_key) > 1 else reached for key, _ in outcomes]
+    named = [f"{reached} (the key in {key.name})" if len(every_key) > 1 else reached for key, _ in outcomes]
     return [_told(job, told, outcome) for told, (_, outcome) in zip(named, outcomes, strict=True)]
 
 

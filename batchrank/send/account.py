@@ -231,7 +231,7 @@ class Account:
             JobError: that one says another quota, or other keys.
         """
         _, terms, self._holder = orjson.loads(await self._line(reader))
-        self._agree(Terms(**terms | {"keys": tuple(terms["keys"])}))
+        self._terms.refuse(Terms(**terms | {"keys": tuple(terms["keys"])}), self._holder)
         self._writer, unsent, self._unsent = writer, self._unsent, []
         writer.writelines(unsent)
         for number, (tokens, _) in self._asked.items():
@@ -258,19 +258,6 @@ class Account:
             return await reading
         finally:
             reading.cancel()
-
-    def _agree(self, theirs: Terms) -> None:
-        if theirs == self._terms:
-            return
-        other = f"job {self._holder['job']} (process {self._holder['pid']})"
-        if theirs.protocol != self._terms.protocol:
-            raise JobError(
-                f"rate.account: {other} runs another version of batchrank; run the same one in all jobs"
-            )
-        raise JobError(
-            f"rate.account: {other} shares the account and says {_said(theirs)}, while this job says "
-            f"{_said(self._terms)}; write the same in both, or name another account"
-        )
 
     def _granted(self, number: int, at: float, charged: int, key: str, pace: float) -> None:
         self._pace = pace
@@ -306,8 +293,3 @@ class _Granted(Admission):
     """An admission with the number that it was asked for by."""
 
     number: int = 0
-
-
-def _said(terms: Terms) -> str:
-    keys = f", keys {', '.join(terms.keys)}" if terms.keys else ""
-    return f"rate.rpm {terms.rpm:,g}, rate.tpm {terms.tpm:,g}{keys}"

@@ -18,6 +18,7 @@ from typing import Any
 import orjson
 
 from batchrank.data import Rejection
+from batchrank.errors import JobError
 from batchrank.send.account_files import Departures
 from batchrank.send.connections import Key
 from batchrank.send.rate import Admission, Kind, RateLimiter
@@ -55,6 +56,27 @@ class Terms:
     tpm: float
     keys: tuple[str, ...] = ()
     protocol: int = PROTOCOL
+
+    def __str__(self) -> str:
+        keys = f", keys {', '.join(self.keys)}" if self.keys else ""
+        return f"rate.rpm {self.rpm:,g}, rate.tpm {self.tpm:,g}{keys}"
+
+    def refuse(self, theirs: "Terms", holder: Mapping[str, Any]) -> None:
+        """See that a job agrees with the one that keeps the quota.
+
+        Raises:
+            JobError: it doesn't; names both.
+        """
+        other = f"job {holder['job']} (process {holder['pid']})"
+        if theirs.protocol != self.protocol:
+            raise JobError(
+                f"rate.account: {other} runs another version of batchrank; run the same one in all jobs"
+            )
+        if theirs != self:
+            raise JobError(
+                f"rate.account: {other} shares the account and says {theirs}, while this job says {self}; write the "
+                "same in both, or name another account"
+            )
 
 
 @dataclass(eq=False, slots=True)
