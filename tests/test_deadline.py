@@ -86,7 +86,7 @@ async def test_it_ends_in_time_and_loses_nothing(tmp_path: Path) -> None:
             assert report.data["process"]["ambiguous"] == 0
             if report.exit_code:
                 assert clock.wall() - began > 20  # no more is left unused than answers take
-                assert "stopped in time for 06:00; run the job again" in str(report.reason)
+                assert "ended in time for 06:00; run the job again" in str(report.reason)
         assert codes[-1] == 0 and 2 < len(codes) < 8
         assert w.paid_twice == 0
         await w.run(other, part_documents=300)

@@ -184,9 +184,7 @@ class Deadline:
             progress, left = run.progress(), until.at - clock.wall()
             margin = self.margin(span, progress)
             if left <= margin:
-                reason = (
-                    f"stopped in time for {until.said}; run the job again, and it goes on where it stopped"
-                )
+                reason = f"ended in time for {until.said}; run the job again, and it goes on where it stopped"
                 run.stop(TimeReachedError(reason), drain=max(0.0, left - _CLOSING))
                 return
             if progress is not None:
