@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchrank.cli.diff import diff
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
 from batchrank.cli.explain import explain
@@ -208,7 +209,7 @@ def ledger(
     show_ledger(load(job, overrides), unused=compact, max_age=max_age, backup=backup)
 
 
-for _command in (init, check, schema, manual, status, view, explain, report, bench, emulate):
+for _command in (init, check, schema, manual, status, view, explain, report, bench, diff, emulate):
     app.command(name=_command.__name__)(_command)
 app.command(name="eval")(evaluate)
 for _known in app.registered_commands:

@@ -51,6 +51,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank report out/nightly",
         "batchrank report out/nightly --qrels qrels.txt --output report.html",
     ),
+    "diff": (
+        "batchrank diff out/monday out/nightly",
+        "batchrank diff bm25.trec out/nightly --depth 100 --top 20",
+        "batchrank diff out/monday out/nightly --json",
+    ),
     "bench": ("batchrank bench models.yaml", "batchrank bench models.yaml --table"),
     "eval": (
         "batchrank eval out/nightly --qrels qrels.txt",
