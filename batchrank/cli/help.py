@@ -59,6 +59,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "bench": ("batchrank bench models.yaml", "batchrank bench models.yaml --table"),
     "eval": (
         "batchrank eval out/nightly --qrels qrels.txt",
+        "batchrank eval bm25.trec out/monday out/nightly --qrels qrels.txt --plot queries.svg",
         "batchrank eval out/nightly --qrels qrels.txt --json",
     ),
 }

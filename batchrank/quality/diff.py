@@ -1,30 +1,24 @@
 """Compares two outputs query by query: how alike their rankings are, which queries moved most, what each has cost.
 
-The outputs may be of different jobs and models, in any format that can be read, and their queries in any order. Both
-are put into a temporary file and read again in the order of their queries, so that only one query is held at a time.
+The outputs may be of different jobs and models, in any format that can be read, and their queries in any order.
 """
 
 import heapq
-import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from batchrank.errors import InputError, OutputError
 from batchrank.io import storage
 from batchrank.quality.measures import churn, common_tau, rbo
-from batchrank.quality.rankings import Documents, stretches
+from batchrank.quality.sidebyside import gathered, queries
 from batchrank.write.folder import OutputFolder
 
 CUTOFFS = (1, 5, 10)
 """Depths at which the exchange of documents is told, besides the jobs' own ``merge.top_k``."""
-_CACHE = 64 * 1024
-"""KiB of the temporary file that SQLite holds in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +203,8 @@ def diff(
     known = {one["job"]["merge"]["top_k"] for one in told if one is not None}
     found = _Comparison(cutoffs or sorted({*CUTOFFS, *known}), persistence, depth, top)
     try:
-        with closing(_gathered(paths)) as db:
-            moved = found.moved(_queries(db))
+        with closing(gathered(paths)) as db:
+            moved = found.moved(queries(db))
     except sqlite3.Error as error:
         raise OutputError(
             f"diff: a temporary file can't be written: {error}; set TMPDIR to a folder with room for both outputs"
@@ -229,52 +223,6 @@ def diff(
         found.rbo.figure(), found.tau.figure(), {k: measure.figure() for k, measure in found.churn.items()},
         moved, (only_first, only_second),
     )  # fmt: skip
-
-
-def _gathered(paths: Sequence[str]) -> sqlite3.Connection:
-    """Both outputs in a file that SQLite removes by itself."""
-    db = sqlite3.connect("", isolation_level=None)
-    db.execute(f"PRAGMA cache_size = -{_CACHE}")
-    db.execute("PRAGMA journal_mode = OFF")
-    db.execute("BEGIN")
-    db.execute("CREATE TABLE stretches (query BLOB NOT NULL, side INTEGER NOT NULL, documents TEXT NOT NULL)")
-    for side, path in enumerate(paths):
-        rows = ((_bytes(query), side, _columns(found)) for query, found in stretches(path))
-        db.executemany("INSERT INTO stretches VALUES (?, ?, ?)", rows)
-    db.execute("CREATE INDEX place ON stretches (query, side)")
-    db.execute("COMMIT")
-    return db
-
-
-def _queries(db: sqlite3.Connection) -> Iterator[tuple[str, list[list[str] | None]]]:
-    """Each query with its documents in either output, best first; None where that doesn't rank it."""
-    rows = db.execute("SELECT query, side, documents FROM stretches ORDER BY query, side, rowid")
-    for query, entries in groupby(rows, key=itemgetter(0)):
-        sides: list[Documents | None] = [None, None]
-        for _, side, columns in entries:
-            more = _documents(columns)
-            if (known := sides[side]) is None:
-                sides[side] = more
-            else:
-                known.add(more)
-        yield _text(query), [None if side is None else side.after() for side in sides]
-
-
-def _columns(found: Documents) -> str:
-    return json.dumps([found.ids, found.ranks, found.scores])  # which, unlike orjson, has NaN and any id
-
-
-def _documents(data: str) -> Documents:
-    ids, ranks, scores = json.loads(data)
-    return Documents(ids, ranks, [], scores)
-
-
-def _bytes(name: str) -> bytes:
-    return name.encode("utf-8", "surrogatepass")
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "surrogatepass")
 
 
 def _summary(path: str) -> dict[str, Any] | None:
