@@ -37,6 +37,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank emulate --faults 500=0.05",
     ),
     "status": ("batchrank status out/nightly", "batchrank status out/nightly --json"),
+    "runs": ("batchrank runs out/nightly", "batchrank runs nightly.yaml --last 7 --json"),
     "view": (
         "batchrank view out/nightly",
         "batchrank view out/nightly q1 --top 20 --only-moved",

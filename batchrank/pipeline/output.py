@@ -165,6 +165,7 @@ class Outputs:
         if self._claim is not None:
             name, ledger = self._job.name or "job", self._job.ledger_path
             record = {"job": name, "ledger": str(ledger), "ledger_id": ledger_id, "pid": os.getpid()}
+            record |= {} if ledger is None else {"ledger_file": str(ledger.absolute())}
             self._claim.note(record)
             if isinstance(self.target, Address):
                 write_summary(self.target / LOCK, record)
