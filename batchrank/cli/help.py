@@ -36,7 +36,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank emulate --port 8080 --scores relative",
         "batchrank emulate --faults 500=0.05",
     ),
-    "status": ("batchrank status out/nightly", "batchrank status out/nightly --json"),
+    "status": (
+        "batchrank status out/nightly",
+        "batchrank status out/nightly --follow",
+        "batchrank status out/nightly --json",
+    ),
     "runs": ("batchrank runs out/nightly", "batchrank runs nightly.yaml --last 7 --json"),
     "view": (
         "batchrank view out/nightly",
@@ -57,6 +61,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank diff bm25.trec out/nightly --depth 100 --top 20",
         "batchrank diff out/monday out/nightly --json",
     ),
+    "gate": ("batchrank gate show out/nightly", "batchrank gate accept out/nightly"),
     "bench": ("batchrank bench models.yaml", "batchrank bench models.yaml --table"),
     "eval": (
         "batchrank eval out/nightly --qrels qrels.txt",

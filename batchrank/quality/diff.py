@@ -8,11 +8,11 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from batchrank.errors import InputError, OutputError
 from batchrank.io import storage
+from batchrank.io.address import located
 from batchrank.quality.measures import churn, common_tau, rbo
 from batchrank.quality.sidebyside import gathered, queries
 from batchrank.write.folder import OutputFolder
@@ -226,7 +226,7 @@ def diff(
 
 
 def _summary(path: str) -> dict[str, Any] | None:
-    return OutputFolder(path).complete() if Path(path).is_dir() else None
+    return OutputFolder(path).complete() if located(path).is_dir() else None
 
 
 def _output(path: str, summary: dict[str, Any] | None, queries: int) -> Output:
