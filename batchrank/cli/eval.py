@@ -98,7 +98,7 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="RANKING",
-            help="A job's output folder, or a run, here or at an address; the others of several are compared with the first.",
+            help="A job's output folder, or a run, here or at an address; of several, the first is compared with.",
         ),
     ],
     qrels: Annotated[

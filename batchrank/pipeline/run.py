@@ -215,9 +215,8 @@ class Run:
             async with background_task(partial(self._deadline.watch, self)), opened as parts:
                 parts.sender.recall.allow, parts.sender.recall.anew = only, self.options.fresh
                 self._engine = parts
-                return await noted(
-                    parts, lambda: self.totals, partial(self._run, parts, resume, start, ground)
-                )
+                running = partial(self._run, parts, resume, start, ground)
+                return await noted(parts, lambda: self.totals, running)
 
     async def _take_folder(self, ledger: Ledger) -> bool:
         """See that the output folder is this job's to write to; whether a switch was finished."""

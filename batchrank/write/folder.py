@@ -242,7 +242,12 @@ def write_summary(path: str | Where, data: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the file can't be written.
     """
-    _write(located(path), orjson.dumps(dict(data), option=_OPTIONS))
+    _write(located(path), summary_bytes(data))
+
+
+def summary_bytes(data: Mapping[str, Any]) -> bytes:
+    """A JSON object as ``write_summary`` writes it."""
+    return orjson.dumps(dict(data), option=_OPTIONS)
 
 
 def _write(path: Where, data: bytes) -> None:
