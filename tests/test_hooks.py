@@ -19,8 +19,8 @@ from test_stop import start, until
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.job.load import load_job
+from batchrank.launch import run
 from batchrank.pipeline import hooks
-from batchrank.pipeline.run import run
 
 NOTE = """
 import json, os, sys
