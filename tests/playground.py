@@ -27,7 +27,8 @@ DATA = rows(8, 25)
 def _right(row: dict[str, Any]) -> str:
     """The document that has most of the query's words, the last of several, which the first stage ranks lowest."""
     words = row["query"].split()
-    return max(reversed(row["candidates"]), key=lambda c: sum(map(c["text"].split().count, words)))["id"]
+    found = max(reversed(row["candidates"]), key=lambda c: sum(map(c["text"].split().count, words)))
+    return str(found["id"])
 
 
 QRELS = "".join(f"{row['query_id']} 0 {_right(row)} 1\n" for row in DATA)

@@ -38,7 +38,7 @@ def gate(
     """Show what the gate of a job's last complete run found, or accept the rankings although they did not pass.
 
     What is accepted is the new reference: the next runs are compared with it, and held to its nDCG where that is below
-    min_ndcg, until the job says another min_ndcg. Exit codes: 0 passed or accepted; 5 not passed; 2 no gate;
+    min_ndcg, until the job says another min_ndcg. Exit codes: 0 passed, accepted or no gate to pass; 5 not passed;
     4 no complete run.
     """
     from batchrank.io.address import located
