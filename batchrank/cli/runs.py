@@ -4,7 +4,8 @@ The command line imports this whatever the command, so what takes long to import
 needs it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 _WIDTH = 160
 """Columns of the table, also in a pipe, which has no width."""
+_WIDE = 100
+"""Columns from which there is room for what is asked for less."""
 _ENDS = {
     ExitCode.COMPLETE: "complete",
     ExitCode.FAILED_QUERIES: "complete",
@@ -53,7 +56,8 @@ def runs(
     if as_json:
         say_json(told)
         return
-    console(width=_WIDTH).print(_table(told, every=every))
+    terminal = console(width=_WIDTH)
+    terminal.print(_table(told, every=every, wide=terminal.width >= _WIDE))
 
 
 def _places(folder: str) -> tuple[Path, str]:
@@ -105,43 +109,76 @@ def _end(line: dict[str, Any], running: str | None) -> str:
     return _ENDS.get(code, "failed")
 
 
-def _table(lines: Sequence[dict[str, Any]], *, every: bool) -> "Table":
+def _table(lines: Sequence[dict[str, Any]], *, every: bool, wide: bool) -> "Table":
+    """The lines as a table; a narrow one leaves out what is not asked for most."""
     from rich.table import Table
 
-    judged = any(line["gate"] for line in lines)
-    depths = sorted({line["ndcg_depth"] for line in lines if line["ndcg"] is not None})
+    columns = _columns(lines, every=every, wide=wide)
     table = Table(box=None, pad_edge=False)
-    for name in ("started, UTC", *(("output",) if every else ()), "end"):
-        table.add_column(name, overflow="fold")
-    for name in ("code", "took", "queries", "failed", "asked", "reused", "cost"):
-        table.add_column(name, justify="right")
-    if judged:
-        table.add_column("gate")
-        table.add_column("RBO", justify="right")
-    if depths:
-        table.add_column("nDCG" + (f"@{depths[0]}" if len(depths) == 1 else ""), justify="right")
+    for name, cell in columns.items():
+        text = cell in (_started, _output, _ended, _gate)
+        table.add_column(
+            name, justify="left" if text else "right", overflow="fold", no_wrap=cell is not _output
+        )
     for line in lines:
-        table.add_row(*_row(line, every=every, judged=judged, measured=bool(depths)))
+        table.add_row(*(cell(line) for cell in columns.values()))
     return table
 
 
-def _near(output: str | None) -> str:
-    """An output's folder, from here where it lies below."""
-    path = Path(output or "")
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+def _columns(
+    lines: Sequence[dict[str, Any]], *, every: bool, wide: bool
+) -> dict[str, Callable[[dict[str, Any]], str]]:
+    """The columns that these lines need, and what fills them."""
+    judged = any(line["gate"] for line in lines)
+    depths = sorted({line["ndcg_depth"] for line in lines if line["ndcg"] is not None})
+    currencies = sorted({line["currency"] for line in lines if line.get("cost") is not None})
+    one = len(currencies) == 1
+    columns: dict[str, Callable[[dict[str, Any]], str]] = {"started, UTC": _started}
+    columns |= {"output": _output} if every else {}
+    columns |= {"end": _ended}
+    columns |= {"took": _took} if wide else {}
+    failed = ("failed",) if any(line.get("failed") for line in lines) else ()
+    columns |= {name: partial(_count, name) for name in ("queries", *failed, "asked", "reused")}
+    columns |= {f"cost, {currencies[0]}" if one else "cost": partial(_cost, currency=not one)}
+    columns |= {"gate": _gate} if judged else {}
+    columns |= {"RBO": partial(_figure, "rbo")} if judged and wide else {}
+    name = "nDCG" + (f"@{depths[0]}" if len(depths) == 1 else "")
+    return columns | ({name: partial(_figure, "ndcg")} if depths else {})
 
 
-def _row(line: dict[str, Any], *, every: bool, judged: bool, measured: bool) -> list[str]:
-    row = [line["started"][:16].replace("T", " "), *([_near(line["output"])] if every else []), line["end"]]
-    row.append("" if line["exit_code"] is None else str(int(line["exit_code"])))
-    row.append("" if line["seconds"] is None else duration(line["seconds"]))
-    row += [
-        "" if name not in line else f"{line[name]:,}" for name in ("queries", "failed", "asked", "reused")
-    ]
+def _started(line: dict[str, Any]) -> str:
+    return str(line["started"])[:16].replace("T", " ")
+
+
+def _ended(line: dict[str, Any]) -> str:
+    """The end in a word, with its exit code where neither the word nor the gate tells it."""
+    code = line["exit_code"]
+    told = not code or code == ExitCode.GATE or line["end"] == "interrupted"
+    return str(line["end"]) if told else f"{line['end']}, {code}"
+
+
+def _took(line: dict[str, Any]) -> str:
+    return "" if line["seconds"] is None else duration(line["seconds"])
+
+
+def _count(name: str, line: dict[str, Any]) -> str:
+    return "" if name not in line else f"{line[name]:,}"
+
+
+def _cost(line: dict[str, Any], *, currency: bool) -> str:
     cost = line.get("cost")
-    row.append("" if cost is None else f"{cost:,.4f} {line['currency']}")
-    if judged:
-        row += [line["gate"] or "", "" if line["rbo"] is None else f"{line['rbo']:.4f}"]
-    if measured:
-        row.append("" if line["ndcg"] is None else f"{line['ndcg']:.4f}")
-    return row
+    return "" if cost is None else f"{cost:,.4f}" + (f" {line['currency']}" if currency else "")
+
+
+def _gate(line: dict[str, Any]) -> str:
+    return line["gate"] or ""
+
+
+def _figure(name: str, line: dict[str, Any]) -> str:
+    return "" if line[name] is None else f"{line[name]:.4f}"
+
+
+def _output(line: dict[str, Any]) -> str:
+    """An output's folder, from here where it lies below."""
+    path = Path(line["output"] or "")
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
