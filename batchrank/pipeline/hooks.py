@@ -93,15 +93,18 @@ def _environment(job: Job, event: Event, summary: dict[str, Any]) -> dict[str, s
         "FOLDER": "" if job.output_folder is None else str(job.output_folder.absolute()),
         "REASON": summary["reason"] or "",
     }
-    key = _key(job)
-    kept = {name: value for name, value in os.environ.items() if name != job.api_key_env and value != key}
+    hidden, named = _keys(job), () if job.endpoint.api_key_file else job.key_sources
+    kept = {name: value for name, value in os.environ.items() if name not in named and value not in hidden}
     return kept | {f"{TOLD}{name}": value.replace("\0", "") for name, value in told.items()}
 
 
-def _key(job: Job) -> str | None:
-    with suppress(JobError):
-        return job.api_key()
-    return None
+def _keys(job: Job) -> set[str | None]:
+    """Those of the job's keys that can be read."""
+    found = set[str | None]()
+    for source in job.key_sources:
+        with suppress(JobError):
+            found.add(job.api_key(source))
+    return found
 
 
 def _run(
