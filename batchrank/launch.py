@@ -1,6 +1,7 @@
 """Runs a job from its files to its output, in this process or in several, as the job says."""
 
 from batchrank.job.config import Job
+from batchrank.pipeline.hooks import telling
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Options, Run
 
@@ -31,4 +32,4 @@ async def run(job: Job, options: Options | None = None) -> Report:
     Raises:
         BatchrankError: the run could not start, or its output could not be written.
     """
-    return await make_run(job, options).execute()
+    return await telling(job, make_run(job, options).execute())

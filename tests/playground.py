@@ -21,13 +21,25 @@ from batchrank.cli.app import app
 from batchrank.emulator.app import Emulator
 from batchrank.emulator.settings import Settings
 
-DATA = rows(3, 25)
-QRELS = "".join(f"{row['query_id']} 0 {row['candidates'][3]['id']} 1\n" for row in DATA)
+DATA = rows(8, 25)
+
+
+def _right(row: dict[str, Any]) -> str:
+    """The document that has most of the query's words, the last of several, which the first stage ranks lowest."""
+    words = row["query"].split()
+    found = max(reversed(row["candidates"]), key=lambda c: sum(map(c["text"].split().count, words)))
+    return str(found["id"])
+
+
+QRELS = "".join(f"{row['query_id']} 0 {_right(row)} 1\n" for row in DATA)
 NIGHTLY: dict[str, Any] = {
     "input": {"path": "candidates.jsonl"},
     "model": "qwen3-rerank",
     "endpoint": {"url": "emulator"},
+    "limits": {"documents": 10},
+    "merge": {"top_k": 10},
     "tokenizer": "bytes",
+    "gate": {},
     "output": {"path": "out/nightly"},
 }
 _SMALL_BENCH = {
@@ -37,11 +49,13 @@ _SMALL_BENCH = {
 
 
 def make(folder: Path) -> None:
-    """Write the files, and let the job of ``nightly.yaml`` and the benchmark of ``models.yaml`` run once."""
+    """Write the files: an input, judgements, a run, a job, a benchmark, and what the demo would write."""
     write_jsonl(folder / "candidates.jsonl", DATA)
     (folder / "export").mkdir()
     pq.write_table(pa.Table.from_pylist(DATA), folder / "export" / "a.parquet")
     (folder / "qrels.txt").write_text(QRELS)
+    first = [(row["query_id"], c["id"], c["score"]) for row in DATA for c in row["candidates"]]
+    (folder / "bm25.trec").write_text("".join(f"{q} Q0 {d} 0 {score} bm25\n" for q, d, score in first))
     (folder / "nightly.yaml").write_text(yaml.safe_dump(NIGHTLY))
     bench = {
         "output": "bench",
@@ -51,6 +65,13 @@ def make(folder: Path) -> None:
     (folder / "models.yaml").write_text(yaml.safe_dump(bench))
     (folder / "demo").mkdir()
     _small_demo(folder / "demo")
+
+
+def nights(patch: pytest.MonkeyPatch) -> None:
+    """Run the job in the current folder: on Monday with a rough method, then on two nights as it says."""
+    run("batchrank run nightly.yaml --set output.path=out/monday --set merge.method=raw", patch)
+    run("batchrank run nightly.yaml --set input.limit=7", patch)
+    run("batchrank run nightly.yaml", patch)
 
 
 def command(name: str) -> Any:

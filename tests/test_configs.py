@@ -6,8 +6,8 @@ from pathlib import Path
 import jsonschema
 import orjson
 import pytest
-import yaml
 
+from batchrank.job.document import yaml_of
 from batchrank.job.load import load_job
 from batchrank.job.schema import KEYS, job_schema, key_names
 
@@ -51,7 +51,7 @@ def test_the_nightly_job_has_what_its_recipe_says() -> None:
 def test_the_schema_accepts_the_ready_jobs(path: Path) -> None:
     """What loads passes the schema too."""
     jsonschema.Draft202012Validator.check_schema(job_schema())
-    jsonschema.validate(yaml.safe_load(path.read_text()), job_schema())
+    jsonschema.validate(yaml_of(path.read_text()), job_schema())
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ async def test_a_night_that_drifted_is_written_but_marked(tmp_path: Path, format
     (out / "gate-failed.json").unlink()
     accepted = await run(make_job(tmp_path, path, **sections))
     assert (accepted.exit_code, accepted.data["gate"]["rbo"]) == (0, 1.0)
+    assert any("gate: passed: rank-biased overlap 1.0000" in notice for notice in accepted.data["notices"])
 
 
 @pytest.mark.anyio
@@ -175,6 +176,7 @@ def test_the_command_says_which_queries_moved(tmp_path: Path) -> None:
     done = batchrank("run", "job.yaml", cwd=tmp_path)
     assert done.returncode == 5, done.stderr
     assert b"queries that moved most" in done.stderr and b"gate-failed.json" in done.stderr
+    assert b"batchrank gate accept out" in done.stderr
     assert b"exit code 5" in batchrank("status", "out", cwd=tmp_path).stdout
 
 

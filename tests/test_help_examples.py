@@ -20,13 +20,13 @@ LINES = [(name, line) for name, lines in EXAMPLES.items() for line in lines]
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder where ``nightly.yaml`` has run, and ``kept``, what it held then."""
+    """A folder where ``nightly.yaml`` has run on some nights, and ``kept``, what it held then."""
     folder = tmp_path_factory.mktemp("examples") / "now"
     folder.mkdir()
     playground.make(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        playground.run("batchrank run nightly.yaml", patch)
+        playground.nights(patch)
     shutil.copytree(folder, folder.with_name("kept"))
     return folder
 

@@ -257,7 +257,7 @@ async def test_an_output_in_a_store_is_judged_and_reported(
         assert (await s.run(against)).data["gate"]["compared"] == 12
         qrels = tmp_path / "qrels.txt"
         qrels.write_text("".join(f"q{i} 0 d{i}-0 1\n" for i in range(12)))
-        evaluate(address, [str(qrels)])
+        evaluate([address], [str(qrels)])
         assert "12 judged queries" in capsys.readouterr().out
         report(str(tmp_path / "out.yaml"))
         assert job.output_folder is not None and (job.output_folder / "report.html").is_file()

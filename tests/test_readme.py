@@ -19,6 +19,7 @@ import batchrank
 from batchrank.bench.matrix import load_bench
 from batchrank.cli.app import app
 from batchrank.errors import ExitCode
+from batchrank.job.document import yaml_of
 from batchrank.job.load import load_job
 from batchrank.job.schema import job_schema, key_names
 
@@ -134,7 +135,7 @@ def test_a_json_block_is_an_input_that_is_understood(text: str, tmp_path: Path) 
 @pytest.mark.parametrize("text", blocks("yaml"))
 def test_a_yaml_block_is_a_job(text: str, tmp_path: Path) -> None:
     """A whole one or some keys of one, to a run and to an editor alike; or a benchmark, whose jobs all load."""
-    data = yaml.safe_load(text)
+    data = yaml_of(text)
     path = tmp_path / "job.yaml"
     if "datasets" in data:
         path.write_text(text)

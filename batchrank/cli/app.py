@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from batchrank.cli.diff import diff
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
 from batchrank.cli.explain import explain
+from batchrank.cli.gate import gate
 from batchrank.cli.help import Command, JobFile, LogFormatOption, Quiet, Set, Verbose, epilog, manual
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
+from batchrank.cli.runs import runs
 from batchrank.cli.status import show_plan, status
 from batchrank.cli.terminal import (
     LogFormat,
@@ -208,7 +211,21 @@ def ledger(
     show_ledger(load(job, overrides), unused=compact, max_age=max_age, backup=backup)
 
 
-for _command in (init, check, schema, manual, status, view, explain, report, bench, emulate):
+for _command in (
+    init,
+    check,
+    schema,
+    manual,
+    status,
+    runs,
+    view,
+    explain,
+    report,
+    bench,
+    diff,
+    gate,
+    emulate,
+):
     app.command(name=_command.__name__)(_command)
 app.command(name="eval")(evaluate)
 for _known in app.registered_commands:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batchrank.cli.experiment import p_cell, show_experiment
 from batchrank.cli.help import Json, Quiet, Set
 from batchrank.cli.jobs import run_job
 from batchrank.cli.status import named_job
@@ -94,7 +95,11 @@ _WIDTH = 160
 
 def evaluate(
     ranking: Annotated[
-        str, typer.Argument(metavar="RANKING", help="A job's output folder, or a run; here or at an address.")
+        list[str],
+        typer.Argument(
+            metavar="RANKING",
+            help="A job's output folder, or a run, here or at an address; of several, the first is compared with.",
+        ),
     ],
     qrels: Annotated[
         list[str], typer.Option("--qrels", metavar="FILE", help="Relevance judgements. Repeatable.")
@@ -117,17 +122,38 @@ def evaluate(
     ranked_only: Annotated[
         bool, typer.Option("--ranked-only", help="Leave judged queries without a ranking out.")
     ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Draw each query's difference in the first measure, as .svg, .png or .pdf. Needs batchrank[report].",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Judge rankings by relevance judgements: before and after reranking, with a paired test of the difference.
 
-    p is that of Fisher's randomisation test, two-sided: how often swapping the two values of some queries at random
-    gives as large a difference.
+    Of several, each is tested against the first. p is that of Fisher's randomisation test, two-sided: how often
+    swapping the two values of some queries at random gives as large a difference; several are corrected by Holm.
     """
-    from batchrank.quality.judgements import evaluate as judge
     from batchrank.quality.measures import DEFAULT
 
-    result = judge(ranking, qrels, measures=measures or DEFAULT, before=before, ranked_only=ranked_only)
+    names = measures or DEFAULT
+    if len(ranking) > 1:
+        if before is not None:
+            raise typer.BadParameter(
+                "several rankings are compared with the first one; give the earlier one as the first",
+                param_hint="--before",
+            )
+        _several(
+            ranking, qrels, names, ranked_only=ranked_only, per_query=per_query, plot=plot, as_json=as_json
+        )
+        return
+    from batchrank.quality.judgements import evaluate as judge
+
+    result = judge(ranking[0], qrels, measures=names, before=before, ranked_only=ranked_only)
+    if plot is not None:
+        _plot_one(plot, ranking[0], result)
     if as_json:
         say_json(_data(result, per_query=per_query))
         return
@@ -137,6 +163,39 @@ def evaluate(
     terminal.print(_summary(result))
     for note in result.notes:
         terminal.print(f"note: {note}", soft_wrap=True)
+
+
+def _several(
+    targets: list[str],
+    qrels: list[str],
+    measures: Sequence[str],
+    *,
+    ranked_only: bool,
+    per_query: bool,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    from batchrank.quality.experiment import experiment
+
+    found = experiment(targets, qrels, measures=measures, ranked_only=ranked_only)
+    if plot is not None:
+        from batchrank.quality.chart import draw
+
+        first, *others = found.runs
+        name = next(iter(first.values))
+        draw(plot, name, {run.path: (first.values[name], run.values[name]) for run in others})
+    show_experiment(found, per_query=per_query, as_json=as_json)
+
+
+def _plot_one(path: Path, target: str, result: "Evaluation") -> None:
+    from batchrank.quality.chart import draw
+
+    if result.before is None:
+        raise JobError(
+            "eval --plot: there is nothing to compare with; name it with --before, or give several rankings"
+        )
+    name = next(iter(result.after))
+    draw(path, name, {target: (result.before[name], result.after[name])})
 
 
 def _summary(result: "Evaluation") -> "Table":
@@ -158,8 +217,7 @@ def _summary(result: "Evaluation") -> "Table":
 def _cells(one: "Comparison", queries: int) -> list[str]:
     assert one.before is not None and one.difference is not None and one.p_value is not None
     better, worse = one.better or 0, one.worse or 0
-    p = f"{one.p_value:.4f}" if one.p_value >= 0.0001 else "<0.0001"
-    figures = [f"{one.before:.4f}", f"{one.after:.4f}", f"{one.difference:+.4f}", p]
+    figures = [f"{one.before:.4f}", f"{one.after:.4f}", f"{one.difference:+.4f}", p_cell(one.p_value)]
     return [*figures, f"{better:,}", f"{worse:,}", f"{queries - better - worse:,}"]
 
 

@@ -36,7 +36,12 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank emulate --port 8080 --scores relative",
         "batchrank emulate --faults 500=0.05",
     ),
-    "status": ("batchrank status out/nightly", "batchrank status out/nightly --json"),
+    "status": (
+        "batchrank status out/nightly",
+        "batchrank status out/nightly --follow",
+        "batchrank status out/nightly --json",
+    ),
+    "runs": ("batchrank runs out/nightly", "batchrank runs nightly.yaml --last 7 --json"),
     "view": (
         "batchrank view out/nightly",
         "batchrank view out/nightly q1 --top 20 --only-moved",
@@ -51,9 +56,16 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank report out/nightly",
         "batchrank report out/nightly --qrels qrels.txt --output report.html",
     ),
+    "diff": (
+        "batchrank diff out/monday out/nightly",
+        "batchrank diff bm25.trec out/nightly --depth 100 --top 20",
+        "batchrank diff out/monday out/nightly --json",
+    ),
+    "gate": ("batchrank gate show out/nightly", "batchrank gate accept out/nightly"),
     "bench": ("batchrank bench models.yaml", "batchrank bench models.yaml --table"),
     "eval": (
         "batchrank eval out/nightly --qrels qrels.txt",
+        "batchrank eval bm25.trec out/monday out/nightly --qrels qrels.txt --plot queries.svg",
         "batchrank eval out/nightly --qrels qrels.txt --json",
     ),
 }

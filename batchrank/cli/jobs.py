@@ -178,6 +178,7 @@ def execute(run: "Run", *, quiet: bool, port: int | None = None, host: str = "12
 
     from batchrank.cli.display import Display, Events, closing_lines
     from batchrank.observe.observer import Observer
+    from batchrank.pipeline.hooks import tell
     from batchrank.pipeline.workers import settle_process
 
     options: dict[str, bool] = {}
@@ -188,13 +189,18 @@ def execute(run: "Run", *, quiet: bool, port: int | None = None, host: str = "12
     settle_process()
     events = Events(run) if as_json() else None
     show = events or Display(run)
-    with Observer(run, port=port, host=host) as observer:
-        report = anyio.run(_watched, run, None if quiet else show, observer, backend_options=options)
+    try:
+        with Observer(run, port=port, host=host) as observer:
+            report = anyio.run(_watched, run, None if quiet else show, observer, backend_options=options)
+    except Exception as error:
+        tell(run.job, error)
+        raise
     if events is not None:
         events.closing(report)
     elif not quiet or report.exit_code:
         for line in closing_lines(run, report):
             say(line, error=True)
+    tell(run.job, report)
     return report
 
 

@@ -28,21 +28,42 @@ _JOB_FILES = (".yaml", ".yml", ".toml")
 
 def status(
     folder: Annotated[str, typer.Argument(metavar="DIR", help="A job's output folder, or its job file.")],
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Go on until the run ends, and end with its exit code."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Tell how a job stands: progress, time to go, spend. Disturbs nothing: the job may be running."""
-    from rich.table import Table
+    """Tell how a job stands: progress, time to go, spend. Disturbs nothing: the job may be running.
 
+    With --follow and --json: one object a line whenever there is news.
+    """
     from batchrank.observe.facts import read_status
 
-    found = read_status(output_folder(folder))
+    place = output_folder(folder)
+    if follow:
+        from batchrank.cli.follow import follow as watch
+
+        raise typer.Exit(watch(place, _status_table, _status_line, as_json=as_json))
+    found = read_status(place)
     if as_json:
         say_json(found.data())
         return
+    console(soft_wrap=True).print(_status_table(found))
+
+
+def _status_table(found: "Status") -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, show_header=False, pad_edge=False)
     for name, value in _status_facts(found):
         table.add_row(name, value)
-    console(soft_wrap=True).print(table)
+    return table
+
+
+def _status_line(found: "Status") -> str:
+    left_out = ("job", "replicas", "note")
+    return "; ".join(f"{name} {value}" for name, value in _status_facts(found) if name not in left_out)
 
 
 def output_folder(path: str) -> Path:

@@ -13,6 +13,7 @@ from batchrank.errors import JobError
 from batchrank.io.address import Address, Where, located
 from batchrank.job.endpoint import REDACTED, check_body, proxy_for, redacted, region_of
 from batchrank.job.engine import Engine
+from batchrank.job.hooks import On
 from batchrank.job.keys import read_key, refuse_alike
 from batchrank.job.paths import absolute, moved
 from batchrank.job.rate import Rate
@@ -57,6 +58,7 @@ class Job(Section):
     budget: Budget = Budget()
     failures: Failures = Failures()
     gate: Gate | None = None
+    on: On = On()
     engine: Engine = Engine()
     output: Output | None = None
     ledger: str | None = None
@@ -301,6 +303,7 @@ class Job(Section):
             ).geturl()
         data["endpoint"]["url"] = _public(self.endpoint.url)
         data["endpoint"]["urls"] = [_public(url) for url in self.endpoint.urls]
+        data["on"] = {event: hook and REDACTED for event, hook in data["on"].items()}
         return moved(data, absolute)
 
 

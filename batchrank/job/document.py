@@ -108,9 +108,29 @@ def _yaml(text: str) -> tuple[Any, Lines]:
     return _constructed(node), lines
 
 
+class _Loader(yaml.SafeLoader):
+    """Takes the key ``on`` for what it looks like, and not for true, as YAML 1.1 does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """What a mapping means."""
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
+        return super().construct_mapping(node, deep)
+
+
+def yaml_of(text: str) -> Any:
+    """What a text in YAML means, with keys as a job has them.
+
+    Raises:
+        yaml.YAMLError: it is none.
+    """
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 a safe loader
+
+
 def _constructed(node: yaml.Node) -> Any:
     """What a node means, without parsing its text again, which takes most of the time."""
-    loader = yaml.SafeLoader("")
+    loader = _Loader("")
     try:
         return loader.construct_document(node)
     finally:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.job.document import read_document, value_of
+from batchrank.job.hooks import TOLD
 from batchrank.job.paths import moved
 
 PREFIX = "BATCHRANK_"
@@ -66,6 +67,7 @@ def load_job(
 
 def _environment(environ: Mapping[str, str], data: dict[str, Any]) -> dict[str, Any]:
     """What the environment changes, read as the settings library does it, which is imported if there is anything."""
+    environ = {name: value for name, value in environ.items() if not name.startswith(TOLD)}
     if not any(name.startswith(PREFIX) for name in environ):
         return {}
     from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict

@@ -13,6 +13,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.job.endpoint import secrets
+from batchrank.job.hooks import is_address
 
 HIDDEN = "(secret)"
 _SHORTEST = 6
@@ -123,7 +124,8 @@ def secrets_of(job: Job, environ: Mapping[str, str] | None = None) -> Secrets:
     2. the values of further headers;
     3. the fields of ``endpoint.body`` that are named as secrets;
     4. the user and password of the proxy, the job's or the environment's;
-    5. whatever stands in the query of ``endpoint.url`` and ``endpoint.urls``.
+    5. whatever stands in the query of ``endpoint.url`` and ``endpoint.urls``;
+    6. and of the addresses that are told of a run's end.
 
     Args:
         job: the job.
@@ -136,6 +138,7 @@ def secrets_of(job: Job, environ: Mapping[str, str] | None = None) -> Secrets:
             *(_readable(partial(job.api_key, source)) for source in job.key_sources),
             *own.headers.values(),
             *secrets(own.body),
+            *(text for hook in dict(job.on).values() if is_address(hook) for text in in_address(hook)),
             *(
                 text
                 for url in [own.url or "", *own.urls]

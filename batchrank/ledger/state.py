@@ -126,11 +126,15 @@ def save(db: sqlite3.Connection, name: str, value: Any) -> None:
     db.execute("INSERT OR REPLACE INTO state VALUES (?,?,?)", (name, data, checksum(name, data)))
 
 
+HISTORY = "history/"
+"""What the names of lines about runs begin with."""
+
+
 def forget(db: sqlite3.Connection) -> None:
-    """Drop everything but what tells the ledger from others."""
+    """Drop everything but what tells the ledger from others, and what runs there were."""
     for table in ("answers", "rejections", "attempts", "sent", "paid"):
         db.execute(f"DELETE FROM {table}")  # noqa: S608 our own words
-    db.execute("DELETE FROM state WHERE name != 'id'")
+    db.execute("DELETE FROM state WHERE name != 'id' AND name NOT GLOB ?", (f"{HISTORY}*",))
 
 
 _MINUTE = 60.0

@@ -51,7 +51,12 @@ def render(facts: Facts) -> str:
         moved=facts.moved,
         quality=_quality(facts),
         plots=plots(facts),
-        notes=[*summary["notices"], *facts.notes, *(facts.evaluation.notes if facts.evaluation else ())],
+        notes=[
+            *_rerun(summary),
+            *summary["notices"],
+            *facts.notes,
+            *(facts.evaluation.notes if facts.evaluation else ()),
+        ],
         version=__version__,
     )
 
@@ -65,10 +70,19 @@ def _state(summary: dict[str, Any]) -> tuple[str, str]:
     """A word for the page's mark, and a sentence."""
     if not summary["complete"]:
         return "stopped", f"stopped early: {summary['reason']}"
-    failed = summary["totals"]["failed"]
-    if failed:
-        return "partly", f"complete, but {failed:,} {'query' if failed == 1 else 'queries'} failed"
-    return "complete", "complete"
+    failed, gate = summary["totals"]["failed"], summary.get("gate")
+    some = f", but {failed:,} {'query' if failed == 1 else 'queries'} failed" if failed else ""
+    if gate is not None and not gate["passed"]:
+        if when := gate.get("accepted"):
+            return "partly", f"complete{some}; did not pass its gate, accepted on {when[:10]}"
+        return "stopped", f"complete{some}; did NOT pass its gate"
+    passed = "" if gate is None else "; passed its gate"
+    return "partly" if failed else "complete", f"complete{some}{passed}"
+
+
+def _rerun(summary: dict[str, Any]) -> Iterator[str]:
+    if "rerun" in summary:
+        yield "the job was run again since, which asked nothing: bill and times are those of the run that asked"
 
 
 def _tiles(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -42,6 +42,7 @@ HARMLESS: dict[str, str] = {
             "against", "depth", "persistence", "min_rbo", "min_tau", "qrels", "min_ndcg", "max_ndcg_drop",
         )
     },
+    **dict.fromkeys(("on.complete", "on.failed", "on.gate"), "whom a run tells of its end"),
     **dict.fromkeys(
         ("engine.processes", *(f"engine.ray.{key}" for key in ("address", "workers", "cpus", "memory"))),
         "who does the work; each part is made alike wherever that is",

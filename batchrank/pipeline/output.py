@@ -1,7 +1,9 @@
 """Decides where a run's output goes: under its own names, or aside until it is complete and has passed the gate."""
 
 import os
+import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from batchrank.job.sections import Gate, Output
 from batchrank.outcomes import Failure
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.sink import FailureLines
+from batchrank.quality.accept import held_to
 from batchrank.quality.gate import Baseline, Judgement, judge, keep
 from batchrank.quality.rankings import tops
 from batchrank.write import switch
@@ -52,7 +55,9 @@ def apply_gate(job: Job, folder: Where, written: Where, result: Report) -> Repor
         return result
     if gate.against is None:
         keep(kept, folder, depth=gate.depth)
+    told: list[str] = []
     try:
+        gate, told = held_to(gate, kept)
         found = _judged(gate, kept, written)
     except BatchrankError as error:
         found = Judgement(False, (f"gate: the rankings could not be compared: {error}",), gate.depth)
@@ -60,13 +65,14 @@ def apply_gate(job: Job, folder: Where, written: Where, result: Report) -> Repor
     marker = written / MARKER
     if found.passed:
         _remove(marker)
-        first = found.compared == 0 and found.rbo is None
-        notes = ["gate: there is no earlier run to compare with"] if first else []
+        notes = [*told, *_passed(found)]
         return replace(result, data=data | {"notices": [*result.data["notices"], *notes]})
     write_summary(marker, found.data())
     notes = [
+        *told,
         *found.reasons,
-        f"the rankings did not pass the gate; to accept them all the same, remove {folder / MARKER}",
+        f"the rankings did not pass the gate, and are marked by {folder / MARKER}; to accept them all the same: "
+        f"batchrank gate accept {shlex.quote(str(folder)) if isinstance(folder, Path) else 'JOB'}",
     ]
     data |= {"notices": [*result.data["notices"], *notes], "exit_code": ExitCode.GATE}
     return replace(result, exit_code=ExitCode.GATE, data=data)
@@ -76,6 +82,19 @@ def _remove(file: Where) -> None:
     folder = opened(file.parent)
     folder.remove(file.name)
     folder.close()
+
+
+def _passed(found: Judgement) -> Iterator[str]:
+    """What to say of a run that passed: one that was not compared has passed for want of anything to go by."""
+    if not found.compared:
+        none = (
+            "no query of the last run that passed is in this one"
+            if found.vanished
+            else "there is no earlier run"
+        )
+        yield f"gate: {none} to compare with"
+    if found.figures:
+        yield f"gate: passed: {found.figures}"
 
 
 def _judged(gate: Gate, folder: Path, written: Where) -> Judgement:
@@ -104,6 +123,27 @@ def part_writer(job: Job, folder: Where, first_part: int, staging: Path | None =
         staging=staging,
         dataset=(job.input.subset, job.input.split) if job.input else (None, None),
     )
+
+
+def _with_first(data: dict[str, Any], earlier: dict[str, Any] | None) -> dict[str, Any]:
+    """A summary whose bill and times are those of the run that made the rankings.
+
+    A rerun that asks nothing and writes the same would replace them by zeros; what it took stands as ``rerun``.
+
+    Args:
+        data: what this run has to say.
+        earlier: the summary of the complete output that is in place; None for none.
+    """
+    alike = (
+        earlier is not None and data["complete"] and data["parts"] and earlier.get("parts") == data["parts"]
+    )
+    if earlier is None or not alike or data["process"]["requests"] or data["spend"]["tokens"]:
+        return data
+    return data | {name: earlier[name] for name in _BILL} | {"rerun": {name: data[name] for name in _BILL}}
+
+
+_BILL = ("spend", "process")
+"""What a summary tells of money and time."""
 
 
 class Outputs:
@@ -165,6 +205,7 @@ class Outputs:
         if self._claim is not None:
             name, ledger = self._job.name or "job", self._job.ledger_path
             record = {"job": name, "ledger": str(ledger), "ledger_id": ledger_id, "pid": os.getpid()}
+            record |= {} if ledger is None else {"ledger_file": str(ledger.absolute())}
             self._claim.note(record)
             if isinstance(self.target, Address):
                 write_summary(self.target / LOCK, record)
@@ -257,7 +298,7 @@ class Outputs:
             return result
         if result.reason is None:
             result = apply_gate(self._job, self.target, self.written, result)
-        write_summary(self.written / SUMMARY, result.data)
+        write_summary(self.written / SUMMARY, _with_first(result.data, OutputFolder(self.target).complete()))
         if result.reason is None and self.aside:
             switch.decide(self.target)
         return result

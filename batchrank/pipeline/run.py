@@ -23,6 +23,7 @@ from batchrank.pipeline.assemble import Engine, engine
 from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope, skip_completed
 from batchrank.pipeline.deadline import Deadline, Until
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
+from batchrank.pipeline.history import noted
 from batchrank.pipeline.outlook import Done, outlook
 from batchrank.pipeline.output import Outputs
 from batchrank.pipeline.parts import PartCutter, part_documents
@@ -214,7 +215,8 @@ class Run:
             async with background_task(partial(self._deadline.watch, self)), opened as parts:
                 parts.sender.recall.allow, parts.sender.recall.anew = only, self.options.fresh
                 self._engine = parts
-                return await self._run(parts, resume, start, ground)
+                running = partial(self._run, parts, resume, start, ground)
+                return await noted(parts, lambda: self.totals, running)
 
     async def _take_folder(self, ledger: Ledger) -> bool:
         """See that the output folder is this job's to write to; whether a switch was finished."""
@@ -252,9 +254,7 @@ class Run:
                 reason = outputs.nothing_ranked(sink.first_failure, self.totals.failed, usable=usable)
             if reason is None and isinstance(parts.sender.recall.allow, OnlyFailed):
                 reason = parts.sender.recall.allow.fewer(self.totals.queries)
-            if isinstance(
-                reason, UnsortedError
-            ):  # a query found twice was ranked without some of its documents
+            if isinstance(reason, UnsortedError):  # a query that was found twice lacks documents
                 await anyio.to_thread.run_sync(writer.withdraw)
                 checkpoints = []
             elif not isinstance(reason, OutputError):

@@ -132,6 +132,7 @@ class Judgement:
         tau: mean Kendall's tau.
         ndcg: at the depth, over judged queries that this run ranked; None without judgements.
         ndcg_before: the baseline's, over judged queries that both ranked.
+        ndcg_drop: by how much it fell over those.
         moved: the queries that changed most, the most changed first.
     """
 
@@ -145,11 +146,25 @@ class Judgement:
     tau: float | None = None
     ndcg: float | None = None
     ndcg_before: float | None = None
+    ndcg_drop: float | None = None
     moved: tuple[Moved, ...] = ()
 
     def data(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self)
+
+    @property
+    def figures(self) -> str:
+        """What was found, in words: the figures that there are; empty where there was nothing to judge by."""
+        known = (
+            ("rank-biased overlap", self.rbo),
+            ("Kendall's tau", self.tau),
+            (f"nDCG@{self.depth}", self.ndcg),
+        )
+        told = ", ".join(f"{name} {value:.4f}" for name, value in known if value is not None)
+        return (
+            f"{told} ({self.compared:,} queries compared, to depth {self.depth})" if self.compared else told
+        )
 
 
 class _Sums:
@@ -230,7 +245,7 @@ def judge(gate: Gate, rankings: Iterable[tuple[str, list[str]]], baseline: Basel
         compared=sums.compared, appeared=sums.appeared,
         vanished=0 if baseline is None else len(baseline) - sums.compared,
         rbo=_rounded(rbo_mean), tau=_rounded(tau_mean), ndcg=_rounded(ndcg), ndcg_before=_rounded(ndcg_before),
-        moved=sums.moved,
+        ndcg_drop=_rounded(drop), moved=sums.moved,
     )  # fmt: skip
 
 

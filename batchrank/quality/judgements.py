@@ -226,24 +226,32 @@ def evaluate(
     judged = load([detect.source(path) for path in qrels])
     found = rankings.load(target, judged)
     first = found.before if before is None else rankings.load(before, judged).after
-    if not found.after:
-        some = ", ".join(map(repr, list(judged)[:_SHOWN]))
-        raise InputError(
-            f"eval: none of the {found.queries:,} queries of {target} is judged by {', '.join(qrels)} (which judges "
-            f"{some}, ...); correct --qrels"
-        )
+    require_judged(target, found, judged, qrels)
     queries = [query for query in judged if query in found.after or not ranked_only]
     computed = Measures(measures, judged)
     after = computed.per_query(found.after, queries)
     was = None if first is None else computed.per_query(first, queries)
-    comparisons = [
-        _comparison(computed, name, after[name], None if was is None else was[name]) for name in after
-    ]
-    notes = [*found.notes, *_notes(judged, found, queries, ranked_only=ranked_only)]
+    comparisons = [compare(computed, name, after[name], None if was is None else was[name]) for name in after]
+    notes = [*found.notes, *notes_on(judged, found, ranked_only=ranked_only)]
     return Evaluation(comparisons, queries, after, was, notes)
 
 
-def _comparison(measures: Measures, name: str, after: Values, before: Values | None) -> Comparison:
+def require_judged(path: str, found: rankings.Rankings, judged: Qrels, qrels: Sequence[str]) -> None:
+    """See that a run and the judgements are of the same queries.
+
+    Raises:
+        InputError: nothing that is ranked is judged.
+    """
+    if not found.after:
+        some = ", ".join(map(repr, list(judged)[:_SHOWN]))
+        raise InputError(
+            f"eval: none of the {found.queries:,} queries of {path} is judged by {', '.join(qrels)} (which judges "
+            f"{some}, ...); correct --qrels"
+        )
+
+
+def compare(measures: Measures, name: str, after: Values, before: Values | None) -> Comparison:
+    """One measure over the queries of ``after``, compared with the values of ``before`` where there are any."""
     result = measures.mean(name, after)
     if before is None:
         return Comparison(name, result)
@@ -258,9 +266,8 @@ def _comparison(measures: Measures, name: str, after: Values, before: Values | N
     )
 
 
-def _notes(
-    judged: Qrels, found: rankings.Rankings, queries: Sequence[str], *, ranked_only: bool
-) -> list[str]:
+def notes_on(judged: Qrels, found: rankings.Rankings, *, ranked_only: bool) -> list[str]:
+    """What a reader of a run's figures should know."""
     notes = []
     if unranked := len(judged) - len(found.after):
         count = "are left out" if ranked_only else "score 0 (--ranked-only leaves them out)"

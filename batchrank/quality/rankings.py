@@ -61,8 +61,15 @@ class Rankings:
 
 
 @dataclass(slots=True)
-class _Documents:
-    """One query's documents as they come; ``first`` are the first stage's ranks."""
+class Documents:
+    """One query's documents as they come, none of whose columns need be known but their ids.
+
+    Attributes:
+        ids: the documents.
+        ranks: their ranks from 1; where there are none, scores tell the order, or else the file's.
+        first: the first stage's ranks.
+        scores: higher is better; NaN for none.
+    """
 
     ids: list[str] = field(default_factory=list)
     ranks: list[int] = field(default_factory=list)
@@ -70,11 +77,19 @@ class _Documents:
     scores: list[float] = field(default_factory=list)
 
     def after(self) -> list[str]:
+        """The documents, best first."""
         if self.ranks:
             return [self.ids[i] for i in np.argsort(self.ranks, kind="stable")]
         if not self.scores or all(score != score for score in self.scores):
             return self.ids
         return trec_order(self.ids, self.scores)
+
+    def add(self, more: "Documents") -> None:
+        """Take in further documents of the query."""
+        self.ids += more.ids
+        self.ranks += more.ranks
+        self.first += more.first
+        self.scores += more.scores
 
     def before(self) -> list[str] | None:
         """The first stage's order; None when documents of it are missing, as ``output.top_n`` leaves them out."""
@@ -134,19 +149,28 @@ def moves(path: str, depth: int) -> Iterator[tuple[str, list[str], list[str]]]:
             yield query, [documents.ids[at] for at in first], documents.after()[:depth]
 
 
-def _whole(path: str) -> Iterator[tuple[str, _Documents]]:
+def _whole(path: str) -> Iterator[tuple[str, Documents]]:
     """Queries with all of their documents, which stand together, perhaps in two parts of a file."""
-    last: tuple[str, _Documents] | None = None
-    for part in _parts(path):
-        for query, documents in _read(detect.source(part)):
-            if last is not None and last[0] == query:
-                _add(last[1], documents)
-                continue
-            if last is not None:
-                yield last
-            last = query, documents
+    last: tuple[str, Documents] | None = None
+    for query, documents in stretches(path):
+        if last is not None and last[0] == query:
+            last[1].add(documents)
+            continue
+        if last is not None:
+            yield last
+        last = query, documents
     if last is not None:
         yield last
+
+
+def stretches(path: str) -> Iterator[tuple[str, Documents]]:
+    """Queries with as many of their documents as stand together; a query may come again. Holds one at a time.
+
+    Raises:
+        InputError: there is no ranking at the path, or it can't be read.
+    """
+    for part in _parts(path):
+        yield from _read(detect.source(part))
 
 
 def _parts(path: str) -> list[str]:
@@ -161,13 +185,13 @@ def _parts(path: str) -> list[str]:
 
 
 def _joined(sources: list[Source], judged: Container[str], notes: list[str]) -> Rankings:
-    found: dict[str, _Documents] = {}
+    found: dict[str, Documents] = {}
     seen: set[str] = set()
     for source in sources:
         for query, documents in _read(source):
             seen.add(query)
             if query in judged:
-                _add(found.setdefault(query, _Documents()), documents)
+                found.setdefault(query, Documents()).add(documents)
     if not seen:
         raise InputError(f"{sources[0].name}: no ranking in it; correct the path")
     before = {query: documents.before() for query, documents in found.items() if documents.first}
@@ -182,15 +206,7 @@ def _joined(sources: list[Source], judged: Container[str], notes: list[str]) -> 
     return Rankings({q: d.after() for q, d in found.items()}, whole, len(seen), tuple(notes))
 
 
-def _add(to: _Documents, more: _Documents) -> None:
-    to.ids += more.ids
-    to.ranks += more.ranks
-    to.first += more.first
-    to.scores += more.scores
-
-
-def _read(source: Source) -> Iterator[tuple[str, _Documents]]:
-    """Queries with as many of their documents as stand together."""
+def _read(source: Source) -> Iterator[tuple[str, Documents]]:
     if source.format == "jsonl" and _is_predictions(source):
         return _predictions(source)
     if source.format == "parquet" and set(_OWN) <= set(names_in(source)):
@@ -200,16 +216,16 @@ def _read(source: Source) -> Iterator[tuple[str, _Documents]]:
     return _run(source)
 
 
-def _own_parquet(source: Source) -> Iterator[tuple[str, _Documents]]:
+def _own_parquet(source: Source) -> Iterator[tuple[str, Documents]]:
     with opened(source) as file:
         for batch in batches(file, _ROWS, _BYTES, *_OWN):
             query, ids = strings(at(batch.column("query_id"), ())), strings(at(batch.column("doc_id"), ()))
             ranks, first = batch.column("rank").to_pylist(), batch.column("first_stage_rank").to_pylist()
             for start, end in _stretches(query):
-                yield query[start], _Documents(ids[start:end], ranks[start:end], first[start:end])
+                yield query[start], Documents(ids[start:end], ranks[start:end], first[start:end])
 
 
-def _jsonl(source: Source) -> Iterator[tuple[str, _Documents]]:
+def _jsonl(source: Source) -> Iterator[tuple[str, Documents]]:
     """A job's own JSON lines with both ranks; any other as a run."""
     try:
         place_and_first = next(runs.records(source, _refuse), None)
@@ -225,12 +241,12 @@ def _is_own(record: dict[str, Any]) -> bool:
     return isinstance(ranking, list) and all(isinstance(e, dict) and "first_stage_rank" in e for e in ranking)
 
 
-def _own_jsonl(source: Source) -> Iterator[tuple[str, _Documents]]:
+def _own_jsonl(source: Source) -> Iterator[tuple[str, Documents]]:
     for place, record in runs.records(source, _refuse):
         try:
             rows = record["ranking"]
             columns = [[row[name] for row in rows] for name in ("doc_id", "rank", "first_stage_rank")]
-            yield record["query_id"], _Documents(*columns)
+            yield record["query_id"], Documents(*columns)
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"{place}: the line is no ranking as the lines before it are: {error}; correct the file"
@@ -246,7 +262,7 @@ def _is_predictions(source: Source) -> bool:
         raise ended(source, error) from error
 
 
-def _predictions(source: Source) -> Iterator[tuple[str, _Documents]]:
+def _predictions(source: Source) -> Iterator[tuple[str, Documents]]:
     """Mteb's predictions: query -> document -> score, below a subset and a split."""
     try:
         lines = Lines(source)
@@ -255,17 +271,17 @@ def _predictions(source: Source) -> Iterator[tuple[str, _Documents]]:
         subsets = [v for k, v in data.items() if k != "mteb_model_meta"]
         (queries,) = [split for subset in subsets for split in subset.values()]
         for query, scores in queries.items():
-            yield query, _Documents(list(scores), scores=[float(score) for score in scores.values()])
+            yield query, Documents(list(scores), scores=[float(score) for score in scores.values()])
     except (OSError, orjson.JSONDecodeError, AttributeError, TypeError, ValueError) as error:
         raise InputError(
             f"{source.name}: no predictions of one subset and split as mteb has them: {error}"
         ) from error
 
 
-def _run(source: Source) -> Iterator[tuple[str, _Documents]]:
+def _run(source: Source) -> Iterator[tuple[str, Documents]]:
     for entries in runs.read(replace(source, role="run"), Columns(), _refuse):
         batch, without = runs.with_documents(entries, source)
-        yield from ((query, _Documents()) for query in without)
+        yield from ((query, Documents()) for query in without)
         query, ids = batch.column("query_id").to_pylist(), batch.column("doc_id").to_pylist()
         scores = batch.column("score").to_numpy(zero_copy_only=False).tolist()
         ranks = batch.column("rank").to_pylist()
@@ -275,7 +291,7 @@ def _run(source: Source) -> Iterator[tuple[str, _Documents]]:
             )
         for start, end in _stretches(query):
             own = [] if ranks[start] is None else ranks[start:end]
-            yield query[start], _Documents(ids[start:end], own, [], scores[start:end])
+            yield query[start], Documents(ids[start:end], own, [], scores[start:end])
 
 
 def _stretches(values: list[str]) -> Iterable[tuple[int, int]]:

@@ -27,6 +27,8 @@ STATUS = "status.json"
 METRICS = "metrics.prom"
 MARKER = "gate-failed.json"
 """Marks a complete output that did not pass its gate."""
+ACCEPTED = "gate-accepted.json"
+"""What somebody accepted although it did not pass the gate; later runs are held to it."""
 BASELINE = "baseline.sqlite"
 """The first documents of the last accepted run, for the gate."""
 REPORT = "report.html"
@@ -49,7 +51,7 @@ KINDS = {
 """The files of a part in each format, by what their names begin and end with."""
 _SUFFIXES = sorted({suffix for files in KINDS.values() for _, suffix in files})
 _PART = re.compile(rf"(?:{RANKING}|{QUERIES})-(\d{{5,}})(?:{'|'.join(map(re.escape, _SUFFIXES))})")
-_OTHERS = (SUMMARY, LETTERS, PARTIAL_LETTERS, STATUS, METRICS, MARKER, BASELINE)
+_OTHERS = (SUMMARY, LETTERS, PARTIAL_LETTERS, STATUS, METRICS, MARKER, ACCEPTED, BASELINE)
 
 
 def part_number(name: str) -> int | None:
@@ -240,7 +242,12 @@ def write_summary(path: str | Where, data: Mapping[str, Any]) -> None:
     Raises:
         OutputError: the file can't be written.
     """
-    _write(located(path), orjson.dumps(dict(data), option=_OPTIONS))
+    _write(located(path), summary_bytes(data))
+
+
+def summary_bytes(data: Mapping[str, Any]) -> bytes:
+    """A JSON object as ``write_summary`` writes it."""
+    return orjson.dumps(dict(data), option=_OPTIONS)
 
 
 def _write(path: Where, data: bytes) -> None:
