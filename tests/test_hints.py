@@ -10,7 +10,7 @@ import pytest
 import batchrank
 from batchrank.errors import install_line
 
-EXTRAS = ("corpus", "eval", "qwen", "remote", "report", "split")
+EXTRAS = ("corpus", "eval", "qwen", "ray", "remote", "report", "split")
 
 
 @pytest.mark.parametrize("extra", EXTRAS)
