@@ -41,6 +41,7 @@ def make(folder: Path) -> None:
     write_jsonl(folder / "candidates.jsonl", DATA)
     (folder / "export").mkdir()
     pq.write_table(pa.Table.from_pylist(DATA), folder / "export" / "a.parquet")
+    (folder / "docs.txt").write_text("".join(f"{one['text']}\n" for one in DATA[0]["candidates"]))
     (folder / "qrels.txt").write_text(QRELS)
     (folder / "nightly.yaml").write_text(yaml.safe_dump(NIGHTLY))
     bench = {

@@ -21,6 +21,7 @@ from batchrank.cli.explain import explain
 from batchrank.cli.help import Command, JobFile, LogFormatOption, Quiet, Set, Verbose, epilog, manual
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
+from batchrank.cli.rerank import rerank
 from batchrank.cli.status import show_plan, status
 from batchrank.cli.terminal import (
     LogFormat,
@@ -208,7 +209,7 @@ def ledger(
     show_ledger(load(job, overrides), unused=compact, max_age=max_age, backup=backup)
 
 
-for _command in (init, check, schema, manual, status, view, explain, report, bench, emulate):
+for _command in (init, check, rerank, schema, manual, status, view, explain, report, bench, emulate):
     app.command(name=_command.__name__)(_command)
 app.command(name="eval")(evaluate)
 for _known in app.registered_commands:

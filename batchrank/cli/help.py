@@ -27,6 +27,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank init 'export/*.parquet' --job nightly.yaml --model gte-rerank-v2",
     ),
     "check": ("batchrank check nightly.yaml", "batchrank check nightly.yaml --all --ask"),
+    "rerank": (
+        "batchrank rerank 'copy a directory tree' docs.txt --emulated",
+        "batchrank rerank 'copy a directory tree' docs.txt --top 3 --json --emulated",
+    ),
     "schema": ("batchrank schema > job.schema.json",),
     "manual": ("batchrank manual", "batchrank manual merge", "batchrank manual keys | less"),
     "plan": ("batchrank plan nightly.yaml", "batchrank plan nightly.yaml --json"),

@@ -37,11 +37,49 @@ def load_job(
         JobError: the file can't be read, or a key is unknown, of the wrong type, impossible.
     """
     path = Path(path)
-    environ = os.environ if environ is None else environ
     data, lines = read_document(path)
     if "input" not in data and "datasets" in data:
         raise JobError(f"{path}: this is a benchmark file, not a job's: batchrank bench {path}")
     origin = {key: f"{path}, line {line}" for key, line in lines.items()}
+    _override(data, origin, overrides, os.environ if environ is None else environ)
+    for key in ("input", "output"):
+        if key not in data:
+            raise JobError(
+                f"{path}: {key}.path: required; say where the {'queries are' if key == 'input' else 'rankings go'}"
+            )
+    return _anchored(_validated(data, origin, str(path)), path)
+
+
+def make_job(
+    data: dict[str, Any],
+    *,
+    name: str,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+) -> Job:
+    """Make a job without a file, for a command that says by its own options what it is about.
+
+    Args:
+        data: its keys; it may lack ``input`` and ``output``. Paths are relative to the folder at hand.
+        name: the command's name, which the job has too.
+        overrides: as in ``load_job``.
+        environ: as in ``load_job``.
+
+    Raises:
+        JobError: a key is unknown, of the wrong type, impossible.
+    """
+    origin: dict[tuple[str, ...], str] = {}
+    _override(data, origin, overrides, os.environ if environ is None else environ)
+    return _anchored(_validated(data, origin, f"batchrank {name}"), Path(f"{name}.yaml"))
+
+
+def _override(
+    data: dict[str, Any],
+    origin: dict[tuple[str, ...], str],
+    overrides: Sequence[str],
+    environ: Mapping[str, str],
+) -> None:
+    """Put what the environment and ``--set`` say over the keys of a job."""
     for source, changes in (
         ("environment", partial(_environment, environ, data)),
         ("--set", partial(_overrides, overrides)),
@@ -50,18 +88,15 @@ def load_job(
             _merge_into(data, changes(), origin, source)
         except ValueError as error:
             raise JobError(f"{source}: a value {error}") from None
-    for key in ("input", "output"):
-        if key not in data:
-            raise JobError(
-                f"{path}: {key}.path: required; say where the {'queries are' if key == 'input' else 'rankings go'}"
-            )
+
+
+def _validated(data: dict[str, Any], origin: dict[tuple[str, ...], str], path: str) -> Job:
     try:
-        job = Job.model_validate(data)
+        return Job.model_validate(data)
     except ValidationError as error:
-        raise JobError("\n".join(_explain(e, origin, str(path)) for e in _telling(error))) from None
+        raise JobError("\n".join(_explain(e, origin, path) for e in _telling(error))) from None
     except JobError as error:
         raise JobError(f"{_where(_named(str(error)), origin) or path}: {error}") from None
-    return _anchored(job, path)
 
 
 def _environment(environ: Mapping[str, str], data: dict[str, Any]) -> dict[str, Any]:
@@ -215,9 +250,9 @@ def _fields_at(keys: tuple[str, ...]) -> list[str]:
 
 def _anchored(job: Job, path: Path) -> Job:
     """The job with its name filled in and every path made relative to the job file."""
-    assert job.output is not None
     data = job.model_dump(exclude_unset=True)
     data["name"] = job.name or path.stem
-    if not job.ledger and (job.destination != job.output_folder or job.output.path == "-"):
+    elsewhere = job.output is not None and (job.destination != job.output_folder or job.output.path == "-")
+    if not job.ledger and elsewhere:
         data["ledger"] = f"{data['name']}.ledger.sqlite"
     return Job.model_validate(moved(data, lambda own: str(path.parent / os.path.expanduser(own))))  # noqa: PTH111 pathlib raises where there is no home
