@@ -18,7 +18,9 @@ import typer
 from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
 from batchrank.cli.explain import explain
-from batchrank.cli.help import Command, JobFile, LogFormatOption, Quiet, Set, Verbose, epilog, manual
+from batchrank.cli.help import (
+    Command, JobFile, Json, LogFormatOption, NoProgress, Quiet, Set, Verbose, epilog, manual,
+)
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
 from batchrank.cli.rerank import rerank
@@ -33,6 +35,7 @@ from batchrank.cli.terminal import (
     open_streams,
     say,
 )
+from batchrank.cli.terminal import bars as drawing
 from batchrank.cli.view import view
 from batchrank.errors import BatchrankError, ExitCode
 from batchrank.version import __version__
@@ -87,6 +90,7 @@ def run(
     ] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
     log_format: LogFormatOption = LogFormat.TEXT,
     metrics_port: Annotated[
         int | None,
@@ -115,6 +119,7 @@ def run(
         forget=forget,
         only_failed=only_failed,
         quiet=quiet,
+        bars=not no_progress,
         port=metrics_port,
         host=metrics_host,
         max_time=max_time,
@@ -128,6 +133,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Where the demo's files go.")] = Path("demo"),
     overrides: Set = None,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Rerank the standard library's documentation for questions of a programmer, on an emulated API.
 
@@ -136,18 +142,19 @@ def demo(
     from batchrank.cli.emulate import demonstrate
 
     log_to_stderr(verbose=False, quiet=quiet)
-    leave(demonstrate(folder, overrides or [], quiet=quiet))
+    leave(demonstrate(folder, overrides or [], quiet=quiet, bars=not no_progress))
 
 
 @app.command()
 def plan(
     job: JobFile,
     overrides: Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Tell what a job would do and cost, net of the ledger too: reads the input once, sends nothing, needs no key."""
     log_to_stderr(verbose=False, quiet=False)
-    show_plan(load(job, overrides), as_json=as_json)
+    show_plan(load(job, overrides), as_json=as_json, bars=not no_progress)
 
 
 def _priced(price: "Price") -> str:
@@ -203,10 +210,13 @@ def ledger(
     backup: Annotated[
         Path | None, typer.Option(help="Write a consistent copy of it to FILE first.", metavar="FILE")
     ] = None,
+    no_progress: NoProgress = False,
 ) -> None:
     """Show what a job's ledger holds: answers, tokens, cost, age, size; drop what is no longer needed."""
     log_to_stderr(verbose=False, quiet=False)
-    show_ledger(load(job, overrides), unused=compact, max_age=max_age, backup=backup)
+    show_ledger(
+        load(job, overrides), unused=compact, max_age=max_age, backup=backup, bars=drawing(not no_progress)
+    )
 
 
 for _command in (init, check, rerank, schema, manual, status, view, explain, report, bench, emulate):

@@ -58,7 +58,7 @@ class Shown:
     after: int | None
 
 
-def demonstrate(folder: Path, overrides: Sequence[str], *, quiet: bool) -> int:
+def demonstrate(folder: Path, overrides: Sequence[str], *, quiet: bool, bars: bool = True) -> int:
     """Make the demo's files, run its job, print the table; the run's exit code."""
     from batchrank.demo import write_demo
     from batchrank.pipeline.run import Run
@@ -69,7 +69,7 @@ def demonstrate(folder: Path, overrides: Sequence[str], *, quiet: bool) -> int:
         path.write_text(JOB, encoding="utf-8")
     job = load(path, overrides)
     run = Run(job)
-    report = execute(run, quiet=quiet)
+    report = execute(run, quiet=quiet, bars=bars)
     if (
         report.reason is None
         and run.outputs.target is not None

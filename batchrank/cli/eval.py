@@ -5,14 +5,17 @@ needs it.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchrank.cli.help import Json, Quiet, Set
+from batchrank.bars import Bar, working
+from batchrank.cli.help import Json, NoProgress, Quiet, Set
 from batchrank.cli.jobs import run_job
 from batchrank.cli.status import named_job
+from batchrank.cli.terminal import bars as drawing
 from batchrank.cli.terminal import console, keep_secret, log_to_stderr, say, say_json
 from batchrank.errors import BatchrankError, ExitCode, JobError
 
@@ -31,6 +34,7 @@ def bench(
         bool, typer.Option("--table", help="Run nothing; write the table of the cells that are done.")
     ] = False,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Run datasets x models x instructs x merge methods, each as a job of its own, and write one table.
 
@@ -50,9 +54,11 @@ def bench(
         code = code if code.interrupted else ExitCode.COMPLETE
         error = ""
         if not only_table and not code:
-            code, error = _run(cell, overrides or (), quiet=quiet)
+            bar = Bar("cells", (number - 1) / len(cells), f"{number:,} of {len(cells):,}: {cell.name}")
+            code, error = _run(cell, overrides or (), quiet=quiet, bar=None if no_progress else bar)
         told = "" if code.interrupted else error
-        results.append(result(cell, found.measures, overrides=overrides or (), error=told))
+        with working(drawing(not no_progress and not quiet), partial(Bar, "judging", None, cell.name)):
+            results.append(result(cell, found.measures, overrides=overrides or (), error=told))
         _write(results, cells, found, file)
     for line in markdown(results).removesuffix("\n").split("\n"):
         say(line)
@@ -62,8 +68,8 @@ def bench(
     raise typer.Exit(code)
 
 
-def _run(cell: "Cell", overrides: Sequence[str], *, quiet: bool) -> tuple[ExitCode, str]:
-    """Run one cell unless it is done; its exit code, and why it is not complete."""
+def _run(cell: "Cell", overrides: Sequence[str], *, quiet: bool, bar: Bar | None) -> tuple[ExitCode, str]:
+    """Run one cell unless it is done, below the bar of all; its exit code, and why it is not complete."""
     from batchrank.bench.table import done, same_job
 
     try:
@@ -72,7 +78,10 @@ def _run(cell: "Cell", overrides: Sequence[str], *, quiet: bool) -> tuple[ExitCo
             return ExitCode.COMPLETE, ""
         job = cell.job(overrides)
         keep_secret(job)
-        report = run_job(job, fresh=False, forget=False, only_failed=False, quiet=quiet)
+        report = run_job(
+            job, fresh=False, forget=False, only_failed=False,
+            quiet=quiet, bars=bar is not None, above=[bar] if bar is not None else [],
+        )  # fmt: skip
     except BatchrankError as error:
         if not quiet:
             say(f"batchrank: {error}", error=True, lines=True)
@@ -118,6 +127,7 @@ def evaluate(
         bool, typer.Option("--ranked-only", help="Leave judged queries without a ranking out.")
     ] = False,
     as_json: Json = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Judge rankings by relevance judgements: before and after reranking, with a paired test of the difference.
 
@@ -127,7 +137,8 @@ def evaluate(
     from batchrank.quality.judgements import evaluate as judge
     from batchrank.quality.measures import DEFAULT
 
-    result = judge(ranking, qrels, measures=measures or DEFAULT, before=before, ranked_only=ranked_only)
+    with working(drawing(not no_progress), partial(Bar, "judging", None)):
+        result = judge(ranking, qrels, measures=measures or DEFAULT, before=before, ranked_only=ranked_only)
     if as_json:
         say_json(_data(result, per_query=per_query))
         return

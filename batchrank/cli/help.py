@@ -95,6 +95,9 @@ Set = Annotated[
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every failed attempt.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
+NoProgress = Annotated[
+    bool, typer.Option("--no-progress", help="Draw no bars; in a pipe there are none anyway.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LogFormatOption = Annotated[
     LogFormat,

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchrank.cli.help import JobFile, Json, Set
+from batchrank.cli.help import JobFile, Json, NoProgress, Set
 from batchrank.cli.terminal import as_json, load, say, say_json
+from batchrank.cli.terminal import bars as drawing
 from batchrank.errors import BatchrankError, ExitCode, InterruptedRunError
 
 if TYPE_CHECKING:
+    from batchrank.bars import Bar
     from batchrank.cli.display import Display, Events
     from batchrank.job.config import Job
     from batchrank.observe.observer import Observer
@@ -65,6 +67,7 @@ def check(
         typer.Option("--ask", help="Also send one request without documents, which is not billed."),
     ] = False,
     as_json: Json = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Find what would keep a job from running: key, endpoint, output, ledger, data. Spends nothing.
 
@@ -72,10 +75,12 @@ def check(
     fail, 4 input unusable, 5 gate.against holds nothing to compare with, 1 output or ledger unusable or the key
     refused, 75 the endpoint can't be reached.
     """
+    from batchrank.pipeline.view import watching
     from batchrank.planning.check import check_job, ending
 
     findings = []
-    for finding in check_job(load(job, overrides), limit=None if everything else limit, ask=ask):
+    watch = watching(drawing(not no_progress))
+    for finding in check_job(load(job, overrides), limit=None if everything else limit, ask=ask, watch=watch):
         findings.append(finding)
         if not as_json:
             say(f"{finding.state:<5} {finding.name:<8} {finding.text}")
@@ -157,6 +162,8 @@ def run_job(
     forget: bool,
     only_failed: bool,
     quiet: bool,
+    bars: bool = True,
+    above: "Sequence[Bar]" = (),
     port: int | None = None,
     host: str = "127.0.0.1",
     max_time: str | None = None,
@@ -169,10 +176,18 @@ def run_job(
 
     end = first(max_time, until, time.time())
     run = make_run(job, Options(fresh=fresh, forget=forget, only_failed=only_failed, until=end))
-    return execute(run, quiet=quiet, port=port, host=host)
+    return execute(run, quiet=quiet, bars=bars, above=above, port=port, host=host)
 
 
-def execute(run: "Run", *, quiet: bool, port: int | None = None, host: str = "127.0.0.1") -> "Report":
+def execute(
+    run: "Run",
+    *,
+    quiet: bool,
+    bars: bool = True,
+    above: "Sequence[Bar]" = (),
+    port: int | None = None,
+    host: str = "127.0.0.1",
+) -> "Report":
     """Run under uvloop where there is one."""
     import anyio
 
@@ -187,7 +202,7 @@ def execute(run: "Run", *, quiet: bool, port: int | None = None, host: str = "12
         options["use_uvloop"] = True
     settle_process()
     events = Events(run) if as_json() else None
-    show = events or Display(run)
+    show = events or Display(run, bars=bars, above=above)
     with Observer(run, port=port, host=host) as observer:
         report = anyio.run(_watched, run, None if quiet else show, observer, backend_options=options)
     if events is not None:

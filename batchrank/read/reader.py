@@ -4,7 +4,6 @@ import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import count
 
 from batchrank.data import Query
 from batchrank.errors import InputError, Place
@@ -29,8 +28,10 @@ _GROUPED = (
 )
 
 
-def grouped(items: Iterable[Item]) -> Generator[Item, None, None]:
+def grouped(items: Iterable[Item], gauge: Gauge | None = None) -> Generator[Item, None, None]:
     """All failures first, as they come, then the segments of each query one after the other.
+
+    A gauge is told how many of them came.
 
     Raises:
         InputError: a file can't be read to its end, or the temporary folder is full.
@@ -48,7 +49,13 @@ def grouped(items: Iterable[Item]) -> Generator[Item, None, None]:
                     f"{failure.place}: {failure.message}; documents of any query may be missing there"
                 )
             yield item
-        yield from sorter.segments()
+        gauge = gauge or Gauge()
+        gauge.begin("sorting by query")
+        for number, segment in enumerate(sorter.segments()):
+            if not number:
+                gauge.count()
+            gauge.at((number + 1) / sorter.count)
+            yield segment
 
 
 class _Sorter(Join):
@@ -57,7 +64,7 @@ class _Sorter(Join):
     def __init__(self) -> None:
         super().__init__()
         self._run(_PAIRS)
-        self._numbers = count()
+        self.count = 0
         self._held: list[tuple[str, int, int, int]] = []
 
     def add(self, segment: Segment) -> None:
@@ -77,7 +84,8 @@ class _Sorter(Join):
         with self._translated([]):
             # Not by way of a string of bytes, which would take as much memory again.
             pickle.dump(parts, self._kept, pickle.HIGHEST_PROTOCOL)
-        self._held.append((segment.query_id, next(self._numbers), at, self._kept.end - at))
+        self._held.append((segment.query_id, self.count, at, self._kept.end - at))
+        self.count += 1
         if len(self._held) >= _ROWS:
             self._store_pairs()
 
@@ -135,11 +143,13 @@ def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]
         records = joined_items(found, source.columns, gauge)
     else:
         counts: dict[str, int] = {}
-        plain = [replace(one, gauge=gauge, counts=counts) for one in found]
-        gauge.start(sum(one.bytes for one in plain))
+        size = sum(one.bytes for one in found)
+        gauge.start(size)
+        reading = gauge.begin("grouping pairs", size) if source.sort else gauge
+        plain = [replace(one, gauge=reading, counts=counts) for one in found]
         records = _items(plain, source.columns)
         if source.sort:
-            records = grouped(records)
+            records = grouped(records, gauge)
         else:
             refuse_unsorted(plain, source.columns)
     left = source.limit
