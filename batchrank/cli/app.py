@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,12 +23,12 @@ from batchrank.cli.help import (
 )
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
+from batchrank.cli.models import models
 from batchrank.cli.rerank import rerank
 from batchrank.cli.status import show_plan, status
 from batchrank.cli.terminal import (
     LogFormat,
     as_json,
-    console,
     drop_unwritten,
     load,
     log_to_stderr,
@@ -40,12 +40,6 @@ from batchrank.cli.view import view
 from batchrank.errors import BatchrankError, ExitCode
 from batchrank.version import __version__
 
-if TYPE_CHECKING:
-    from batchrank.models import Price
-
-
-_WIDTH = 160
-"""Columns of a table, also where output goes to a pipe, which has no width: no model's line is folded."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _GRACE = 0.2
 """Seconds that a thread of ours has to end once its work is done."""
@@ -56,6 +50,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -157,44 +152,6 @@ def plan(
     show_plan(load(job, overrides), as_json=as_json, bars=not no_progress)
 
 
-def _priced(price: "Price") -> str:
-    """A price for people: of a million tokens, or of a thousand searches."""
-    if price.search is not None:
-        return f"{price.search:g} {price.currency} per 1k searches"
-    return f"{price.text:g} {price.currency}"
-
-
-@app.command()
-def models() -> None:
-    """List the model cards: limits, quotas, prices."""
-    from rich.table import Table
-
-    from batchrank.models import cards
-
-    table = Table(box=None, pad_edge=False)
-    for name in (
-        "model",
-        "wire",
-        "documents",
-        "tokens/item",
-        "tokens/request",
-        "rpm",
-        "tpm",
-        "scores",
-        "price per 1M",
-    ):
-        table.add_column(
-            name, justify="left" if name in ("model", "wire", "scores", "price per 1M") else "right"
-        )
-    for card in cards().values():
-        prices = ", ".join(f"{_priced(p)} ({region})" for region, p in card.prices.items())
-        table.add_row(
-            card.name, card.wire, f"{card.documents:,}", f"{card.item_tokens:,}", f"{card.request_tokens:,}",
-            f"{card.rpm:,.0f}", f"{card.tpm:,.0f}", card.scores, prices or "-",
-        )  # fmt: skip
-    console(width=_WIDTH).print(table)
-
-
 @app.command()
 def ledger(
     job: JobFile,
@@ -219,7 +176,7 @@ def ledger(
     )
 
 
-for _command in (init, check, rerank, schema, manual, status, view, explain, report, bench, emulate):
+for _command in (init, check, rerank, models, schema, manual, status, view, explain, report, bench, emulate):
     app.command(name=_command.__name__)(_command)
 app.command(name="eval")(evaluate)
 for _known in app.registered_commands:

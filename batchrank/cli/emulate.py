@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batchrank.cli.help import complete_fault
 from batchrank.cli.jobs import execute
 from batchrank.cli.terminal import console, load, say
 from batchrank.cli.terminal import shown as plain
@@ -209,7 +210,8 @@ def _option(name: str, kind: Any, default: Any, text: str) -> inspect.Parameter:
         text += f" (repeatable, name=probability); names: {', '.join(sorted(FAULTS))}"
     elif _is_mapping(kind):
         text += " (repeatable, key=value)"
-    option = typer.Option(f"--{name.replace('_', '-')}", help=text)
+    complete = complete_fault if name == "faults" else None
+    option = typer.Option(f"--{name.replace('_', '-')}", help=text, autocompletion=complete)
     if kind is bool:
         option = typer.Option(f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}", help=text)
     return inspect.Parameter(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchrank.cli.help import JobFile, Json, NoProgress, Set
+from batchrank.cli.help import JobFile, Json, Model, NoProgress, Set, Url, complete_role
 from batchrank.cli.terminal import as_json, load, say, say_json
 from batchrank.cli.terminal import bars as drawing
 from batchrank.errors import BatchrankError, ExitCode, InterruptedRunError
@@ -41,20 +41,45 @@ def init(
     job: Annotated[Path, typer.Option("--job", "-o", metavar="FILE", help="The job file to write.")] = Path(
         "job.yaml"
     ),
-    model: Annotated[str, typer.Option(help="A model that batchrank models lists.")] = "qwen3-rerank",
+    model: Model = None,
+    url: Url = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="ROLE=NAME",
+            help="Which column or key holds what: --column query=question. Repeatable.",
+            autocompletion=complete_role,
+        ),
+    ] = None,
+    overrides: Set = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the job file.")] = False,
 ) -> None:
     """Look at a dataset and write a commented job file for it, which runs as it is.
 
     Without the model's API key in the environment the job runs on the built-in emulator, at no cost.
+    Exit codes: 0 written; 4 written, but nothing of the data can be ranked yet: the lines to fill are marked; 2 usage.
     """
-    from batchrank.planning.init import facts, write_job
+    from batchrank.planning.dataset import facts
+    from batchrank.planning.init import write_job
+    from batchrank.read.told import FILL_IN
 
-    found = write_job(data, job, model=model, force=force)
+    pairs = [item.partition("=") for item in columns or ()]
+    if wrong := next((role for role, equals, name in pairs if not (equals and name)), None):
+        raise typer.BadParameter(f"{wrong}: write role=name, as query=question", param_hint="--column")
+    found = write_job(
+        *(data, job), model=model, url=url, columns={role: name for role, _, name in pairs},
+        overrides=overrides or (), force=force,
+    )  # fmt: skip
     for line in facts(found):
         say(line)
     say()
-    say(f"wrote {job}; next: batchrank check {job}")
+    if found.queries:
+        say(f"wrote {job}; next: batchrank check {job}")
+        return
+    fill = f"fill in what says {FILL_IN} in it, then" if found.told.unknown else "mend the data, then"
+    say(f"wrote {job}; {fill}: batchrank check {job}")
+    raise typer.Exit(ExitCode.INPUT)
 
 
 def check(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from batchrank.cli.help import Json, Quiet, Set
+from batchrank.cli.help import Json, Model, Quiet, Set, Url
 from batchrank.cli.terminal import console, keep_secret, log_to_stderr, say, say_json, shown
 from batchrank.errors import ExitCode, JobError
 
@@ -37,10 +37,8 @@ def rerank(
     ] = "-",
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help="Print the first N only.")] = None,
     as_json: Json = False,
-    model: Annotated[str | None, typer.Option(help="A model that batchrank models lists.")] = None,
-    url: Annotated[
-        str | None, typer.Option(help="The endpoint's full address; default: the model's own.")
-    ] = None,
+    model: Model = None,
+    url: Url = None,
     emulated: Annotated[
         bool, typer.Option("--emulated", help="Ask the API on loopback: no key, no cost.")
     ] = False,

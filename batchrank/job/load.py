@@ -19,6 +19,8 @@ from batchrank.job.paths import moved
 
 PREFIX = "BATCHRANK_"
 _KEY = re.compile(r"[A-Za-z_-]+(\.[A-Za-z_-]+)*")
+SHORT = {"input": "path", "endpoint": "url"}
+"""Sections that may be written as the value of one of their keys."""
 _HARMLESS = {"timeout", "wire", "region"}
 """Keys of endpoint whose faulty values are repeated."""
 
@@ -56,21 +58,23 @@ def make_job(
     name: str,
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
+    file: Path | None = None,
 ) -> Job:
     """Make a job without a file, for a command that says by its own options what it is about.
 
     Args:
-        data: its keys; it may lack ``input`` and ``output``. Paths are relative to the folder at hand.
+        data: its keys, changed to what it has with all that overrides them; it may lack ``input`` and ``output``.
         name: the command's name, which the job has too.
         overrides: as in ``load_job``.
         environ: as in ``load_job``.
+        file: the file that it will be written to, which paths are relative to; None for the folder at hand.
 
     Raises:
         JobError: a key is unknown, of the wrong type, impossible.
     """
     origin: dict[tuple[str, ...], str] = {}
     _override(data, origin, overrides, os.environ if environ is None else environ)
-    return _anchored(_validated(data, origin, f"batchrank {name}"), Path(f"{name}.yaml"))
+    return _anchored(_validated(data, origin, f"batchrank {name}"), file or Path(f"{name}.yaml"))
 
 
 def _override(
@@ -80,6 +84,8 @@ def _override(
     environ: Mapping[str, str],
 ) -> None:
     """Put what the environment and ``--set`` say over the keys of a job."""
+    for key in SHORT:
+        data |= {key: _spelled_out(key, data[key])} if key in data else {}
     for source, changes in (
         ("environment", partial(_environment, environ, data)),
         ("--set", partial(_overrides, overrides)),
@@ -147,13 +153,17 @@ def _overrides(overrides: Sequence[str]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for item in overrides:
         key, equals, value = item.partition("=")
+        key = f"{key}.{SHORT[key]}" if key in SHORT and not value.lstrip().startswith("{") else key
         if not equals or not _KEY.fullmatch(key):
             shown = item if item.split(".")[0] in Job.model_fields and _KEY.fullmatch(item) else "(not shown)"
             raise JobError(f"--set {shown}: write key.sub=value, for example --set rate.rpm=60")
         *parents, last = key.split(".")
         target = data
         for parent in parents:
-            target = target.setdefault(parent, {})
+            inner = target.get(parent)
+            if not isinstance(inner, dict):
+                inner = target[parent] = {} if inner is None else {"base": inner}
+            target = inner
         target[last] = (_typed if key.startswith("endpoint.body") else _plain)(value)
     return data
 
@@ -167,6 +177,7 @@ def _merge_into(
 ) -> None:
     for key, value in changes.items():
         here = (*at, key)
+        value = _spelled_out(key, value) if not at else value
         if isinstance(value, dict):
             if not isinstance(data.get(key), dict):
                 data[key] = (
@@ -176,6 +187,11 @@ def _merge_into(
         else:
             data[key] = value
             origin[here] = source
+
+
+def _spelled_out(key: str, value: Any) -> Any:
+    """A section as a mapping, where it is written as the value of one of its keys: ``input: a.jsonl``."""
+    return {SHORT[key]: value} if key in SHORT and isinstance(value, str | list) else value
 
 
 def _telling(error: ValidationError) -> list[Any]:

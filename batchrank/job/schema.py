@@ -10,7 +10,7 @@ from batchrank.models import Card, cards
 
 KEYS: dict[str, str] = {
     "name": "The job's name; default: the file's stem.",
-    "input": "Where the queries and their candidates come from.",
+    "input": "Where the queries and their candidates come from; a path alone is input.path.",
     "input.path": 'A file, a glob, a folder, a list of them, or "-" for standard input; relative to the job file.',
     "input.format": "How the files are written; auto tells it from their names and first bytes.",
     "input.corpus": "Where the texts of documents are, when path names them by id: files, or a dataset's folder.",
@@ -29,7 +29,7 @@ KEYS: dict[str, str] = {
     "input.sort": "Group pairs by query on disk first; needed where they come in another order.",
     "input.limit": "Read the first N queries only.",
     "model": "A model that `batchrank models` lists, or a mapping that changes one: {base, name, price, ...}.",
-    "endpoint": "Where requests are sent, and with which key.",
+    "endpoint": "Where requests are sent, and with which key; an address alone is endpoint.url.",
     "endpoint.url": 'The full address; "emulator" starts the API inside the process; default: the model\'s own.',
     "endpoint.urls": "Instead, the addresses of several servers of one model: the least busy one is asked.",
     "endpoint.identity": "What answers are remembered under; default: wire, model and region, not the address.",
@@ -136,7 +136,8 @@ _ONE_OR_MANY = (("Input", "path"), ("Input", "corpus"), ("Input", "queries"), ("
 def job_schema() -> dict[str, Any]:
     """The schema of job files, in YAML or TOML.
 
-    What pydantic's own schema says of ``Job`` is made to fit files: a path may be one string, a column a number, a
+    What pydantic's own schema says of ``Job`` is made to fit files: ``input`` and ``endpoint`` may be a path and an
+    address, a path may be one string, a column a number, a
     model's name is one that has a card, a model's mapping has a card's fields, and ``input`` and ``output`` are
     required.
     """
@@ -154,6 +155,9 @@ def job_schema() -> dict[str, Any]:
     schema["required"] = ["input", "model", "output"]
     for name in ("input", "output"):
         properties[name] = properties[name]["anyOf"][0]
+    texts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    properties["input"] = {"anyOf": [{"type": "string"}, texts, properties["input"]]}
+    properties["endpoint"] = {"anyOf": [{"type": "string"}, properties["endpoint"]]}
     _explain(schema, definitions)
     described: dict[str, Any] = _plain(schema)
     return {"$schema": DIALECT, "title": "batchrank job"} | described
