@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from batchrank.errors import JobError
+from batchrank.io.storage import address_of
 from batchrank.job.config import Job
 from batchrank.job.document import read_document
 from batchrank.job.load import load_job
@@ -227,6 +228,7 @@ def _anchored(source: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _at(base: Path, path: str) -> str:
+    path = address_of(path)
     return path if "://" in path else str((base / Path(path).expanduser()).absolute())
 
 

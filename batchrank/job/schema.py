@@ -11,7 +11,7 @@ from batchrank.models import Card, cards
 KEYS: dict[str, str] = {
     "name": "The job's name; default: the file's stem.",
     "input": "Where the queries and their candidates come from; a path alone is input.path.",
-    "input.path": 'A file, a glob, a folder, a list of them, or "-" for standard input; relative to the job file.',
+    "input.path": 'A file, glob, folder, address (s3://, hf://), dataset (beir:NAME), a list of them, or "-" (stdin).',
     "input.format": "How the files are written; auto tells it from their names and first bytes.",
     "input.corpus": "Where the texts of documents are, when path names them by id: files, or a dataset's folder.",
     "input.queries": "Where the texts of queries are, when path names them by id.",

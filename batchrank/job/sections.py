@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from batchrank.io.storage import address_of
 from batchrank.job.endpoint import check_json, http_address, http_addresses, proxy_address, refuse_key
 from batchrank.models import Template, Wire
 
@@ -40,7 +41,8 @@ class Input(Section):
     """Where the queries come from.
 
     Attributes:
-        path: files, globs or folders, here or at an address (``s3://...``); ``-`` is standard input.
+        path: files, globs or folders, here or at an address (``s3://...``), or a dataset's name (``beir:scifact``);
+            ``-`` is standard input.
         corpus: where the texts of documents are, when ``path`` names documents by id: files, or a dataset's folder.
         queries: where the texts of queries are, when ``path`` names queries by id.
         split: which part of a dataset's folder; ``test`` by default.
@@ -62,7 +64,10 @@ class Input(Section):
     @field_validator("path", "corpus", "queries", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list | tuple):
+            return values
+        return [address_of(path) if isinstance(path, str) else path for path in values]
 
     @field_validator("path", "corpus", "queries")
     @classmethod

@@ -174,7 +174,7 @@ def _path(value: object) -> object:
 
 def _names(data: str) -> Iterator[str]:
     """What a dataset may be called: its file's name, then those of the folders around it."""
-    parts = [part for part in data.rstrip("/").split("/") if part not in ("", ".", "..")]
+    parts = [part for part in storage.address_of(data).rstrip("/").split("/") if part not in ("", ".", "..")]
     for position, part in enumerate(reversed(parts)):
         name = part.partition("?")[0]
         name = (name.partition(".")[0] if position == 0 else name).split("*")[0].strip("-_. ")
@@ -184,6 +184,7 @@ def _names(data: str) -> Iterator[str]:
 
 def _relative(data: str, folder: Path) -> str:
     """The dataset's path as seen from the job file."""
+    data = storage.address_of(data)
     if storage.is_remote(data) or Path(data).is_absolute():
         return data
     return os.path.relpath(data, folder)
