@@ -27,6 +27,7 @@ KEYS: dict[str, str] = {
     "input.columns.image": "The document's image: an address, a data URI, a path below image_root, or bytes.",
     "input.columns.video": "The document's video: an address.",
     "input.sort": "Group pairs by query on disk first; needed where they come in another order.",
+    "input.sample": "Draw so many queries, or a part (5%); or {queries, seed, by: file | documents}.",
     "input.limit": "Read the first N queries only.",
     "model": "A model that `batchrank models` lists, or a mapping that changes one: {base, name, price, ...}.",
     "endpoint": "Where requests are sent, and with which key; an address alone is endpoint.url.",
@@ -120,11 +121,11 @@ def sections(annotation: Any) -> list[type[BaseModel]]:
 
 
 def key_names(model: type[BaseModel] = Job, at: str = "") -> Iterator[str]:
-    """The dotted names of all keys, sections before what is in them; a workspace's own two are left out."""
+    """The dotted names of all keys, sections before what is in them; what a mapping may hold instead is left out."""
     for name, field in model.model_fields.items():
         yield at + name
         for section in sections(field.annotation):
-            if section.__name__ != "Workspace":
+            if section.__name__ not in ("Workspace", "Sample"):
                 yield from key_names(section, f"{at}{name}.")
 
 
@@ -150,6 +151,9 @@ def job_schema() -> dict[str, Any]:
     for section, name in _ONE_OR_MANY:
         keys = definitions[section]["properties"]
         keys[name] = {"anyOf": [{"type": "string"}, *keys[name].get("anyOf", [keys[name]])]}
+    definitions["Input"]["properties"]["sample"]["anyOf"][:0] = [
+        {"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d+(\.\d+)?%$"}
+    ]  # fmt: skip
     for column in definitions["Columns"]["properties"].values():
         column["anyOf"].insert(1, {"type": "integer", "minimum": 1})
     schema["required"] = ["input", "model", "output"]

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, m
 
 from batchrank.io.storage import address_of
 from batchrank.job.endpoint import check_json, http_address, http_addresses, proxy_address, refuse_key
+from batchrank.job.sample import Sample
 from batchrank.models import Template, Wire
 
 Positive = Annotated[int, Field(ge=1)]
@@ -48,6 +49,7 @@ class Input(Section):
         split: which part of a dataset's folder; ``test`` by default.
         subset: which language or subset of a dataset's folder that has several.
         sort: group pairs that don't come grouped by query, on disk, before the first query.
+        sample: draw so many queries, or such a part (``5%``), the same ones each time.
         limit: stop after so many queries.
     """
 
@@ -59,7 +61,13 @@ class Input(Section):
     subset: Annotated[str, Field(min_length=1)] | None = None
     columns: Columns = Columns()
     sort: bool = False
+    sample: Sample | None = None
     limit: Positive | None = None
+
+    @field_validator("sample", mode="before")
+    @classmethod
+    def _number_or_part(cls, value: Any) -> Any:
+        return {"queries": value} if isinstance(value, int | str) else value
 
     @field_validator("path", "corpus", "queries", mode="before")
     @classmethod

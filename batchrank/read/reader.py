@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 from batchrank.data import Query
 from batchrank.errors import InputError, Place
@@ -15,6 +16,7 @@ from batchrank.read.groups import LOST, queries, refuse_unsorted
 from batchrank.read.join import Join
 from batchrank.read.joined import items as joined_items
 from batchrank.read.layout import Joined, layout
+from batchrank.read.sample import refuse_stdin, sampled
 
 _ROWS = 16_384
 """Rows that are held before they go to DuckDB, as each insert has a cost of its own."""
@@ -136,6 +138,26 @@ def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]
         UnsortedError: the pairs of a query don't follow one another: before the first query, or later.
     """
     gauge = gauge or Gauge()
+    if source.sample is None:
+        yield from _limited(_all(source, gauge), source.limit)
+        return
+    if "-" in source.path:
+        refuse_stdin(source.sample)
+    yield from _limited(sampled(source.sample, partial(_all, source), gauge), source.limit)
+
+
+def _limited(items: Iterator[Query | Failure], left: int | None) -> Iterator[Query | Failure]:
+    """As many queries as are wanted, and the failures between them."""
+    with closing(items):  # type: ignore[type-var]
+        for item in items:
+            yield item
+            if left is not None and isinstance(item, Query):
+                left -= 1
+                if not left:
+                    return
+
+
+def _all(source: Input, gauge: Gauge) -> Iterator[Query | Failure]:
     found = layout(source)
     sources = found.sources if isinstance(found, Joined) else found
     if isinstance(found, Joined):
@@ -152,16 +174,11 @@ def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]
             records = grouped(records, gauge)
         else:
             refuse_unsorted(plain, source.columns)
-    left = source.limit
     with closing(SeenIds()) as seen, closing(records):
         empty = True
         for item in queries(_recognised(records), seen):
             empty = False
             yield item
-            if left is not None and isinstance(item, Query):
-                left -= 1
-                if not left:
-                    return
     if empty:
         names = ", ".join(one.name for one in sources[:3])
         raise InputError(
