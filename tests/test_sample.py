@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from jobs import failed, make_job, rankings, rows, run, write_jsonl
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 
 from batchrank.data import Query
 from batchrank.errors import InputError, JobError
