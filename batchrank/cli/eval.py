@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchrank.bars import Bar, working
+from batchrank.cli.benchplan import show_bench_plan
 from batchrank.cli.help import Json, NoProgress, Quiet, Set
 from batchrank.cli.jobs import run_job
 from batchrank.cli.status import named_job
@@ -33,6 +34,9 @@ def bench(
     only_table: Annotated[
         bool, typer.Option("--table", help="Run nothing; write the table of the cells that are done.")
     ] = False,
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="Run nothing; tell what is still to be sent, and what that costs.")
+    ] = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
 ) -> None:
@@ -46,6 +50,8 @@ def bench(
 
     log_to_stderr(verbose=False, quiet=quiet)
     found, cells = load_bench(file)
+    if only_plan:
+        raise typer.Exit(show_bench_plan(cells, overrides or (), bars=not (quiet or no_progress)))
     results: list[Result] = []
     code = ExitCode.COMPLETE
     for number, cell in enumerate(cells, 1):

@@ -32,7 +32,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank rerank 'copy a directory tree' docs.txt --emulated",
         "batchrank rerank 'copy a directory tree' docs.txt --top 3 --json --emulated",
     ),
-    "schema": ("batchrank schema > job.schema.json",),
+    "schema": ("batchrank schema > job.schema.json", "batchrank schema --bench > bench.schema.json"),
     "manual": ("batchrank manual", "batchrank manual merge", "batchrank manual keys | less"),
     "plan": ("batchrank plan nightly.yaml", "batchrank plan nightly.yaml --json"),
     "models": ("batchrank models", "batchrank models qwen3-rerank", "batchrank models --json"),
@@ -56,7 +56,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank report out/nightly",
         "batchrank report out/nightly --qrels qrels.txt --output report.html",
     ),
-    "bench": ("batchrank bench models.yaml", "batchrank bench models.yaml --table"),
+    "bench": (
+        "batchrank bench models.yaml --plan",
+        "batchrank bench models.yaml",
+        "batchrank bench models.yaml --table",
+    ),
     "eval": (
         "batchrank eval out/nightly --qrels qrels.txt",
         "batchrank eval out/nightly --qrels qrels.txt --json",

@@ -117,11 +117,16 @@ def check(
     raise typer.Exit(code)
 
 
-def schema() -> None:
+def schema(
+    bench: Annotated[
+        bool, typer.Option("--bench", help="The schema of benchmark files, which batchrank bench takes.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of the job file, by which editors complete and check it."""
+    from batchrank.bench.schema import bench_schema
     from batchrank.job.schema import job_schema
 
-    say_json(job_schema())
+    say_json(bench_schema() if bench else job_schema())
 
 
 _HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

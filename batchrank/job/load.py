@@ -84,8 +84,7 @@ def _override(
     environ: Mapping[str, str],
 ) -> None:
     """Put what the environment and ``--set`` say over the keys of a job."""
-    for key in SHORT:
-        data |= {key: _spelled_out(key, data[key])} if key in data else {}
+    data |= spelled_out(data)
     for source, changes in (
         ("environment", partial(_environment, environ, data)),
         ("--set", partial(_overrides, overrides)),
@@ -177,7 +176,7 @@ def _merge_into(
 ) -> None:
     for key, value in changes.items():
         here = (*at, key)
-        value = _spelled_out(key, value) if not at else value
+        value = spelled_out({key: value})[key] if not at else value
         if isinstance(value, dict):
             if not isinstance(data.get(key), dict):
                 data[key] = (
@@ -189,9 +188,12 @@ def _merge_into(
             origin[here] = source
 
 
-def _spelled_out(key: str, value: Any) -> Any:
-    """A section as a mapping, where it is written as the value of one of its keys: ``input: a.jsonl``."""
-    return {SHORT[key]: value} if key in SHORT and isinstance(value, str | list) else value
+def spelled_out(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a job with each section as a mapping, also one that is written short: ``input: a.jsonl``."""
+    return {
+        key: {SHORT[key]: value} if key in SHORT and isinstance(value, str | list) else value
+        for key, value in data.items()
+    }
 
 
 def _telling(error: ValidationError) -> list[Any]:

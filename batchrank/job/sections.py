@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from batchrank.io.storage import address_of
+from batchrank.job.columns import Columns as Columns
 from batchrank.job.endpoint import check_json, http_address, http_addresses, proxy_address, refuse_key
 from batchrank.job.sample import Sample
 from batchrank.models import Template, Wire
@@ -18,24 +19,6 @@ class Section(BaseModel):
     """Frozen, and strict about unknown keys; what is refused may be a secret in the wrong place, and isn't repeated."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
-
-
-class Columns(Section):
-    """Which column or key holds what, where the names don't tell; columns without names have numbers, from 1."""
-
-    query_id: str | None = None
-    query: str | None = None
-    candidates: str | None = None
-    doc_id: str | None = None
-    text: str | None = None
-    score: str | None = None
-    image: str | None = None
-    video: str | None = None
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _number(cls, value: Any) -> Any:
-        return str(value) if type(value) is int else value
 
 
 class Input(Section):
