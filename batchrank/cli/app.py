@@ -19,7 +19,16 @@ from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
 from batchrank.cli.explain import explain
 from batchrank.cli.help import (
-    Command, JobFile, Json, LogFormatOption, NoProgress, Quiet, Set, Verbose, epilog, manual,
+    Command,
+    JobFile,
+    Json,
+    LogFormatOption,
+    NoProgress,
+    Quiet,
+    Set,
+    Verbose,
+    epilog,
+    manual,
 )
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger

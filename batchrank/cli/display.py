@@ -75,7 +75,7 @@ class Display:
         return found
 
 
-_ALARMS = ("trouble", "replicas")
+_ALARMS = ("trouble", "forecast", "replicas")
 """Facts that have a line of their own below the bars."""
 
 
