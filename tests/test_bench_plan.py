@@ -19,7 +19,7 @@ BENCH: dict[str, Any] = {
     "output": "cells",
     "datasets": {"a": "in.jsonl", "gone": "none.jsonl"},
     "models": ["qwen3-rerank"],
-    "methods": ["raw", "full"],
+    "methods": ["rrf", "full"],
     "job": {"endpoint": "emulator", "tokenizer": "bytes", "limits": {"documents": 10}, "merge": {"top_k": 5}},
 }
 
@@ -36,18 +36,18 @@ def test_a_plan_tells_what_a_run_then_sends(tmp_path: Path) -> None:
     assert before.returncode == 3, before.stderr
     lines = {columns(line)[0]: columns(line) for line in before.stdout.decode().splitlines()}
     assert not list(tmp_path.glob("cells/*/*/*/*/out/*"))
-    assert lines["gone / qwen3-rerank / raw"][1].strip() == "can't run"
-    assert "gone / qwen3-rerank / raw: input.path: no such file" in before.stdout.decode()
+    assert lines["gone / qwen3-rerank / rrf"][1].strip() == "can't run"
+    assert "gone / qwen3-rerank / rrf: input.path: no such file" in before.stdout.decode()
     assert "none.jsonl" in before.stdout.decode() and "in all" in before.stdout.decode()
-    one = {**BENCH, "datasets": {"a": "in.jsonl"}, "methods": ["raw"]}
+    one = {**BENCH, "datasets": {"a": "in.jsonl"}, "methods": ["rrf"]}
     (tmp_path / "bench.yaml").write_text(json.dumps(one))
     assert batchrank("bench", "bench.yaml", "--quiet", cwd=tmp_path).returncode == 0
-    (summary,) = tmp_path.glob("cells/a/*/*/raw/out/summary.json")
+    (summary,) = tmp_path.glob("cells/a/*/*/rrf/out/summary.json")
     spent = json.loads(summary.read_text())
     name, queries, documents, requests, tokens = (
-        cell.strip() for cell in lines["a / qwen3-rerank / raw"][:5]
+        cell.strip() for cell in lines["a / qwen3-rerank / rrf"][:5]
     )
-    assert (name, queries) == ("a / qwen3-rerank / raw", "3")
+    assert (name, queries) == ("a / qwen3-rerank / rrf", "3")
     assert documents == f"{spent['totals']['sent']:,}" and requests == str(spent["process"]["requests"])
     assert tokens == f"{spent['spend']['tokens']:,}"
     after = batchrank("bench", "bench.yaml", "--plan", cwd=tmp_path)

@@ -49,7 +49,7 @@ def show_bench_plan(cells: "Sequence[Cell]", overrides: Sequence[str], *, bars: 
     if sums:
         total = ", ".join(f"{cost:,.4f} {currency}".strip() for currency, cost in sums.items())
         terminal.print(
-            f"at most {total} in all: what several cells ask is paid once, as they share a ledger",
+            f"{total} in all, or less: what several cells ask is paid once, as they share a ledger",
             soft_wrap=True,
         )
     for line in faults:

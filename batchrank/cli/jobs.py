@@ -123,10 +123,14 @@ def schema(
     ] = False,
 ) -> None:
     """Print the JSON Schema of the job file, by which editors complete and check it."""
-    from batchrank.bench.schema import bench_schema
+    if bench:
+        from batchrank.bench.schema import bench_schema
+
+        say_json(bench_schema())
+        return
     from batchrank.job.schema import job_schema
 
-    say_json(bench_schema() if bench else job_schema())
+    say_json(job_schema())
 
 
 _HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
