@@ -4,6 +4,7 @@ from batchrank.job.config import Job
 from batchrank.pipeline.hooks import telling
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Options, Run
+from batchrank.pipeline.view import drawing
 
 
 def make_run(job: Job, options: Options | None = None) -> Run:
@@ -19,12 +20,13 @@ def make_run(job: Job, options: Options | None = None) -> Run:
     return Run(job, options)
 
 
-async def run(job: Job, options: Options | None = None) -> Report:
+async def run(job: Job, options: Options | None = None, *, progress: bool | None = False) -> Report:
     """Run a job from its files to its output folder: what ``batchrank run`` does.
 
     Args:
         job: the job, from ``load_job`` or made in Python, with ``input`` and ``output``.
         options: how to run it.
+        progress: whether to show progress bars on stderr, or in the notebook; None where that is a terminal or one.
 
     Returns:
         What came of it, with the exit code.
@@ -32,4 +34,6 @@ async def run(job: Job, options: Options | None = None) -> Report:
     Raises:
         BatchrankError: the run could not start, or its output could not be written.
     """
-    return await telling(job, make_run(job, options).execute())
+    one = make_run(job, options)
+    async with drawing(one, progress):
+        return await telling(job, one.execute())

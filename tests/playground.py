@@ -53,6 +53,7 @@ def make(folder: Path) -> None:
     write_jsonl(folder / "candidates.jsonl", DATA)
     (folder / "export").mkdir()
     pq.write_table(pa.Table.from_pylist(DATA), folder / "export" / "a.parquet")
+    (folder / "docs.txt").write_text("".join(f"{one['text']}\n" for one in DATA[0]["candidates"]))
     (folder / "qrels.txt").write_text(QRELS)
     first = [(row["query_id"], c["id"], c["score"]) for row in DATA for c in row["candidates"]]
     (folder / "bm25.trec").write_text("".join(f"{q} Q0 {d} 0 {score} bm25\n" for q, d, score in first))

@@ -63,11 +63,11 @@ def test_init_replaces_nothing(tmp_path: Path) -> None:
 def test_init_tells_what_it_could_not_make_out(
     tmp_path: Path, record: dict[str, object], said: bytes
 ) -> None:
-    """Nothing is written then."""
+    """The job is written all the same, and its check ends as the look did."""
     write_jsonl(tmp_path / "a.jsonl", [record])
     done = batchrank("init", "a.jsonl", cwd=tmp_path)
-    assert done.returncode == InputError.exit_code and said in done.stderr
-    assert not (tmp_path / "job.yaml").exists()
+    assert done.returncode == InputError.exit_code and said in done.stdout
+    assert batchrank("check", "job.yaml", cwd=tmp_path).returncode == InputError.exit_code
 
 
 def findings(tmp_path: Path, *arguments: str, key: str = "") -> tuple[int, dict[str, dict[str, str]]]:

@@ -166,7 +166,7 @@ def _load(data: dict[str, Any], path: Path) -> None:
     base: dict[str, Any] = {"input": {"path": "a.jsonl"}, "model": "qwen3-rerank", "output": {"path": "out"}}
     whole = base | data
     for name in ("input", "output"):
-        whole[name] = base[name] | whole[name]
+        whole[name] = base[name] | whole[name] if isinstance(whole[name], dict) else whole[name]
     SCHEMA.validate(whole)
     path.write_text(json.dumps(whole))
     load_job(path, environ={})

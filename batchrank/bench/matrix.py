@@ -11,9 +11,10 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from batchrank.errors import JobError
+from batchrank.io.storage import address_of
 from batchrank.job.config import Job
 from batchrank.job.document import read_document
-from batchrank.job.load import load_job
+from batchrank.job.load import load_job, spelled_out
 from batchrank.ledger import LEDGER
 
 _NAME = r"^[^/\x00]+$"
@@ -189,7 +190,7 @@ def _cells(bench: Bench, base: Path) -> Iterator[Cell]:
     )
     for (dataset, source), (name, model), (instruct, text), method in product:
         folder = Path(root).joinpath(*map(_plain, (dataset, name, instruct, method)))
-        data = _merged(bench.job, model.job)
+        data = _merged(spelled_out(bench.job), spelled_out(model.job))
         data = _merged(data, {"merge": {"method": method}, "model": model.model})
         data["input"] = data.get("input", {}) | _anchored(source.input, base)
         data["output"] = data.get("output", {}) | {"path": "out"}
@@ -227,6 +228,7 @@ def _anchored(source: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 def _at(base: Path, path: str) -> str:
+    path = address_of(path)
     return path if "://" in path else str((base / Path(path).expanduser()).absolute())
 
 

@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -20,31 +20,38 @@ from batchrank.cli.emulate import emulate
 from batchrank.cli.eval import bench, evaluate, report
 from batchrank.cli.explain import explain
 from batchrank.cli.gate import gate
-from batchrank.cli.help import Command, JobFile, LogFormatOption, Quiet, Set, Verbose, epilog, manual
+from batchrank.cli.help import (
+    Command,
+    JobFile,
+    Json,
+    LogFormatOption,
+    NoProgress,
+    Quiet,
+    Set,
+    Verbose,
+    epilog,
+    manual,
+)
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
+from batchrank.cli.models import models
+from batchrank.cli.rerank import rerank
 from batchrank.cli.runs import runs
 from batchrank.cli.status import show_plan, status
 from batchrank.cli.terminal import (
     LogFormat,
     as_json,
-    console,
     drop_unwritten,
     load,
     log_to_stderr,
     open_streams,
     say,
 )
+from batchrank.cli.terminal import bars as drawing
 from batchrank.cli.view import view
 from batchrank.errors import BatchrankError, ExitCode
 from batchrank.version import __version__
 
-if TYPE_CHECKING:
-    from batchrank.models import Price
-
-
-_WIDTH = 160
-"""Columns of a table, also where output goes to a pipe, which has no width: no model's line is folded."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _GRACE = 0.2
 """Seconds that a thread of ours has to end once its work is done."""
@@ -55,6 +62,7 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -89,6 +97,7 @@ def run(
     ] = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
     log_format: LogFormatOption = LogFormat.TEXT,
     metrics_port: Annotated[
         int | None,
@@ -117,6 +126,7 @@ def run(
         forget=forget,
         only_failed=only_failed,
         quiet=quiet,
+        bars=not no_progress,
         port=metrics_port,
         host=metrics_host,
         max_time=max_time,
@@ -130,6 +140,7 @@ def demo(
     folder: Annotated[Path, typer.Argument(help="Where the demo's files go.")] = Path("demo"),
     overrides: Set = None,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Rerank the standard library's documentation for questions of a programmer, on an emulated API.
 
@@ -138,56 +149,19 @@ def demo(
     from batchrank.cli.emulate import demonstrate
 
     log_to_stderr(verbose=False, quiet=quiet)
-    leave(demonstrate(folder, overrides or [], quiet=quiet))
+    leave(demonstrate(folder, overrides or [], quiet=quiet, bars=not no_progress))
 
 
 @app.command()
 def plan(
     job: JobFile,
     overrides: Set = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Json = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Tell what a job would do and cost, net of the ledger too: reads the input once, sends nothing, needs no key."""
     log_to_stderr(verbose=False, quiet=False)
-    show_plan(load(job, overrides), as_json=as_json)
-
-
-def _priced(price: "Price") -> str:
-    """A price for people: of a million tokens, or of a thousand searches."""
-    if price.search is not None:
-        return f"{price.search:g} {price.currency} per 1k searches"
-    return f"{price.text:g} {price.currency}"
-
-
-@app.command()
-def models() -> None:
-    """List the model cards: limits, quotas, prices."""
-    from rich.table import Table
-
-    from batchrank.models import cards
-
-    table = Table(box=None, pad_edge=False)
-    for name in (
-        "model",
-        "wire",
-        "documents",
-        "tokens/item",
-        "tokens/request",
-        "rpm",
-        "tpm",
-        "scores",
-        "price per 1M",
-    ):
-        table.add_column(
-            name, justify="left" if name in ("model", "wire", "scores", "price per 1M") else "right"
-        )
-    for card in cards().values():
-        prices = ", ".join(f"{_priced(p)} ({region})" for region, p in card.prices.items())
-        table.add_row(
-            card.name, card.wire, f"{card.documents:,}", f"{card.item_tokens:,}", f"{card.request_tokens:,}",
-            f"{card.rpm:,.0f}", f"{card.tpm:,.0f}", card.scores, prices or "-",
-        )  # fmt: skip
-    console(width=_WIDTH).print(table)
+    show_plan(load(job, overrides), as_json=as_json, bars=not no_progress)
 
 
 @app.command()
@@ -205,15 +179,20 @@ def ledger(
     backup: Annotated[
         Path | None, typer.Option(help="Write a consistent copy of it to FILE first.", metavar="FILE")
     ] = None,
+    no_progress: NoProgress = False,
 ) -> None:
     """Show what a job's ledger holds: answers, tokens, cost, age, size; drop what is no longer needed."""
     log_to_stderr(verbose=False, quiet=False)
-    show_ledger(load(job, overrides), unused=compact, max_age=max_age, backup=backup)
+    show_ledger(
+        load(job, overrides), unused=compact, max_age=max_age, backup=backup, bars=drawing(not no_progress)
+    )
 
 
 for _command in (
     init,
     check,
+    rerank,
+    models,
     schema,
     manual,
     status,

@@ -5,69 +5,97 @@ rich is imported where there is a terminal only: a job of a scheduler needs none
 
 import dataclasses
 import logging
-import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from batchrank.cli.terminal import console, duration, replicas, say, with_patience
+from batchrank.bars import Bar, Screen, duration
+from batchrank.cli.terminal import bars as drawing
+from batchrank.cli.terminal import replicas, say
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Run
 from batchrank.pipeline.summary import Progress
+from batchrank.pipeline.view import REFRESH, run_bars
 from batchrank.tokens import counter
 from batchrank.write.folder import LETTERS
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-
-_REFRESH = 0.25
-"""Seconds between two looks: notices appear at once to the eye, and drawing takes next to no time."""
 _LINE_EVERY = 10.0
 """Seconds between two lines in a pipe, so that the log of a night stays readable."""
 
 
 class Display:
-    """Shows a run's progress until cancelled."""
+    """Shows a run's progress until cancelled.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        run: the run.
+        bars: draw bars where stderr is a terminal; otherwise there are lines there too.
+        above: what stands above the run's own bars.
+    """
+
+    def __init__(self, run: Run, *, bars: bool = True, above: Sequence[Bar] = ()) -> None:
         self._run = run
-        self._console = console(error=True) if with_patience(sys.stderr).isatty() else None
+        self._console = drawing(bars)
+        self._above = above
         self._notices = 0
 
     async def show(self) -> None:
         """Redraw on a terminal, or print a line every ten seconds."""
-        if self._console is not None and self._console.is_terminal:
+        if self._console is not None:
             await self._redraw(self._console)
         waited, well = 0.0, True
         while True:
             for notice in self._news():
                 say(notice, error=True)
-            await anyio.sleep(_REFRESH)
-            waited += _REFRESH
+            await anyio.sleep(REFRESH)
+            waited += REFRESH
             progress = self._run.progress()
             if progress and (waited >= _LINE_EVERY or (well and progress.trouble)):
                 waited, well = 0.0, not progress.trouble
                 say(_line(progress), error=True)
 
     async def _redraw(self, terminal: "Console") -> None:
-        from rich.live import Live
-
-        with Live(console=terminal, transient=True, auto_refresh=False) as live:
+        run = self._run
+        with Screen(terminal) as screen:
             while True:
                 for notice in self._news():
-                    terminal.print(notice, soft_wrap=True)
-                if progress := self._run.progress():
-                    live.update(_table(progress), refresh=True)
-                await anyio.sleep(_REFRESH)
+                    screen.say(notice)
+                if progress := run.progress():
+                    bars = [*self._above, *run_bars(progress, run.job.budget, run.gauge)]
+                    screen.show(bars, list(_below(progress)), f"{progress.share:.0%} {run.job.name}")
+                await anyio.sleep(REFRESH)
 
     def _news(self) -> Sequence[str]:
         """The notices that weren't shown yet."""
         found = self._run.notices[self._notices :]
         self._notices += len(found)
         return found
+
+
+_ALARMS = ("trouble", "forecast", "replicas")
+"""Facts that have a line of their own below the bars."""
+
+
+def _below(progress: Progress) -> Iterator[str]:
+    """What stands below the bars: the numbers that a bar doesn't tell."""
+    seconds = max(progress.elapsed, 1e-6)
+    facts = dict(_facts(progress))
+    yield from (f"{name}: {facts[name]}" for name in _ALARMS if name in facts)
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    cost = "" if progress.cost is None else f", {progress.cost:,.4f} {progress.currency}"
+    yield (
+        f"{progress.queries:,} queries written{failed}, {progress.unfinished:,} under way; "
+        f"{progress.documents:,} documents; {progress.tokens:,} tokens{cost}"
+    )
+    retries = f", {progress.retries:,} retries" if progress.retries else ""
+    reused = f", {progress.reused:,} reused" if progress.reused else ""
+    held = f", held back by {progress.gate}" if progress.gate else ""
+    pace = f"{progress.requests / seconds * 60:,.0f} of {progress.rpm:,.0f} requests/min"
+    quota = f"{progress.quota_used:.0%} of the quota"
+    yield f"{pace}, {quota}, {progress.in_flight} in flight{retries}{reused}{held}; {duration(seconds)}"
 
 
 def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
@@ -103,15 +131,6 @@ def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
         yield "cost", f"{progress.cost:,.4f} {progress.currency}{possibly}"
     left = "" if progress.eta is None else f", about {duration(progress.eta)} to go"
     yield "time", duration(progress.elapsed) + left
-
-
-def _table(progress: Progress) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in _facts(progress):
-        table.add_row(name, value)
-    return table
 
 
 def _line(progress: Progress) -> str:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batchrank.cli.help import complete_fault
 from batchrank.cli.jobs import execute
 from batchrank.cli.terminal import console, load, say
 from batchrank.cli.terminal import shown as plain
@@ -58,7 +59,7 @@ class Shown:
     after: int | None
 
 
-def demonstrate(folder: Path, overrides: Sequence[str], *, quiet: bool) -> int:
+def demonstrate(folder: Path, overrides: Sequence[str], *, quiet: bool, bars: bool = True) -> int:
     """Make the demo's files, run its job, print the table; the run's exit code."""
     from batchrank.demo import write_demo
     from batchrank.pipeline.run import Run
@@ -69,7 +70,7 @@ def demonstrate(folder: Path, overrides: Sequence[str], *, quiet: bool) -> int:
         path.write_text(JOB, encoding="utf-8")
     job = load(path, overrides)
     run = Run(job)
-    report = execute(run, quiet=quiet)
+    report = execute(run, quiet=quiet, bars=bars)
     if (
         report.reason is None
         and run.outputs.target is not None
@@ -209,7 +210,8 @@ def _option(name: str, kind: Any, default: Any, text: str) -> inspect.Parameter:
         text += f" (repeatable, name=probability); names: {', '.join(sorted(FAULTS))}"
     elif _is_mapping(kind):
         text += " (repeatable, key=value)"
-    option = typer.Option(f"--{name.replace('_', '-')}", help=text)
+    complete = complete_fault if name == "faults" else None
+    option = typer.Option(f"--{name.replace('_', '-')}", help=text, autocompletion=complete)
     if kind is bool:
         option = typer.Option(f"--{name.replace('_', '-')}/--no-{name.replace('_', '-')}", help=text)
     return inspect.Parameter(

@@ -5,19 +5,24 @@ needs it.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batchrank.bars import Bar, working
+from batchrank.cli.benchplan import show_bench_plan
 from batchrank.cli.experiment import p_cell, show_experiment
-from batchrank.cli.help import Json, Quiet, Set
+from batchrank.cli.help import Json, NoProgress, Quiet, Set
 from batchrank.cli.jobs import run_job
 from batchrank.cli.status import named_job
+from batchrank.cli.terminal import bars as drawing
 from batchrank.cli.terminal import console, keep_secret, log_to_stderr, say, say_json
 from batchrank.errors import BatchrankError, ExitCode, JobError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from batchrank.bench.matrix import Bench, Cell
@@ -31,7 +36,11 @@ def bench(
     only_table: Annotated[
         bool, typer.Option("--table", help="Run nothing; write the table of the cells that are done.")
     ] = False,
+    only_plan: Annotated[
+        bool, typer.Option("--plan", help="Run nothing; tell what is still to be sent, and what that costs.")
+    ] = False,
     quiet: Quiet = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Run datasets x models x instructs x merge methods, each as a job of its own, and write one table.
 
@@ -43,6 +52,8 @@ def bench(
 
     log_to_stderr(verbose=False, quiet=quiet)
     found, cells = load_bench(file)
+    if only_plan:
+        raise typer.Exit(show_bench_plan(cells, overrides or (), bars=not (quiet or no_progress)))
     results: list[Result] = []
     code = ExitCode.COMPLETE
     for number, cell in enumerate(cells, 1):
@@ -51,9 +62,11 @@ def bench(
         code = code if code.interrupted else ExitCode.COMPLETE
         error = ""
         if not only_table and not code:
-            code, error = _run(cell, overrides or (), quiet=quiet)
+            bar = Bar("cells", (number - 1) / len(cells), f"{number:,} of {len(cells):,}: {cell.name}")
+            code, error = _run(cell, overrides or (), quiet=quiet, bar=None if no_progress else bar)
         told = "" if code.interrupted else error
-        results.append(result(cell, found.measures, overrides=overrides or (), error=told))
+        with working(drawing(not no_progress and not quiet), partial(Bar, "judging", None, cell.name)):
+            results.append(result(cell, found.measures, overrides=overrides or (), error=told))
         _write(results, cells, found, file)
     for line in markdown(results).removesuffix("\n").split("\n"):
         say(line)
@@ -63,8 +76,8 @@ def bench(
     raise typer.Exit(code)
 
 
-def _run(cell: "Cell", overrides: Sequence[str], *, quiet: bool) -> tuple[ExitCode, str]:
-    """Run one cell unless it is done; its exit code, and why it is not complete."""
+def _run(cell: "Cell", overrides: Sequence[str], *, quiet: bool, bar: Bar | None) -> tuple[ExitCode, str]:
+    """Run one cell unless it is done, below the bar of all; its exit code, and why it is not complete."""
     from batchrank.bench.table import done, same_job
 
     try:
@@ -73,7 +86,10 @@ def _run(cell: "Cell", overrides: Sequence[str], *, quiet: bool) -> tuple[ExitCo
             return ExitCode.COMPLETE, ""
         job = cell.job(overrides)
         keep_secret(job)
-        report = run_job(job, fresh=False, forget=False, only_failed=False, quiet=quiet)
+        report = run_job(
+            job, fresh=False, forget=False, only_failed=False,
+            quiet=quiet, bars=bar is not None, above=[bar] if bar is not None else [],
+        )  # fmt: skip
     except BatchrankError as error:
         if not quiet:
             say(f"batchrank: {error}", error=True, lines=True)
@@ -130,6 +146,7 @@ def evaluate(
         ),
     ] = None,
     as_json: Json = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Judge rankings by relevance judgements: before and after reranking, with a paired test of the difference.
 
@@ -146,12 +163,14 @@ def evaluate(
                 param_hint="--before",
             )
         _several(
-            ranking, qrels, names, ranked_only=ranked_only, per_query=per_query, plot=plot, as_json=as_json
-        )
+            ranking, qrels, names,
+            ranked_only=ranked_only, per_query=per_query, plot=plot, as_json=as_json, bars=drawing(not no_progress),
+        )  # fmt: skip
         return
     from batchrank.quality.judgements import evaluate as judge
 
-    result = judge(ranking[0], qrels, measures=names, before=before, ranked_only=ranked_only)
+    with working(drawing(not no_progress), partial(Bar, "judging", None)):
+        result = judge(ranking[0], qrels, measures=names, before=before, ranked_only=ranked_only)
     if plot is not None:
         _plot_one(plot, ranking[0], result)
     if as_json:
@@ -174,10 +193,12 @@ def _several(
     per_query: bool,
     plot: Path | None,
     as_json: bool,
+    bars: "Console | None",
 ) -> None:
     from batchrank.quality.experiment import experiment
 
-    found = experiment(targets, qrels, measures=measures, ranked_only=ranked_only)
+    with working(bars, partial(Bar, "judging", None)):
+        found = experiment(targets, qrels, measures=measures, ranked_only=ranked_only)
     if plot is not None:
         from batchrank.quality.chart import draw
 

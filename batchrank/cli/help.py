@@ -25,12 +25,17 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "init": (
         "batchrank init candidates.jsonl",
         "batchrank init 'export/*.parquet' --job nightly.yaml --model gte-rerank-v2",
+        "batchrank init candidates.jsonl --force --set budget.max_cost=5 --column query=query",
     ),
     "check": ("batchrank check nightly.yaml", "batchrank check nightly.yaml --all --ask"),
-    "schema": ("batchrank schema > job.schema.json",),
+    "rerank": (
+        "batchrank rerank 'copy a directory tree' docs.txt --emulated",
+        "batchrank rerank 'copy a directory tree' docs.txt --top 3 --json --emulated",
+    ),
+    "schema": ("batchrank schema > job.schema.json", "batchrank schema --bench > bench.schema.json"),
     "manual": ("batchrank manual", "batchrank manual merge", "batchrank manual keys | less"),
     "plan": ("batchrank plan nightly.yaml", "batchrank plan nightly.yaml --json"),
-    "models": ("batchrank models",),
+    "models": ("batchrank models", "batchrank models qwen3-rerank", "batchrank models --json"),
     "ledger": ("batchrank ledger nightly.yaml", "batchrank ledger nightly.yaml --compact --max-age 30d"),
     "emulate": (
         "batchrank emulate --port 8080 --scores relative",
@@ -62,7 +67,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "batchrank diff out/monday out/nightly --json",
     ),
     "gate": ("batchrank gate show out/nightly", "batchrank gate accept out/nightly"),
-    "bench": ("batchrank bench models.yaml", "batchrank bench models.yaml --table"),
+    "bench": (
+        "batchrank bench models.yaml --plan",
+        "batchrank bench models.yaml",
+        "batchrank bench models.yaml --table",
+    ),
     "eval": (
         "batchrank eval out/nightly --qrels qrels.txt",
         "batchrank eval bm25.trec out/monday out/nightly --qrels qrels.txt --plot queries.svg",
@@ -94,15 +103,59 @@ def epilog(command: str) -> str | None:
     return None if lines is None else "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
+def complete_model(incomplete: str) -> list[str]:
+    """Names of models that begin so."""
+    from batchrank.models import cards
+
+    return [name for name in cards() if name.startswith(incomplete)]
+
+
+def complete_key(incomplete: str) -> list[tuple[str, str]]:
+    """Keys of a job that begin so, with what each is for; a model's name where that is the value."""
+    from batchrank.job.schema import KEYS
+
+    if incomplete.startswith("model="):
+        return [(f"model={name}", "") for name in complete_model(incomplete.removeprefix("model="))]
+    leaves = (key for key in KEYS if not any(other.startswith(f"{key}.") for other in KEYS))
+    return [(f"{key}=", KEYS[key]) for key in leaves if key.startswith(incomplete)]
+
+
+def complete_fault(incomplete: str) -> list[str]:
+    """Faults of the emulator that begin so."""
+    from batchrank.emulator.settings import FAULTS
+
+    return [f"{name}=" for name in sorted(FAULTS) if name.startswith(incomplete)]
+
+
+def complete_role(incomplete: str) -> list[str]:
+    """Roles of columns that begin so."""
+    from batchrank.job.sections import Columns
+
+    return [f"{role}=" for role in Columns.model_fields if role.startswith(incomplete)]
+
+
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="The job file, .yaml or .toml.")]
 Set = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key of the job: --set rate.rpm=60. Repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the job: --set rate.rpm=60. Repeatable.",
+        autocompletion=complete_key,
     ),
 ]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="A model that batchrank models lists; default: qwen3-rerank.", autocompletion=complete_model
+    ),
+]
+Url = Annotated[str | None, typer.Option(help="The endpoint's full address; default: the model's own.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every failed attempt.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")]
+NoProgress = Annotated[
+    bool, typer.Option("--no-progress", help="Draw no bars; in a pipe there are none anyway.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 LogFormatOption = Annotated[
     LogFormat,
@@ -168,7 +221,7 @@ def key_table() -> str:
     schema = job_schema()
     lines = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
     for name, node, required in _keys(schema, schema["$defs"], "", frozenset(schema["required"])):
-        section = _section(node, schema["$defs"]) is not None
+        section = _section(name, node, schema["$defs"]) is not None
         kind = "section" if section else _kind(node)
         default = "required" if required else _default(node)
         meaning = node["description"].replace("|", "\\|")
@@ -182,17 +235,19 @@ def _keys(
     """Each key's dotted name, its schema, and whether every job must have it; a section comes before its keys."""
     for name, node in schema["properties"].items():
         yield at + name, node, name in required
-        if (inner := _section(node, definitions)) is not None:
+        if (inner := _section(at + name, node, definitions)) is not None:
             needed = frozenset(inner.get("required", ())) if name in required else frozenset[str]()
             yield from _keys(inner, definitions, f"{at}{name}.", needed)
 
 
-def _section(node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any] | None:
+def _section(name: str, node: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any] | None:
     """The schema of a section; None for a key with a value of its own, even where a mapping is one way to write it."""
+    from batchrank.job.load import SHORT
+
     options = [option for option in node.get("anyOf", [node]) if option.get("type") != "null"]
-    if len(options) != 1 or "$ref" not in options[0]:
+    if (len(options) != 1 and name not in SHORT) or "$ref" not in options[-1]:
         return None
-    found: dict[str, Any] = definitions[options[0]["$ref"].rsplit("/", 1)[1]]
+    found: dict[str, Any] = definitions[options[-1]["$ref"].rsplit("/", 1)[1]]
     return found if "properties" in found else None
 
 

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchrank.cli.help import JobFile, Json, Set
+from batchrank.cli.help import JobFile, Json, Model, NoProgress, Set, Url, complete_role
 from batchrank.cli.terminal import as_json, load, say, say_json
+from batchrank.cli.terminal import bars as drawing
 from batchrank.errors import BatchrankError, ExitCode, InterruptedRunError
 
 if TYPE_CHECKING:
+    from batchrank.bars import Bar
     from batchrank.cli.display import Display, Events
     from batchrank.job.config import Job
     from batchrank.observe.observer import Observer
@@ -39,20 +41,45 @@ def init(
     job: Annotated[Path, typer.Option("--job", "-o", metavar="FILE", help="The job file to write.")] = Path(
         "job.yaml"
     ),
-    model: Annotated[str, typer.Option(help="A model that batchrank models lists.")] = "qwen3-rerank",
+    model: Model = None,
+    url: Url = None,
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            metavar="ROLE=NAME",
+            help="Which column or key holds what: --column query=question. Repeatable.",
+            autocompletion=complete_role,
+        ),
+    ] = None,
+    overrides: Set = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the job file.")] = False,
 ) -> None:
     """Look at a dataset and write a commented job file for it, which runs as it is.
 
     Without the model's API key in the environment the job runs on the built-in emulator, at no cost.
+    Exit codes: 0 written; 4 written, but nothing of the data can be ranked yet: the lines to fill are marked; 2 usage.
     """
-    from batchrank.planning.init import facts, write_job
+    from batchrank.planning.dataset import facts
+    from batchrank.planning.init import write_job
+    from batchrank.read.told import FILL_IN
 
-    found = write_job(data, job, model=model, force=force)
+    pairs = [item.partition("=") for item in columns or ()]
+    if wrong := next((role for role, equals, name in pairs if not (equals and name)), None):
+        raise typer.BadParameter(f"{wrong}: write role=name, as query=question", param_hint="--column")
+    found = write_job(
+        *(data, job), model=model, url=url, columns={role: name for role, _, name in pairs},
+        overrides=overrides or (), force=force,
+    )  # fmt: skip
     for line in facts(found):
         say(line)
     say()
-    say(f"wrote {job}; next: batchrank check {job}")
+    if found.queries:
+        say(f"wrote {job}; next: batchrank check {job}")
+        return
+    fill = f"fill in what says {FILL_IN} in it, then" if found.told.unknown else "mend the data, then"
+    say(f"wrote {job}; {fill}: batchrank check {job}")
+    raise typer.Exit(ExitCode.INPUT)
 
 
 def check(
@@ -65,6 +92,7 @@ def check(
         typer.Option("--ask", help="Also send one request without documents, which is not billed."),
     ] = False,
     as_json: Json = False,
+    no_progress: NoProgress = False,
 ) -> None:
     """Find what would keep a job from running: key, endpoint, output, ledger, data. Spends nothing.
 
@@ -72,10 +100,12 @@ def check(
     fail, 4 input unusable, 5 gate.against holds nothing to compare with, 1 output or ledger unusable or the key
     refused, 75 the endpoint can't be reached.
     """
+    from batchrank.pipeline.view import watching
     from batchrank.planning.check import check_job, ending
 
     findings = []
-    for finding in check_job(load(job, overrides), limit=None if everything else limit, ask=ask):
+    watch = watching(drawing(not no_progress))
+    for finding in check_job(load(job, overrides), limit=None if everything else limit, ask=ask, watch=watch):
         findings.append(finding)
         if not as_json:
             say(f"{finding.state:<5} {finding.name:<8} {finding.text}")
@@ -87,8 +117,17 @@ def check(
     raise typer.Exit(code)
 
 
-def schema() -> None:
+def schema(
+    bench: Annotated[
+        bool, typer.Option("--bench", help="The schema of benchmark files, which batchrank bench takes.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of the job file, by which editors complete and check it."""
+    if bench:
+        from batchrank.bench.schema import bench_schema
+
+        say_json(bench_schema())
+        return
     from batchrank.job.schema import job_schema
 
     say_json(job_schema())
@@ -157,6 +196,8 @@ def run_job(
     forget: bool,
     only_failed: bool,
     quiet: bool,
+    bars: bool = True,
+    above: "Sequence[Bar]" = (),
     port: int | None = None,
     host: str = "127.0.0.1",
     max_time: str | None = None,
@@ -169,10 +210,18 @@ def run_job(
 
     end = first(max_time, until, time.time())
     run = make_run(job, Options(fresh=fresh, forget=forget, only_failed=only_failed, until=end))
-    return execute(run, quiet=quiet, port=port, host=host)
+    return execute(run, quiet=quiet, bars=bars, above=above, port=port, host=host)
 
 
-def execute(run: "Run", *, quiet: bool, port: int | None = None, host: str = "127.0.0.1") -> "Report":
+def execute(
+    run: "Run",
+    *,
+    quiet: bool,
+    bars: bool = True,
+    above: "Sequence[Bar]" = (),
+    port: int | None = None,
+    host: str = "127.0.0.1",
+) -> "Report":
     """Run under uvloop where there is one."""
     import anyio
 
@@ -188,7 +237,7 @@ def execute(run: "Run", *, quiet: bool, port: int | None = None, host: str = "12
         options["use_uvloop"] = True
     settle_process()
     events = Events(run) if as_json() else None
-    show = events or Display(run)
+    show = events or Display(run, bars=bars, above=above)
     try:
         with Observer(run, port=port, host=host) as observer:
             report = anyio.run(_watched, run, None if quiet else show, observer, backend_options=options)

@@ -12,15 +12,25 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from batchrank.bars import Bar, working
 from batchrank.cli.terminal import console, say
 from batchrank.errors import JobError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from batchrank.job.config import Job
     from batchrank.ledger.care import Compaction, Inventory
 
 
-def show_ledger(job: "Job", *, unused: bool, max_age: str | None = None, backup: Path | None = None) -> None:
+def show_ledger(
+    job: "Job",
+    *,
+    unused: bool,
+    max_age: str | None = None,
+    backup: Path | None = None,
+    bars: "Console | None" = None,
+) -> None:
     """Print what the ledger holds, once what is to be dropped is dropped.
 
     Args:
@@ -28,6 +38,7 @@ def show_ledger(job: "Job", *, unused: bool, max_age: str | None = None, backup:
         unused: whether to drop what the last complete run did not use.
         max_age: drop answers older than this, such as ``30d``; None drops none for its age.
         backup: where a copy goes before anything is dropped; None for none.
+        bars: where bars are drawn, if they are.
 
     Raises:
         JobError: there is no ledger, or the job's last run is not complete.
@@ -48,13 +59,16 @@ def show_ledger(job: "Job", *, unused: bool, max_age: str | None = None, backup:
     ledger = Ledger(path)
     try:
         if backup is not None:
-            ledger.copy(backup)
+            with working(bars, lambda: Bar("copying", None)):
+                ledger.copy(backup)
             say(f"copied to {backup}", error=True)
         if unused or since:
-            dropped = anyio.run(partial(compact, ledger, scope(job), unused=unused, since=since))
+            with working(bars, lambda: Bar("making it smaller", None)):
+                dropped = anyio.run(partial(compact, ledger, scope(job), unused=unused, since=since))
             for line in _dropped(dropped, max_age, unused=unused):
                 say(line, error=True)
-        found = anyio.run(inventory, ledger)
+        with working(bars, lambda: Bar("counting", None)):
+            found = anyio.run(inventory, ledger)
     finally:
         ledger.close()
     table = Table(box=None, show_header=False, pad_edge=False)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batchrank.bars import duration
 from batchrank.cli.help import Json
 from batchrank.cli.status import is_job_file, output_folder
-from batchrank.cli.terminal import console, duration, load, say_json
+from batchrank.cli.terminal import console, load, say_json
 from batchrank.errors import ExitCode, JobError
 
 if TYPE_CHECKING:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from batchrank.bars import duration
 from batchrank.cli.help import Json
-from batchrank.cli.terminal import console, duration, load, replicas, say_json
+from batchrank.cli.terminal import bars as drawing
+from batchrank.cli.terminal import console, load, replicas, say_json
 from batchrank.errors import JobError
 
 if TYPE_CHECKING:
@@ -173,14 +175,15 @@ _NOTES = {
 }
 
 
-def show_plan(job: "Job", *, as_json: bool) -> None:
+def show_plan(job: "Job", *, as_json: bool, bars: bool = True) -> None:
     """Print what running the job would take; nothing is sent."""
     from rich.table import Table
 
+    from batchrank.pipeline.view import watching
     from batchrank.planning.plan import plan
     from batchrank.tokens import exact_counts
 
-    found = plan(job)
+    found = plan(job, watch=watching(drawing(bars)))
     if as_json:
         say_json(found.data())
         return

@@ -14,11 +14,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from batchrank.bars import drawable, plain_console
 from batchrank.errors import escaped, escaped_json
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.text import Text
 
     from batchrank.job.config import Job
     from batchrank.job.secrets import Secrets
@@ -107,35 +107,21 @@ def replicas(states: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(told)
 
 
-def duration(seconds: float) -> str:
-    """Seconds for people: ``3.2 s``, ``4 min 10 s``, ``2 h 5 min``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
 def console(*, error: bool = False, width: int | None = None, soft_wrap: bool = False) -> "Console":
     """A console on stdout, or on stderr, for tables and what changes in place; ``width`` where it is no terminal.
 
     It shows every text as what it is: no markup, no codes of others.
     """
-    from rich.console import Console
-
-    class Plain(Console):
-        def render_str(self, text: str, **options: Any) -> "Text":  # be it printed alone or in a table
-            return super().render_str(shown(text), **options)
-
     stream: TextIO = with_patience(sys.stderr) if error else sys.stdout
-    return Plain(
-        file=stream,
-        width=None if stream.isatty() else width,
-        soft_wrap=soft_wrap,
-        markup=False,
-        emoji=False,
-        highlight=False,
-    )
+    return plain_console(stream, shown=shown, width=width, soft_wrap=soft_wrap)
+
+
+def bars(wanted: bool = True) -> "Console | None":
+    """Where bars are drawn: on stderr where that is a terminal, unless there are to be none, or JSON alone."""
+    if not wanted or as_json() or not with_patience(sys.stderr).isatty():
+        return None
+    terminal = console(error=True)
+    return terminal if drawable(terminal) else None
 
 
 def with_patience(stream: TextIO | None) -> TextIO:

@@ -149,7 +149,7 @@ class CrewRun(Run):
                     check=self._check_failures,
                     clear=partial(self.outputs.clear, writer),
                     drain=self.options.drain,
-                    gauge=self._gauge,
+                    gauge=self.gauge,
                     folder=written,
                     staging=self._staging(),
                     silence=SILENCE if self.job.engine.ray else None,

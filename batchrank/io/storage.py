@@ -26,6 +26,17 @@ _ANY_DEPTH = 100
 """More levels of folders than any data set has."""
 
 
+NAMED = "ir_datasets://"
+"""What the address of a dataset begins with that ir_datasets knows by name."""
+_SHORT = {"beir:": f"{NAMED}beir/", "ir_datasets:": NAMED}
+
+
+def address_of(path: str) -> str:
+    """A path; a dataset's name (``beir:scifact``, ``ir_datasets:vaswani``) as the address that it stands for."""
+    short = next((short for short in _SHORT if path.startswith(short) and "://" not in path), None)
+    return path if short is None else _SHORT[short] + path.removeprefix(short)
+
+
 def is_remote(path: str) -> bool:
     """Whether a path is an address."""
     return "://" in path

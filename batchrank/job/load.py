@@ -20,6 +20,8 @@ from batchrank.job.paths import moved
 
 PREFIX = "BATCHRANK_"
 _KEY = re.compile(r"[A-Za-z_-]+(\.[A-Za-z_-]+)*")
+SHORT = {"input": "path", "endpoint": "url"}
+"""Sections that may be written as the value of one of their keys."""
 _HARMLESS = {"timeout", "wire", "region"}
 """Keys of endpoint whose faulty values are repeated."""
 
@@ -38,11 +40,52 @@ def load_job(
         JobError: the file can't be read, or a key is unknown, of the wrong type, impossible.
     """
     path = Path(path)
-    environ = os.environ if environ is None else environ
     data, lines = read_document(path)
     if "input" not in data and "datasets" in data:
         raise JobError(f"{path}: this is a benchmark file, not a job's: batchrank bench {path}")
     origin = {key: f"{path}, line {line}" for key, line in lines.items()}
+    _override(data, origin, overrides, os.environ if environ is None else environ)
+    for key in ("input", "output"):
+        if key not in data:
+            raise JobError(
+                f"{path}: {key}.path: required; say where the {'queries are' if key == 'input' else 'rankings go'}"
+            )
+    return _anchored(_validated(data, origin, str(path)), path)
+
+
+def make_job(
+    data: dict[str, Any],
+    *,
+    name: str,
+    overrides: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
+    file: Path | None = None,
+) -> Job:
+    """Make a job without a file, for a command that says by its own options what it is about.
+
+    Args:
+        data: its keys, changed to what it has with all that overrides them; it may lack ``input`` and ``output``.
+        name: the command's name, which the job has too.
+        overrides: as in ``load_job``.
+        environ: as in ``load_job``.
+        file: the file that it will be written to, which paths are relative to; None for the folder at hand.
+
+    Raises:
+        JobError: a key is unknown, of the wrong type, impossible.
+    """
+    origin: dict[tuple[str, ...], str] = {}
+    _override(data, origin, overrides, os.environ if environ is None else environ)
+    return _anchored(_validated(data, origin, f"batchrank {name}"), file or Path(f"{name}.yaml"))
+
+
+def _override(
+    data: dict[str, Any],
+    origin: dict[tuple[str, ...], str],
+    overrides: Sequence[str],
+    environ: Mapping[str, str],
+) -> None:
+    """Put what the environment and ``--set`` say over the keys of a job."""
+    data |= spelled_out(data)
     for source, changes in (
         ("environment", partial(_environment, environ, data)),
         ("--set", partial(_overrides, overrides)),
@@ -51,18 +94,15 @@ def load_job(
             _merge_into(data, changes(), origin, source)
         except ValueError as error:
             raise JobError(f"{source}: a value {error}") from None
-    for key in ("input", "output"):
-        if key not in data:
-            raise JobError(
-                f"{path}: {key}.path: required; say where the {'queries are' if key == 'input' else 'rankings go'}"
-            )
+
+
+def _validated(data: dict[str, Any], origin: dict[tuple[str, ...], str], path: str) -> Job:
     try:
-        job = Job.model_validate(data)
+        return Job.model_validate(data)
     except ValidationError as error:
-        raise JobError("\n".join(_explain(e, origin, str(path)) for e in _telling(error))) from None
+        raise JobError("\n".join(_explain(e, origin, path) for e in _telling(error))) from None
     except JobError as error:
         raise JobError(f"{_where(_named(str(error)), origin) or path}: {error}") from None
-    return _anchored(job, path)
 
 
 def _environment(environ: Mapping[str, str], data: dict[str, Any]) -> dict[str, Any]:
@@ -114,13 +154,17 @@ def _overrides(overrides: Sequence[str]) -> dict[str, Any]:
     data: dict[str, Any] = {}
     for item in overrides:
         key, equals, value = item.partition("=")
+        key = f"{key}.{SHORT[key]}" if key in SHORT and not value.lstrip().startswith("{") else key
         if not equals or not _KEY.fullmatch(key):
             shown = item if item.split(".")[0] in Job.model_fields and _KEY.fullmatch(item) else "(not shown)"
             raise JobError(f"--set {shown}: write key.sub=value, for example --set rate.rpm=60")
         *parents, last = key.split(".")
         target = data
         for parent in parents:
-            target = target.setdefault(parent, {})
+            inner = target.get(parent)
+            if not isinstance(inner, dict):
+                inner = target[parent] = {} if inner is None else {"base": inner}
+            target = inner
         target[last] = (_typed if key.startswith("endpoint.body") else _plain)(value)
     return data
 
@@ -134,6 +178,7 @@ def _merge_into(
 ) -> None:
     for key, value in changes.items():
         here = (*at, key)
+        value = spelled_out({key: value})[key] if not at else value
         if isinstance(value, dict):
             if not isinstance(data.get(key), dict):
                 data[key] = (
@@ -143,6 +188,14 @@ def _merge_into(
         else:
             data[key] = value
             origin[here] = source
+
+
+def spelled_out(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a job with each section as a mapping, also one that is written short: ``input: a.jsonl``."""
+    return {
+        key: {SHORT[key]: value} if key in SHORT and isinstance(value, str | list) else value
+        for key, value in data.items()
+    }
 
 
 def _telling(error: ValidationError) -> list[Any]:
@@ -217,9 +270,9 @@ def _fields_at(keys: tuple[str, ...]) -> list[str]:
 
 def _anchored(job: Job, path: Path) -> Job:
     """The job with its name filled in and every path made relative to the job file."""
-    assert job.output is not None
     data = job.model_dump(exclude_unset=True)
     data["name"] = job.name or path.stem
-    if not job.ledger and (job.destination != job.output_folder or job.output.path == "-"):
+    elsewhere = job.output is not None and (job.destination != job.output_folder or job.output.path == "-")
+    if not job.ledger and elsewhere:
         data["ledger"] = f"{data['name']}.ledger.sqlite"
     return Job.model_validate(moved(data, lambda own: str(path.parent / os.path.expanduser(own))))  # noqa: PTH111 pathlib raises where there is no home

@@ -10,8 +10,8 @@ from batchrank.models import Card, cards
 
 KEYS: dict[str, str] = {
     "name": "The job's name; default: the file's stem.",
-    "input": "Where the queries and their candidates come from.",
-    "input.path": 'A file, a glob, a folder, a list of them, or "-" for standard input; relative to the job file.',
+    "input": "Where the queries and their candidates come from; a path alone is input.path.",
+    "input.path": 'A file, glob, folder, address (s3://, hf://), dataset (beir:NAME), a list of them, or "-" (stdin).',
     "input.format": "How the files are written; auto tells it from their names and first bytes.",
     "input.corpus": "Where the texts of documents are, when path names them by id: files, or a dataset's folder.",
     "input.queries": "Where the texts of queries are, when path names them by id.",
@@ -27,9 +27,10 @@ KEYS: dict[str, str] = {
     "input.columns.image": "The document's image: an address, a data URI, a path below image_root, or bytes.",
     "input.columns.video": "The document's video: an address.",
     "input.sort": "Group pairs by query on disk first; needed where they come in another order.",
+    "input.sample": "Draw so many queries, or a part (5%); or {queries, seed, by: file | documents}.",
     "input.limit": "Read the first N queries only.",
     "model": "A model that `batchrank models` lists, or a mapping that changes one: {base, name, price, ...}.",
-    "endpoint": "Where requests are sent, and with which key.",
+    "endpoint": "Where requests are sent, and with which key; an address alone is endpoint.url.",
     "endpoint.url": 'The full address; "emulator" starts the API inside the process; default: the model\'s own.',
     "endpoint.urls": "Instead, the addresses of several servers of one model: the least busy one is asked.",
     "endpoint.identity": "What answers are remembered under; default: wire, model and region, not the address.",
@@ -124,11 +125,11 @@ def sections(annotation: Any) -> list[type[BaseModel]]:
 
 
 def key_names(model: type[BaseModel] = Job, at: str = "") -> Iterator[str]:
-    """The dotted names of all keys, sections before what is in them; a workspace's own two are left out."""
+    """The dotted names of all keys, sections before what is in them; what a mapping may hold instead is left out."""
     for name, field in model.model_fields.items():
         yield at + name
         for section in sections(field.annotation):
-            if section.__name__ != "Workspace":
+            if section.__name__ not in ("Workspace", "Sample"):
                 yield from key_names(section, f"{at}{name}.")
 
 
@@ -140,7 +141,8 @@ _ONE_OR_MANY = (("Input", "path"), ("Input", "corpus"), ("Input", "queries"), ("
 def job_schema() -> dict[str, Any]:
     """The schema of job files, in YAML or TOML.
 
-    What pydantic's own schema says of ``Job`` is made to fit files: a path may be one string, a column a number, a
+    What pydantic's own schema says of ``Job`` is made to fit files: ``input`` and ``endpoint`` may be a path and an
+    address, a path may be one string, a column a number, a
     model's name is one that has a card, a model's mapping has a card's fields, and ``input`` and ``output`` are
     required.
     """
@@ -153,11 +155,17 @@ def job_schema() -> dict[str, Any]:
     for section, name in _ONE_OR_MANY:
         keys = definitions[section]["properties"]
         keys[name] = {"anyOf": [{"type": "string"}, *keys[name].get("anyOf", [keys[name]])]}
+    definitions["Input"]["properties"]["sample"]["anyOf"][:0] = [
+        {"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d+(\.\d+)?%$"}
+    ]  # fmt: skip
     for column in definitions["Columns"]["properties"].values():
         column["anyOf"].insert(1, {"type": "integer", "minimum": 1})
     schema["required"] = ["input", "model", "output"]
     for name in ("input", "output"):
         properties[name] = properties[name]["anyOf"][0]
+    texts = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    properties["input"] = {"anyOf": [{"type": "string"}, texts, properties["input"]]}
+    properties["endpoint"] = {"anyOf": [{"type": "string"}, properties["endpoint"]]}
     _explain(schema, definitions)
     described: dict[str, Any] = _plain(schema)
     return {"$schema": DIALECT, "title": "batchrank job"} | described

@@ -5,7 +5,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from batchrank.io.storage import address_of
+from batchrank.job.columns import Columns as Columns
 from batchrank.job.endpoint import check_json, http_address, http_addresses, proxy_address, refuse_key
+from batchrank.job.sample import Sample
 from batchrank.models import Template, Wire
 
 Positive = Annotated[int, Field(ge=1)]
@@ -18,34 +21,18 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
 
 
-class Columns(Section):
-    """Which column or key holds what, where the names don't tell; columns without names have numbers, from 1."""
-
-    query_id: str | None = None
-    query: str | None = None
-    candidates: str | None = None
-    doc_id: str | None = None
-    text: str | None = None
-    score: str | None = None
-    image: str | None = None
-    video: str | None = None
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _number(cls, value: Any) -> Any:
-        return str(value) if type(value) is int else value
-
-
 class Input(Section):
     """Where the queries come from.
 
     Attributes:
-        path: files, globs or folders, here or at an address (``s3://...``); ``-`` is standard input.
+        path: files, globs or folders, here or at an address (``s3://...``), or a dataset's name (``beir:scifact``);
+            ``-`` is standard input.
         corpus: where the texts of documents are, when ``path`` names documents by id: files, or a dataset's folder.
         queries: where the texts of queries are, when ``path`` names queries by id.
         split: which part of a dataset's folder; ``test`` by default.
         subset: which language or subset of a dataset's folder that has several.
         sort: group pairs that don't come grouped by query, on disk, before the first query.
+        sample: draw so many queries, or such a part (``5%``), the same ones each time.
         limit: stop after so many queries.
     """
 
@@ -57,12 +44,21 @@ class Input(Section):
     subset: Annotated[str, Field(min_length=1)] | None = None
     columns: Columns = Columns()
     sort: bool = False
+    sample: Sample | None = None
     limit: Positive | None = None
+
+    @field_validator("sample", mode="before")
+    @classmethod
+    def _number_or_part(cls, value: Any) -> Any:
+        return {"queries": value} if isinstance(value, int | str) else value
 
     @field_validator("path", "corpus", "queries", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
-        return [value] if isinstance(value, str) else value
+        values = [value] if isinstance(value, str) else value
+        if not isinstance(values, list | tuple):
+            return values
+        return [address_of(path) if isinstance(path, str) else path for path in values]
 
     @field_validator("path", "corpus", "queries")
     @classmethod

@@ -1,7 +1,6 @@
 """Ranks queries from memory for programs, with an event loop or without one, and yields rankings as they come."""
 
 import asyncio
-import sys
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Mapping, Sized
 from contextlib import aclosing, contextmanager
 from typing import cast
@@ -12,6 +11,7 @@ from anyio.from_thread import start_blocking_portal
 from anyio.streams.memory import MemoryObjectSendStream
 from pydantic import ValidationError
 
+from batchrank.bars import Bar, drawing_console, working
 from batchrank.data import Query
 from batchrank.errors import JobError, QueryError
 from batchrank.job.config import Job
@@ -212,7 +212,8 @@ def rerank_sync(
         job: as in ``rerank``.
         on_failure: as in ``rerank``; called in that other thread.
         columns: as in ``rerank``.
-        progress: whether to show a progress bar on stderr; by default where that is a terminal.
+        progress: whether to show a progress bar on stderr or in the notebook; by default where that is a terminal, or
+            there is a notebook.
 
     Returns:
         One ranking for each query that could be ranked.
@@ -229,8 +230,7 @@ def rerank_sync(
                 count()
         return found
 
-    shown = sys.stderr.isatty() if progress is None else progress
-    with _bar(queries, shown) as count, start_blocking_portal() as portal:
+    with _counted(queries, progress) as count, start_blocking_portal() as portal:
         future = portal.start_task_soon(collect, count)
         try:
             return future.result()
@@ -239,17 +239,22 @@ def rerank_sync(
 
 
 @contextmanager
-def _bar(queries: object, shown: bool) -> Iterator[Callable[[], None]]:
+def _counted(queries: object, wanted: bool | None) -> Iterator[Callable[[], None]]:
     """What counts a ranking, and shows how many there are."""
-    if not shown:
-        yield lambda: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     # How many queries a table of pairs has is known when it has been read.
-    total = len(queries) if isinstance(queries, Sized) and not is_table(queries) else None
-    columns = (TextColumn("queries"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("queries", total=total)
-        yield lambda: bar.advance(task)
+    total = len(queries) if isinstance(queries, Sized) and not is_table(queries) else 0
+    done = 0
+
+    def count() -> None:
+        nonlocal done
+        done += 1
+
+    def look() -> Bar:
+        return (
+            Bar("queries", done / total, f"{done:,}/{total:,}")
+            if total
+            else Bar("queries", None, f"{done:,}")
+        )
+
+    with working(drawing_console(wanted), look, after=0):
+        yield count

@@ -147,7 +147,7 @@ class Run:
         self._sink: Writing | None = None
         self._reader: Reading | None = None
         self._engine: Engine | None = None
-        self._gauge = Gauge()
+        self.gauge = Gauge()
         self._before = Totals()
         self._deadline = Deadline(self.options.until, self.options.drain, self.notices.append)
         self._started = time.monotonic()
@@ -321,7 +321,7 @@ class Run:
         if self._reason is not None:
             flow.stop(self._reason)
         position = last.position if last else 0
-        items = skip_completed(read(self._input, self._gauge), checkpoints[:])
+        items = skip_completed(read(self._input, self.gauge), checkpoints[:])
         cutter = PartCutter(part_documents(self.job.output), part=len(checkpoints))
         self._reader = reader = Reader(
             items, preparer, cutter,
@@ -375,4 +375,4 @@ class Run:
         reader, limit = self._reader, self._input.limit
         if reader is None or reader.exhausted:
             return 1.0 if reader else 0.0
-        return max(self._gauge.share, min(1.0, reader.read / limit)) if limit else self._gauge.share
+        return max(self.gauge.share, min(1.0, reader.read / limit)) if limit else self.gauge.share

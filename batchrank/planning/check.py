@@ -22,7 +22,7 @@ from batchrank.job.sections import Gate
 from batchrank.pipeline.endpoint import api_keys, endpoint, places
 from batchrank.pipeline.preconditions import Preconditions, look_into_ledger
 from batchrank.planning.space import Sized, free_bytes, needs, shortage
-from batchrank.planning.survey import survey
+from batchrank.planning.survey import Watch, survey, unwatched
 from batchrank.send.connections import tls_context
 from batchrank.send.retry import Action, advice, classify, slows
 from batchrank.tokens import exact_counts
@@ -63,13 +63,14 @@ def ending(findings: Iterable[Finding]) -> ExitCode:
     return next(iter([*stopped, *(code for code in _IN_THE_END if code in codes)]), ExitCode.COMPLETE)
 
 
-def check_job(job: Job, *, limit: int | None, ask: bool) -> Iterator[Finding]:
+def check_job(job: Job, *, limit: int | None, ask: bool, watch: Watch = unwatched) -> Iterator[Finding]:
     """Look at all that a run of the job needs, one thing after the other.
 
     Args:
         job: the job, already validated.
         limit: records of the input to look at, None for all.
         ask: also send a request without documents, rejected and not billed, to see whether the key is accepted.
+        watch: shows how far reading the input has come.
     """
     ground = Preconditions(job)
     steps = ground.steps() | {"ledger": lambda: look_into_ledger(job)}
@@ -78,7 +79,7 @@ def check_job(job: Job, *, limit: int | None, ask: bool) -> Iterator[Finding]:
     for name, step in steps.items():
         yield from _guarded(name, partial(_stepped, name, step, ground), told)
     yield _rate(job)
-    yield from _guarded("input", partial(_input, ground, limit), told)
+    yield from _guarded("input", partial(_input, ground, limit, watch), told)
     yield from _guarded("endpoint", partial(_endpoint, job, ask), told)
     if job.gate is not None:
         yield _compared(job, job.gate)
@@ -190,14 +191,14 @@ def _compared(job: Job, gate: Gate) -> Finding:
     return Finding("gate", "note", "there is no earlier run to compare with; the first one passes")
 
 
-def _input(ground: Preconditions, limit: int | None) -> Iterator[Finding]:
+def _input(ground: Preconditions, limit: int | None, watch: Watch) -> Iterator[Finding]:
     yield from (Finding("input", "note", note) for note in ground.notes)
     if ground.job.input is not None and "-" in ground.job.input.path:
         yield Finding("input", "note", "standard input can be read only once, so it was not looked at")
         yield from _space(ground.job, Sized())
         return
     job = ground.job
-    found = survey(ground, Sized(top_n=job.output.top_n if job.output else None), limit=limit)
+    found = survey(ground, Sized(top_n=job.output.top_n if job.output else None), limit=limit, watch=watch)
     text = f"{found.queries:,} queries, {found.documents:,} documents, {found.chunks:,} requests"
     text += f", {found.blank:,} blank documents will not be sent" if found.blank else ""
     text += (

@@ -1,194 +1,190 @@
-"""Looks at a dataset and writes a job file for it that runs as it is (``batchrank init``)."""
+"""Looks at a dataset and writes a job file for it that runs as it is (``batchrank init``).
 
-import json
+Where nothing can be made of the data yet, the file is written all the same, with the lines that the user has to fill.
+"""
+
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-import yaml
-
-from batchrank.data import Query
-from batchrank.errors import InputError, JobError, UnsortedError
+from batchrank.errors import JobError
+from batchrank.io import storage
 from batchrank.job.config import Job
-from batchrank.job.sections import Input
-from batchrank.pipeline.preconditions import Preconditions
-from batchrank.pipeline.prepare import Prepared
-from batchrank.planning.survey import Survey, survey
-from batchrank.read.base import Source
-from batchrank.read.layout import find, notes
+from batchrank.job.document import read_document
+from batchrank.job.load import make_job
+from batchrank.planning.dataset import Found, facts, look
+from batchrank.planning.jobfile import job_text
+from batchrank.read.told import FILL_IN
 
-SAMPLE = 1000
-"""Records that are looked at."""
-_MB = 1e6
-
-
-@dataclass(slots=True, kw_only=True)
-class Found(Survey):
-    """What a look at a dataset found; counts are of the sample.
-
-    Attributes:
-        sources: the files.
-        notes: which files there are that aren't read, and why.
-        most: candidates of the longest list.
-        scored: queries whose candidates have first-stage scores.
-        characters: of all documents that are texts, ``longest`` of them in one.
-        unsorted: why pairs have to be sorted; None where they come grouped.
-    """
-
-    sources: list[Source]
-    notes: list[str]
-    most: int = 0
-    scored: int = 0
-    characters: int = 0
-    longest: int = 0
-    unsorted: str | None = None
-
-    def add(self, query: Query, ready: Prepared) -> None:
-        """Count one query, and how long its texts are."""
-        Survey.add(self, query, ready)
-        lengths = [len(text) for text in query.documents if isinstance(text, str)]
-        self.most = max(self.most, len(query))
-        self.scored += query.first_stage_scores is not None
-        self.characters += sum(lengths)
-        self.longest = max(self.longest, *lengths, 0)
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_VAGUE = re.compile(
+    r"(data|dataset|train|test|dev|validation|part|candidates|input|queries|export)?[-_.\d]*", re.IGNORECASE
+)
+"""Names that many datasets have, so that the folder around them tells more."""
 
 
-def look(path: str, model: str, *, sort: bool = False) -> Found:
-    """Read the first records of a dataset, as a job of this model would.
-
-    Raises:
-        InputError: nothing of it can be ranked; says what would help.
-        JobError: the model is unknown.
-    """
-    # Nothing that is told depends on exact counts, and the vocabulary takes its time.
-    job = Job(model=model, input=Input(path=(path,), sort=sort), tokenizer="bytes")
-    found = Found(sources=find([path]), notes=notes(Input(path=(path,))))
-    try:
-        survey(Preconditions(job), found, limit=SAMPLE)
-    except UnsortedError as error:
-        if sort:
-            raise
-        found = look(path, model, sort=True)
-        found.unsorted = str(error)
-    if not found.queries:
-        why = next(iter(found.failed.values()), None)
-        hint = f": {why}" if why else ""
-        raise InputError(f"{path}: none of its {found.lost:,} records can be ranked{hint}")
-    return found
-
-
-def write_job(data: str, path: Path, *, model: str, force: bool) -> Found:
+def write_job(
+    data: str,
+    path: Path,
+    *,
+    model: str | None = None,
+    url: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
+    force: bool = False,
+) -> Found:
     """Look at a dataset and write a job for it.
 
     Args:
         data: a file, a glob or a folder.
         path: the job file to write, YAML.
-        model: the model's name.
+        model: the model's name; None for the default one.
+        url: the endpoint's address; None for the model's own, or the emulator where there is no key.
+        columns: which column or key holds what, by role.
+        overrides: further keys of the job, as given to ``--set``; paths in them are relative to the job file.
         force: replace a file that is there already.
 
     Raises:
-        InputError: nothing of the dataset can be ranked.
-        JobError: the file is there already, or can't be written.
+        InputError: there is no such dataset.
+        JobError: the file is there already, or can't be written; or a key can't be used.
         UnknownModelError: there is no card of that name.
     """
     if path.suffix not in (".yaml", ".yml"):
         raise JobError(f"{path}: the job is written as YAML; end its name in .yaml")
     if path.exists() and not force:
         raise JobError(f"{path} is there already; name another file with --job, or replace it with --force")
-    job = Job(model=model)
-    found = look(data, model)
+    keys: dict[str, Any] = {
+        "input": {"path": _relative(data, path.parent)},
+        "model": "qwen3-rerank",
+        "output": {"path": _folder(data, path), "format": "parquet"},
+    }
+    if columns:
+        keys["input"]["columns"] = dict(columns)
+    own = [*([f"model={model}"] if model else []), *([f"endpoint.url={url}"] if url else [])]
+    job = make_job(keys, name="init", overrides=[*own, *overrides], environ={}, file=path)
+    assert job.input is not None
+    found = look(job.input, job.model)
+    if found.told.unknown == ["query_id"] and (query := found.told.roles.get("query")):
+        job = make_job(
+            keys, name="init", overrides=[f"input.columns.query_id={query}"], environ={}, file=path
+        )
+        assert job.input is not None
+        found = look(job.input, job.model)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(_text(data, found, job, path), encoding="utf-8")
+        path.write_text(_text(data, found, job, keys, path), encoding="utf-8")
     except OSError as error:
         raise JobError(f"{path} can't be written: {error.strerror or error}") from None
     return found
 
 
-def facts(found: Found) -> list[str]:
-    """What was found, a line each."""
-    files = found.sources
-    formats = ", ".join(sorted({source.format for source in files}))
-    size = sum(source.bytes for source in files) / _MB
-    lines = [f"{len(files):,} {'file' if len(files) == 1 else 'files'} ({formats}), {size:,.1f} MB"]
-    lines += found.notes
-    mean = found.documents / found.queries
-    lines.append(f"{_queries(found)}, {mean:,.0f} candidates each on average, {found.most:,} at most")
-    length = found.characters / max(1, found.documents)
-    lines.append(f"documents of {length:,.0f} characters on average, {found.longest:,} at most")
-    if found.scored == found.queries:
-        lines.append("candidates have first-stage scores: they are ordered by them, the highest first")
-    elif found.scored:
-        lines.append(f"candidates of {found.scored:,} queries have first-stage scores, the rest are in order")
-    else:
-        lines.append("candidates have no first-stage scores: the order given is taken as the first stage's")
-    if found.unsorted:
-        lines.append("pairs are not grouped by query: input.sort groups them on disk first")
-    for what, causes in (
-        ("records can't be ranked", found.failed),
-        ("documents can't be sent", found.refused),
-    ):
-        for cause in sorted(causes.values(), key=lambda cause: -cause.count):
-            lines.append(f"{cause.count:,} {what}: {cause}")
-    return lines
+_NOTES = {
+    "model": "batchrank models lists the others",
+    "input.sort": "pairs are not grouped by query",
+    "merge.top_k": "the depth that must be exact",
+    "output.format": "parquet | jsonl | trec",
+}
 
 
-def _queries(found: Found) -> str:
-    if found.whole:
-        return f"{found.queries:,} queries"
-    if found.share:
-        return (
-            f"about {found.queries / found.share:,.0f} queries (the first {found.queries:,} were looked at)"
-        )
-    return f"more than {found.queries:,} queries (the first ones were looked at)"
-
-
-def _text(data: str, found: Found, job: Job, path: Path) -> str:
+def _text(data: str, found: Found, job: Job, keys: dict[str, Any], path: Path) -> str:
     """The job file, commented."""
-    key = next(iter(job.key_sources), None)
-    ready = key is None or bool(os.environ.get(key, "").strip())
+    given = Job.model_validate(keys).model_dump(mode="json", exclude_unset=True)
+    for name, value in given["input"].items():
+        if isinstance(value, list) and len(value) == 1:
+            given["input"][name] = value[0]
+    notes = dict(_NOTES)
+    if found.unsorted:
+        given["input"]["sort"] = True
+    if found.told.unknown:
+        fill = dict.fromkeys(found.told.unknown, FILL_IN)
+        there = ", ".join(found.told.unused or found.told.names) or "or its number, from 1"
+        notes |= {f"input.columns.{role}": f"fill in its name; not used yet: {there}" for role in fill}
+        if "query_id" in fill and (query := found.told.roles.get("query")):
+            fill["query_id"] = query
+            notes["input.columns.query_id"] = "there is none: the text of each query is its id"
+        given["input"]["columns"] = given["input"].get("columns", {}) | fill
+    given["merge"] = {"top_k": min(100, max(1, found.most or 100))} | given.get("merge", {})
+    notes |= _endpoint(job, given)
     currency = job.price.currency if job.price else "the model's currency"
-    shown = "".join(f"#   {line}\n" for line in facts(found))
-    name = Path(data.rstrip("/")).stem.split("*")[0].strip("-_.") or "job"
-    endpoint = f"# endpoint:\n#   region: singapore           # default: {job.url}\n"
-    if not ready:
-        endpoint = (
-            f"endpoint:\n  url: emulator               # the API on loopback, free: {key} is not set. For the\n"
-            f"                              # real one remove these lines and: export {key}=...\n"
-        )
-    sort = "  sort: true                  # pairs are not grouped by query\n" if found.unsorted else ""
-    depth = min(100, max(1, found.most))
-    return f"""\
-# {data}, reranked with {job.card.name}. Written by batchrank init, which found:
-{shown}#
-#   batchrank check {path.name}       tells what would fail, without spending anything
-#   batchrank plan {path.name}        tells what it would cost
-#   batchrank run {path.name}         runs it, or continues it where it stopped
-# Editors complete and check this file with: batchrank schema > job.schema.json, and as first line
-#   yaml-language-server: $schema=job.schema.json
+    budget = (
+        "budget:",
+        f"  max_cost: 5               # {currency}; the run stops before it would pass it, and can be continued",
+        "  per: run                  # run | day | total",
+    )
+    return job_text(given, head=_head(data, found, job, path), notes=notes, could={
+        "endpoint": ["endpoint:", f"  region: singapore           # default: {job.url}"], "budget": budget,
+    })  # fmt: skip
 
-input:
-  path: {_scalar(_relative(data, path.parent))}
-{sort}model: {_scalar(job.card.name)}           # batchrank models lists the others
-{endpoint}merge:
-  top_k: {depth}                  # the depth that must be exact
-# budget:
-#   max_cost: 5               # {currency}; the run stops before it would pass it, and can be continued
-#   per: run                  # run | day | total
-output:
-  path: {_scalar(f"out/{name}")}
-  format: parquet             # parquet | jsonl | trec
-"""
+
+def _endpoint(job: Job, given: dict[str, Any]) -> dict[str, str]:
+    """Let the job run as it is: on the emulator where there is no key, or without one on a server of the user's own."""
+    key, own = next(iter(job.key_sources), None), given.get("endpoint", {})
+    if key is None or os.environ.get(key, "").strip() or job.endpoint.api_key_file:
+        return {}
+    if not own.keys() & {"url", "urls"} and "url" not in own:
+        given["endpoint"] = own | {"url": "emulator"}
+        return {"endpoint.url": f"the emulator, free: {key} is not set; remove this once it is"}
+    if "auth" not in own and all(urlsplit(url).hostname in _LOOPBACK for url in job.urls):
+        given["endpoint"] = own | {"auth": "none"}
+        return {"endpoint.auth": f"{key} is not set; remove this if the server wants a key"}
+    return {}
+
+
+def _head(data: str, found: Found, job: Job, path: Path) -> list[str]:
+    return [
+        f"{data}, reranked with {job.card.name}. Written by batchrank init, which found:",
+        *(f"  {line}" for line in facts(found)),
+        "",
+        f"  batchrank check {path.name}       tells what would fail, without spending anything",
+        f"  batchrank plan {path.name}        tells what it would cost",
+        f"  batchrank run {path.name}         runs it, or continues it where it stopped",
+        "Editors complete and check this file with: batchrank schema > job.schema.json, and as first line",
+        "  yaml-language-server: $schema=job.schema.json",
+    ]
+
+
+def _folder(data: str, path: Path) -> str:
+    """A folder for the output that no other dataset's job writes to: named as the data, and numbered if need be.
+
+    The job file that is replaced keeps its folder, as its paid answers are there.
+    """
+    name = next((name for name in _names(data) if not _VAGUE.fullmatch(name)), None) or next(
+        _names(data), "job"
+    )
+    if path.exists():
+        try:
+            before = read_document(path)[0]
+            if _path(before.get("input")) == _relative(data, path.parent):
+                return str(before["output"]["path"])
+        except (JobError, KeyError, TypeError):
+            pass  # what it was isn't known
+    for number in range(1, 1000):
+        folder = f"out/{name}" if number == 1 else f"out/{name}-{number}"
+        if not (path.parent / folder).exists():
+            return folder
+    return f"out/{name}"
+
+
+def _path(value: object) -> object:
+    return value.get("path") if isinstance(value, dict) else value
+
+
+def _names(data: str) -> Iterator[str]:
+    """What a dataset may be called: its file's name, then those of the folders around it."""
+    parts = [part for part in storage.address_of(data).rstrip("/").split("/") if part not in ("", ".", "..")]
+    for position, part in enumerate(reversed(parts)):
+        name = part.partition("?")[0]
+        name = (name.partition(".")[0] if position == 0 else name).split("*")[0].strip("-_. ")
+        if name and not name.endswith(":"):
+            yield name
 
 
 def _relative(data: str, folder: Path) -> str:
     """The dataset's path as seen from the job file."""
-    if "://" in data or Path(data).is_absolute():
+    data = storage.address_of(data)
+    if storage.is_remote(data) or Path(data).is_absolute():
         return data
     return os.path.relpath(data, folder)
-
-
-def _scalar(text: str) -> str:
-    """A text as YAML, quoted where it must be."""
-    plain = yaml.safe_dump(text, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
-    return plain if "\n" not in plain else json.dumps(text)

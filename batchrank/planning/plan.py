@@ -13,8 +13,7 @@ from batchrank.pipeline.prepare import Prepared
 from batchrank.planning.bill import Bill, Forecast, Net
 from batchrank.planning.net import Tonight
 from batchrank.planning.regions import Region, afresh, elsewhere, region_of
-from batchrank.planning.survey import Survey, survey
-from batchrank.read.base import Gauge
+from batchrank.planning.survey import Survey, Watch, survey, unwatched
 
 _LARGEST = 5
 """Largest queries that are shown: they are what surprises on a bill."""
@@ -114,14 +113,14 @@ _TOLD = (
 )  # fmt: skip
 
 
-def plan(job: Job, gauge: Gauge | None = None, *, net: bool = True) -> Plan:
+def plan(job: Job, *, net: bool = True, watch: Watch = unwatched) -> Plan:
     """Read a job's input and work out what running it would take.
 
     Args:
         job: the job; no key is needed.
-        gauge: kept up to date while reading.
         net: whether to tell also what tonight's run would take, given what the job's ledger knows; that is only looked
             at.
+        watch: shows how far reading has come.
 
     Raises:
         JobError: the job has no input.
@@ -131,13 +130,13 @@ def plan(job: Job, gauge: Gauge | None = None, *, net: bool = True) -> Plan:
     counter = ground.sharder.counter
     found = Plan(exact=counter.exact and not counter.estimate, estimated=counter.estimate)
     if not net:
-        survey(ground, found, gauge=gauge)
+        survey(ground, found, watch=watch)
     else:
         with Tonight(ground, found.forecast) as found.tonight, ExitStack() as stack:
             for name, other in elsewhere(job).items():
                 there = Tonight(Preconditions(other), found.forecast)
                 found.elsewhere[name] = stack.enter_context(there)
-            survey(ground, found, gauge=gauge)
+            survey(ground, found, watch=watch)
             for rehearsed in (found.tonight, *found.elsewhere.values()):
                 rehearsed.end()
             found.net, found.notice = found.tonight.net, found.tonight.notice

@@ -4,12 +4,15 @@ Because each query goes through the same reader, refusals and sharding as in a r
 what a run would write to its dead letters before a single request.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from batchrank.data import Query
 from batchrank.errors import BatchrankError, InputError, JobError, TooManyFailuresError
 from batchrank.job.config import Job
+from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
 from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.preconditions import Preconditions
@@ -90,10 +93,17 @@ class Survey:
 
 
 _Found = TypeVar("_Found", bound=Survey)
+Watch: TypeAlias = Callable[[Gauge], AbstractContextManager[None]]
+"""Shows how far reading has come while a block runs."""
+
+
+def unwatched(gauge: Gauge) -> AbstractContextManager[None]:
+    """Show nothing."""
+    return nullcontext()
 
 
 def survey(
-    ground: Preconditions, found: _Found, *, limit: int | None = None, gauge: Gauge | None = None
+    ground: Preconditions, found: _Found, *, limit: int | None = None, watch: Watch = unwatched
 ) -> _Found:
     """Read a job's input and prepare each query, sending nothing.
 
@@ -101,7 +111,7 @@ def survey(
         ground: what prepares the job's queries.
         found: counts what comes.
         limit: records to look at, None for all.
-        gauge: kept up to date while reading.
+        watch: shows how far reading has come.
 
     Raises:
         JobError: the job has no input, or what it sets leaves nothing that can be sent.
@@ -109,9 +119,15 @@ def survey(
     """
     if ground.job.input is None:
         raise JobError("input.path: required")
-    gauge = gauge or Gauge()
+    gauge = Gauge()
     reader = Reader(iter(()), ground.preparer, PartCutter(part_documents(ground.job.output)))
-    for number, item in enumerate(read(ground.job.input, gauge)):
+    with watch(gauge):
+        _read(ground.job.input, reader, found, limit, gauge)
+    return found
+
+
+def _read(source: Input, reader: Reader, found: Survey, limit: int | None, gauge: Gauge) -> None:
+    for number, item in enumerate(read(source, gauge)):
         if number == limit:
             found.whole = False
             break
@@ -121,4 +137,3 @@ def survey(
         elif isinstance(prepared, Outcome) and isinstance(prepared.result, Failure):
             found.fail(prepared.result)
         found.share = gauge.share
-    return found

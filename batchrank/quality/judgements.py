@@ -14,13 +14,11 @@ from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
 from batchrank.quality import rankings
 from batchrank.quality.measures import DEFAULT, Measures, Qrels, Values, p_value
-from batchrank.read import detect, jsonl, runs, textfiles
-from batchrank.read.base import COLUMNAR, Segment, Source, ended
-from batchrank.read.columnar import names_in
+from batchrank.read import detect, runs
+from batchrank.read.base import Segment, Source
 from batchrank.read.detect import INPUTS
-from batchrank.read.jsonl import Lines
-from batchrank.read.jsonstream import Shape
 from batchrank.read.names import CANDIDATES, IDS, LABELLED, TEXT
+from batchrank.read.told import first_record
 from batchrank.read.values import relevance
 
 _NAMES = ("relevance", "rel", "label", "score")
@@ -56,7 +54,7 @@ def load(sources: list[Source]) -> Qrels:
 
 
 def _judged(source: Source) -> Iterator[tuple[str, str, int]]:
-    first = _first_record(source)
+    first = first_record(source)
     score = next((name for name in _NAMES if name in first), None)
     _refuse_candidates(source, first, score)
     told = score is not None and (score != "score" or set(first) == _BEIR)
@@ -125,24 +123,7 @@ def _labelled(source: Source) -> Iterator[tuple[str, str, int]]:
 
 
 def _is_labelled(source: Source) -> bool:
-    return set(LABELLED) <= set(_first_record(source))
-
-
-def _first_record(source: Source) -> dict[str, Any]:
-    """The first record, or one of the names that all have; empty where there are no names."""
-    if source.format in COLUMNAR:
-        return dict.fromkeys(names_in(source))
-    if source.format in _TEXT:
-        return dict.fromkeys(textfiles.names_in(source))
-    try:
-        lines = Lines(source)
-        with lines.closing():
-            lines.decompress()
-            if lines.shape is Shape.RESULTS:
-                return {}
-            return next((record for _, record in jsonl.records(lines, source) if type(record) is dict), {})
-    except OSError as error:
-        raise ended(source, error) from error
+    return set(LABELLED) <= set(first_record(source))
 
 
 def _refuse(failure: Failure) -> None:

@@ -1,9 +1,9 @@
 """Defines what every file format gives, which columns a file's folders name, and which query ids came already."""
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import pyarrow as pa
 
@@ -14,6 +14,7 @@ from batchrank.io.storage import stamp
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
 
+_T = TypeVar("_T")
 TRUNCATED = "truncated-file"
 """The cause of a failure that ends its whole file."""
 
@@ -34,11 +35,41 @@ class ColumnsError(QueryError):
 
 
 class Gauge:
-    """How far reading has come, for whoever shows progress; set by the reading thread."""
+    """How far reading has come, for whoever shows progress; set by the reading thread.
 
-    def __init__(self) -> None:
+    Attributes:
+        label: what is done.
+        share: the part that is done.
+        ahead: what is done now, before the first query can be read: a join, a sort; None where reading is under way.
+    """
+
+    def __init__(self, label: str = "reading") -> None:
+        self.label = label
         self.share = 0.0
+        self.ahead: Gauge | None = None
         self._before, self._size, self._total = 0, 0, 0
+
+    @property
+    def measured(self) -> bool:
+        """Whether ``share`` tells anything: nobody knows the size of standard input, or how long a sort takes."""
+        return self._total > 0 or self.share > 0
+
+    def begin(self, label: str, total: int = 0) -> "Gauge":
+        """Do something ahead, over so many bytes; 0 where it can't be measured."""
+        self.ahead = Gauge(label)
+        self.ahead.start(total)
+        return self.ahead
+
+    def then(self, items: Iterable[_T], label: str) -> Iterator[_T]:
+        """Pass on what something done ahead gives, and when it has ended begin what comes after it."""
+        yield from items
+        self.begin(label)
+
+    def count(self) -> None:
+        """Go on to the queries, told as parts of one."""
+        self.start(1)
+        self.file(1)
+        self.ahead = None
 
     def start(self, total: int) -> None:
         """Begin an input of so many bytes; 0 when that can't be known."""

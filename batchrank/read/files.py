@@ -1,5 +1,6 @@
 """Lists the files to read for a job's paths, Hugging Face's saved folders and MTEB's instructions included."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -9,6 +10,7 @@ import orjson
 
 from batchrank.errors import InputError
 from batchrank.io import storage
+from batchrank.io.opening import COMPRESSED
 from batchrank.job.sections import Columns
 from batchrank.read import detect, runs
 from batchrank.read.base import COLUMNAR, Source
@@ -60,7 +62,11 @@ def named(paths: Iterable[str], format: str = "auto", key: str = "path") -> list
 
 
 def local(path: str) -> str:
-    """A path with the home folder's name in place of ``~``; an address as it is."""
+    """A path with the home folder's name in place of ``~``, or a named dataset's folder; an address as it is."""
+    if path.startswith(storage.NAMED):
+        from batchrank.io.datasets import folder_of
+
+        return folder_of(path)
     return path if storage.is_remote(path) else str(Path(path).expanduser())
 
 
@@ -130,6 +136,13 @@ def _match(pattern: str, format: str, found: Found) -> None:
             found.files.append(match)
 
 
+_HUB = "hf://datasets/"
+_DEFAULT_SPLIT = "test"
+_SUFFIXES = "|".join(re.escape(suffix) for known in detect.INPUTS.values() for suffix in known.suffixes)
+_PART = re.compile(
+    rf"(?:data/)?(?P<split>[^/]+?)(?:-\d+-of-\d+)?(?:{_SUFFIXES})(?:{'|'.join(map(re.escape, COMPRESSED))})?"
+)
+"""A file of a split, as the hub's datasets name them: ``test.jsonl``, ``data/test-00000-of-00001.parquet``."""
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 
 
@@ -150,8 +163,32 @@ def _files(path: str, split: str | None) -> Iterator[str]:
     elif _STATE in names:
         for file in _listed(names[_STATE], "_data_files"):
             yield storage.join(folder, str(file["filename"] if isinstance(file, dict) else file))
+    elif folder.startswith(_HUB) and not storage.has_magic(folder) and storage.is_folder(folder):
+        yield from _of_hub(folder, split)
     else:
         yield path
+
+
+def _of_hub(folder: str, split: str | None) -> list[str]:
+    """The files of one split of a dataset on the hub, whose names begin with the split's; else the folder itself.
+
+    Raises:
+        InputError: there are several splits and the job says not which, or not one that is there.
+    """
+    splits: dict[str, list[str]] = {}
+    for path in storage.entries(folder, depth=2):
+        if match := _PART.fullmatch(storage.relative(path, folder)):
+            splits.setdefault(match["split"], []).append(path)
+    if not splits:
+        return [folder]
+    wanted = split or (
+        _DEFAULT_SPLIT if _DEFAULT_SPLIT in splits else next(iter(splits)) if len(splits) == 1 else None
+    )
+    if wanted not in splits:
+        raise InputError(
+            f"input.split: {storage.shown(folder)} is a dataset with the splits {', '.join(sorted(splits))}; say which"
+        )
+    return splits[wanted]
 
 
 def _members(folder: str) -> dict[str, str]:

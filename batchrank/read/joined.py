@@ -15,6 +15,7 @@ What may be wrong, beside what may be wrong in any input:
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import fields, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -36,6 +37,7 @@ from batchrank.read.values import query_text
 
 Read: TypeAlias = Callable[[int, int], str]
 
+_SORTING = "sorting by query"
 _BROKEN = 1000
 """So many records that can't be read, and the files are wrong, not the records."""
 _SHOWN = 3
@@ -50,7 +52,8 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
         MissingExtraError: DuckDB isn't installed.
     """
     broken = _Broken()
-    reads = [runs.read(source, columns, broken) for source in files.candidates]
+    files = _gauged(files, gauge)
+    reads = [_entered(source, columns, broken) for source in files.candidates]
     uninstructed: set[str] = set()
     with Join() as join:
         count = join.entries(numbered(ENTRIES), numbering(reads))
@@ -63,7 +66,13 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
                 f"{files.candidates[0].name}: it names queries by id only; set input.queries to the file that holds "
                 "their texts"
             )
-        texts = _texts(files.corpus, columns, broken, queries=False) if files.corpus else None
+        texts = (
+            gauge.then(_texts(files.corpus, columns, broken, queries=False), _SORTING)
+            if files.corpus
+            else None
+        )
+        if texts is None:
+            gauge.begin(_SORTING)
         documents = _by_query(join.documents(texts), join.text)
         first = next(documents, None)
         if not files.corpus and first and first.missing.all():
@@ -72,8 +81,7 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
                 "their texts"
             )
         yield from broken.failures
-        gauge.start(1)
-        gauge.file(1)
+        gauge.count()
         found = first
         for asked in join.asked():
             gauge.at((asked.ordinal + 1) / count)
@@ -93,6 +101,21 @@ def items(files: Joined, columns: Columns, gauge: Gauge) -> Generator[Item, None
                 f"documents of query number {found.ordinal}, which is none that was asked for"
             )
         yield from map(_faulty, broken.faults.values())
+
+
+def _gauged(files: Joined, gauge: Gauge) -> Joined:
+    """The files, all of which tell one gauge how far reading them has come, as no query comes before that."""
+    ahead = gauge.begin("joining texts", sum(source.bytes for source in files.sources))
+    parts = {
+        field.name: [replace(source, gauge=ahead) for source in getattr(files, field.name)]
+        for field in fields(files)
+    }
+    return Joined(**parts)
+
+
+def _entered(source: Source, columns: Columns, broken: Report) -> Iterator[Array]:
+    source.gauge.file(source.bytes)
+    yield from runs.read(source, columns, broken)
 
 
 class _Broken:

@@ -83,8 +83,10 @@ def missing(role: str, fields: Iterable[str]) -> ColumnsError:
     """What to say where a role has no name."""
     cause, label, tiers = _CAUSES[role]
     names = ", ".join(dict.fromkeys(name for tier in tiers for name in tier))
+    way = ", or to the query's, whose text is then its id" if role == "query_id" else ""
     return ColumnsError(
-        cause, f"no {label}: none of {names} is among {listed(fields)}; set input.columns.{role} to its name"
+        cause,
+        f"no {label}: none of {names} is among {listed(fields)}; set input.columns.{role} to its name{way}",
     )
 
 

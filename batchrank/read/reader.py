@@ -4,7 +4,7 @@ import pickle
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import count
+from functools import partial
 
 from batchrank.data import Query
 from batchrank.errors import InputError, Place
@@ -16,6 +16,7 @@ from batchrank.read.groups import LOST, queries, refuse_unsorted
 from batchrank.read.join import Join
 from batchrank.read.joined import items as joined_items
 from batchrank.read.layout import Joined, layout
+from batchrank.read.sample import refuse_stdin, sampled
 
 _ROWS = 16_384
 """Rows that are held before they go to DuckDB, as each insert has a cost of its own."""
@@ -29,8 +30,10 @@ _GROUPED = (
 )
 
 
-def grouped(items: Iterable[Item]) -> Generator[Item, None, None]:
+def grouped(items: Iterable[Item], gauge: Gauge | None = None) -> Generator[Item, None, None]:
     """All failures first, as they come, then the segments of each query one after the other.
+
+    A gauge is told how many of them came.
 
     Raises:
         InputError: a file can't be read to its end, or the temporary folder is full.
@@ -48,7 +51,13 @@ def grouped(items: Iterable[Item]) -> Generator[Item, None, None]:
                     f"{failure.place}: {failure.message}; documents of any query may be missing there"
                 )
             yield item
-        yield from sorter.segments()
+        gauge = gauge or Gauge()
+        gauge.begin("sorting by query")
+        for number, segment in enumerate(sorter.segments()):
+            if not number:
+                gauge.count()
+            gauge.at((number + 1) / sorter.count)
+            yield segment
 
 
 class _Sorter(Join):
@@ -57,7 +66,7 @@ class _Sorter(Join):
     def __init__(self) -> None:
         super().__init__()
         self._run(_PAIRS)
-        self._numbers = count()
+        self.count = 0
         self._held: list[tuple[str, int, int, int]] = []
 
     def add(self, segment: Segment) -> None:
@@ -77,7 +86,8 @@ class _Sorter(Join):
         with self._translated([]):
             # Not by way of a string of bytes, which would take as much memory again.
             pickle.dump(parts, self._kept, pickle.HIGHEST_PROTOCOL)
-        self._held.append((segment.query_id, next(self._numbers), at, self._kept.end - at))
+        self._held.append((segment.query_id, self.count, at, self._kept.end - at))
+        self.count += 1
         if len(self._held) >= _ROWS:
             self._store_pairs()
 
@@ -128,6 +138,26 @@ def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]
         UnsortedError: the pairs of a query don't follow one another: before the first query, or later.
     """
     gauge = gauge or Gauge()
+    if source.sample is None:
+        yield from _limited(_all(source, gauge), source.limit)
+        return
+    if "-" in source.path:
+        refuse_stdin(source.sample)
+    yield from _limited(sampled(source.sample, partial(_all, source), gauge), source.limit)
+
+
+def _limited(items: Iterator[Query | Failure], left: int | None) -> Iterator[Query | Failure]:
+    """As many queries as are wanted, and the failures between them."""
+    with closing(items):  # type: ignore[type-var]
+        for item in items:
+            yield item
+            if left is not None and isinstance(item, Query):
+                left -= 1
+                if not left:
+                    return
+
+
+def _all(source: Input, gauge: Gauge) -> Iterator[Query | Failure]:
     found = layout(source)
     sources = found.sources if isinstance(found, Joined) else found
     if isinstance(found, Joined):
@@ -135,23 +165,20 @@ def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]
         records = joined_items(found, source.columns, gauge)
     else:
         counts: dict[str, int] = {}
-        plain = [replace(one, gauge=gauge, counts=counts) for one in found]
-        gauge.start(sum(one.bytes for one in plain))
+        size = sum(one.bytes for one in found)
+        gauge.start(size)
+        reading = gauge.begin("grouping pairs", size) if source.sort else gauge
+        plain = [replace(one, gauge=reading, counts=counts) for one in found]
         records = _items(plain, source.columns)
         if source.sort:
-            records = grouped(records)
+            records = grouped(records, gauge)
         else:
             refuse_unsorted(plain, source.columns)
-    left = source.limit
     with closing(SeenIds()) as seen, closing(records):
         empty = True
         for item in queries(_recognised(records), seen):
             empty = False
             yield item
-            if left is not None and isinstance(item, Query):
-                left -= 1
-                if not left:
-                    return
     if empty:
         names = ", ".join(one.name for one in sources[:3])
         raise InputError(
