@@ -38,7 +38,7 @@ OTHERS: dict[str, Any] = {
     "budget.max_cost": 3, "budget.max_tokens": 5, "budget.max_requests": 5, "budget.per": "day",
     "failures.max_queries": 5, "gate.against": "other", "gate.depth": 5, "gate.persistence": 0.5, "gate.min_rbo": 0.1,
     "gate.min_tau": 0.1, "gate.qrels": "qrels.txt", "gate.min_ndcg": 0.1, "gate.max_ndcg_drop": 0.1,
-    "on.complete": "true", "on.failed": ["true"], "on.gate": "http://127.0.0.1:9/hook",
+    "input.sample": 2, "on.complete": "true", "on.failed": ["true"], "on.gate": "http://127.0.0.1:9/hook",
     "output.path": "elsewhere", "output.format": "jsonl", "output.top_n": 5, "output.part_documents": 5,
     "ledger": "other.sqlite",
     "engine.processes": 3, "engine.ray.address": "local", "engine.ray.workers": 2, "engine.ray.cpus": 2,

@@ -145,7 +145,7 @@ _MERGES = "x0: &x0 {a: 1}\n" + "".join(f"x{i}: &x{i} {{<<: [*x{i - 1}, *x{i - 1}
         ("rate:\n\trpm: 6\n", "line 5, column 1: while scanning"),
         ("rate:\n\trpm: 6\n", "indent with spaces, not with tabs"),
         ("rate: {rpm: " + "9" * 10_000 + "}\n", "digits"),
-        ("a: \x00\n", "special characters"),
+        ("a: \x00\n", "the character U+0000 can't stand there"),
         ("a: !!python/object/apply:os.system [id]\n", "could not determine a constructor"),
         ("? [a, b]\n: c\n", "unhashable"),
         ("#" * 2**20, "is larger than 1,048,576 bytes"),

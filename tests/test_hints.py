@@ -10,7 +10,7 @@ import pytest
 import batchrank
 from batchrank.errors import install_line
 
-EXTRAS = ("corpus", "eval", "qwen", "ray", "remote", "report", "split")
+EXTRAS = ("corpus", "datasets", "eval", "qwen", "ray", "remote", "report", "split")
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

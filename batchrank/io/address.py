@@ -4,6 +4,7 @@ So what reads or names an output is written once, for folders here and for addre
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -119,4 +120,6 @@ def located(path: str | Path | Address) -> Where:
     """Where a path or an address leads."""
     if isinstance(path, Address):
         return path
-    return Address(path) if isinstance(path, str) and storage.is_remote(path) else Path(path).expanduser()
+    if isinstance(path, str) and storage.is_remote(path):
+        return Address(path)
+    return Path(os.path.expanduser(path))  # noqa: PTH111 pathlib raises where there is no home

@@ -1,6 +1,7 @@
 """Finds the queries whose first documents reranking changed most, because a look at them tells more than averages."""
 
 import heapq
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ def most_moved(folder: Where, source: Origin | None, notes: list[str]) -> list[M
     """
     found = (
         (rbo(before, after), number, query, before, after)
-        for number, (query, before, after) in enumerate(moves(str(folder), DEPTH))
+        for number, (query, before, after) in enumerate(moves(os.fspath(folder), DEPTH))
     )
     most = heapq.nsmallest(QUERIES, (one for one in found if one[0] < 1))
     read = {} if source is None or not most else _read(source, [one[2] for one in most], notes)
