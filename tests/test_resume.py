@@ -47,7 +47,7 @@ async def test_a_chain_of_stops_changes_nothing(tmp_path: Path) -> None:
             codes.append(code)
         assert len(codes) > 5 and set(codes) == {1}
         assert w.paid_twice == 0
-        other = w.job("other", ledger=str(tmp_path / "out" / "ledger.sqlite"))
+        other = w.job("other", ledger=str(tmp_path / "out" / "ledger.sqlite"), reuse={"documents": False})
         await w.run(other, part_documents=60)
         assert same(job, other)
 

@@ -56,6 +56,10 @@ def write_job(
         raise JobError(f"{path}: the job is written as YAML; end its name in .yaml")
     if path.exists() and not force:
         raise JobError(f"{path} is there already; name another file with --job, or replace it with --force")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # as paths in the job go by way of it
+    except OSError as error:
+        raise _unwritable(path, error) from None
     keys: dict[str, Any] = {
         "input": {"path": _relative(data, path.parent)},
         "model": "qwen3-rerank",
@@ -74,11 +78,14 @@ def write_job(
         assert job.input is not None
         found = look(job.input, job.model)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(_text(data, found, job, keys, path), encoding="utf-8")
     except OSError as error:
-        raise JobError(f"{path} can't be written: {error.strerror or error}") from None
+        raise _unwritable(path, error) from None
     return found
+
+
+def _unwritable(path: Path, error: OSError) -> JobError:
+    return JobError(f"{path} can't be written: {error.strerror or error}")
 
 
 _NOTES = {
