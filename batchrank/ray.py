@@ -8,7 +8,7 @@ the key, and ranks all batches at the same time. A batch that comes again is ans
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,7 +157,7 @@ class _Account:
         self._pipeline = pipeline
         self._folder = folder
         self._serving: asyncio.Task[None] | None = None
-        self._opened: asyncio.Future[tuple[Session, TaskGroup]] = asyncio.Future()
+        self._opened: asyncio.Future[tuple[Session, TaskGroup]] | None = None
         self._over = asyncio.Event()
         self._closing: asyncio.TimerHandle | None = None
         self._waiting: set[asyncio.Future[pa.Table]] = set()
@@ -181,9 +181,11 @@ class _Account:
         self, ranks: Session, batch: "pa.Table", columns: Columns, ranked: "asyncio.Future[pa.Table]"
     ) -> None:
         try:
-            ranked.set_result(await rank_table(ranks, batch, columns))
+            made = await rank_table(ranks, batch, columns)
+            if not ranked.done():
+                ranked.set_result(made)
         except BatchrankError as error:
-            ranked.set_exception(error)
+            _tell(error, [ranked])
 
     async def _session(self, job: Job) -> tuple[Session, TaskGroup]:
         """The session at hand, or a new one once the last is closed, and what runs tasks in it.
@@ -195,14 +197,14 @@ class _Account:
             self._closing.cancel()
         while self._over.is_set() and self._serving is not None and not self._serving.done():
             await asyncio.wait([self._serving])
-        if self._serving is None or self._serving.done():
+        if self._opened is None or self._serving is None or self._serving.done():
             self._over, self._opened = asyncio.Event(), asyncio.get_running_loop().create_future()
             self._serving = asyncio.create_task(self._serve(job))
         return await asyncio.shield(self._opened)
 
     def _rest(self) -> None:
         """Close the session soon; at once where it has stopped, as the next one may go on."""
-        if self._opened.done() and self._opened.exception() is None:
+        if self._opened is not None and self._opened.done() and self._opened.exception() is None:
             if self._opened.result()[0].reason is not None:
                 self._over.set()
             else:
@@ -210,6 +212,7 @@ class _Account:
 
     async def _serve(self, job: Job) -> None:
         """Hold a session until it is over; what it ends with early is told to all who wait."""
+        assert self._opened is not None
         until = asyncio.get_running_loop().time() + _PATIENCE
         while True:
             try:
@@ -217,10 +220,7 @@ class _Account:
             except Exception as error:
                 early = not self._opened.done() and str(error) == in_use(job.ledger_path)
                 if not early or asyncio.get_running_loop().time() > until:
-                    for future in (self._opened, *self._waiting):
-                        if not future.done():
-                            future.set_exception(error)
-                    return
+                    return _tell(error, [self._opened, *self._waiting])
             await asyncio.sleep(_RETRY)
 
     async def _hold(self, job: Job) -> None:
@@ -236,5 +236,14 @@ class _Account:
                 session(job, settled(job), pipeline=self._pipeline) as ranks,
                 anyio.create_task_group() as group,
             ):
+                assert self._opened is not None
                 self._opened.set_result((ranks, group))
                 await self._over.wait()
+
+
+def _tell(error: Exception, waiting: "Iterable[asyncio.Future[Any]]") -> None:
+    """Let whoever waits know what went wrong, and nobody be told of who waits no longer."""
+    for future in waiting:
+        if not future.done():
+            future.set_exception(error)
+            future.exception()

@@ -224,4 +224,4 @@ async def test_a_job_without_a_ledger_is_refused(tmp_path: Path, cluster: Any) -
     with pytest.raises(JobError, match="names no ledger"):
         batchrank.ray.rerank(ray.data.from_items(rows(1, 3)), job)
     with pytest.raises(JobError, match="dataset is a list"):
-        batchrank.ray.rerank(rows(1, 3), job)  # type: ignore[arg-type]
+        batchrank.ray.rerank(rows(1, 3), job)
