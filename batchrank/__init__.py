@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from batchrank.pipeline.report import Report
     from batchrank.pipeline.rerank import rerank, rerank_sync
     from batchrank.pipeline.run import Options
+    from batchrank.pipeline.tables import rerank_tables
     from batchrank.read.memory import ArrowStream, Queries, Record
     from batchrank.version import __version__
 
@@ -35,6 +36,7 @@ __all__ = [
     # what runs
     "rerank",
     "rerank_sync",
+    "rerank_tables",
     "run",
     # what it takes
     "Candidate",
@@ -71,7 +73,7 @@ __all__ = [
 # Where they are, those first whose import brings little else.
 _HOMES = (
     "version", "errors", "data", "outcomes", "job.sections", "job.config", "job.load", "read.memory",
-    "pipeline.report", "pipeline.run", "pipeline.rerank", "launch",
+    "pipeline.report", "pipeline.run", "pipeline.rerank", "pipeline.tables", "launch",
 )  # fmt: skip
 
 

@@ -40,12 +40,13 @@ COMMANDS = {
 SCHEMA = jsonschema.Draft202012Validator(job_schema())
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 _LINES_OF_PAGE_ONE = 170
+_RAY = (pytest.mark.slow, pytest.mark.xdist_group("ray"), pytest.mark.filterwarnings("ignore"))
 
 
 def blocks(language: str) -> list[Any]:
     """The blocks of a language on all pages, each a parameter that is called by its page and number."""
     return [
-        pytest.param(match[2], id=f"{page}-{number}")
+        pytest.param(match[2], id=f"{page}-{number}", marks=_RAY if "import ray" in match[2] else ())
         for page, text in PAGES.items()
         for number, match in enumerate(m for m in _FENCE.finditer(text) if m[1] == language)
     ]
@@ -106,6 +107,8 @@ def test_a_python_block_runs(
         asyncio.run(_notebook(code))
     if "print" in code:
         assert capsys.readouterr().out
+    if "import ray" in code:
+        pytest.importorskip("ray").shutdown()
 
 
 def _script(code: str) -> None:

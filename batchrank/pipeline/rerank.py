@@ -16,19 +16,12 @@ from batchrank.data import Query
 from batchrank.errors import JobError, QueryError
 from batchrank.job.config import Job
 from batchrank.job.sections import Columns
-from batchrank.ledger.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure, Ranking
-from batchrank.pipeline.assemble import engine, sharder
-from batchrank.pipeline.parts import PartCutter, part_documents
-from batchrank.pipeline.prepare import Prepared, Preparer
 from batchrank.pipeline.rank import Outcome
-from batchrank.pipeline.stages import Flow, Reader
-from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_task, unwrap_exception_groups
+from batchrank.pipeline.session import session
+from batchrank.pipeline.workers import unwrap_exception_groups
 from batchrank.read.memory import Memory, Queries, Record, is_table, refuse_single
-
-_DRAIN = 25.0
-"""Seconds for answers in flight when a program stops early, as they are paid for; the same as a run's."""
 
 
 async def rerank(
@@ -69,14 +62,10 @@ async def rerank(
         LedgerError: the ledger can't be used.
         BatchrankError: nothing can be ranked, or the run had to stop: budget, outage.
     """
-    if not isinstance(job, Job):
-        raise JobError(
-            f"rerank: job is a {type(job).__name__}; make a batchrank.Job, or load_job() a job file"
-        )
+    memory = Memory(columns_of(columns, job))
     refuse_single(queries)
-    memory = Memory(_columns(columns, job))
     send, receive = anyio.create_memory_object_stream[Outcome](0)
-    running = asyncio.create_task(_run(_read(queries, memory), job, send))
+    running = asyncio.create_task(_run(read(queries, memory), job, send))
     try:
         async with receive:
             async for outcome in receive:
@@ -101,7 +90,16 @@ def _tell_failures(outcome: Outcome, on_failure: Callable[[Failure], None] | Non
             raise _error(failure)
 
 
-def _columns(given: Columns | Mapping[str, str] | None, job: Job) -> Columns:
+def columns_of(given: Columns | Mapping[str, str] | None, job: Job) -> Columns:
+    """What holds what: as the caller says, else as the job does.
+
+    Raises:
+        JobError: the caller gave neither columns nor a job.
+    """
+    if not isinstance(job, Job):
+        raise JobError(
+            f"rerank: job is a {type(job).__name__}; make a batchrank.Job, or load_job() a job file"
+        )
     if given is None:
         return Columns() if job.input is None else job.input.columns
     if not isinstance(given, Columns | Mapping):
@@ -125,43 +123,18 @@ async def _run(
     batches: AsyncGenerator[list[Query | Failure]], job: Job, send: MemoryObjectSendStream[Outcome]
 ) -> None:
     """Rank what comes; whatever happens, the stream is closed, so that nobody waits for it for ever."""
-    async with send, aclosing(batches):
-        with unwrap_exception_groups():
-            ledger = await anyio.to_thread.run_sync(Ledger, job.ledger_path)
-            try:
-                await _rank(batches, job, ledger, send)
-            finally:
-                ledger.close()
 
-
-async def _rank(
-    batches: AsyncGenerator[list[Query | Failure]],
-    job: Job,
-    ledger: Ledger,
-    send: MemoryObjectSendStream[Outcome],
-) -> None:
     async def sink(outcomes: list[Outcome]) -> None:
         for outcome in outcomes:
             await send.send(outcome)
 
-    async with background_task(ledger.serve):
-        spent = await ledger.begin(1 + (await ledger.load("runs") or 0))
-        await ledger.save("runs", ledger.run)
-        shards = sharder(job)
-        async with engine(job, shards, ledger, spent, Verdicts(job.card.scores)) as parts:
-            memory = MemoryBudget(MEMORY_BYTES, 4 * parts.fleet.most, parts.fleet)
-            flow = Flow(parts.driver, sink, memory=memory, drain=_DRAIN)
-            reader = Reader(
-                iter(()), Preparer(job, shards), PartCutter(part_documents(job.output)),
-                precompute=parts.driver.precompute, ended=parts.driver.verdicts.record_end,
-            )  # fmt: skip
-            async with aclosing(_prepared(batches, reader)) as prepared:
-                await flow.run(prepared)
-    if flow.reason is not None:
-        raise flow.reason
+    async with send, aclosing(batches):
+        with unwrap_exception_groups():
+            async with session(job, Verdicts(job.card.scores)) as ranks:
+                await ranks.rank(batches, sink)
 
 
-async def _read(queries: Queries, memory: Memory) -> AsyncGenerator[list[Query | Failure]]:
+async def read(queries: Queries, memory: Memory) -> AsyncGenerator[list[Query | Failure]]:
     """What was given as queries and failures, a little at a time, so that none waits for another one to come."""
     if is_table(queries):
         rows = memory.table(queries)
@@ -175,23 +148,6 @@ async def _read(queries: Queries, memory: Memory) -> AsyncGenerator[list[Query |
         for query in cast(Iterable[Record], queries):
             yield memory.take(query)
     yield memory.end()
-
-
-async def _prepared(
-    batches: AsyncGenerator[list[Query | Failure]], reader: Reader
-) -> AsyncGenerator[list[Prepared | Outcome]]:
-    """Shard queries in a thread, in order."""
-    position = 0
-
-    def prepare(found: list[Query | Failure]) -> list[Prepared | Outcome]:
-        return [reader.prepare(item, position + i) for i, item in enumerate(found)]
-
-    async for found in batches:
-        if found:
-            prepared = await anyio.to_thread.run_sync(prepare, found)
-            reader.tell()
-            yield prepared
-            position += len(found)
 
 
 def rerank_sync(

@@ -27,6 +27,11 @@ from batchrank.read.values import (
 )
 
 NAME = "<queries>"
+_PAIRS = (
+    f"{NAME}: each row is one pair of a query and a document, and here each row has to be a query with the list of its "
+    "candidates, as tables come in any order; group the rows by query first (with Ray: dataset.groupby(...)"
+    ".map_groups(...)), or give one table with all pairs to batchrank.rerank"
+)
 _ROWS = {True: 32, False: 4096}
 """Rows taken at a time, of tables with a list of candidates in each row, and of those with a pair in each."""
 
@@ -204,10 +209,12 @@ class Memory:
 
     Args:
         columns: what holds what, where the names don't tell.
+        whole: refuse pairs, where nobody knows whether the next rows that come continue the query.
     """
 
-    def __init__(self, columns: Columns) -> None:
+    def __init__(self, columns: Columns, *, whole: bool = False) -> None:
         self._columns = columns
+        self._whole = whole
         self._records = Records(columns)
         self._seen = SeenIds()
         self._held: list[Segment] = []
@@ -242,6 +249,8 @@ class Memory:
             return [Failure(failure.place, failure.query_id, failure.cause, message)]
         if isinstance(item, Failure):
             return [item]
+        if self._whole and not item.whole:
+            raise InputError(_PAIRS)
         if self._held and not item.whole and item.query_id == self._held[0].query_id:
             self._held.append(item)
             return []

@@ -1,8 +1,9 @@
 """Writes rankings as rows, one a document and one a query: to Parquet, and to JSON lines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, BinaryIO, Protocol, TypeAlias
 
 import numpy as np
@@ -11,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from batchrank.data import Strings, taken
-from batchrank.outcomes import Ranking
+from batchrank.outcomes import Failure, Ranking
 
 RANKING = ("doc_id", "rank", "score", "raw_score", "first_stage_rank", "first_stage_score", "certified")
 
@@ -178,6 +179,32 @@ def _ranking_table(rankings: list[Ranking]) -> Any:
         pa.array(ranks <= np.repeat([ranking.merge.certified for ranking in rankings], counts)),
     ]
     return pa.Table.from_arrays(columns, schema=_RANKING)
+
+
+_FAILURE = pa.struct([("cause", pa.string()), ("message", pa.string())])
+_RESULTS = pa.schema([field.with_nullable(True) for field in _RANKING] + [pa.field("failure", _FAILURE)])
+
+
+def result_table(results: Iterable[Ranking | Failure]) -> Any:
+    """A table with one row a document, as in Parquet, and one row a dead letter: what ``failure`` holds of it."""
+    tables = [_RESULTS.empty_table()]
+    for kind, group in groupby(results, type):
+        found: list[Any] = list(group)
+        tables.append(_failure_table(found) if kind is Failure else _completed(_ranking_table(found)))
+    return pa.concat_tables(tables).combine_chunks()
+
+
+def _completed(table: Any) -> Any:
+    columns = [*table.columns, pa.nulls(table.num_rows, _FAILURE)]
+    return pa.Table.from_arrays(columns, schema=_RESULTS)
+
+
+def _failure_table(failures: list[Failure]) -> Any:
+    rows = [
+        {"query_id": one.query_id, "failure": {"cause": one.cause, "message": one.message}}
+        for one in failures
+    ]
+    return pa.Table.from_pylist(rows, schema=_RESULTS)
 
 
 class PartWriter(Protocol):
