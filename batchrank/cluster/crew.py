@@ -5,10 +5,8 @@ account and commits what they finish, in order. A process that dies loses nothin
 the ledger all the same, and its parts go to another one, which finds the answers there.
 """
 
-import heapq
 import logging
-from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,10 @@ import anyio.to_thread
 
 from batchrank.cluster.account import Account
 from batchrank.cluster.channel import Channel, Handler
+from batchrank.cluster.commits import Commits
 from batchrank.cluster.handover import Depot
 from batchrank.cluster.processes import NotStartedError, Process, Spawn, Starter
+from batchrank.cluster.queue import DEATHS, NO_PART, Hands, PartQueue
 from batchrank.cluster.rank import Finished, Standing, Terms, versions
 from batchrank.cluster.stage import Layout, StagedPart
 from batchrank.errors import BatchrankError, RunStoppedError
@@ -33,10 +33,6 @@ log = logging.getLogger(__name__)
 
 _AHEAD = 2
 """Parts that are laid out besides one for each process that ranks, so that none waits for the reader."""
-_DEATHS = 3
-"""Processes that may die of one part before it is held to be the part's fault."""
-_NO_PART = -1
-"""Stands for those that died before they had one."""
 _PAUSE = 1.0
 """Seconds until another process is started in place of one that could not be."""
 _GRACE = 2.0
@@ -52,7 +48,7 @@ class Member:
     Attributes:
         process: the process.
         channel: what it is talked to by.
-        parts: those that it has, by number.
+        hands: what it has to rank.
         standing: how far it has come, as it told last.
         ended: whether it has said that it is done.
         heard: when it said something last.
@@ -60,7 +56,7 @@ class Member:
 
     process: Process
     channel: Channel
-    parts: dict[int, StagedPart] = field(default_factory=dict)
+    hands: Hands = field(default_factory=Hands)
     standing: Standing = field(default_factory=Standing)
     ended: bool = False
     heard: float = 0.0
@@ -73,7 +69,6 @@ class Crew:
 
     Attributes:
         read: items laid out so far, those of earlier processes included.
-        exhausted: whether that is all.
         reason: why the crew stops before its end.
         notices: what processes say that the user should know.
 
@@ -84,9 +79,8 @@ class Crew:
         fleet: tells how many queries may be under way.
         layout: what is to be read.
         terms: what those who rank need to know.
-        commit: takes each finished part, in order.
+        commits: takes finished parts.
         check: raises where more failed than is allowed.
-        clear: takes down what an older run left, before the first part is put in place.
         drain: seconds that requests in flight are given once the run has to stop.
         gauge: told how far reading has come.
         folder: where parts of processes are put in place that have no folder in common with this one.
@@ -103,9 +97,8 @@ class Crew:
         *,
         layout: Layout,
         terms: Terms,
-        commit: Callable[[Finished], Awaitable[None]],
+        commits: Commits,
         check: Callable[[], None],
-        clear: Callable[[], None],
         drain: float,
         gauge: Gauge,
         folder: Where,
@@ -120,38 +113,32 @@ class Crew:
         self._fleet = fleet
         self._layout = layout
         self._terms = terms
-        self._commit = commit
+        self._commits = commits
         self._check = check
-        self._clear: Callable[[], None] | None = clear
         self._drain = drain
-        self._next = layout.part
-        self._finished: dict[int, Finished] = {}
-        self._waiting: list[tuple[int, StagedPart]] = []
-        self._changed = anyio.Event()
+        self._queue = PartQueue(size + _AHEAD)
         self._members: list[Member] = []
-        self._deaths: Counter[int] = Counter()
         self._before = Standing()
         self._stopping = anyio.Event()
-        self._turn = anyio.Lock()
-        self._broken = False
         self._gauge = gauge
         self.read = layout.position
-        self.exhausted = False
         self.reason: BatchrankError | None = None
         self.notices: list[str] = []
+        commits.open = self._open
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the whole input is laid out."""
+        return self._queue.exhausted
 
     @property
     def standing(self) -> Standing:
         """How far all of them have come."""
         return sum((member.standing for member in self._members), self._before)
 
-    @property
-    def held(self) -> Totals:
-        """The sums of parts that are not committed."""
-        sums = self.standing.open
-        for one in self._finished.values():
-            sums = sums.plus(Totals(**one.checkpoint.totals))
-        return sums
+    def _open(self) -> Totals:
+        """The sums of parts that processes have at hand."""
+        return self.standing.open
 
     @property
     def admitted(self) -> int:
@@ -192,7 +179,7 @@ class Crew:
             for member in self._members:
                 member.channel.tell("stop", reason, drain)
             self._stopping.set()
-            self._notify()
+            self._queue.close()
 
     async def run(self) -> None:
         """Run until the whole input is ranked and committed, or the run was stopped."""
@@ -238,13 +225,10 @@ class Crew:
         if error is not None:
             self.stop(error)
         elif part is None:
-            self.exhausted = True
+            self._queue.end()
         else:
             self.read = part.position + part.items
-            heapq.heappush(self._waiting, (part.number, part))
-        self._notify()
-        while len(self._waiting) >= self._size + _AHEAD and self.reason is None:
-            await self._changed.wait()
+            await self._queue.put(part)
 
     async def _rank(self, spawn: Spawn) -> None:
         """Keep one process ranking until it says that there is no more; where it dies, another one takes its place."""
@@ -253,7 +237,7 @@ class Crew:
                 member = await self._serve(spawn)
             except NotStartedError as error:
                 log.warning("%s", error)
-                self._died(_NO_PART, str(error))
+                self._too_many(self._queue.died(), str(error))
                 await anyio.sleep(_PAUSE)
                 continue
             if member in self._members:
@@ -262,7 +246,6 @@ class Crew:
             if member.ended:
                 break
             self._lost(member)
-        self._notify()
 
     async def _serve(self, spawn: Spawn) -> Member:
         """Serve one process for as long as it is there."""
@@ -270,7 +253,7 @@ class Crew:
         async with self._starter.start("ranker", handlers, spawn) as (process, channel):
             member = Member(process, channel)
             handlers |= self._handlers(member)
-            depot = Depot(self._folder, member.parts, self._staging)
+            depot = Depot(self._folder, member.hands.parts, self._staging)
             handlers |= depot.handlers()
             try:
                 await channel.serve()
@@ -280,26 +263,21 @@ class Crew:
 
     def _lost(self, member: Member) -> None:
         """Give the parts of a process that died to others."""
-        for number, given in member.parts.items():
-            heapq.heappush(self._waiting, (number, given))
-        self._notify()
-        if self.reason is not None:
-            return
-        names = ", ".join(map(str, sorted(member.parts))) or "none"
-        log.warning(
-            "a process that ranks died: %s; its parts go to another one: %s", member.process.fate, names
-        )
-        for part in list(member.parts) or [_NO_PART]:
-            self._died(part, member.process.fate)
+        numbers = sorted(member.hands.parts)
+        killers = self._queue.give_back(member.hands)
+        if self.reason is None:
+            fate = member.process.fate
+            names = ", ".join(map(str, numbers)) or "none"
+            log.warning("a process that ranks died: %s; its parts go to another one: %s", fate, names)
+            self._too_many(killers, fate)
 
-    def _died(self, part: int, fate: str) -> None:
-        """Count a death, and stop where there were too many of one part."""
-        self._deaths[part] += 1
-        if self._deaths[part] >= _DEATHS and self.reason is None:
-            what = "before they began" if part == _NO_PART else f"of part {part} of the input"
+    def _too_many(self, parts: Sequence[int], fate: str) -> None:
+        """Stop where there is a part that too many processes died of."""
+        if parts and self.reason is None:
+            what = "before they began" if parts[0] == NO_PART else f"of part {parts[0]} of the input"
             self.stop(
                 RunStoppedError(
-                    f"{_DEATHS} processes died {what}; the last: {fate}. Run the job in one process "
+                    f"{DEATHS} processes died {what}; the last: {fate}. Run the job in one process "
                     "(engine.processes: 1) to see why, or give each more memory"
                 )
             )
@@ -318,26 +296,23 @@ class Crew:
                 self.stop(error)
                 raise error
             member.heard = anyio.current_time()
-            self._deaths[_NO_PART] = 0
+            self._queue.began()
             self._members.append(member)
             return self._terms
 
         async def part() -> StagedPart | None:
-            while self.reason is None and not self._waiting and not self.exhausted:
-                await self._changed.wait()
-            if self.reason is not None or not self._waiting:
-                return None
-            number, given = heapq.heappop(self._waiting)
-            member.parts[number] = given
-            self._notify()
-            return given
+            return await self._queue.take(member.hands)
 
         async def finished(result: Finished) -> None:
             # Before it is committed: should this process die now, the part stands.
-            given = member.parts.pop(result.number)
-            self._finished[result.number] = result
+            given = member.hands.parts.pop(result.number, None)
+            if given is None:
+                return  # it was taken for dead, and another one has the part
             await anyio.to_thread.run_sync(given.path.unlink)
-            await self._commit_in_order()
+            try:
+                await self._commits.take(result)
+            except BatchrankError as error:
+                self.stop(error)
 
         async def stands(standing: Standing) -> None:
             member.standing, member.heard = standing, anyio.current_time()
@@ -364,28 +339,8 @@ class Crew:
 
         return {
             "hello": hello, "part": part, "finished": finished, "stands": stands, "ended": ended, "head": head,
-            "clear": self.clear, "notice": notice, "log": _logged,
+            "clear": self._commits.clear, "notice": notice, "log": _logged,
         }  # fmt: skip
-
-    async def clear(self) -> None:
-        """Take down what an older run left, if that is still to be done."""
-        async with self._turn:
-            if self._clear is not None:
-                await anyio.to_thread.run_sync(self._clear)
-                self._clear = None
-
-    async def _commit_in_order(self) -> None:
-        """Commit the parts that are finished, as far as none before them is missing."""
-        async with self._turn:
-            while not self._broken and (one := self._finished.get(self._next)) is not None:
-                try:
-                    await self._commit(one)
-                except BatchrankError as error:
-                    self._broken = True  # what comes later may not be committed either
-                    self.stop(error)
-                    return
-                del self._finished[self._next]
-                self._next += 1
 
     async def _beat(self) -> None:
         """Tell each process how many queries it may have under way, as that of all follows the servers."""
@@ -409,10 +364,6 @@ class Crew:
         asking.cancel()
         await anyio.sleep(_GRACE)
         crew.cancel()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
 
 
 async def _logged(name: str, level: int, message: str) -> None:

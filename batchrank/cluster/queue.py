@@ -1,0 +1,95 @@
+"""Holds the parts that are laid out until a process ranks them, and takes them back from one that dies."""
+
+import heapq
+from collections import Counter
+
+import anyio
+
+from batchrank.cluster.stage import StagedPart
+
+DEATHS = 3
+"""Processes that may die of one part before it is held to be the part's fault."""
+NO_PART = -1
+"""Stands for those that died before they had one."""
+
+
+class Hands:
+    """The parts that one process has; none is given to it any more once it is gone.
+
+    Attributes:
+        parts: by number.
+        gone: whether it is.
+    """
+
+    def __init__(self) -> None:
+        self.parts: dict[int, StagedPart] = {}
+        self.gone = False
+
+
+class PartQueue:
+    """Gives parts out, the first of the input first.
+
+    Attributes:
+        exhausted: whether the whole input is laid out.
+
+    Args:
+        room: parts that may lie here before the reader waits.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.exhausted = False
+        self._room = room
+        self._parts: list[tuple[int, StagedPart]] = []
+        self._closed = False
+        self._changed = anyio.Event()
+        self._deaths: Counter[int] = Counter()
+
+    async def put(self, part: StagedPart) -> None:
+        """Take a part; returns once there is room for another one."""
+        heapq.heappush(self._parts, (part.number, part))
+        self._notify()
+        while len(self._parts) >= self._room and not self._closed:
+            await self._changed.wait()
+
+    def end(self) -> None:
+        """Learn that there are no more parts to come, but for those of processes that die."""
+        self.exhausted = True
+        self._notify()
+
+    def close(self) -> None:
+        """Give no more out: whoever waits gets nothing."""
+        self._closed = True
+        self._notify()
+
+    async def take(self, hands: Hands) -> StagedPart | None:
+        """The next part, into somebody's hands; None where there is none to come."""
+        while not (self._closed or self._parts or self.exhausted or hands.gone):
+            await self._changed.wait()
+        if self._closed or not self._parts or hands.gone:
+            return None
+        number, part = heapq.heappop(self._parts)
+        hands.parts[number] = part
+        self._notify()
+        return part
+
+    def give_back(self, hands: Hands) -> list[int]:
+        """Take back what a process had that is gone; the parts that killed too many, ``NO_PART`` among them."""
+        hands.gone = True
+        for number, part in hands.parts.items():
+            heapq.heappush(self._parts, (number, part))
+        self._notify()
+        return self.died(*hands.parts)
+
+    def died(self, *numbers: int) -> list[int]:
+        """Count a death with these parts at hand; those of which there were too many."""
+        for number in numbers or (NO_PART,):
+            self._deaths[number] += 1
+        return [number for number in numbers or (NO_PART,) if self._deaths[number] >= DEATHS]
+
+    def began(self) -> None:
+        """Learn that a process got as far as to ask for a part."""
+        self._deaths[NO_PART] = 0
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()
