@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import anyio
 import anyio.to_thread
@@ -18,7 +17,6 @@ from batchrank.errors import (
 )
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
-from batchrank.outcomes import Failure
 from batchrank.pipeline.assemble import Engine, engine
 from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope, skip_completed
 from batchrank.pipeline.deadline import Deadline, Until
@@ -29,10 +27,11 @@ from batchrank.pipeline.output import Outputs
 from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.preconditions import Preconditions, refuse_empty_ledger, refuse_unfinished
 from batchrank.pipeline.prepare import Preparer
-from batchrank.pipeline.rank import Completed, Outcome
+from batchrank.pipeline.rank import Outcome
 from batchrank.pipeline.report import Report, report, snapshot
 from batchrank.pipeline.sink import FailureLines, Sink
 from batchrank.pipeline.stages import Flow, Reader
+from batchrank.pipeline.stations import Moving, Reading, Writing
 from batchrank.pipeline.summary import Progress, Totals
 from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_task, unwrap_exception_groups
 from batchrank.read.base import Gauge
@@ -59,68 +58,6 @@ class Options:
     only_failed: bool = False
     drain: float = 25.0
     until: Until | None = None
-
-
-class Moving(Protocol):
-    """What moves queries through the stages, as ``Flow`` does in this process."""
-
-    @property
-    def reason(self) -> BatchrankError | None:
-        """Why it stops early."""
-
-    @property
-    def admitted_documents(self) -> int:
-        """Documents of queries taken on so far."""
-
-    @property
-    def admitted(self) -> int:
-        """Queries and records taken on so far."""
-
-    @property
-    def unfinished(self) -> int:
-        """Queries under way."""
-
-    @property
-    def gate(self) -> str | None:
-        """What holds queries back now."""
-
-    @property
-    def completed(self) -> Completed:
-        """What came out of ranking so far."""
-
-    def stop(self, reason: BatchrankError, *, drain: float | None = None) -> None:
-        """Admit nothing more; None for the usual drain."""
-
-
-class Reading(Protocol):
-    """What tells how far the input was read."""
-
-    @property
-    def read(self) -> int:
-        """Items so far."""
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether that is all."""
-
-
-class Writing(Protocol):
-    """What writes rankings, as ``Sink`` does in this process."""
-
-    @property
-    def totals(self) -> Totals:
-        """The sums so far."""
-
-    @property
-    def held(self) -> int:
-        """Rankings since the last part that was published."""
-
-    @property
-    def first_failure(self) -> Failure | None:
-        """The first query or record that could not be ranked."""
-
-    async def close(self, *, complete: bool) -> list[Checkpoint]:
-        """End the part at hand."""
 
 
 class Run:
