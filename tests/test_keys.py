@@ -425,3 +425,12 @@ def test_plans_count_every_key(tmp_path: Path) -> None:
     )
     both = plan(two_keys(tmp_path, Server(), endpoint={"urls": ["http://h/r"]}, rate={"rpm": 60}), net=False)
     assert both.methods["hub"].seconds * 2 == pytest.approx(one.methods["hub"].seconds)
+
+
+@pytest.mark.parametrize(
+    "endpoint", [{}, {"api_key_file": "key"}, {"api_key_env": ["ONE", "TWO"]}, {"auth": "none"}]
+)
+def test_variables_that_may_hold_a_key_are_known(endpoint: dict[str, Any]) -> None:
+    """In use or not: the vendor's own stays behind where a file is read instead."""
+    job = Job.model_validate({"model": "qwen3-rerank", "endpoint": endpoint})
+    assert job.key_variables == {"DASHSCOPE_API_KEY", *endpoint.get("api_key_env", [])}

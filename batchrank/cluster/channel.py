@@ -131,8 +131,7 @@ class Channel:
                 self._wake.clear()
                 messages, self._out = self._out, []
                 data = pickle.dumps(messages, pickle.HIGHEST_PROTOCOL)
-                self._writer.write(_LENGTH.pack(len(data)))
-                self._writer.write(data)
+                self._writer.write(_LENGTH.pack(len(data)) + data)  # in one, as each write is a system call
                 await self._writer.drain()
         except OSError:
             self._reader.feed_eof()

@@ -92,7 +92,7 @@ class CrewRun(Run):
     @asynccontextmanager
     async def _starter(self) -> AsyncIterator[tuple[Starter, int]]:
         """What starts processes, and how many are to rank."""
-        hidden = [] if self.job.endpoint.api_key_file else [*self.job.key_sources]
+        hidden = self.job.key_variables
         if self.job.engine.ray is None:
             yield LocalStarter(hidden), self.job.engine.size
         else:

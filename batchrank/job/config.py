@@ -267,6 +267,13 @@ class Job(Section):
         return (named,) if isinstance(named, str) else named
 
     @property
+    def key_variables(self) -> frozenset[str]:
+        """Environment variables that may hold a key, in use or not: nothing that is started gets them."""
+        own, default = self.endpoint, vendor(self.card.vendor).api_key_env
+        named = own.api_key_env or ()
+        return frozenset([*((named,) if isinstance(named, str) else named), *([default] if default else [])])
+
+    @property
     def key_names(self) -> list[str]:
         """What each key is told by: its variable, or its file's own name where that tells the files apart."""
         sources = list(self.key_sources)

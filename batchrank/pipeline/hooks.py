@@ -93,7 +93,7 @@ def _environment(job: Job, event: Event, summary: dict[str, Any]) -> dict[str, s
         "FOLDER": "" if job.output_folder is None else str(job.output_folder.absolute()),
         "REASON": summary["reason"] or "",
     }
-    hidden, named = _keys(job), () if job.endpoint.api_key_file else job.key_sources
+    hidden, named = _keys(job), job.key_variables
     kept = {name: value for name, value in os.environ.items() if name not in named and value not in hidden}
     return kept | {f"{TOLD}{name}": value.replace("\0", "") for name, value in told.items()}
 
