@@ -58,7 +58,9 @@ _RUNNER = """
 import sys, anyio
 from batchrank.job.load import load_job
 from batchrank.launch import run
-sys.exit(anyio.run(run, load_job(sys.argv[1])).exit_code)
+report = anyio.run(run, load_job(sys.argv[1]))
+print(report.reason, file=sys.stderr)
+sys.exit(report.exit_code)
 """
 _KILLER = """
 import os, signal, sqlite3

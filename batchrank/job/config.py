@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from batchrank.errors import JobError
 from batchrank.io.address import Address, Where, located
@@ -63,12 +63,17 @@ class Job(Section):
     output: Output | None = None
     ledger: str | None = None
 
-    @field_validator("input", "endpoint", mode="before")
+    @field_validator("input", mode="before")
     @classmethod
-    def _short(cls, value: Any, info: ValidationInfo) -> Any:
-        """A path or an address alone: ``input: candidates.jsonl``, ``endpoint: http://host/rerank``."""
-        name = {"input": "path", "endpoint": "url"}[info.field_name or ""]
-        return {name: value} if isinstance(value, str | list | tuple) else value
+    def _path_alone(cls, value: Any) -> Any:
+        """A path alone: ``input: candidates.jsonl``."""
+        return {"path": value} if isinstance(value, str | list | tuple) else value
+
+    @field_validator("endpoint", mode="before")
+    @classmethod
+    def _address_alone(cls, value: Any) -> Any:
+        """An address alone: ``endpoint: http://host/rerank``."""
+        return {"url": value} if isinstance(value, str | list | tuple) else value
 
     @model_validator(mode="after")
     def _consistent(self) -> "Job":
