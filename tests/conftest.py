@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import shutil
 import tempfile
@@ -77,6 +78,16 @@ def _one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         return loop.time() if isinstance(loop, VirtualTimeLoop) else time.time()
 
     monkeypatch.setattr(departures, "wall", wall)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Generator[None, None, None]:
+    """A command that was run in this process has set up its log; the next test's is pytest's again."""
+    logger = logging.getLogger("batchrank")
+    level, handlers = logger.level, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.propagate, logger.handlers[:] = True, handlers
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -171,7 +171,8 @@ def test_a_bucket_that_is_not_there_is_told(host: tuple[str, int]) -> None:
     """And is not made."""
     options = f"?scheme=http&endpoint_override={host[0]}:{host[1]}"
     with pytest.raises(
-        OutputError, match=r"s3://no-such-bucket/out can't be written: .*does not exist; create the bucket or"
+        OutputError,
+        match=r"s3://no-such-bucket/out can't be written: .*does not exist.*; create the bucket or",
     ):
         Store(Address(f"s3://no-such-bucket/out{options}")).probe()
 

@@ -1,6 +1,7 @@
 """Jobs whose output goes to a store: what is there is whole, last night's stays, and what is paid for is kept here."""
 
 import os
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,8 +39,8 @@ def host() -> Iterator[tuple[str, int]]:
 
 
 @pytest.fixture
-def bucket(host: tuple[str, int], tmp_path: Path) -> Bucket:
-    return Bucket(*host, "b" + str(abs(hash(tmp_path))))
+def bucket(host: tuple[str, int]) -> Bucket:
+    return Bucket(*host, f"b{uuid.uuid4().hex}")
 
 
 class Store:
