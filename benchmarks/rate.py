@@ -13,6 +13,8 @@ Cases:
 2. Tokens bind: a request takes about 1/170 of a second's tokens; 20 ms, 200 ms, 2 s.
 3. Requests bind, and the quota is cut in half midway.
 
+With ``--processes 4``, or ``--ray``, so many processes rank, or four actors of a Ray cluster of this machine.
+
     python benchmarks/rate.py --account [--quick] [--repeat 3]
 
 Instead, three jobs that are started by themselves share one account (``rate.account``), 90 requests a second, answers
@@ -39,6 +41,8 @@ import orjson
 RPS = 90.0
 TPS = 1_000_000.0
 SETTLED = 10.0
+_PART = 5_000
+"""Documents of a part: 250 requests of 20."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,12 @@ def main() -> None:
         __doc__,
         only={"type": int, "default": None, "help": "one scenario, from 1"},
         account={"action": "store_true", "help": "three jobs that share an account"},
+        processes={"type": int, "default": 1, "help": "processes that rank"},
+        ray={"action": "store_true", "help": "rank with four actors of a Ray cluster of this machine"},
     )
+    engine: dict[str, Any] = {"processes": options.processes}
+    if options.ray:
+        engine = {"ray": {"address": "local", "workers": 4, "cpus": 0.25}}
     print(common.machine())
     if options.account:
         return _account(options.quick, options.repeat or 1)
@@ -81,9 +90,15 @@ def main() -> None:
         for turn in range(options.repeat or 1):
             for number, scenario in enumerate(scenarios):
                 name = f"out-{number}-{turn}"
-                found[number].append(_measure(server, folder, data, scenario, seconds, name))
+                found[number].append(_measure(server, folder, data, scenario, seconds, name, engine))
     rows = [_row(scenario, measured) for scenario, measured in zip(scenarios, found, strict=True)]
-    common.table(["scenario", "answers after", "quota", "used", "refused", "429s", "most in flight"], rows)
+    common.table(
+        [
+            "scenario", "answers after", "quota", "used", "refused", "429s", "most in flight",
+            "most in a second",
+        ],
+        rows,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,7 @@ class _Found:
     refused: float
     refusals: int
     in_flight: int
+    most: int
 
 
 def _row(scenario: Scenario, found: list[_Found]) -> list[object]:
@@ -102,28 +118,41 @@ def _row(scenario: Scenario, found: list[_Found]) -> list[object]:
         scenario.name, f"{scenario.latency:g} s", quota, f"{common.middle(used):.1%}{spread}",
         f"{common.middle([one.refused for one in found]):.2%}",
         int(common.middle([one.refusals for one in found])), int(common.middle([one.in_flight for one in found])),
+        max(one.most for one in found),
     ]  # fmt: skip
 
 
 def _measure(
-    server: common.Server, folder: Path, data: Path, scenario: Scenario, seconds: float, name: str
+    server: common.Server,
+    folder: Path,
+    data: Path,
+    scenario: Scenario,
+    seconds: float,
+    name: str,
+    engine: dict[str, Any],
 ) -> _Found:
     server.set(latency=scenario.latency, rps=scenario.rps, tps=scenario.tps)
     rate = {
         "rpm": (scenario.rps or 1e6) * 60,
         "tpm": (scenario.tps or 1e12) * 60,
     }
-    job = common.job(folder, name, server.url, data, tokenizer="bytes", rate=rate)
+    # Several processes have a part each at any time, and take the next one without waiting for the others.
+    job = common.job(
+        folder, name, server.url, data,
+        tokenizer="bytes", rate=rate, engine=engine, output={"part_documents": _PART},
+    )  # fmt: skip
     cut: list[float] = []
     timer = threading.Timer(seconds / 2, lambda: _halve(server, scenario, cut))
-    if scenario.halved:
-        timer.start()
     with (folder / "rate.log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "batchrank", "run", str(job), "--quiet"], stderr=log, env=_environment()
         )
+        while process.poll() is None and not server.counts()["arrivals"]:
+            time.sleep(0.05)  # a cluster takes a while to start
+        if scenario.halved:
+            timer.start()
         try:
-            process.wait(seconds + 2)
+            process.wait(seconds + 1)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
@@ -138,7 +167,7 @@ def _measure(
     per = counts["tokens"] / counts["requests"]
     used = accepted / (rps * (end - start)) if rps else accepted * per / ((scenario.tps or 1) * (end - start))
     share = refused / max(1, refused + accepted)
-    return _Found(used, share, len(refusals), counts["most_in_flight"])
+    return _Found(used, share, len(refusals), counts["most_in_flight"], _most(arrivals))
 
 
 def _account(quick: bool, repeat: int) -> None:
