@@ -37,7 +37,11 @@ def test_the_question_is_all_but_the_documents() -> None:
 
 
 def test_a_document_is_known_by_its_content() -> None:
-    """Eight bytes each, in order; what kind of content it is counts too, and a text that no UTF-8 holds is one."""
+    """Eight bytes each, in order, by which a ledger knows it for ever; its kind counts too, and broken UTF-8 is a text.
+
+    The first digest is that of ``printf a | b2sum -l 64``.
+    """
+    assert Encoder.contents(["a"]).hex() == "40f89e395b66422f"
     address = "http://example.com/1"
     items: list[Content] = ["a", "b", "a", "\ud800", address, Image(address), Video(address)]
     found = np.frombuffer(Encoder.contents(items), dtype="<u8")

@@ -113,14 +113,15 @@ class Encoder:
     @staticmethod
     def contents(documents: Sequence[Content]) -> bytes:
         """The digests of documents' contents, eight bytes each, in order."""
-        # A loop over local names: it is done for every document that is sent.
-        digest, size = hashlib.blake2b, _DIGEST
-        if set(map(type, documents)) <= {str}:
-            texts = cast(Sequence[str], documents)
-            return b"".join(
-                [digest(t.encode("utf-8", "surrogatepass"), digest_size=size).digest() for t in texts]
-            )
-        return b"".join(map(_content, documents))
+        if not set(map(type, documents)) <= {str}:
+            return b"".join(map(_content, documents))
+        # It is done for every document that is sent: a copy takes two thirds of the time of a digest that is set up.
+        copy, found = hashlib.blake2b(digest_size=_DIGEST).copy, []
+        for text in cast(Sequence[str], documents):
+            digest = copy()
+            digest.update(text.encode("utf-8", "surrogatepass"))
+            found.append(digest.digest())
+        return b"".join(found)
 
     def of_query(self, query: Query) -> Query:
         """The same query with one document that nothing has a reason to fail with."""
