@@ -291,7 +291,8 @@ class Harness:
         db.close()
         unusable, ambiguous = kinds.get("malformed", 0), kinds.get("ambiguous", 0)
         billed = self.emulator.counts.billed.total() - billed_before
-        assert answers <= billed <= answers + unusable + ambiguous, "a payment is not accounted for"
+        known = f"{billed} billed, {answers} answers, {unusable} unusable, {ambiguous} ambiguous"
+        assert answers <= billed <= answers + unusable + ambiguous, f"a payment is not accounted for: {known}"
         self.figures.requests += asked
         self.figures.answers += answers
         self.figures.unusable += unusable

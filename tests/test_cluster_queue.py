@@ -48,6 +48,32 @@ async def test_parts_of_a_dead_process_come_first_again() -> None:
     assert [await queue.take(alive) for _ in range(5)] == [part(0), part(1), part(2), part(3), None]
 
 
+async def test_the_part_that_others_wait_for_is_not_put_behind_them() -> None:
+    """Whoever holds later parts may be full of queries that wait for what part 0 comes to, and would never get to it.
+
+    It waits here for who has nothing at hand, as the process that replaces the dead one; the end of the input, too.
+    """
+    queue, dead, full, fresh = PartQueue(9), Hands(), Hands(), Hands()
+    for number in range(3):
+        await queue.put(part(number))
+    queue.end()
+    assert [await queue.take(dead), await queue.take(full)] == [part(0), part(1)]
+    queue.give_back(dead)
+    assert await queue.take(full) == part(2)
+    found: list[StagedPart | None] = []
+
+    async def take(hands: Hands) -> None:
+        found.append(await queue.take(hands))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(take, full)
+        await anyio.wait_all_tasks_blocked()
+        assert found == []
+        group.start_soon(take, fresh)
+    assert found == [part(0), None] or found == [None, part(0)]
+    assert list(fresh.parts) == [0]
+
+
 async def test_the_reader_waits_for_room() -> None:
     """No more lies ahead than is of use, however fast it reads."""
     queue, hands, put = PartQueue(2), Hands(), list[int]()

@@ -1,6 +1,5 @@
 """Holds the parts that are laid out until a process ranks them, and takes them back from one that dies."""
 
-import heapq
 from collections import Counter
 
 import anyio
@@ -39,14 +38,14 @@ class PartQueue:
     def __init__(self, room: int) -> None:
         self.exhausted = False
         self._room = room
-        self._parts: list[tuple[int, StagedPart]] = []
+        self._parts: dict[int, StagedPart] = {}
         self._closed = False
         self._changed = anyio.Event()
         self._deaths: Counter[int] = Counter()
 
     async def put(self, part: StagedPart) -> None:
         """Take a part; returns once there is room for another one."""
-        heapq.heappush(self._parts, (part.number, part))
+        self._parts[part.number] = part
         self._notify()
         while len(self._parts) >= self._room and not self._closed:
             await self._changed.wait()
@@ -62,21 +61,26 @@ class PartQueue:
         self._notify()
 
     async def take(self, hands: Hands) -> StagedPart | None:
-        """The next part, into somebody's hands; None where there is none to come."""
-        while not (self._closed or self._parts or self.exhausted or hands.gone):
+        """The next part, into somebody's hands; None where there is none to come.
+
+        Every query's merge may wait for what part 0 comes to. So it goes to nobody who has others at hand: where as
+        many queries as can be under way wait for it already, it would be behind them for ever.
+        """
+        while not (self._closed or hands.gone):
+            number = min((n for n in self._parts if n or not hands.parts), default=None)
+            if number is not None:
+                hands.parts[number] = part = self._parts.pop(number)
+                self._notify()
+                return part
+            if self.exhausted and not self._parts:
+                break
             await self._changed.wait()
-        if self._closed or not self._parts or hands.gone:
-            return None
-        number, part = heapq.heappop(self._parts)
-        hands.parts[number] = part
-        self._notify()
-        return part
+        return None
 
     def give_back(self, hands: Hands) -> list[int]:
         """Take back what a process had that is gone; the parts that killed too many, ``NO_PART`` among them."""
         hands.gone = True
-        for number, part in hands.parts.items():
-            heapq.heappush(self._parts, (number, part))
+        self._parts |= hands.parts
         self._notify()
         return self.died(*hands.parts)
 
