@@ -5,12 +5,12 @@ A *document position* counts a query's candidates from 0 in first-stage order, a
 numpy is imported by what computes, as ``batchrank models`` needs a name from here, and nothing of numpy.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from batchrank.errors import Place
 
@@ -29,76 +29,6 @@ def taken(items: Sequence[_Item], positions: Positions) -> Sequence[_Item]:
     """Those at the positions given, in that order; by the sequence's own ``take`` where it has one."""
     take: Callable[[Positions], Sequence[_Item]] | None = getattr(items, "take", None)
     return take(positions) if take else list(map(items.__getitem__, positions.tolist()))
-
-
-class Strings(Sequence[str]):
-    """A sequence of strings over an Arrow array of them.
-
-    Args:
-        array: of type string or large_string, without nulls, valid UTF-8.
-    """
-
-    __slots__ = ("_array", "_order")
-
-    def __init__(self, array: Any) -> None:
-        self._array = array
-        self._order: Positions | None = None
-
-    @property
-    def array(self) -> Any:
-        """The Arrow array."""
-        if self._order is not None:
-            self._array, self._order = self._array.take(self._order), None
-        return self._array
-
-    @property
-    def source(self) -> tuple[Any, Positions | None]:
-        """The Arrow array that they come from, and their places in it; None for all of it."""
-        return self._array, self._order
-
-    def __len__(self) -> int:
-        return len(self._array if self._order is None else self._order)
-
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Strings": ...
-    def __getitem__(self, index: int | slice) -> "str | Strings":
-        array = self._array if self._order is None else self.array
-        if isinstance(index, slice):
-            return Strings(array[index])
-        found: str = array[int(index)].as_py()
-        return found
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tolist())
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and self.tolist() == list(other)
-
-    __hash__ = None  # type: ignore[assignment]  # equal to lists, which have none either
-
-    def __repr__(self) -> str:
-        return repr(self.tolist())
-
-    def __reduce__(self) -> "tuple[type[Strings], tuple[Any]]":
-        """Only what is meant goes to another process: a slice would take along all that it was cut from."""
-        import numpy as np
-
-        return Strings, (self.array.take(np.arange(len(self))),)
-
-    def tolist(self) -> list[str]:
-        """All of them as Python strings."""
-        values: list[str] = (self._array if self._order is None else self.array).to_pylist()
-        return values
-
-    def take(self, positions: Positions) -> "Strings":
-        """Those at the positions given, in that order; looked up when first needed, by whoever needs them."""
-        import numpy as np
-
-        taken = Strings(self._array if self._order is None else self.array)
-        taken._order = np.asarray(positions)
-        return taken
 
 
 Kind: TypeAlias = Literal["text", "image", "video"]

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.types as types
 from numpy.typing import NDArray
 
-from batchrank.data import Floats, Positions, Strings
+from batchrank.data import Floats, Positions
 from batchrank.errors import Place
+from batchrank.io.strings import Strings
 from batchrank.read.base import ColumnsError, later
 from batchrank.read.names import Fields, Path
 from batchrank.read.values import (

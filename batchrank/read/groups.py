@@ -8,9 +8,10 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import pyarrow as pa
 
-from batchrank.data import Content, Floats, Query, Strings, is_blank
+from batchrank.data import Content, Floats, Query, is_blank
 from batchrank.errors import BatchrankError, Place, QueryError, UnsortedError, install_line
 from batchrank.io import storage
+from batchrank.io.strings import Strings
 from batchrank.job.sections import Columns
 from batchrank.outcomes import Failure
 from batchrank.read import arrow

@@ -11,7 +11,8 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchrank.data import Strings, taken
+from batchrank.data import taken
+from batchrank.io.strings import Strings
 from batchrank.outcomes import Failure, Ranking
 
 RANKING = ("doc_id", "rank", "score", "raw_score", "first_stage_rank", "first_stage_score", "certified")
