@@ -106,11 +106,11 @@ class Folder:
             OutputError: the name is taken by a link or a file; or the system refuses.
         """
         with translated(str(self.path / name), "made"):
-            if not self._mode(name):
+            if self._stat(name) is None:
                 os.mkdir(name, dir_fd=self._fd)
                 os.fsync(self._fd)
-            mode = self._mode(name)
-        if not stat.S_ISDIR(mode):
+            found = self._stat(name)
+        if found is None or not stat.S_ISDIR(found.st_mode):
             raise OutputError(
                 f"{self.path / name} is not a folder; it is left alone: remove it, and run again"
             )
@@ -118,11 +118,8 @@ class Folder:
     def size(self, name: str) -> int | None:
         """A regular file's size in bytes, None when there is none."""
         with translated(str(self.path / name), "looked at"):
-            try:
-                found = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
-            except FileNotFoundError:
-                return None
-        return found.st_size if stat.S_ISREG(found.st_mode) else None
+            found = self._stat(name)
+        return found.st_size if found is not None and stat.S_ISREG(found.st_mode) else None
 
     def sync(self) -> None:
         """Make the folder's names durable."""
@@ -137,7 +134,7 @@ class Folder:
     def remove(self, name: str) -> None:
         """Delete a file, or a link and not what it points to; nothing when there is none."""
         with translated(str(self.path / name), "removed"):
-            if self._mode(name):
+            if self._stat(name) is not None:
                 os.unlink(name, dir_fd=self._fd)
 
     def drop(self) -> None:
@@ -151,12 +148,12 @@ class Folder:
             os.close(self._fd)
             self._fd = -1
 
-    def _mode(self, name: str) -> int:
-        """The file's mode, 0 when there is no such file."""
+    def _stat(self, name: str) -> os.stat_result | None:
+        """What the system tells of a name, without following it; None when there is no such file."""
         try:
-            return os.stat(name, dir_fd=self._fd, follow_symlinks=False).st_mode
+            return os.stat(name, dir_fd=self._fd, follow_symlinks=False)
         except FileNotFoundError:
-            return 0
+            return None
 
     def require_regular(self, name: str) -> None:
         """Refuse a name that is taken by anything but a regular file.
@@ -165,9 +162,9 @@ class Folder:
             OutputError: it is a link, a folder or a device.
         """
         with translated(str(self.path / name), "looked at"):
-            mode = self._mode(name)
-        if mode and not stat.S_ISREG(mode):
-            what = "a symbolic link" if stat.S_ISLNK(mode) else "not a regular file"
+            found = self._stat(name)
+        if found is not None and not stat.S_ISREG(found.st_mode):
+            what = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a regular file"
             raise OutputError(
                 f"{self.path / name} is {what}; it is left alone: remove it, or choose another output.path"
             )
@@ -277,10 +274,7 @@ class PendingFile(io.RawIOBase):
 
     def publish(self) -> None:
         """Make the contents durable and give the file its final name; the folder is still to be synced."""
-        assert self._file is not None
-        with self._translated():
-            self._file.flush()
-            os.fsync(self._file.fileno())
+        self.mark()
         self.leave()
         self.tag = self._publish(self.name, self._temporary)
         self._published = True
