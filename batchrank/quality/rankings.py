@@ -7,8 +7,10 @@ or the order of the file. A job's own output has ranks, so there they count.
 
 import os
 import re
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -115,13 +117,30 @@ def load(path: str, judged: Container[str]) -> Rankings:
     Raises:
         InputError: there is no ranking at the path, or it can't be read.
     """
-    parts = _parts(path)
+    sources = [detect.source(part) for part in _parts(path)]
     notes = []
     if located(path).is_dir() and OutputFolder(path).complete() is None:
         notes.append(
             f"{located(path)} is the output of a run that has not ended: only what it has ranked so far is judged"
         )
-    return _joined([detect.source(part) for part in parts], judged, notes)
+    found: dict[str, Documents] = {}
+    seen: set[str] = set()
+    for source in sources:
+        for query, documents in _read(source):
+            seen.add(query)
+            if query in judged:
+                found.setdefault(query, Documents()).add(documents)
+    if not seen:
+        raise InputError(f"{sources[0].name}: no ranking in it; correct the path")
+    before = [(query, documents.before()) for query, documents in found.items() if documents.first]
+    known: Run = {query: order for query, order in before if order is not None}
+    whole = known if before and len(known) == len(found) else None
+    if before and whole is None:
+        notes.append(
+            "the output holds only the first documents of each query (output.top_n), so the first stage's ranking is "
+            "not known; name it with --before"
+        )
+    return Rankings({q: d.after() for q, d in found.items()}, whole, len(seen), tuple(notes))
 
 
 def tops(path: str, depth: int) -> Iterator[tuple[str, list[str]]]:
@@ -151,16 +170,11 @@ def moves(path: str, depth: int) -> Iterator[tuple[str, list[str], list[str]]]:
 
 def _whole(path: str) -> Iterator[tuple[str, Documents]]:
     """Queries with all of their documents, which stand together, perhaps in two parts of a file."""
-    last: tuple[str, Documents] | None = None
-    for query, documents in stretches(path):
-        if last is not None and last[0] == query:
-            last[1].add(documents)
-            continue
-        if last is not None:
-            yield last
-        last = query, documents
-    if last is not None:
-        yield last
+    for query, pieces in groupby(stretches(path), key=itemgetter(0)):
+        (_, documents), *more = pieces
+        for _, further in more:
+            documents.add(further)
+        yield query, documents
 
 
 def stretches(path: str) -> Iterator[tuple[str, Documents]]:
@@ -182,28 +196,6 @@ def _parts(path: str) -> list[str]:
             f"{located(path)}: no ranking-*.parquet (or .jsonl, .trec, .tsv, .json) in it; run the job first"
         )
     return parts
-
-
-def _joined(sources: list[Source], judged: Container[str], notes: list[str]) -> Rankings:
-    found: dict[str, Documents] = {}
-    seen: set[str] = set()
-    for source in sources:
-        for query, documents in _read(source):
-            seen.add(query)
-            if query in judged:
-                found.setdefault(query, Documents()).add(documents)
-    if not seen:
-        raise InputError(f"{sources[0].name}: no ranking in it; correct the path")
-    before = {query: documents.before() for query, documents in found.items() if documents.first}
-    whole: Run | None = {query: order for query, order in before.items() if order is not None}
-    if not before or len(whole or ()) < len(found):
-        whole = None
-    if before and whole is None:
-        notes.append(
-            "the output holds only the first documents of each query (output.top_n), so the first stage's ranking is "
-            "not known; name it with --before"
-        )
-    return Rankings({q: d.after() for q, d in found.items()}, whole, len(seen), tuple(notes))
 
 
 def _read(source: Source) -> Iterator[tuple[str, Documents]]:
@@ -294,12 +286,13 @@ def _run(source: Source) -> Iterator[tuple[str, Documents]]:
             yield query[start], Documents(ids[start:end], own, [], scores[start:end])
 
 
-def _stretches(values: list[str]) -> Iterable[tuple[int, int]]:
+def _stretches(values: list[str]) -> Iterator[tuple[int, int]]:
+    """Where equal values that stand together begin and end."""
     start = 0
-    for i in range(1, len(values) + 1):
-        if i == len(values) or values[i] != values[start]:
-            yield start, i
-            start = i
+    for _, equal in groupby(values):
+        end = start + sum(1 for _ in equal)
+        yield start, end
+        start = end
 
 
 def _refuse(failure: Failure) -> None:
