@@ -16,6 +16,9 @@ from batchrank.tokens import Counter
 from batchrank.wire import tailored
 from batchrank.write.formats import OUTPUTS, needs_plain_ids, refuse_ids
 
+OVERHEAD_BYTES = 250
+"""What a document holds in memory besides its text: two string objects and its share of lists and arrays."""
+
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Prepared(QueryContext):
@@ -58,6 +61,11 @@ class Prepared(QueryContext):
     earlier: list[Earlier] = field(default_factory=list)
     oldest: int = 0
     refused: dict[int, Rejection] = field(default_factory=dict)
+
+    def weigh(self) -> None:
+        """Tell its ``weight``: its texts, what each document takes besides, and the request that was made ahead."""
+        body = 0 if self.whole is None else len(self.whole.body)
+        self.weight = self.shards.text_bytes + OVERHEAD_BYTES * len(self.query.documents) + body
 
 
 class Preparer:

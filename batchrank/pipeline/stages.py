@@ -26,7 +26,7 @@ from batchrank.data import Query
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.outcomes import Failure
 from batchrank.pipeline.parts import PartCutter, Spot
-from batchrank.pipeline.prepare import Prepared, Preparer
+from batchrank.pipeline.prepare import OVERHEAD_BYTES, Prepared, Preparer
 from batchrank.pipeline.rank import Completed, Driver, Outcome, failure_record
 from batchrank.pipeline.workers import MemoryBudget, WorkerPool
 
@@ -38,8 +38,6 @@ _RANKED_BYTES = 120
 """What a document of a finished ranking holds in memory: its id, and its share of the columns."""
 _LINGER = 0.02
 """Seconds that finished queries wait for company on their way to the writer's thread."""
-_OVERHEAD_BYTES = 250
-"""What a document holds in memory besides its text: two string objects and its share of lists and arrays."""
 
 
 class Reader:
@@ -135,12 +133,7 @@ class Reader:
             self._multi_chunk_index += 1
         if self._precompute is not None:
             self._precompute(prepared)
-        whole = prepared.whole
-        prepared.weight = (
-            prepared.shards.text_bytes
-            + _OVERHEAD_BYTES * len(prepared.query.documents)
-            + (len(whole.body) if whole is not None else 0)
-        )
+        prepared.weigh()
         return prepared
 
 
@@ -235,7 +228,7 @@ class Flow:
             reading.start_soon(read_ahead)
             async for batch in receive:
                 for item in batch:
-                    weight = item.weight if isinstance(item, Prepared) else _OVERHEAD_BYTES
+                    weight = item.weight if isinstance(item, Prepared) else OVERHEAD_BYTES
                     await self._memory.acquire(weight)
                     sequence, self.admitted = self.admitted, self.admitted + 1
                     if isinstance(item, Prepared):
