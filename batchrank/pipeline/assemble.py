@@ -5,7 +5,10 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
+import anyio.to_thread
 import orjson
 
 from batchrank.errors import JobError
@@ -86,6 +89,21 @@ def sharder(job: Job) -> Sharder:
         wrapper_bytes=_WRAPPER_BYTES + extra,
         media=media,
     )
+
+
+@asynccontextmanager
+async def opened_ledger(path: Path | None, *, salvage: bool = False) -> AsyncIterator[Ledger]:
+    """A ledger that is served while the block runs, and closed after it; ``salvage`` as ``Ledger`` has it.
+
+    Raises:
+        LedgerError: it can't be opened.
+    """
+    ledger = await anyio.to_thread.run_sync(partial(Ledger, path, salvage=salvage))
+    try:
+        async with background_task(ledger.serve):
+            yield ledger
+    finally:
+        ledger.close()
 
 
 @asynccontextmanager

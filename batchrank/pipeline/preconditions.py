@@ -19,12 +19,10 @@ from batchrank.io import storage
 from batchrank.io.address import Address, Where, located
 from batchrank.io.objects import Store
 from batchrank.job.config import Job
-from batchrank.ledger.ledger import Ledger
-from batchrank.pipeline.assemble import refuse_unknown_cost, sharder
+from batchrank.pipeline.assemble import opened_ledger, refuse_unknown_cost, sharder
 from batchrank.pipeline.endpoint import endpoint
 from batchrank.pipeline.parts import refuse_undivided
 from batchrank.pipeline.prepare import Preparer
-from batchrank.pipeline.workers import background_task
 from batchrank.quality.gate import judged
 from batchrank.read.layout import facts, notes
 from batchrank.shard.chunks import Sharder
@@ -137,12 +135,8 @@ def look_into_ledger(job: Job) -> None:
 
 async def _known(path: Path) -> tuple[int | None, str | None]:
     """How many runs a ledger knows of, and what tells it from others."""
-    ledger = Ledger(path)
-    try:
-        async with background_task(ledger.serve):
-            return await ledger.load("runs"), await ledger.load("id")
-    finally:
-        ledger.close()
+    async with opened_ledger(path) as ledger:
+        return await ledger.load("runs"), await ledger.load("id")
 
 
 def refuse_own_input(job: Job, files: Sequence[Sequence[Any]] | None) -> None:
@@ -180,10 +174,8 @@ def refuse_own_input(job: Job, files: Sequence[Sequence[Any]] | None) -> None:
 
 def _reads(path: Where, folder: Where) -> bool:
     """Whether a path of the input names the output folder, or what will be written to it."""
-    if _same(path, folder):
-        return (
-            isinstance(folder, Address) or not folder.is_file()
-        )  # which is no output folder, and told as such
+    if _same(path, folder):  # a file is no output folder, and told as such
+        return isinstance(folder, Address) or not folder.is_file()
     if not _MAGIC.search(path.name) or _MAGIC.search(str(path.parent)) or not _same(path.parent, folder):
         return False
     return any(fnmatchcase(name, path.name) for name in WRITTEN)
@@ -202,10 +194,8 @@ def refuse_lost_ledger(job: Job) -> None:
         LedgerError: it is gone; the message says what tells of it, and what to do.
     """
     path = job.ledger_path
-    if path is None or path.exists():
-        return
-    if (found := _evidence(job)) is not None:
-        raise _lost(found, f"{path}: the ledger is gone")
+    if path is not None and not path.exists():
+        _refuse_paid(job, f"{path}: the ledger is gone")
 
 
 def refuse_empty_ledger(job: Job, runs: int | None) -> None:
@@ -218,8 +208,8 @@ def refuse_empty_ledger(job: Job, runs: int | None) -> None:
     Raises:
         LedgerError: it holds nothing, although there was a run that paid.
     """
-    if runs is None and job.ledger_path is not None and (found := _evidence(job)) is not None:
-        raise _lost(found, f"{job.ledger_path}: the ledger holds nothing")
+    if runs is None and job.ledger_path is not None:
+        _refuse_paid(job, f"{job.ledger_path}: the ledger holds nothing")
 
 
 def refuse_unfinished(written: Where, record: dict[str, Any] | None, identity: str | None) -> None:
@@ -246,11 +236,15 @@ def refuse_unfinished(written: Where, record: dict[str, Any] | None, identity: s
         )
 
 
-def _evidence(job: Job) -> str | None:
-    """What tells that there was a ledger; None when nothing does."""
-    folder, target = job.output_folder, job.destination
-    places = [place for place in (folder, target if target != folder else None) if place is not None]
-    return next((told for place in places for told in _traces(job, place)), None)
+def _refuse_paid(job: Job, what: str) -> None:
+    """Refuse to go on without a ledger's answers where anything tells that there were some."""
+    places: list[Where] = [place for place in (job.output_folder, job.destination) if place is not None]
+    found = next((told for place in dict.fromkeys(places) for told in _traces(job, place)), None)
+    if found is not None:
+        raise LedgerError(
+            f"{what}, but {found}: all of that would be paid for again, and no cap would count it. Put the ledger and "
+            "its -wal back, or name it with ledger:; to start without it all the same, run with --fresh"
+        )
 
 
 def _traces(job: Job, folder: Where) -> Iterator[str]:
@@ -300,10 +294,3 @@ def _spent(folder: OutputFolder) -> int:
         return int(folder.status(links=False)["progress"]["tokens"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0
-
-
-def _lost(found: str, what: str) -> LedgerError:
-    return LedgerError(
-        f"{what}, but {found}: all of that would be paid for again, and no cap would count it. Put the ledger and its "
-        "-wal back, or name it with ledger:; to start without it all the same, run with --fresh"
-    )

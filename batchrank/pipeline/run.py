@@ -17,7 +17,7 @@ from batchrank.errors import (
 )
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
-from batchrank.pipeline.assemble import Engine, engine
+from batchrank.pipeline.assemble import Engine, engine, opened_ledger
 from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope, skip_completed
 from batchrank.pipeline.deadline import Deadline, Until
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
@@ -120,40 +120,35 @@ class Run:
         self.notices += ground.notes
         await anyio.to_thread.run_sync(self.outputs.claim)
         try:
-            opening = partial(Ledger, self.job.ledger_path, salvage=self.options.fresh)
-            ledger = await anyio.to_thread.run_sync(opening)
-            try:
-                with unwrap_exception_groups():
+            with unwrap_exception_groups():
+                async with opened_ledger(self.job.ledger_path, salvage=self.options.fresh) as ledger:
                     return await self._execute(ledger, ground, only)
-            finally:
-                ledger.close()
         finally:
             self.outputs.release()
 
     async def _execute(self, ledger: Ledger, ground: Preconditions, only: OnlyFailed | None) -> Report:
         shards, files = ground.sharder, ground.files
-        async with background_task(ledger.serve):
-            if not self.options.fresh:
-                refuse_empty_ledger(self.job, await ledger.load("runs"))
-            finished = await self._take_folder(ledger)
-            outputs = self.outputs
-            resume = Resume(
-                ledger, self.job, files, shards.counter.name, outputs.written, staging=outputs.staging
-            )
-            if finished:
-                await resume.complete()
-            if self.options.forget:
-                await ledger.forget()
-            start = await resume.begin(fresh=self.options.fresh, replay=only is not None)
-            self._tell(start)
-            verdicts = start.verdicts(self.job.card.scores)
-            past = None if ledger.path is None else start.past
-            opened = engine(self.job, shards, ledger, start.spent, verdicts, past=past, scope=scope(self.job))
-            async with background_task(partial(self._deadline.watch, self)), opened as parts:
-                parts.sender.recall.allow, parts.sender.recall.anew = only, self.options.fresh
-                self._engine = parts
-                running = partial(self._run, parts, resume, start, ground)
-                return await noted(parts, lambda: self.totals, running)
+        if not self.options.fresh:
+            refuse_empty_ledger(self.job, await ledger.load("runs"))
+        finished = await self._take_folder(ledger)
+        outputs = self.outputs
+        resume = Resume(
+            ledger, self.job, files, shards.counter.name, outputs.written, staging=outputs.staging
+        )
+        if finished:
+            await resume.complete()
+        if self.options.forget:
+            await ledger.forget()
+        start = await resume.begin(fresh=self.options.fresh, replay=only is not None)
+        self._tell(start)
+        verdicts = start.verdicts(self.job.card.scores)
+        past = None if ledger.path is None else start.past
+        opened = engine(self.job, shards, ledger, start.spent, verdicts, past=past, scope=scope(self.job))
+        async with background_task(partial(self._deadline.watch, self)), opened as parts:
+            parts.sender.recall.allow, parts.sender.recall.anew = only, self.options.fresh
+            self._engine = parts
+            running = partial(self._run, parts, resume, start, ground)
+            return await noted(parts, lambda: self.totals, running)
 
     async def _take_folder(self, ledger: Ledger) -> bool:
         """See that the output folder is this job's to write to; whether a switch was finished."""

@@ -18,7 +18,7 @@ from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure
-from batchrank.pipeline.assemble import Engine, engine, sharder
+from batchrank.pipeline.assemble import Engine, engine, opened_ledger, sharder
 from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.prepare import Prepared, Preparer
 from batchrank.pipeline.rank import Outcome
@@ -26,7 +26,6 @@ from batchrank.pipeline.stages import Flow, Reader
 from batchrank.pipeline.workers import (
     MEMORY_BYTES,
     MemoryBudget,
-    background_task,
     unwrap_exception_groups,
 )
 
@@ -123,14 +122,10 @@ async def session(job: Job, verdicts: Verdicts, *, pipeline: str | None = None) 
         LedgerError: the ledger can't be used.
         JobError: the job can't be run.
     """
-    ledger = await anyio.to_thread.run_sync(Ledger, job.ledger_path)
-    try:
-        async with background_task(ledger.serve):
-            spent = await ledger.begin(await _run_number(ledger, pipeline))
-            async with engine(job, sharder(job), ledger, spent, verdicts) as parts:
-                yield Session(parts)
-    finally:
-        ledger.close()
+    async with opened_ledger(job.ledger_path) as ledger:
+        spent = await ledger.begin(await _run_number(ledger, pipeline))
+        async with engine(job, sharder(job), ledger, spent, verdicts) as parts:
+            yield Session(parts)
 
 
 async def _run_number(ledger: Ledger, pipeline: str | None) -> int:
