@@ -12,7 +12,7 @@ from typing import Protocol, Self
 from batchrank.job.sections import Budget
 from batchrank.models import Price
 from batchrank.pipeline.assemble import Engine
-from batchrank.pipeline.rank import Completed
+from batchrank.pipeline.outcome import Completed
 from batchrank.pipeline.summary import Totals
 
 _EVIDENCE = 0.1

@@ -4,90 +4,65 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 import anyio.to_thread
 import numpy as np
 
 from batchrank.data import Rejection
-from batchrank.errors import BatchrankError, Place, QueryError
+from batchrank.errors import BatchrankError, QueryError
 from batchrank.merge.answers import Method, Noticed, Round
 from batchrank.merge.start import start
 from batchrank.merge.trust import Standing
 from batchrank.models import Price, searches
 from batchrank.outcomes import Chunk, Failure, Merged, QueryCost, Ranking, Scores, Verdict
+from batchrank.pipeline.outcome import LOST, Outcome
 from batchrank.pipeline.prepare import Prepared
 from batchrank.pipeline.recollect import Recollector
 from batchrank.pipeline.shared import SharedVerdicts
-from batchrank.send.requests import together
+from batchrank.send.encoder import Encoder
+from batchrank.send.requests import QueryContext, Recall, together
 from batchrank.send.retry import Action
-from batchrank.send.scorer import Scorer
-from batchrank.send.stats import Meter
+from batchrank.send.stats import Counts, Meter
 
 _SAMPLE = 8, 100
 """Counted exactly although nothing else needs it: the first so many queries, then one in so many."""
 
 
-LOST = "document-lost"
-"""The cause of dead letters about a document that no request was accepted with."""
 _NOTHING = Standing(holds=True)
 """That of a query without earlier answers."""
 _MERGES = 2
 """Lists merged at a time: merging holds the interpreter's lock, so that more threads would only wait for each other."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Outcome:
-    """What became of one query or bad record.
+class Scorer(Protocol):
+    """What gives chunks their scores: a run sends requests, a plan has none sent."""
 
-    Attributes:
-        position: its place among all that was read.
-        result: the ranking or the dead letter.
-        part: its part's number, place: its place in it, from 0, and last: whether the part ends with it.
-        lost: dead letters of documents in the ranking that could not be sent, or that no request was accepted with.
-        truncated: texts of the query that were cut.
-        unreadable: whether reading found the fault, so that reading again will find it again.
-    """
+    @property
+    def encoder(self) -> Encoder:
+        """What makes requests."""
 
-    position: int
-    result: Ranking | Failure
-    part: int = 0
-    place: int = 0
-    last: bool = False
-    lost: Sequence[Failure] = ()
-    truncated: int = 0
-    unreadable: bool = False
+    @property
+    def recall(self) -> Recall:
+        """What the ledger knows."""
 
-    @classmethod
-    def of(cls, prepared: Prepared, result: Ranking | Failure, lost: Sequence[Failure] = ()) -> "Outcome":
-        """What became of a query that was prepared; a failed one has no texts that were cut."""
-        truncated = prepared.truncated if isinstance(result, Ranking) else 0
-        return cls(prepared.position, result, prepared.part, prepared.place, prepared.last, lost, truncated)
+    @property
+    def counts(self) -> Counts:
+        """What has happened so far."""
 
+    @property
+    def gate(self) -> str | None:
+        """What holds requests back now; None for nothing."""
 
-@dataclass(slots=True)
-class Completed:
-    """What came out of ranking, written or not: items, their documents, those of rankings, the tokens behind these."""
+    async def score(self, context: QueryContext, chunk: Chunk, number: int, *, turn: int) -> list[Scores]:
+        """The scores of a round's chunk, as ``Sender.score`` tells."""
 
-    items: int = 0
-    documents: int = 0
-    ranked: int = 0
-    tokens: int = 0
+    def meaning(self, why: Rejection) -> Action:
+        """What a rejection calls for."""
 
-    def add(self, outcome: Outcome, documents: int) -> None:
-        """Count one item of so many candidates."""
-        self.items += 1
-        self.documents += documents
-        if isinstance(outcome.result, Ranking):
-            self.ranked += documents
-            self.tokens += outcome.result.cost.tokens
-
-    def __add__(self, other: "Completed") -> "Completed":
-        return Completed(
-            self.items + other.items, self.documents + other.documents, self.ranked + other.ranked,
-            self.tokens + other.tokens,
-        )  # fmt: skip
+    def stop(self, reason: BatchrankError) -> None:
+        """Send nothing more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -318,8 +293,3 @@ def _step(method: Method, reply: Any) -> Any:
         return method.send(reply)
     except StopIteration as end:
         return end.value
-
-
-def failure_record(place: Place, query_id: str | None, error: QueryError) -> Failure:
-    """The dead letter of a query that can't be ranked."""
-    return Failure(place, query_id, error.cause, str(error), error.attempts)

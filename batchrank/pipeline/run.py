@@ -22,12 +22,12 @@ from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope, skip
 from batchrank.pipeline.deadline import Deadline, Until
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
 from batchrank.pipeline.history import noted
+from batchrank.pipeline.outcome import Outcome
 from batchrank.pipeline.outlook import Done, outlook
 from batchrank.pipeline.output import Outputs
 from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.preconditions import Preconditions, refuse_empty_ledger, refuse_unfinished
 from batchrank.pipeline.prepare import Preparer
-from batchrank.pipeline.rank import Outcome
 from batchrank.pipeline.report import Report, report, snapshot
 from batchrank.pipeline.sink import FailureLines, Sink
 from batchrank.pipeline.stages import Flow, Reader

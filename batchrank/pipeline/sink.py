@@ -11,7 +11,7 @@ from batchrank.io.atomic import Kept
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure, Ranking
 from batchrank.pipeline.checkpoint import Checkpoint
-from batchrank.pipeline.rank import Outcome
+from batchrank.pipeline.outcome import Outcome
 from batchrank.pipeline.summary import Totals
 from batchrank.write.writer import Part, StreamWriter, Writer
 

@@ -5,7 +5,7 @@ from typing import Protocol
 from batchrank.errors import BatchrankError
 from batchrank.outcomes import Failure
 from batchrank.pipeline.checkpoint import Checkpoint
-from batchrank.pipeline.rank import Completed
+from batchrank.pipeline.outcome import Completed
 from batchrank.pipeline.summary import Totals
 
 

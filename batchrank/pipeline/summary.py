@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from batchrank.outcomes import Failure, Ranking, Verdict
-from batchrank.pipeline.rank import LOST
+from batchrank.pipeline.outcome import LOST
 
 DOCUMENT_CAUSES = frozenset({"missing-document", LOST})
 """Causes of dead letters about one document, whose query is ranked all the same."""
