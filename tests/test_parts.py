@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from jobs import cut, failed, outputs, rankings, rows, write_jsonl
 from test_fixed_fates import in_virtual_time
 
+from batchrank.cluster.remote import Room
 from batchrank.data import Query
 from batchrank.errors import Place, StoppedError
 from batchrank.job.config import Job
@@ -237,7 +238,7 @@ async def test_a_flow_delivers_in_order_whatever_parts_it_is_given() -> None:
                 yield [prepared]
 
     driver: Any = _Driver()
-    await Flow(driver, sink, memory=MemoryBudget(10**6, 100), drain=1).run(batches())
+    await Flow(driver, sink, memory=MemoryBudget(Room(25, 25)), drain=1).run(batches())
     assert delivered == spots
     assert driver.forgotten == [3, 7, 8]
 

@@ -34,14 +34,12 @@ from batchrank.pipeline.shared import SharedVerdicts
 from batchrank.pipeline.sink import Sink
 from batchrank.pipeline.stages import Flow, Reader
 from batchrank.pipeline.summary import Totals
-from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget
+from batchrank.pipeline.workers import MemoryBudget
 from batchrank.send.requests import Past
 from batchrank.send.sender import Sender
 from batchrank.send.stats import Counts, Timeline
 from batchrank.version import __version__
 
-_FINISHED_PER_SLOT = 4
-"""Queries whose ranking waits for its place in the output, for each that may be without one."""
 _BEAT = 0.25
 """Seconds between two reports of how far this process has come."""
 
@@ -267,7 +265,7 @@ async def _rank(channel: Channel, terms: Terms, folder: Where) -> BatchrankError
     if terms.head is not None:
         parts.know_head(terms.head)
     room = terms.room
-    memory = MemoryBudget(MEMORY_BYTES, _FINISHED_PER_SLOT * room.most, room)
+    memory = MemoryBudget(room)
     flow = Flow(driver, parts.deliver, memory=memory, drain=terms.drain)
 
     async def stop(reason: BatchrankError, drain: float | None) -> None:

@@ -1,13 +1,11 @@
 """Finds what an earlier process of the same run left: the published parts, and how the run stood after each."""
 
 import hashlib
-from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio.to_thread
 
@@ -31,7 +29,6 @@ _PAST = ("horizon", "began", "floor")
 """What tells in a run's state which answers of earlier runs it may use."""
 _MODEL = ("model", "endpoint")
 """What tells in a run's identity whether its verdict may still hold."""
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +69,6 @@ class Checkpoint:
         return None if self.letters is None else Kept(*self.letters)
 
 
-def skip_completed(items: Iterator[_Item], checkpoints: Sequence[Checkpoint]) -> Iterator[_Item]:
-    """The input after the last checkpoint: what came before it is written, its dead letters included."""
-    deque(islice(items, checkpoints[-1].position if checkpoints else 0), maxlen=0)
-    yield from items
-
-
 @dataclass(frozen=True, slots=True)
 class Start:
     """Where a run starts.
@@ -97,6 +88,16 @@ class Start:
     continued: bool
     damaged: Sequence[str] = ()
     past: Past = field(default_factory=Past)
+
+    @property
+    def position(self) -> int:
+        """Items of the input that were dealt with, their dead letters included."""
+        return self.checkpoints[-1].position if self.checkpoints else 0
+
+    @property
+    def kept(self) -> Kept | None:
+        """What stays of the file of dead letters."""
+        return self.checkpoints[-1].kept if self.checkpoints else None
 
     @property
     def totals(self) -> Totals:

@@ -7,32 +7,16 @@ what is told then is the least.
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Self
 
 from batchrank.job.sections import Budget
 from batchrank.models import Price
 from batchrank.pipeline.assemble import Engine
-from batchrank.pipeline.outcome import Completed
+from batchrank.pipeline.stations import Moving
 from batchrank.pipeline.summary import Totals
 
 _EVIDENCE = 0.1
 """Ranked documents, as a part of those under way, that tell what merging takes."""
-
-
-class Moved(Protocol):
-    """The part of what moves queries that tells how far it came, as ``Flow`` does."""
-
-    @property
-    def admitted(self) -> int:
-        """Queries and records taken on so far."""
-
-    @property
-    def admitted_documents(self) -> int:
-        """Documents of these."""
-
-    @property
-    def completed(self) -> Completed:
-        """What came out of ranking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +54,7 @@ class Done:
     cost: float | None
 
     @classmethod
-    def of(cls, parts: Engine, flow: Moved, before: Totals, *, read: int, share: float) -> Self:
+    def of(cls, parts: Engine, flow: Moving, before: Totals, *, read: int, share: float) -> Self:
         """How far a run has come.
 
         Args:

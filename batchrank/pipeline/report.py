@@ -14,6 +14,7 @@ from batchrank.ledger import state as clock
 from batchrank.pipeline.assemble import Engine
 from batchrank.pipeline.checkpoint import Checkpoint
 from batchrank.pipeline.earlier import fingerprint, identity, input_fingerprint
+from batchrank.pipeline.stations import Moving
 from batchrank.pipeline.summary import Progress, Totals
 from batchrank.version import __version__
 
@@ -21,12 +22,11 @@ from batchrank.version import __version__
 def snapshot(
     parts: Engine,
     totals: Totals,
+    flow: Moving,
+    before: Totals,
     *,
-    unfinished: int,
-    gate: str | None,
     share: float,
     read: int,
-    before: int,
     elapsed: float,
     forecast: str | None,
 ) -> Progress:
@@ -35,23 +35,22 @@ def snapshot(
     Args:
         parts: what it sends with.
         totals: what it has written.
-        unfinished: queries under way.
-        gate: what holds queries back.
+        flow: what moves its queries.
+        before: what earlier processes of the run had written.
         share: the part of the input that was read.
         read: queries and bad records in it.
-        before: those that earlier processes of the run have dealt with.
         elapsed: seconds since it began.
         forecast: that it won't be done in time.
     """
     done = totals.queries + totals.failed
     share *= done / max(1, read)
-    made = share * (done - before) / max(1, done)
+    made = share * (done - before.queries - before.failed) / max(1, done)
     counts, limiter, spend = parts.sender.counts, parts.limiter.stats(), parts.spend
     rpm, tpm = parts.job.quota
     return Progress(
         queries=totals.queries,
         failed=totals.failed,
-        unfinished=unfinished,
+        unfinished=flow.unfinished,
         documents=counts.documents,
         requests=counts.requests,
         in_flight=parts.fleet.busy,
@@ -75,7 +74,7 @@ def snapshot(
         possible_cost=spend.possible_cost,
         counted_tokens=spend.counted_tokens,
         counted_cost=spend.counted_cost,
-        gate=gate,
+        gate=flow.gate,
         forecast=forecast,
         trouble=parts.gateway.trouble(),
         replicas=parts.fleet.states(),

@@ -3,8 +3,8 @@
 import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 
-import anyio
 import anyio.to_thread
 
 from batchrank.errors import (
@@ -18,7 +18,7 @@ from batchrank.errors import (
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.assemble import Engine, engine, opened_ledger
-from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope, skip_completed
+from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope
 from batchrank.pipeline.deadline import Deadline, Until
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
 from batchrank.pipeline.history import noted
@@ -33,12 +33,10 @@ from batchrank.pipeline.sink import FailureLines, Sink
 from batchrank.pipeline.stages import Flow, Reader
 from batchrank.pipeline.stations import Moving, Reading, Writing
 from batchrank.pipeline.summary import Progress, Totals
-from batchrank.pipeline.workers import MEMORY_BYTES, MemoryBudget, background_task, unwrap_exception_groups
+from batchrank.pipeline.workers import MemoryBudget, background_task, unwrap_exception_groups
 from batchrank.read.base import Gauge
 from batchrank.read.reader import read
 from batchrank.write.writer import FailureLog, StreamWriter, Writer
-
-_FINISHED_PER_SLOT = 4  # as output is ordered, a slow query makes later ones wait: this many
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +150,7 @@ class Run:
 
     async def _take_folder(self, ledger: Ledger) -> bool:
         """See that the output folder is this job's to write to; whether a switch was finished."""
-        outputs = self.outputs
-        record = outputs.record
+        outputs, record = self.outputs, self.outputs.record
         finished = await anyio.to_thread.run_sync(outputs.settle)
         if outputs.written is None:
             return finished
@@ -169,12 +166,9 @@ class Run:
 
     async def _run(self, parts: Engine, resume: Resume, start: Start, ground: Preconditions) -> Report:
         checkpoints = list(start.checkpoints)
-        last = checkpoints[-1] if checkpoints else None
         self._before = start.totals
         outputs = self.outputs
-        writer, failures = await anyio.to_thread.run_sync(
-            outputs.open, len(checkpoints), last.kept if last else None
-        )
+        writer, failures = await anyio.to_thread.run_sync(outputs.open, len(checkpoints), start.kept)
         try:
             reason = await self._rank(
                 parts, resume, start, checkpoints, ground.preparer, failures, writer=writer
@@ -196,15 +190,10 @@ class Run:
         finally:
             writer.abort()
             failures.abort()
-        rest: list[str] = []
-        if isinstance(reason, BudgetReachedError) and self._flow is not None:
-            rest.append(self._rest(parts, self._flow, reason))
-        rest += parts.fleet.notices
-        rest += outputs.notices(reason, sink.held)
         result = report(
             self.job, parts, self.totals,
-            reason=reason, elapsed=time.monotonic() - self._started, notices=[*self._said(reason), *rest],
-            checkpoints=checkpoints, inputs=ground.files,
+            reason=reason, elapsed=time.monotonic() - self._started, checkpoints=checkpoints, inputs=ground.files,
+            notices=[*self._said(parts, reason), *parts.fleet.notices, *outputs.notices(reason, sink.held)],
         )  # fmt: skip
         result = await anyio.to_thread.run_sync(outputs.sum_up, result)
         if reason is None:
@@ -234,7 +223,6 @@ class Run:
             failures: takes dead letters.
             writer: writes rankings.
         """
-        last = checkpoints[-1] if checkpoints else None
         self._sink = sink = Sink(
             writer, failures, start.totals,
             top_k=self.job.merge.top_k, verdicts=parts.verdicts, clear=lambda: self.outputs.clear(writer),
@@ -248,16 +236,15 @@ class Run:
                 checkpoints.append(checkpoint)
             self._check_failures()
 
-        memory = MemoryBudget(MEMORY_BYTES, _FINISHED_PER_SLOT * parts.fleet.most, parts.fleet)
-        self._flow = flow = Flow(parts.driver, deliver, memory=memory, drain=self.options.drain)
+        memory, drain = MemoryBudget(parts.fleet), self.options.drain
+        self._flow = flow = Flow(parts.driver, deliver, memory=memory, drain=drain)
         if self._reason is not None:
             flow.stop(self._reason)
-        position = last.position if last else 0
-        items = skip_completed(read(self._input, self.gauge), checkpoints[:])
+        items = islice(read(self._input, self.gauge), start.position, None)  # what came before is written
         cutter = PartCutter(part_documents(self.job.output), part=len(checkpoints))
         self._reader = reader = Reader(
             items, preparer, cutter,
-            position=position, precompute=parts.driver.precompute, ended=parts.driver.verdicts.record_end,
+            position=start.position, precompute=parts.driver.precompute, ended=parts.driver.verdicts.record_end,
         )  # fmt: skip
         await flow.run(reader.batches())
         return flow.reason
@@ -269,15 +256,13 @@ class Run:
                 f"failures.max_queries: {failed} queries failed, more than {most}; see {self.outputs.letters}"
             )
 
-    def _rest(self, parts: Engine, flow: Moving, reason: BudgetReachedError) -> str:
-        """What going on past the cap would take."""
-        read = self._reader.read if self._reader else 0
-        done = Done.of(parts, flow, self._before, read=read, share=self._share)
-        return outlook(done, self.job.price, self.job.budget, str(reason).partition(":")[0])
-
-    def _said(self, reason: BatchrankError | None) -> list[str]:
-        """What was said on the way, but for a forecast that did not come true."""
-        return [text for text in self.notices if reason is not None or text != self._deadline.notice]
+    def _said(self, parts: Engine, reason: BatchrankError | None) -> list[str]:
+        """What was said on the way, but for a forecast that did not come true; and at a cap, what going on takes."""
+        said = [text for text in self.notices if reason is not None or text != self._deadline.notice]
+        if isinstance(reason, BudgetReachedError) and self._flow is not None:
+            done = Done.of(parts, self._flow, self._before, read=self._read, share=self._share)
+            said.append(outlook(done, self.job.price, self.job.budget, str(reason).partition(":")[0]))
+        return said
 
     def _tell(self, start: Start) -> None:
         self.notices += [start.notice] if start.notice is not None else []
@@ -294,12 +279,16 @@ class Run:
         parts, flow = self._engine, self._flow
         if parts is None or flow is None:
             return None
-        done = self._before.queries + self._before.failed
         return snapshot(
-            parts, self.totals,
-            unfinished=flow.unfinished, gate=flow.gate, elapsed=time.monotonic() - self._started, before=done,
-            read=self._reader.read if self._reader else 0, share=self._share, forecast=self._deadline.forecast,
+            parts, self.totals, flow, self._before,
+            share=self._share, read=self._read,
+            elapsed=time.monotonic() - self._started, forecast=self._deadline.forecast,
         )  # fmt: skip
+
+    @property
+    def _read(self) -> int:
+        """Queries and bad records that were read."""
+        return self._reader.read if self._reader else 0
 
     @property
     def _share(self) -> float:

@@ -23,11 +23,7 @@ from batchrank.pipeline.outcome import Outcome
 from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.prepare import Prepared, Preparer
 from batchrank.pipeline.stages import Flow, Reader
-from batchrank.pipeline.workers import (
-    MEMORY_BYTES,
-    MemoryBudget,
-    unwrap_exception_groups,
-)
+from batchrank.pipeline.workers import MemoryBudget, unwrap_exception_groups
 
 _DRAIN = 25.0
 """Seconds for answers in flight when a program stops early, as they are paid for; the same as a run's."""
@@ -44,7 +40,7 @@ class Session:
         self._parts = parts
         self._preparer = Preparer(parts.job, parts.sharder)
         self._preparing = anyio.CapacityLimiter(1)  # what it prepares with serves one thread at a time
-        self._memory = MemoryBudget(MEMORY_BYTES, 4 * parts.fleet.most, parts.fleet)
+        self._memory = MemoryBudget(parts.fleet)
         self._position = 0
         self._flows: set[Flow] = set()
         self.reason: BatchrankError | None = None

@@ -51,6 +51,8 @@ class WorkerPool:
 
 MEMORY_BYTES = 48 * 2**20
 """Documents between reading and writing: enough to keep hundreds of requests in flight, whatever the input's size."""
+_FINISHED_PER_SLOT = 4
+"""As output is ordered, a slow query makes later ones wait: this many for each that may be without a ranking."""
 
 
 class Needs(Protocol):
@@ -60,6 +62,10 @@ class Needs(Protocol):
     def queries(self) -> int:
         """As many as keep every server busy."""
 
+    @property
+    def most(self) -> int:
+        """What that may ever be."""
+
 
 class MemoryBudget:
     """Admits queries while their documents and their number stay within bounds, in the order they come.
@@ -67,15 +73,14 @@ class MemoryBudget:
     A query larger than the whole room is admitted when the room is empty.
 
     Args:
+        needs: tells how many queries may be inside without a ranking yet.
         weight: bytes of documents that may be inside.
-        queries: queries that may be inside.
-        fleet: tells how many queries may be inside without a ranking yet; None for any number.
     """
 
-    def __init__(self, weight: int, queries: int, fleet: Needs | None = None) -> None:
+    def __init__(self, needs: Needs, weight: int = MEMORY_BYTES) -> None:
         self._limit = weight
-        self._most = queries
-        self._fleet = fleet
+        self._most = _FINISHED_PER_SLOT * needs.most
+        self._needs = needs
         self.weight = 0
         self.queries = 0
         self.unranked = 0
@@ -86,15 +91,15 @@ class MemoryBudget:
         """What the next query waits for: ``queries``, or the ``memory`` of their documents; None where none waits."""
         if not self._waiting:
             return None
-        full = self._fleet is not None and self.unranked >= self._fleet.queries
-        return "queries" if full or self.queries >= self._most else "memory"
+        full = self.unranked >= self._needs.queries or self.queries >= self._most
+        return "queries" if full else "memory"
 
     async def acquire(self, weight: int) -> None:
         """Wait until there is room, and take it."""
         while self.queries and (
             self.weight + weight > self._limit
             or self.queries >= self._most
-            or (self._fleet is not None and self.unranked >= self._fleet.queries)
+            or self.unranked >= self._needs.queries
         ):
             event = asyncio.Event()
             self._waiting.append(event)
