@@ -13,7 +13,7 @@ from jobs import outputs, rankings, rows, write_jsonl
 from batchrank.errors import JobError, LedgerError
 from batchrank.ledger.care import compact
 from batchrank.ledger.ledger import Ledger
-from batchrank.pipeline.checkpoint import Resume, scope
+from batchrank.pipeline.resume import Resume, scope
 from batchrank.read.layout import facts
 
 pytestmark = pytest.mark.anyio

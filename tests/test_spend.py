@@ -115,7 +115,7 @@ async def test_a_drift_is_reported_with_what_would_explain_it(tmp_path: Path) ->
 async def test_spending_survives_a_kill_in_flight(tmp_path: Path) -> None:
     """A request noted as sent whose process died counts against the cap: its answer may have been billed."""
     from batchrank.ledger.ledger import Ledger
-    from batchrank.pipeline.checkpoint import scope
+    from batchrank.pipeline.resume import scope
 
     async with world(tmp_path, queries=10, script={5: "400-arrearage"}) as w:
         job = w.job(budget={"max_tokens": 30_000})

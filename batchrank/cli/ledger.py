@@ -50,7 +50,7 @@ def show_ledger(
 
     from batchrank.ledger.care import compact, inventory
     from batchrank.ledger.ledger import Ledger
-    from batchrank.pipeline.checkpoint import scope
+    from batchrank.pipeline.resume import scope
 
     since = 0 if max_age is None else int(time.time()) - _age(max_age)
     path = job.ledger_path

@@ -10,7 +10,8 @@ from batchrank.cluster.rank import Finished
 from batchrank.errors import BatchrankError
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure
-from batchrank.pipeline.checkpoint import Checkpoint, Resume
+from batchrank.pipeline.checkpoint import Checkpoint
+from batchrank.pipeline.resume import Resume
 from batchrank.pipeline.sink import FailureLines
 from batchrank.pipeline.summary import Totals
 from batchrank.write.writer import FailureLog

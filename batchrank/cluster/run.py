@@ -21,10 +21,11 @@ from batchrank.io.address import Where
 from batchrank.io.scratch import Scratch
 from batchrank.job.config import Job
 from batchrank.pipeline.assemble import Engine
-from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope
+from batchrank.pipeline.checkpoint import Checkpoint, Start
 from batchrank.pipeline.earlier import OnlyFailed
 from batchrank.pipeline.parts import part_documents
 from batchrank.pipeline.prepare import Preparer
+from batchrank.pipeline.resume import Resume, scope
 from batchrank.pipeline.run import Run
 from batchrank.pipeline.sink import FailureLines
 from batchrank.write.writer import FailureLog, StreamWriter, Writer

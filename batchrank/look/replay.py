@@ -26,11 +26,11 @@ from batchrank.merge.reuse import Earlier
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Merged, Ranking, Verdict
 from batchrank.pipeline.assemble import ranker
-from batchrank.pipeline.checkpoint import scope
 from batchrank.pipeline.earlier import differences, identity
 from batchrank.pipeline.preconditions import Preconditions
 from batchrank.pipeline.prepare import Prepared
 from batchrank.pipeline.recollect import past_of, restricted
+from batchrank.pipeline.resume import scope
 from batchrank.planning.rehearsal import Foreseen
 from batchrank.send.requests import Past
 

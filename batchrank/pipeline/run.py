@@ -18,7 +18,7 @@ from batchrank.errors import (
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.assemble import Engine, engine, opened_ledger
-from batchrank.pipeline.checkpoint import Checkpoint, Resume, Start, scope
+from batchrank.pipeline.checkpoint import Checkpoint, Start
 from batchrank.pipeline.deadline import Deadline, Until
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
 from batchrank.pipeline.history import noted
@@ -29,6 +29,7 @@ from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.preconditions import Preconditions, refuse_empty_ledger, refuse_unfinished
 from batchrank.pipeline.prepare import Preparer
 from batchrank.pipeline.report import Report, report, snapshot
+from batchrank.pipeline.resume import Resume, scope
 from batchrank.pipeline.sink import FailureLines, Sink
 from batchrank.pipeline.stages import Flow, Reader
 from batchrank.pipeline.stations import Moving, Reading, Writing
@@ -236,8 +237,8 @@ class Run:
                 checkpoints.append(checkpoint)
             self._check_failures()
 
-        memory, drain = MemoryBudget(parts.fleet), self.options.drain
-        self._flow = flow = Flow(parts.driver, deliver, memory=memory, drain=drain)
+        memory = MemoryBudget(parts.fleet)
+        self._flow = flow = Flow(parts.driver, deliver, memory=memory, drain=self.options.drain)
         if self._reason is not None:
             flow.stop(self._reason)
         items = islice(read(self._input, self.gauge), start.position, None)  # what came before is written

@@ -21,12 +21,12 @@ from batchrank.merge.reuse import Earlier
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches
 from batchrank.outcomes import ABSOLUTE, Chunk, Scores, Verdict
-from batchrank.pipeline.checkpoint import Resume, scope
 from batchrank.pipeline.endpoint import codec, encoder
 from batchrank.pipeline.preconditions import Preconditions
 from batchrank.pipeline.prepare import Prepared
 from batchrank.pipeline.rank import Driver
 from batchrank.pipeline.recollect import Recollector
+from batchrank.pipeline.resume import Resume, scope
 from batchrank.pipeline.shared import SharedVerdicts
 from batchrank.pipeline.workers import unwrap_exception_groups
 from batchrank.planning.bill import Forecast, Net
