@@ -15,7 +15,7 @@ from jobs import rankings, rows, write_jsonl
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.rows import DAY
-from batchrank.pipeline import checkpoint
+from batchrank.pipeline import resume
 from batchrank.pipeline import run as running
 from batchrank.pipeline.report import Report
 
@@ -30,7 +30,7 @@ def now(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The time of day as ledgers and runs are told it: a list of one, to be changed."""
     time = [BEGIN]
     monkeypatch.setattr(running, "Ledger", partial(Ledger, now=lambda: time[0]))
-    monkeypatch.setattr(checkpoint, "wall", lambda: time[0])
+    monkeypatch.setattr(resume, "wall", lambda: time[0])
     yield time
 
 

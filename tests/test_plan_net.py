@@ -16,7 +16,7 @@ from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.merge.answers import Pool
 from batchrank.merge.reuse import Earlier
-from batchrank.pipeline import checkpoint
+from batchrank.pipeline import resume
 from batchrank.pipeline.recollect import CHANGED
 from batchrank.pipeline.workers import background_task
 from batchrank.planning.bill import Net
@@ -180,7 +180,7 @@ async def test_answers_that_are_too_old_count_for_nothing(
         await asked(w, job)
         write_jsonl(w.data, [*rows(7, 34), {**rows(1, 34)[0], "query_id": "q7", "query": "another"}])
         assert foretold(job).reused == 7 * 34
-        monkeypatch.setattr(checkpoint, "wall", lambda: time.time() + 31 * 86_400)
+        monkeypatch.setattr(resume, "wall", lambda: time.time() + 31 * 86_400)
         net = foretold(job)
         assert (net.documents, net.reused, net.saved_tokens) == (8 * 34, 0, 0)
         assert (net.requests, net.documents) == await asked(w, job)

@@ -66,46 +66,49 @@ app = typer.Typer(
 )
 
 
+_Fresh = Annotated[bool, typer.Option(help="Start over; paid answers are still reused.")]
+_Forget = Annotated[bool, typer.Option(help="With --fresh: drop the paid answers too, and pay again.")]
+_OnlyFailed = Annotated[bool, typer.Option(help="Send requests only for what is in failed.jsonl.")]
+_MaxTime = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Stop in time: 2h, 90m, 1h30m from now. Exit code 75, goes on later."),
+]
+_Until = Annotated[
+    str | None,
+    typer.Option(metavar="HH:MM", help="Stop in time for the next 06:00 by this machine's clock."),
+]
+_Processes = Annotated[
+    str | None,
+    typer.Option(metavar="N|auto", help="Rank in so many processes: the same as engine.processes."),
+]
+_Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Rank on a Ray cluster (auto, local): the same as engine.ray."),
+]
+_MetricsPort = Annotated[
+    int | None,
+    typer.Option(min=0, max=65535, help="The port that Prometheus may ask; metrics.prom is always written."),
+]
+_MetricsHost = Annotated[str, typer.Option(help="The address to listen at.")]
+
+
 @app.command()
 def run(
     job: JobFile,
     overrides: Set = None,
-    fresh: Annotated[bool, typer.Option(help="Start over; paid answers are still reused.")] = False,
-    forget: Annotated[
-        bool, typer.Option(help="With --fresh: drop the paid answers too, and pay again.")
-    ] = False,
-    only_failed: Annotated[
-        bool, typer.Option(help="Send requests only for what is in failed.jsonl.")
-    ] = False,
-    max_time: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME", help="Stop in time: 2h, 90m, 1h30m from now. Exit code 75, goes on later."
-        ),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option(metavar="HH:MM", help="Stop in time for the next 06:00 by this machine's clock."),
-    ] = None,
-    processes: Annotated[
-        str | None,
-        typer.Option(metavar="N|auto", help="Rank in so many processes: the same as engine.processes."),
-    ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(metavar="ADDRESS", help="Rank on a Ray cluster (auto, local): the same as engine.ray."),
-    ] = None,
+    fresh: _Fresh = False,
+    forget: _Forget = False,
+    only_failed: _OnlyFailed = False,
+    max_time: _MaxTime = None,
+    until: _Until = None,
+    processes: _Processes = None,
+    ray: _Ray = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,
     log_format: LogFormatOption = LogFormat.TEXT,
-    metrics_port: Annotated[
-        int | None,
-        typer.Option(
-            min=0, max=65535, help="The port that Prometheus may ask; metrics.prom is always written."
-        ),
-    ] = None,
-    metrics_host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    metrics_port: _MetricsPort = None,
+    metrics_host: _MetricsHost = "127.0.0.1",
 ) -> None:
     """Run a job, or continue it where it stopped.
 

@@ -3,6 +3,7 @@
 import sqlite3
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -152,6 +153,11 @@ _OF_ONE_KEY = "ALTER TABLE departures ADD COLUMN key TEXT NOT NULL DEFAULT ''"
 
 wall = time.time
 """What tells the time, in seconds since 1970."""
+
+
+def dated(at: float) -> str:
+    """A time in seconds since 1970, in UTC, for people and programs."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 class Departures:

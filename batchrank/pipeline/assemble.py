@@ -131,7 +131,7 @@ async def engine(
     Raises:
         JobError: no API key, a tokenizer that can't be read, or a cap on a cost that can't be known.
     """
-    card, every_key = job.card, api_keys(job)
+    every_key = api_keys(job)
     async with AsyncExitStack() as stack:
         urls = [await _emulated(job, stack)] if job.emulated else job.urls
         servers, wire = fleet(job, urls, every_key[0])
@@ -147,21 +147,7 @@ async def engine(
         per = job.budget.per
         spend = _spend(job, spent, None if per == "run" else await ledger.spent(per))
         encodes = encoder(job, wire, legacy=ledger.legacy)
-        gateway = Gateway(
-            wire=job.wire,
-            harmless=encodes.harmless(),
-            ledger=ledger,
-            scheduler=scheduler,
-            spend=spend,
-            attempts=job.retry.attempts,
-            max_delay=job.retry.max_delay,
-            outage=job.retry.outage,
-            accepted=spent.answers > 0,
-            rng=random.Random(),  # noqa: S311 jitter, not secrets
-        )
-        gateway.counts.timeline = Timeline(
-            documents=card.documents, tokens=card.request_tokens, rpm=job.quota[0], tpm=job.quota[1]
-        )
+        gateway = _gateway(job, ledger, scheduler, spend, encodes.harmless(), accepted=spent.answers > 0)
         sender = Sender(encoder=encodes, wire=job.wire, ledger=ledger, gateway=gateway, counts=gateway.counts)
         driver = await ranker(
             job, shards, ledger, sender, SharedVerdicts(verdicts),
@@ -170,6 +156,29 @@ async def engine(
         await stack.enter_async_context(background_task(scheduler.serve))
         await stack.enter_async_context(background_task(gateway.reviver.serve))
         yield Engine(job, shards, gateway, sender, scheduler, rate, servers, spend, verdicts, driver, ledger)
+
+
+def _gateway(
+    job: Job, ledger: Ledger, scheduler: Scheduler, spend: Spend, harmless: bytes, *, accepted: bool
+) -> Gateway:
+    """What sends requests and counts what becomes of them."""
+    gateway = Gateway(
+        wire=job.wire,
+        harmless=harmless,
+        ledger=ledger,
+        scheduler=scheduler,
+        spend=spend,
+        attempts=job.retry.attempts,
+        max_delay=job.retry.max_delay,
+        outage=job.retry.outage,
+        accepted=accepted,
+        rng=random.Random(),  # noqa: S311 jitter, not secrets
+    )
+    rpm, tpm = job.quota
+    gateway.counts.timeline = Timeline(
+        documents=job.card.documents, tokens=job.card.request_tokens, rpm=rpm, tpm=tpm
+    )
+    return gateway
 
 
 async def ranker(

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -31,11 +30,11 @@ async def noted(parts: Engine, totals: Callable[[], Totals], run: Callable[[], A
     if ledger.path is None:
         return await run()
     began, spent = state.wall(), (parts.spend.tokens, parts.spend.cost or 0.0)
-    line = {"started": _time(began)} | _told(parts)
+    line = {"started": state.dated(began)} | _told(parts)
     name = await ledger.perform(partial(history.begin, line=line))
 
     async def end(facts: dict[str, Any]) -> None:
-        done = {"ended": _time(state.wall()), "seconds": round(state.wall() - began, 3)}
+        done = {"ended": state.dated(state.wall()), "seconds": round(state.wall() - began, 3)}
         known = line | done | facts | _counted(parts, totals(), spent)
         try:
             await ledger.perform(partial(history.end, name=name, line=known))
@@ -50,10 +49,6 @@ async def noted(parts: Engine, totals: Callable[[], Totals], run: Callable[[], A
         raise
     await end({"exit_code": result.exit_code, "reason": result.data["reason"]} | _judged(result.data))
     return result
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _told(parts: Engine) -> dict[str, Any]:

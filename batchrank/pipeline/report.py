@@ -1,10 +1,6 @@
 """Tells how a run stands and what came of it: progress, what the rest would take, ``summary.json``, the exit code."""
 
-import platform
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from batchrank.errors import BatchrankError, ExitCode
@@ -16,7 +12,7 @@ from batchrank.pipeline.checkpoint import Checkpoint
 from batchrank.pipeline.earlier import fingerprint, identity, input_fingerprint
 from batchrank.pipeline.stations import Moving
 from batchrank.pipeline.summary import Progress, Totals
-from batchrank.version import __version__
+from batchrank.version import versions
 
 
 def snapshot(
@@ -42,11 +38,9 @@ def snapshot(
         elapsed: seconds since it began.
         forecast: that it won't be done in time.
     """
-    done = totals.queries + totals.failed
-    share *= done / max(1, read)
-    made = share * (done - before.queries - before.failed) / max(1, done)
+    share, left = _ahead(totals.items, before.items, share=share, read=read, elapsed=elapsed)
     counts, limiter, spend = parts.sender.counts, parts.limiter.stats(), parts.spend
-    rpm, tpm = parts.job.quota
+    (rpm, tpm), price = parts.job.quota, parts.job.price
     return Progress(
         queries=totals.queries,
         failed=totals.failed,
@@ -59,14 +53,14 @@ def snapshot(
         tokens=spend.tokens,
         billed_tokens=counts.tokens,
         cost=spend.cost,
-        currency=parts.job.price.currency if parts.job.price else "",
+        currency=price.currency if price else "",
         rpm=rpm,
         tpm=tpm,
         quota_used=max(limiter.requests_used, limiter.tokens_used),
         scarcer="rpm" if limiter.requests_used >= limiter.tokens_used else "tpm",
         elapsed=elapsed,
         share=share,
-        eta=elapsed * (1 - share) / made if made > 0.001 else None,
+        eta=left,
         throttled=counts.timeline.throttled,
         latency=tuple(counts.timeline.latency),
         latency_sum=counts.timeline.latency_sum,
@@ -82,6 +76,13 @@ def snapshot(
     )
 
 
+def _ahead(done: int, before: int, *, share: float, read: int, elapsed: float) -> tuple[float, float | None]:
+    """The part of the input that is done with, and the seconds to go at the pace of this process so far."""
+    share *= done / max(1, read)
+    made = share * (done - before) / max(1, done)
+    return share, elapsed * (1 - share) / made if made > 0.001 else None
+
+
 _DRIFT = 0.02  # bills may differ so much from predictions without a notice: it hardly changes the cost
 _NOT_TOKENS = 2.5
 """Billed over counted: English has about 4.3 characters a token and Chinese 4.5 bytes, while vocabularies differ from
@@ -90,7 +91,6 @@ _TEMPLATE = 100
 """Tokens a document that a model's own prompt may add, which is several times a short document; more is no prompt."""
 _NAMED = 5
 """Parts that a notice names."""
-_LIBRARIES = ("aiohttp", "anyio", "gigatoken", "numpy", "orjson", "pyarrow", "dashscope")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ def report(
             "job": fingerprint(identity(job, parts.sharder.counter.name)),
             "input": input_fingerprint(inputs),
         },
-        "versions": _versions(),
+        "versions": versions(),
         "job": job.public(),
     }
     return Report(code, reason, data)
@@ -183,8 +183,8 @@ def _spend(parts: Engine) -> dict[str, Any]:
 def _process(parts: Engine, elapsed: float) -> dict[str, Any]:
     counts, limiter = parts.sender.counts, parts.limiter.stats()
     return {
-        "started": _date(clock.wall() - elapsed),
-        "ended": _date(clock.wall()),
+        "started": clock.dated(clock.wall() - elapsed),
+        "ended": clock.dated(clock.wall()),
         "seconds": round(elapsed, 3),
         "requests": counts.requests,
         "reused_requests": counts.reused_requests,
@@ -199,11 +199,6 @@ def _process(parts: Engine, elapsed: float) -> dict[str, Any]:
         "keys": parts.limiter.states(),
         "timeline": counts.timeline.data(),
     }
-
-
-def _date(at: float) -> str:
-    """A time in seconds since 1970, in UTC, for people and programs."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 def _drift_notice(parts: Engine) -> list[str]:
@@ -286,12 +281,3 @@ def _verdict_notices(job: Job, parts: Engine, totals: Totals) -> list[str]:
             "relative to their request: rankings of lists beyond one request are WRONG; use merge.method hub"
         )
     return notices
-
-
-def _versions() -> dict[str, str]:
-    found = {"batchrank": __version__, "python": platform.python_version()}
-    for name in _LIBRARIES:  # parsing all the metadata, which hold READMEs, takes 10 ms
-        with suppress(PackageNotFoundError, IndexError):
-            text = distribution(name).read_text("METADATA") or ""
-            found[name] = text.partition("\nVersion:")[2].split()[0]
-    return found

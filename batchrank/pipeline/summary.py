@@ -107,6 +107,11 @@ class Totals:
         return dataclasses.asdict(self)
 
     @property
+    def items(self) -> int:
+        """Queries and records, ranked or not."""
+        return self.queries + self.failed
+
+    @property
     def verdict(self) -> Verdict | None:
         """The verdict that most lists were merged by; None where none had one."""
         known = {name: count for name, count in self.verdicts.items() if name != "unknown"}
