@@ -14,8 +14,8 @@ from jobs import rows, write_jsonl
 from rich.table import Table
 from test_cli import batchrank, job_file
 
-from batchrank.cli import follow as module
-from batchrank.cli.follow import follow
+from batchrank.cli import status as module
+from batchrank.cli.status import follow_run
 from batchrank.observe.facts import Status
 
 
@@ -51,7 +51,7 @@ def test_it_ends_with_the_run(
             write(tmp_path, updated="2026-01-01T00:00:01+00:00", **end)
         return status.state
 
-    assert follow(tmp_path, lambda status: Table(), line, as_json=False) == code
+    assert follow_run(tmp_path, lambda status: Table(), line, as_json=False) == code
     assert capsys.readouterr().out.split() == ["running", end.get("state", "killed")]
 
 

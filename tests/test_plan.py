@@ -8,7 +8,7 @@ import orjson
 import pytest
 from jobs import make_job, rows, run, write_jsonl
 
-from batchrank.cli.status import show_plan
+from batchrank.cli.plan import show_plan
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.planning.plan import plan

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs import make_job, rows, write_jsonl
 
-from batchrank.cli.status import show_plan
+from batchrank.cli.plan import show_plan
 from batchrank.errors import JobError, MissingExtraError
 from batchrank.job.load import load_job
 from batchrank.planning.check import check_job

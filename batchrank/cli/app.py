@@ -15,9 +15,10 @@ from typing import Annotated
 
 import typer
 
+from batchrank.cli.bench import bench
 from batchrank.cli.diff import diff
 from batchrank.cli.emulate import emulate
-from batchrank.cli.eval import bench, evaluate, report
+from batchrank.cli.eval import evaluate, report
 from batchrank.cli.explain import explain
 from batchrank.cli.gate import gate
 from batchrank.cli.help import (
@@ -35,9 +36,10 @@ from batchrank.cli.help import (
 from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
 from batchrank.cli.models import models
+from batchrank.cli.plan import show_plan
 from batchrank.cli.rerank import rerank
 from batchrank.cli.runs import runs
-from batchrank.cli.status import show_plan, status
+from batchrank.cli.status import status
 from batchrank.cli.terminal import (
     LogFormat,
     as_json,

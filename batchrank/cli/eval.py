@@ -1,4 +1,4 @@
-"""Defines the commands that judge rankings: ``bench``, ``eval`` and ``report``.
+"""Defines the commands that judge rankings: ``eval`` and ``report``.
 
 The command line imports this whatever the command, so what takes long to import is imported by the function that
 needs it.
@@ -12,139 +12,67 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from batchrank.bars import Bar, working
-from batchrank.cli.benchplan import show_bench_plan
 from batchrank.cli.experiment import p_cell, show_experiment
-from batchrank.cli.help import Json, NoProgress, Quiet, Set
-from batchrank.cli.jobs import run_job
+from batchrank.cli.help import Json, NoProgress
 from batchrank.cli.status import named_job
 from batchrank.cli.terminal import bars as drawing
-from batchrank.cli.terminal import console, keep_secret, log_to_stderr, say, say_json
-from batchrank.errors import BatchrankError, ExitCode, JobError
+from batchrank.cli.terminal import console, say, say_json
+from batchrank.errors import JobError
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from batchrank.bench.matrix import Bench, Cell
-    from batchrank.bench.table import Result
     from batchrank.quality.judgements import Comparison, Evaluation
-
-
-def bench(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The benchmark file, .yaml.")],
-    overrides: Set = None,
-    only_table: Annotated[
-        bool, typer.Option("--table", help="Run nothing; write the table of the cells that are done.")
-    ] = False,
-    only_plan: Annotated[
-        bool, typer.Option("--plan", help="Run nothing; tell what is still to be sent, and what that costs.")
-    ] = False,
-    quiet: Quiet = False,
-    no_progress: NoProgress = False,
-) -> None:
-    """Run datasets x models x instructs x merge methods, each as a job of its own, and write one table.
-
-    What is done stays; what was cut short goes on where it stopped; a cell that fails does not stop the others.
-    Exit codes: 0 all done; 3 some cells failed; 2 benchmark file; 129/130/143 interrupted: run it again to continue.
-    """
-    from batchrank.bench.matrix import load_bench
-    from batchrank.bench.table import markdown, result
-
-    log_to_stderr(verbose=False, quiet=quiet)
-    found, cells = load_bench(file)
-    if only_plan:
-        raise typer.Exit(show_bench_plan(cells, overrides or (), bars=not (quiet or no_progress)))
-    results: list[Result] = []
-    code = ExitCode.COMPLETE
-    for number, cell in enumerate(cells, 1):
-        if not quiet:
-            say(f"[{number}/{len(cells)}] {cell.name}", error=True)
-        code = code if code.interrupted else ExitCode.COMPLETE
-        error = ""
-        if not only_table and not code:
-            bar = Bar("cells", (number - 1) / len(cells), f"{number:,} of {len(cells):,}: {cell.name}")
-            code, error = _run(cell, overrides or (), quiet=quiet, bar=None if no_progress else bar)
-        told = "" if code.interrupted else error
-        with working(drawing(not no_progress and not quiet), partial(Bar, "judging", None, cell.name)):
-            results.append(result(cell, found.measures, overrides=overrides or (), error=told))
-        _write(results, cells, found, file)
-    for line in markdown(results).removesuffix("\n").split("\n"):
-        say(line)
-    failed = any(r.state == "failed" for r in results)
-    if not code.interrupted:
-        code = ExitCode.FAILED_QUERIES if failed else ExitCode.COMPLETE
-    raise typer.Exit(code)
-
-
-def _run(cell: "Cell", overrides: Sequence[str], *, quiet: bool, bar: Bar | None) -> tuple[ExitCode, str]:
-    """Run one cell unless it is done, below the bar of all; its exit code, and why it is not complete."""
-    from batchrank.bench.table import done, same_job
-
-    try:
-        summary = done(cell)
-        if summary is not None and same_job(cell, overrides, summary):
-            return ExitCode.COMPLETE, ""
-        job = cell.job(overrides)
-        keep_secret(job)
-        report = run_job(
-            job, fresh=False, forget=False, only_failed=False,
-            quiet=quiet, bars=bar is not None, above=[bar] if bar is not None else [],
-        )  # fmt: skip
-    except BatchrankError as error:
-        if not quiet:
-            say(f"batchrank: {error}", error=True, lines=True)
-        return error.exit_code, str(error)
-    return report.exit_code, "" if report.exit_code.complete else str(report.reason)
-
-
-def _write(results: "Sequence[Result]", cells: "Sequence[Cell]", found: "Bench", file: Path) -> None:
-    """Write the table as it stands: cells to come are in it as such."""
-    from batchrank.bench.table import Result, write_tables
-
-    rest = [Result(cell, "missing") for cell in cells[len(results) :]]
-    write_tables([*results, *rest], file.parent / Path(found.output).expanduser())
 
 
 _WIDTH = 160
 """Columns of the table, also in a pipe, which has no width: the benchmark's has the most columns."""
 
 
+_Rankings = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="RANKING",
+        help="A job's output folder, or a run, here or at an address; of several, the first is compared with.",
+    ),
+]
+_Qrels = Annotated[
+    list[str], typer.Option("--qrels", metavar="FILE", help="Relevance judgements. Repeatable.")
+]
+_Measures = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--measure", "-m", help="A measure by its name in ir-measures: nDCG@10, P@5, ... Repeatable."
+    ),
+]
+_PerQuery = Annotated[bool, typer.Option("--per-query", "-q", help="Also show each query's values.")]
+_Before = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RANKING", help="What to compare with; default: the first stage, as the output tells it."
+    ),
+]
+_RankedOnly = Annotated[
+    bool, typer.Option("--ranked-only", help="Leave judged queries without a ranking out.")
+]
+_Plot = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw each query's difference in the first measure, as .svg, .png or .pdf. Needs batchrank[report].",
+    ),
+]
+
+
 def evaluate(
-    ranking: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RANKING",
-            help="A job's output folder, or a run, here or at an address; of several, the first is compared with.",
-        ),
-    ],
-    qrels: Annotated[
-        list[str], typer.Option("--qrels", metavar="FILE", help="Relevance judgements. Repeatable.")
-    ],
-    measures: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--measure", "-m", help="A measure by its name in ir-measures: nDCG@10, P@5, ... Repeatable."
-        ),
-    ] = None,
-    per_query: Annotated[
-        bool, typer.Option("--per-query", "-q", help="Also show each query's values.")
-    ] = False,
-    before: Annotated[
-        str | None,
-        typer.Option(
-            metavar="RANKING", help="What to compare with; default: the first stage, as the output tells it."
-        ),
-    ] = None,
-    ranked_only: Annotated[
-        bool, typer.Option("--ranked-only", help="Leave judged queries without a ranking out.")
-    ] = False,
-    plot: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Draw each query's difference in the first measure, as .svg, .png or .pdf. Needs batchrank[report].",
-        ),
-    ] = None,
+    ranking: _Rankings,
+    qrels: _Qrels,
+    measures: _Measures = None,
+    per_query: _PerQuery = False,
+    before: _Before = None,
+    ranked_only: _RankedOnly = False,
+    plot: _Plot = None,
     as_json: Json = False,
     no_progress: NoProgress = False,
 ) -> None:
