@@ -4,38 +4,27 @@ What a run would refuse is asked of the run's own preconditions, and the input i
 a run does; so ``check --all`` ends with the code that ``run`` ends with, wherever that doesn't hang on the API.
 """
 
-import re
-import ssl
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal, TypeAlias
-from urllib.parse import urlsplit
+from typing import TypeAlias
 
-import anyio
-
-from batchrank.data import Answer, Rejection, Request
 from batchrank.errors import BatchrankError, ExitCode
 from batchrank.job.config import Job
 from batchrank.job.sections import Gate
-from batchrank.pipeline.endpoint import api_keys, endpoint, places
+from batchrank.pipeline.endpoint import places
 from batchrank.pipeline.preconditions import Preconditions, look_into_ledger
+from batchrank.planning.reach import State, reached_servers
 from batchrank.planning.space import Sized, free_bytes, needs, shortage
 from batchrank.planning.survey import Watch, survey, unwatched
-from batchrank.send.connections import tls_context
-from batchrank.send.retry import Action, advice, classify, slows
 from batchrank.tokens import exact_counts
 from batchrank.write.folder import OutputFolder
 
-_CONNECT = 10.0
-"""Seconds to connect: longer than any healthy network takes, and short enough to wait for."""
 _IN_THE_END = (ExitCode.GATE, ExitCode.FAILED_QUERIES)
 """What a run comes to only where nothing stopped it: first the gate's judgement, then queries that failed."""
 
 
-State: TypeAlias = Literal["ok", "note", "fault"]
-"""A note is about what a run would do all the same."""
 Said: TypeAlias = tuple[State, str]
 
 
@@ -80,7 +69,9 @@ def check_job(job: Job, *, limit: int | None, ask: bool, watch: Watch = unwatche
         yield from _guarded(name, partial(_stepped, name, step, ground), told)
     yield _rate(job)
     yield from _guarded("input", partial(_input, ground, limit, watch), told)
-    yield from _guarded("endpoint", partial(_endpoint, job, ask), told)
+    yield from _guarded(
+        "endpoint", lambda: (Finding("endpoint", *found) for found in reached_servers(job, ask=ask)), told
+    )
     if job.gate is not None:
         yield _compared(job, job.gate)
 
@@ -224,99 +215,3 @@ def _space(job: Job, found: Sized) -> Iterator[Finding]:
         certain, text = short
         code = ExitCode.FAILED if certain else ExitCode.COMPLETE
         yield Finding("space", "fault" if certain else "note", text, code)
-
-
-def _endpoint(job: Job, ask: bool) -> Iterator[Finding]:
-    """What each server says to each key; a run goes on without those that fail as long as one works."""
-    if job.emulated:
-        yield Finding("endpoint", "ok", "the emulator, inside the process")
-        return
-    found = [finding for url in job.urls for finding in anyio.run(_connected, job, url, ask)]
-    some = any(finding.state != "fault" for finding in found)
-    several = "replicas" * (len(job.urls) > 1), "keys" * (len(job.key_sources) > 1)
-    for one in found:
-        text = f"{one.text}; the run will go on with the other {' and '.join(filter(None, several))}"
-        yield Finding("endpoint", "note", text) if one.state == "fault" and some else one
-
-
-async def _connected(job: Job, url: str, ask: bool) -> list[Finding]:
-    proxy, own = job.proxy(url=url), job.endpoint
-    parts = urlsplit(proxy or url)
-    host, tls = parts.hostname or "", parts.scheme == "https"
-    port = parts.port or (443 if tls else 80)
-    where = f"the proxy {host}:{port}" if proxy else f"{host}:{port}"
-    context: ssl.SSLContext | None = None
-    if tls or url.startswith("https:") or own.ca_file or own.client_cert:
-        context = tls_context(ca_file=own.ca_file, client_cert=own.client_cert, client_key=own.client_key)
-    try:
-        with anyio.fail_after(_CONNECT):
-            if tls and context is not None:
-                secured = anyio.connect_tcp(host, port, ssl_context=context, tls_standard_compatible=False)
-                await (await secured).aclose()
-            else:
-                await (await anyio.connect_tcp(host, port)).aclose()
-    except TimeoutError:
-        text = f"{where} did not answer within {_CONNECT:g} s; {_REACH}"
-        return [Finding("endpoint", "fault", text, ExitCode.STOPPED)]
-    except ssl.SSLCertVerificationError as error:
-        text = f"{where}: its certificate can't be verified: {error.verify_message}; {_TRUST}"
-        return [Finding("endpoint", "fault", text, ExitCode.STOPPED)]
-    except OSError as error:
-        text = f"{where} can't be reached: {error}; {_REACH}"
-        return [Finding("endpoint", "fault", text, ExitCode.STOPPED)]
-    reached = f"{where} can be reached{' over TLS' if tls else ''}"
-    if proxy and len(job.urls) > 1:
-        reached = f"{urlsplit(url).netloc}: {reached}"
-    if ask:
-        return await _asked(job, url, reached)
-    behind = f", {urlsplit(url).hostname} behind it was not tried (--ask does)" if proxy else ""
-    return [Finding("endpoint", "ok", f"{reached}{behind}; nothing was asked")]
-
-
-_TRUST = "correct endpoint.url, or name its authority's certificate in endpoint.ca_file"
-_REACH = "see that the network is up, and that endpoint.url, endpoint.region and endpoint.proxy are right"
-
-
-async def _asked(job: Job, url: str, reached: str) -> list[Finding]:
-    """Send a request without documents by each key: every API rejects it unbilled, once it has accepted the key."""
-    every_key = api_keys(job)
-    session, codec = endpoint(job, url, every_key[0])
-    body = codec.body(Request(job.card.name, "check", [], job.said_instruct))
-    async with session as http:
-        outcomes = [(key, await http.post(body, 0, key)) for key in every_key]
-    if http.notice is not None:
-        reached = f"{reached}; {http.notice}"
-    named = [f"{reached} (the key in {key.name})" if len(every_key) > 1 else reached for key, _ in outcomes]
-    return [_told(job, told, outcome) for told, (_, outcome) in zip(named, outcomes, strict=True)]
-
-
-_ABOUT_DOCUMENTS = re.compile(
-    r"\b(?:documents?|texts?|passages?|inputs?|items?|list|empty|at least)\b", re.IGNORECASE
-)
-"""How APIs complain about a request without documents."""
-_ABOUT_ELSE = re.compile(
-    r"\bmodel\b|missing field|field required|unknown|unexpected|unrecognized|not (?:found|exist|allowed)",
-    re.IGNORECASE,
-)
-"""How they complain about a model, an address or a wire format that is not theirs."""
-
-
-def _told(job: Job, reached: str, outcome: Answer | Rejection) -> Finding:
-    """What an empty request's fate tells: the same words that would stop a run are told before it."""
-    if not isinstance(outcome, Rejection):
-        return Finding("endpoint", "ok", f"{reached}; the key is accepted")
-    action = classify(outcome, job.wire)
-    if slows(action):
-        text = f"{reached}; the key is accepted, but is at its limit now: {outcome}"
-        return Finding("endpoint", "note", text)
-    if action in (Action.SPLIT, Action.REFUSE) or (action is Action.REJECT and _only_empty(outcome.message)):
-        return Finding("endpoint", "ok", f"{reached}; the key is accepted")
-    text = f"{reached}, but an empty request gets {outcome}"
-    if action is Action.RETRY and outcome.code != "malformed":
-        return Finding("endpoint", "fault", f"{text}; try again later", ExitCode.STOPPED)
-    exit_code = ExitCode.STOPPED if action is Action.WAIT else ExitCode.FAILED
-    return Finding("endpoint", "fault", f"{text}. {advice(outcome, job.wire)}", exit_code)
-
-
-def _only_empty(message: str) -> bool:
-    return bool(_ABOUT_DOCUMENTS.search(message)) and not _ABOUT_ELSE.search(message)
