@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from batchrank.job.config import Job
     from batchrank.job.load import load_job
-    from batchrank.job.rate import Rate
+    from batchrank.job.running import Rate
     from batchrank.job.sections import Budget, Columns, Endpoint, Gate, Limits, Merge, Retry
     from batchrank.launch import run
     from batchrank.outcomes import Failure, Ranking

@@ -15,8 +15,7 @@ from jobs import rankings, rows, write_jsonl
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.rows import DAY
-from batchrank.pipeline import resume
-from batchrank.pipeline import run as running
+from batchrank.pipeline import assemble, resume
 from batchrank.pipeline.report import Report
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +28,7 @@ BEGIN = 20_000.1 * DAY
 def now(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
     """The time of day as ledgers and runs are told it: a list of one, to be changed."""
     time = [BEGIN]
-    monkeypatch.setattr(running, "Ledger", partial(Ledger, now=lambda: time[0]))
+    monkeypatch.setattr(assemble, "Ledger", partial(Ledger, now=lambda: time[0]))
     monkeypatch.setattr(resume, "wall", lambda: time[0])
     yield time
 

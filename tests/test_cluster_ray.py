@@ -15,7 +15,7 @@ from test_cluster import crew_world, everything, ranked, reached
 
 from batchrank.errors import JobError
 from batchrank.job.config import Job
-from batchrank.job.engine import Engine, Ray
+from batchrank.job.running import Engine, Ray
 from batchrank.launch import make_run
 from batchrank.pipeline.report import Report
 

@@ -13,7 +13,7 @@ from jobs import failed, make_job, outputs, rows, run, write_jsonl
 from servers import Tls, proxying, ranks, scores, serving
 
 from batchrank.job.config import Job
-from batchrank.job.rate import Rate
+from batchrank.job.running import Rate
 from batchrank.planning.check import Finding, check_job
 
 ANYIO = pytest.mark.anyio

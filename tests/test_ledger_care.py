@@ -11,7 +11,7 @@ from test_cli import batchrank
 
 from batchrank.data import Answer, Rejection
 from batchrank.errors import JobError
-from batchrank.job.reuse import parse_age
+from batchrank.job.running import parse_age
 from batchrank.ledger.care import Compaction, compact, inventory
 from batchrank.ledger.entries import About
 from batchrank.ledger.ledger import Ledger

@@ -79,7 +79,7 @@ def show_ledger(
 
 
 def _age(text: str) -> int:
-    from batchrank.job.reuse import parse_age
+    from batchrank.job.running import parse_age
 
     try:
         return parse_age(text)

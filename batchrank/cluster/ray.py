@@ -19,7 +19,7 @@ import anyio.to_thread
 from batchrank.cluster.channel import BUFFER, Channel, Handler, token, welcome
 from batchrank.cluster.processes import LocalStarter, NotStartedError, Process, Spawn
 from batchrank.errors import JobError, MissingExtraError, install_line
-from batchrank.job import engine
+from batchrank.job import running
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class RayStarter:
         local: starts what has to be on this machine.
     """
 
-    def __init__(self, settings: engine.Ray, name: str, host: str, local: LocalStarter) -> None:
+    def __init__(self, settings: running.Ray, name: str, host: str, local: LocalStarter) -> None:
         self._settings = settings
         self._name = name
         self._host = host
@@ -167,7 +167,7 @@ def _end(actor: Any, done: Any) -> None:
 
 @asynccontextmanager
 async def ray_starter(
-    settings: engine.Ray, name: str, hidden: Collection[str]
+    settings: running.Ray, name: str, hidden: Collection[str]
 ) -> AsyncIterator[tuple[RayStarter, int]]:
     """Connect to a Ray cluster, and tell how many processes are to rank there.
 
@@ -193,7 +193,7 @@ async def ray_starter(
             await anyio.to_thread.run_sync(ray.shutdown)
 
 
-def _connect(settings: engine.Ray, hidden: Collection[str]) -> bool:
+def _connect(settings: running.Ray, hidden: Collection[str]) -> bool:
     """Connect this process to the cluster; whether it was not connected before."""
     try:
         import ray
@@ -229,7 +229,7 @@ def _without(names: Collection[str]) -> Iterator[None]:
         os.environ.update(kept)
 
 
-def _room(settings: engine.Ray) -> int:
+def _room(settings: running.Ray) -> int:
     """As many processes as the cluster's processors allow, one of which is for the run itself."""
     import ray
 

@@ -11,13 +11,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from batchrank.errors import JobError
 from batchrank.io.address import Address, Where, located
-from batchrank.job.endpoint import REDACTED, check_body, proxy_for, redacted, region_of
-from batchrank.job.engine import Engine
-from batchrank.job.hooks import On
-from batchrank.job.keys import read_key, refuse_alike
+from batchrank.job.endpoint import REDACTED, proxy_for, read_key, redacted, refuse_alike, region_of
 from batchrank.job.paths import absolute, moved
-from batchrank.job.rate import Rate
-from batchrank.job.reuse import Reuse
+from batchrank.job.rules import require_consistent
+from batchrank.job.running import Engine, On, Rate, Reuse
 from batchrank.job.sections import (
     Budget,
     Endpoint,
@@ -77,58 +74,8 @@ class Job(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Job":
-        card = self.card
-        accepted = {*card.parameters, *(["instruct"] if self.template and self.template.instructs else [])}
-        for parameter in ("instruct", "fps"):
-            if getattr(self, parameter) is not None and parameter not in accepted:
-                raise JobError(f"{parameter}: {card.name} does not accept it; remove the key")
-        self._check_request()
-        if self.gate and self.output and self.output.path == "-":
-            raise JobError(
-                "gate: standard output can't be compared with anything; set output.path to a folder"
-            )
-        out = self.output
-        if out and out.path == "-" and "format" in out.model_fields_set and out.format != "jsonl":
-            raise JobError("output.format: standard output carries JSON lines only; remove the key")
-        if self.limits.long_documents == "split" and self.limits.passage_overlap >= card.item_tokens:
-            raise JobError(f"limits.passage_overlap: must be below limits.item_tokens, {card.item_tokens}")
-        if self.endpoint.url is None and not self.endpoint.urls:
-            vendor(card.vendor).url(self.wire, self._region)
-            self._check_region()
-        if self.endpoint.identity is None and len(self._regions) > 1:
-            raise JobError(
-                "endpoint.urls: they are not all in one region of the vendor's, so their answers don't count for each "
-                "other's; name hosts of one region, or set endpoint.identity if they answer alike"
-            )
+        require_consistent(self)
         return self
-
-    def _check_request(self) -> None:
-        """See that what the endpoint's keys make of a request can be sent."""
-        check_body(self.endpoint.body, self.wire)
-        if self.endpoint.auth not in ("bearer", "none") and not self.key_sources and not self.emulated:
-            raise JobError(
-                f"endpoint.auth: there is no key to send in {self.endpoint.auth}; set endpoint.api_key_env or "
-                "endpoint.api_key_file"
-            )
-        if self.template is None:
-            return
-        if self.card.media:
-            raise JobError(
-                f"endpoint.template: {self.card.name} takes images and videos, and a prompt goes around texts only; "
-                "remove the key"
-            )
-        if self.template.instructs and self.said_instruct is None:
-            raise JobError("instruct: required, because endpoint.template has {instruct}; set it")
-
-    def _check_region(self) -> None:
-        card, region = self.card, self._region or vendor(self.card.vendor).default_region
-        if card.regions and region not in card.regions:
-            where = " or ".join(card.regions)
-            raise JobError(
-                f"endpoint.region: {card.name} is served in {where} only, not in {region}; set endpoint.region: "
-                f"{card.regions[0]} with a key of that region, choose another model, or set endpoint.url to a server "
-                "that has it"
-            )
 
     @cached_property
     def card(self) -> Card:
@@ -151,7 +98,8 @@ class Job(Section):
             raise JobError(f"model.{key}: {first['msg'][0].lower()}{first['msg'][1:]}") from None
 
     @property
-    def _region(self) -> str | None:
+    def region(self) -> str | None:
+        """The region that is named; None for the vendor's own."""
         region = self.endpoint.region
         return region.region if isinstance(region, Workspace) else region
 
@@ -201,7 +149,7 @@ class Job(Section):
     @property
     def price(self) -> Price | None:
         """The price that applies, or None when unknown."""
-        return self.card.price(self._region)
+        return self.card.price(self.region)
 
     @property
     def url(self) -> str:
@@ -223,10 +171,10 @@ class Job(Section):
         if own.urls:
             return sorted(own.urls)
         workspace = region.workspace if isinstance(region, Workspace) else None
-        return [own.url or vendor(self.card.vendor).url(self.wire, self._region, workspace)]
+        return [own.url or vendor(self.card.vendor).url(self.wire, self.region, workspace)]
 
     @property
-    def _regions(self) -> set[str]:
+    def regions(self) -> set[str]:
         """The vendor's regions that the addresses are in; empty text for what is none of its hosts."""
         known = vendor(self.card.vendor)
         return {region_of(known, url) or "" for url in self.urls}
@@ -244,8 +192,8 @@ class Job(Section):
         if own.identity is not None:
             who = own.identity
         else:
-            region = next(iter(self._regions))
-            who = "\n".join([self.wire, self.card.name, region or self._region or ""])
+            region = next(iter(self.regions))
+            who = "\n".join([self.wire, self.card.name, region or self.region or ""])
         return f"emulator\n{who}" if self.emulated else who
 
     def proxy(self, environ: Mapping[str, str] | None = None, *, url: str | None = None) -> str | None:

@@ -1,9 +1,14 @@
-"""Checks what a job says about its endpoint beyond single keys: further fields of requests, and the proxy."""
+"""Checks what a job says about its endpoint beyond single keys (fields of requests, the proxy), and reads its API keys.
+
+A job names API keys and never holds one.
+"""
 
 import ipaddress
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -247,3 +252,40 @@ def _covers(name: str, host: str, port: int) -> bool:
         name = bare
     name = name.removeprefix("*").strip("[]").removeprefix(".").rstrip(".")
     return bool(name) and (host == name or host.endswith(f".{name}"))
+
+
+def read_key(source: str, *, file: bool) -> str:
+    """The key that a variable or a file holds.
+
+    Raises:
+        JobError: it is missing or empty, or holds what no header can carry.
+    """
+    if file:
+        place, hint = f"endpoint.api_key_file: {source}", "write the key into it"
+        try:
+            key = Path(source).expanduser().read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise JobError(f"{place}: can't be read: {error}") from None
+    else:
+        place, hint = f"endpoint.api_key_env: {source}", f"set it, for example: export {source}=sk-..."
+        key = os.environ.get(source, "").strip()
+    if not key:
+        raise JobError(f"{place}: no API key there; {hint}")
+    if not key.isascii() or not key.isprintable():
+        raise JobError(f"{place}: the API key holds a character that no HTTP header can carry")
+    return key
+
+
+def refuse_alike(keys: Mapping[str, str]) -> None:
+    """See that no key comes twice, because it would be sent twice its quota.
+
+    Raises:
+        JobError: one does; names both of its sources.
+    """
+    first: dict[str, str] = {}
+    for source, key in keys.items():
+        if first.setdefault(key, source) != source:
+            raise JobError(
+                f"endpoint: {first[key]} and {source} hold the same API key, which would be sent twice its quota; "
+                "name one of them"
+            )

@@ -15,8 +15,8 @@ from pydantic import BaseModel, ValidationError
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.job.document import read_document, value_of
-from batchrank.job.hooks import TOLD
 from batchrank.job.paths import moved
+from batchrank.job.running import TOLD
 
 PREFIX = "BATCHRANK_"
 _KEY = re.compile(r"[A-Za-z_-]+(\.[A-Za-z_-]+)*")

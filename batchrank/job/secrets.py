@@ -13,7 +13,7 @@ from urllib.parse import quote, quote_plus, unquote, unquote_plus, urlsplit
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.job.endpoint import secrets
-from batchrank.job.hooks import is_address
+from batchrank.job.running import is_address
 
 HIDDEN = "(secret)"
 _SHORTEST = 6

@@ -6,9 +6,9 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 
 from batchrank.io.storage import address_of
-from batchrank.job.columns import Columns as Columns
 from batchrank.job.endpoint import check_json, http_address, http_addresses, proxy_address, refuse_key
-from batchrank.job.sample import Sample
+from batchrank.job.reading import Columns as Columns
+from batchrank.job.reading import Sample
 from batchrank.models import Template, Wire
 
 Positive = Annotated[int, Field(ge=1)]

@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from batchrank.errors import BatchrankError, ExitCode, JobError
 from batchrank.job.config import Job
-from batchrank.job.hooks import TOLD, is_address
+from batchrank.job.running import TOLD, is_address
 from batchrank.job.secrets import Secrets, secrets_of
 from batchrank.pipeline.report import Report
 from batchrank.version import __version__

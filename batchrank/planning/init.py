@@ -3,6 +3,7 @@
 Where nothing can be made of the data yet, the file is written all the same, with the lines that the user has to fill.
 """
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,15 +11,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import yaml
+
 from batchrank.errors import JobError
 from batchrank.io import storage
 from batchrank.job.config import Job
 from batchrank.job.document import read_document
 from batchrank.job.load import make_job
 from batchrank.planning.dataset import Found, facts, look
-from batchrank.planning.jobfile import job_text
 from batchrank.read.told import FILL_IN
 
+_COLUMN = 30
+"""Where comments begin, so that they stand below one another."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _VAGUE = re.compile(
     r"(data|dataset|train|test|dev|validation|part|candidates|input|queries|export)?[-_.\d]*", re.IGNORECASE
@@ -121,7 +125,7 @@ def _text(data: str, found: Found, job: Job, keys: dict[str, Any], path: Path) -
         f"  max_cost: 5               # {currency}; the run stops before it would pass it, and can be continued",
         "  per: run                  # run | day | total",
     )
-    return job_text(given, head=_head(data, found, job, path), notes=notes, could={
+    return _job_text(given, head=_head(data, found, job, path), notes=notes, could={
         "endpoint": ["endpoint:", f"  region: singapore           # default: {job.url}"], "budget": budget,
     })  # fmt: skip
 
@@ -195,3 +199,44 @@ def _relative(data: str, folder: Path) -> str:
     if storage.is_remote(data) or Path(data).is_absolute():
         return data
     return os.path.relpath(data, folder)
+
+
+def _job_text(
+    data: Mapping[str, Any],
+    *,
+    head: Sequence[str],
+    notes: Mapping[str, str],
+    could: Mapping[str, Sequence[str]],
+) -> str:
+    """A job file.
+
+    Args:
+        data: its keys.
+        head: lines of the comment that it begins with.
+        notes: what stands beside a key, by its dotted name.
+        could: lines for sections that it lacks, which are written as comments.
+    """
+    lines = [f"# {line}".rstrip() for line in head] + [""]
+    for name in Job.model_fields:
+        if name in data:
+            lines += _entry(name, data[name], notes, name)
+        elif name in could:
+            lines += [f"# {line}" for line in could[name]]
+    return "\n".join(lines) + "\n"
+
+
+def _entry(name: str, value: Any, notes: Mapping[str, str], dotted: str, indent: str = "") -> Iterator[str]:
+    nested = isinstance(value, Mapping) and value
+    line = f"{indent}{name}:" if nested else f"{indent}{name}: {_scalar(value)}"
+    note = notes.get(dotted)
+    yield line if note is None else f"{line:<{_COLUMN - 1}} # {note}"
+    if nested:
+        for key, inner in value.items():
+            yield from _entry(key, inner, notes, f"{dotted}.{key}", f"{indent}  ")
+
+
+def _scalar(value: Any) -> str:
+    """A value on one line of YAML, quoted where it must be."""
+    options: dict[str, Any] = {"width": 10**6, "allow_unicode": True, "default_flow_style": True}
+    plain = yaml.safe_dump(value, **options).removesuffix("...\n").strip()
+    return plain if "\n" not in plain else json.dumps(value)

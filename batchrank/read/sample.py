@@ -15,7 +15,7 @@ from contextlib import closing
 
 from batchrank.data import Query
 from batchrank.errors import InputError
-from batchrank.job.sample import Sample
+from batchrank.job.reading import Sample
 from batchrank.outcomes import Failure
 from batchrank.read.base import Gauge
 

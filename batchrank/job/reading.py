@@ -1,10 +1,31 @@
-"""Describes which queries are drawn from an input, so that a job can be tried on a few that stand for all."""
+"""Describes which column of the input holds what, and which of its queries are drawn."""
 
 import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+
+class Columns(BaseModel):
+    """Which column or key holds what, where the names don't tell; columns without names have numbers, from 1."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+
+    query_id: str | None = None
+    query: str | None = None
+    candidates: str | None = None
+    doc_id: str | None = None
+    text: str | None = None
+    score: str | None = None
+    image: str | None = None
+    video: str | None = None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return str(value) if type(value) is int else value
+
 
 _PERCENT = re.compile(r"\d+(\.\d+)?%")
 
