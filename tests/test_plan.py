@@ -11,8 +11,7 @@ from jobs import make_job, rows, run, write_jsonl
 from batchrank.cli.plan import show_plan
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
-from batchrank.planning.plan import plan
-from batchrank.planning.regions import Region
+from batchrank.planning.plan import Region, plan
 
 pytestmark = pytest.mark.anyio
 

@@ -1,22 +1,75 @@
-"""Tells what a job would do and cost by reading its input once; sends nothing."""
+"""Tells what a job would do and cost by reading its input once, in each region that its model has; sends nothing.
+
+An answer counts in the region that gave it, as nobody promises that regions answer alike; so what tonight saves in one
+region isn't saved in another.
+"""
 
 import heapq
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from batchrank.data import Query
 from batchrank.job.config import Job
+from batchrank.job.sections import Workspace
 from batchrank.merge.methods import METHODS
+from batchrank.models import Price, vendor
 from batchrank.pipeline.preconditions import Preconditions
 from batchrank.pipeline.prepare import Prepared
 from batchrank.planning.bill import Bill, Forecast, Net
 from batchrank.planning.net import Tonight
-from batchrank.planning.regions import Region, afresh, elsewhere, region_of
 from batchrank.planning.survey import Survey, Watch, survey, unwatched
+from batchrank.send.stats import Meter
 
 _LARGEST = 5
 """Largest queries that are shown: they are what surprises on a bill."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """What a job would cost in one region.
+
+    Attributes:
+        name: the region's.
+        ours: whether it is the job's.
+        price: what the model costs there; None where no price is known.
+        cost: what the job's merge method costs there; None without a price.
+        net_cost: the same net of the ledger; None where there is none, or it can't be looked at.
+        net_tokens: the tokens of that.
+    """
+
+    name: str
+    ours: bool
+    price: Price | None
+    cost: float | None
+    net_cost: float | None
+    net_tokens: int | None
+
+    @classmethod
+    def of(cls, job: Job, name: str, bill: Bill, net: Net | None) -> "Region":
+        """The comparison's row of a region.
+
+        Args:
+            job: the job.
+            name: the region's.
+            bill: what its merge method sends, wherever that is.
+            net: what it would send there, given what the ledger knows.
+        """
+        price = job.card.price(name)
+        return cls(
+            name,
+            name == _region_of(job),
+            price,
+            None if price is None else price.cost(bill.tokens, searches=bill.searches),
+            None if price is None or net is None else price.cost(net.tokens, searches=net.searches),
+            None if net is None else net.tokens,
+        )
+
+    def data(self) -> dict[str, Any]:
+        """As plain data."""
+        known = {name: getattr(self, name) for name in ("cost", "net_cost", "net_tokens")}
+        price = None if self.price is None else self.price.model_dump()
+        return {"region": self.name, "this_job": self.ours, "price": price} | known
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,7 +125,7 @@ class Plan(Survey):
             bill.tokens += round(tokens * documents / sendable)
         entry = {"query_id": query.id, "documents": len(query), "chunks": len(known.chunks), "tokens": tokens}
         for other in self.elsewhere.values():
-            other.add(afresh(ready))
+            other.add(_afresh(ready))
         if self.tonight is not None:
             self.tonight.add(ready)
         self.largest = heapq.nlargest(_LARGEST, [*self.largest, entry], key=lambda entry: entry["documents"])
@@ -94,7 +147,7 @@ class Plan(Survey):
         """Tell what the job would cost in each region."""
         bill = self.methods[job.merge.method]
         known = self.net is not None  # else what seems to be known of the others is no more to be relied on
-        nets = {region_of(job): self.net}
+        nets = {_region_of(job): self.net}
         nets |= {name: there.net if known else None for name, there in self.elsewhere.items()}
         self.regions = [Region.of(job, name, bill, net) for name, net in nets.items()]
 
@@ -133,7 +186,7 @@ def plan(job: Job, *, net: bool = True, watch: Watch = unwatched) -> Plan:
         survey(ground, found, watch=watch)
     else:
         with Tonight(ground, found.forecast) as found.tonight, ExitStack() as stack:
-            for name, other in elsewhere(job).items():
+            for name, other in _elsewhere(job).items():
                 there = Tonight(Preconditions(other), found.forecast)
                 found.elsewhere[name] = stack.enter_context(there)
             survey(ground, found, watch=watch)
@@ -143,3 +196,31 @@ def plan(job: Job, *, net: bool = True, watch: Watch = unwatched) -> Plan:
     found.price(job)
     found.compare(job)
     return found
+
+
+def _region_of(job: Job) -> str:
+    """The region that a job names, or its vendor's own."""
+    return job.region or vendor(job.card.vendor).default_region
+
+
+def _elsewhere(job: Job) -> dict[str, Job]:
+    """The same job in each other region where its model is served; none where the job names an address of its own."""
+    if job.endpoint.urls or job.endpoint.url not in (None, "emulator"):
+        return {}
+    names = job.card.regions or tuple(vendor(job.card.vendor).hosts)
+    named = job.endpoint.region
+    found: dict[str, Job] = {}
+    for name in names:
+        if name != _region_of(job):
+            there = named.model_copy(update={"region": name}) if isinstance(named, Workspace) else name
+            endpoint = job.endpoint.model_copy(update={"region": there})
+            found[name] = job.model_copy(update={"endpoint": endpoint})
+    return found
+
+
+def _afresh(ready: Prepared) -> Prepared:
+    """A prepared query as if nobody had looked anything up for it, so that it can be rehearsed for another region."""
+    return replace(
+        ready, whole=None, meter=Meter(chunks=len(ready.shards.chunks)), earlier=[], oldest=0, refused={}, question=0,
+        contents=None, aside=False,
+    )  # fmt: skip
