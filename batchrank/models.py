@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Annotated, Literal, TypeAlias
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
@@ -114,18 +113,6 @@ class Vendor(_Frozen):
             raise JobError("endpoint.region: this vendor has no workspaces")
         host = self.workspace_host.format(workspace=workspace, region=self.workspace_regions[name])
         return host + self.workspace_paths.get(wire, self.paths[wire])
-
-    def other_url(self, wire: str, url: str) -> str | None:
-        """The same host's address by the path that the vendor's other kind of host has; None where there is none.
-
-        Which kind of host has which path is documented, and reported to be otherwise: the server has the last word.
-        """
-        paths = (self.paths.get(wire), self.workspace_paths.get(wire))
-        parts = urlsplit(url)
-        if None in paths or parts.path not in paths:
-            return None
-        (other,) = {path for path in paths if path} - {parts.path}
-        return parts._replace(path=other).geturl()
 
 
 PLACEHOLDER = re.compile(r"\{[a-z_]+\}")

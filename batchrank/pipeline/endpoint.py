@@ -5,11 +5,12 @@ import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from urllib.parse import urlsplit
 
 from batchrank.data import Request
 from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
-from batchrank.models import vendor
+from batchrank.models import Vendor, vendor
 from batchrank.pipeline.workers import background_task
 from batchrank.send.concurrency import ConcurrencyLimit
 from batchrank.send.connections import Key, connections, open_files, tls_context
@@ -131,7 +132,7 @@ def endpoint(job: Job, url: str, key: Key | str | None) -> tuple[Http, Codec]:
         key=key,
         auth=own.auth,
         headers=own.headers,
-        other_url=None if job.emulated else vendor(job.card.vendor).other_url(job.wire, url),
+        other_url=None if job.emulated else _other_url(vendor(job.card.vendor), job.wire, url),
         proxy=proxy,
         tls=tls_context(ca_file=own.ca_file, client_cert=own.client_cert, client_key=own.client_key)
         if any(files) or (secure and trusted)
@@ -170,3 +171,16 @@ def fleet(job: Job, urls: Sequence[str], key: Key) -> tuple[Fleet, Codec]:
         )  # fmt: skip
     named = zip(asked, each, names(urls), strict=True)
     return Fleet([Replica(http, limit, name) for (http, _), limit, name in named], most), asked[0][1]
+
+
+def _other_url(known: Vendor, wire: str, url: str) -> str | None:
+    """The same host's address by the path that the vendor's other kind of host has; None where there is none.
+
+    Which kind of host has which path is documented, and reported to be otherwise: the server has the last word.
+    """
+    paths = (known.paths.get(wire), known.workspace_paths.get(wire))
+    parts = urlsplit(url)
+    if None in paths or parts.path not in paths:
+        return None
+    (other,) = {path for path in paths if path} - {parts.path}
+    return parts._replace(path=other).geturl()
