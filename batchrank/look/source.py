@@ -2,15 +2,12 @@
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from batchrank.data import Content, Query
 from batchrank.errors import BatchrankError, InputError, JobError
 from batchrank.io.address import Where
-from batchrank.io.storage import is_remote
 from batchrank.job.config import Job
 from batchrank.job.endpoint import REDACTED
 from batchrank.pipeline.earlier import input_fingerprint
@@ -47,7 +44,7 @@ _NAME_IT = "name the job file instead of the folder"
 
 
 def origin(folder: Where) -> Origin:
-    """The job of an output folder, by its summary; relative paths count from where the job ran."""
+    """The job of an output folder, by its summary, whose paths are absolute; the folder may have been moved."""
     try:
         data = OutputFolder(folder).summary()["job"]
     except FileNotFoundError:
@@ -55,41 +52,12 @@ def origin(folder: Where) -> Origin:
     except (OSError, ValueError, KeyError) as error:
         return Origin(None, f"the summary in {folder} can't be read ({error}): {_NAME_IT}")
     try:
-        job = Job.model_validate(_rebased(data, folder))
+        here = data["output"] | {"path": str(folder.absolute())}  # wherever it was when the job ran
+        job = Job.model_validate(data | {"output": here})
     except (ValidationError, JobError) as error:
         first = str(error).splitlines()[0]
         return Origin(None, f"the job in the summary of {folder} can't be used ({first}): {_NAME_IT}")
     return Origin(job, hidden=REDACTED in str(data["endpoint"]["body"]))
-
-
-def _rebased(data: dict[str, Any], folder: Where) -> dict[str, Any]:
-    """A job that wrote to this folder, and whose relative paths count from where it ran, if that can be told.
-
-    It can where the folder's path ends as its output's does; else the folder was moved, and they count from here.
-    """
-    here = folder.absolute()
-    written = Path(data["output"]["path"])
-    base = Path()
-    own = here.parts if isinstance(here, Path) else ()
-    if not written.is_absolute() and own and own[-len(written.parts) :] == written.parts:
-        base = Path(*own[: -len(written.parts)])
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, list):
-            return [moved(one) for one in value]
-        if not isinstance(value, str) or value == "-" or is_remote(value):
-            return value
-        return str(base / value)  # as it is where it is absolute
-
-    source = {key: moved(data["input"][key]) for key in ("path", "corpus", "queries")}
-    tokenizer = data["tokenizer"]
-    return data | {
-        "input": data["input"] | source,
-        "output": data["output"] | {"path": str(here)},
-        "ledger": moved(data["ledger"]),
-        "image_root": moved(data["image_root"]),
-        "tokenizer": moved(tokenizer) if (base / tokenizer).is_file() else tokenizer,
-    }
 
 
 @dataclass(frozen=True, slots=True)
