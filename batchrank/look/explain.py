@@ -11,11 +11,10 @@ import numpy as np
 from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError, InputError
 from batchrank.io.address import Where
-from batchrank.look.explanation import Explanation, Fact, Held, Order, Proof
+from batchrank.look.explanation import Explanation, Fact, Held, Order, Proof, sent
 from batchrank.look.proof import Link, Proofs, Told
 from batchrank.look.rankings import Listing, Rankings, Row
 from batchrank.look.replay import Findings, Replayed, replay
-from batchrank.look.sent import sent
 from batchrank.look.silent import Asked
 from batchrank.look.source import Origin, as_text, origin, queries
 from batchrank.outcomes import ABSOLUTE

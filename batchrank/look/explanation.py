@@ -1,10 +1,16 @@
-"""Defines what is told of one document of a ranking, and of the requests that put it there."""
+"""Defines what is told of one document of a ranking: what was sent of its text, and the requests that put it there."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from batchrank.look.sent import Sent
+import numpy as np
+
+from batchrank.data import Query
+from batchrank.job.config import Job
+from batchrank.pipeline.prepare import Prepared
+from batchrank.shard.long import too_long
+from batchrank.tokens import counter
 
 Proof = Literal[
     "request",
@@ -22,6 +28,25 @@ Proof = Literal[
 above the next; equal scores; raw scores of two requests that the run found comparable. The others prove nothing: an
 estimate, raw scores that may not be comparable, a fusion of ranks, answers that contradict each other, no score,
 answers that are not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What was sent of a document.
+
+    Attributes:
+        characters: characters of the text that was sent, of all passages together; None for an image or a video.
+        cut_to: the same, where the text was cut before it was sent, as the API would refuse it; None where it wasn't.
+        tokens: tokens after which the API cuts a text.
+        cut: whether the API cuts it; None where tokens are only bounded, and it may.
+        passages: how many passages it was split into, 1 for a whole text.
+    """
+
+    characters: int | None
+    cut_to: int | None
+    tokens: int
+    cut: bool | None
+    passages: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,3 +161,26 @@ class Explanation:
     def data(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self)
+
+
+def sent(prepared: Prepared, position: int, job: Job | None, read: Query | None) -> Sent | None:
+    """What was sent of the document at a position of the first stage; ``read`` is the query as it was read."""
+    if job is None:
+        return None
+    query = prepared.query
+    places = [position]
+    if prepared.passages is not None:
+        places = np.flatnonzero(prepared.passages.owners == position).tolist()
+    texts = [text for text in (query.documents[place] for place in places) if isinstance(text, str)]
+    count = counter(job.tokenizer)
+    long = np.isin(places, too_long(query, count, job.card.item_tokens)).any()
+    size = sum(map(len, texts)) if texts else None
+    original = None if read is None else read.documents[position]
+    shorter = size is not None and len(places) == 1 and isinstance(original, str) and len(original) > size
+    return Sent(
+        characters=size,
+        cut_to=size if shorter else None,
+        tokens=job.card.item_tokens,
+        cut=bool(long) if count.exact or not long else None,
+        passages=len(places),
+    )

@@ -18,8 +18,7 @@ from batchrank.send.client import Client
 from batchrank.send.encoder import Outgoing
 from batchrank.send.exchange import Exchange
 from batchrank.send.health import OutageDetector
-from batchrank.send.probe import Prober
-from batchrank.send.revive import Reviver
+from batchrank.send.probe import Prober, Reviver
 from batchrank.send.spend import Spend
 from batchrank.send.stats import Counts
 
