@@ -161,7 +161,7 @@ class Driver:
         prepared.sampled = self.sample and (
             prepared.position < _SAMPLE[0] or not prepared.position % _SAMPLE[1]
         )
-        standing = await self._standing(prepared)
+        standing = await self._standing(prepared) if prepared.earlier else _NOTHING
         method = start(
             self.method, shards,
             top_k=prepared.top_k, probe=probe,
@@ -179,7 +179,10 @@ class Driver:
             if isinstance(step, Merged):
                 return step
             if isinstance(step, Round):
-                reply = await self._round(prepared, step.chunks, turn)
+                if len(step.chunks) == 1:
+                    reply = await self.sender.score(prepared, step.chunks[0], 0, turn=turn)
+                else:
+                    reply = await self._round(prepared, step, turn)
                 turn += 1
             elif isinstance(step, Noticed):
                 reply = None
@@ -193,8 +196,7 @@ class Driver:
 
     async def _standing(self, prepared: Prepared) -> Standing:
         """How far a query may rely on what earlier runs told; where it may not, none of that is used."""
-        if self.recollector is None or not prepared.earlier:
-            return _NOTHING
+        assert self.recollector is not None
         standing = await self.recollector.standing(prepared.part, prepared.place)
         prepared.aside = not standing.holds
         return standing
@@ -207,13 +209,11 @@ class Driver:
             prepared.aside = True
             prepared.meter = Meter(chunks=prepared.meter.chunks)
 
-    async def _round(self, prepared: Prepared, chunks: Sequence[Chunk], turn: int) -> list[Scores]:
+    async def _round(self, prepared: Prepared, step: Round, turn: int) -> list[Scores]:
         """The scores of all chunks; one chunk's failure waits for the others, whose answers are being paid for."""
-        if len(chunks) == 1:
-            return await self.sender.score(prepared, chunks[0], 0, turn=turn)
         calls = [
             partial(self.sender.score, prepared, chunk, number, turn=turn)
-            for number, chunk in enumerate(chunks)
+            for number, chunk in enumerate(step.chunks)
         ]
         return [piece for pieces in await together(calls) for piece in pieces]
 

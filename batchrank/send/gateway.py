@@ -58,6 +58,7 @@ class Gateway:
     Attributes:
         spend: the run's account.
         counts: what has happened so far.
+        counted: whether a cap holds, so that tokens must be predicted by a count.
         reviver: asks servers that were taken out; to be served beside the run.
 
     Args:
@@ -90,23 +91,20 @@ class Gateway:
         self._exchange = Exchange(
             wire=wire, ledger=ledger, scheduler=scheduler, spend=spend, outage=self._outage, counts=self.counts
         )  # fmt: skip
-        self._prober = Prober(
+        prober = Prober(
             self._exchange, self._outage, harmless=harmless, wire=wire, max_delay=max_delay, rng=rng
         )
-        self.reviver = Reviver(scheduler.fleet, self._prober, rng)
+        self.reviver = Reviver(scheduler.fleet, prober, rng)
         client = Client(
-            self._exchange, self._prober, self._outage, ledger,
+            self._exchange, prober, self._outage, ledger,
             wire=wire, attempts=attempts, max_delay=max_delay, rng=rng, counts=self.counts,
         )  # fmt: skip
+        self.counted = spend.capped
         self.ask = client.ask
+        self.answered = prober.answered
         self.understood = self._exchange.understood
         self.compare = spend.compare
         self.stop = self._exchange.stop
-
-    @property
-    def counted(self) -> bool:
-        """Whether a cap holds, so that tokens must be predicted by a count."""
-        return self.spend.capped
 
     @property
     def gate(self) -> str | None:
@@ -116,8 +114,3 @@ class Gateway:
     def trouble(self) -> str | None:
         """What is wrong, while nothing succeeds; None while all is well."""
         return self._outage.trouble(anyio.current_time())
-
-    def answered(self, request: Outgoing, tokens: int) -> None:
-        """Learn that a request was answered, now or earlier: the smallest tells later whether the endpoint works."""
-        if len(request.body) < self._prober.smallest:
-            self._prober.answered(request.body, request.documents, tokens)

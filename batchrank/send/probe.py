@@ -76,7 +76,7 @@ class Prober:
         self._in_vain = self._doubts = 0
         self._answered: tuple[bytes, int, int] | None = None
         self._met: list[Replica] = []
-        self.smallest = math.inf
+        self._smallest = math.inf
         self._wire = wire
         self._max_delay = max_delay
         self._rng = rng
@@ -86,10 +86,11 @@ class Prober:
         self._refusals = 0
         self._hopeless: RunStoppedError | QuotaError | None = None
 
-    def answered(self, body: bytes, documents: int, tokens: int) -> None:
-        """Learn of a request that was answered, and how many tokens it took; only if it is the smallest so far."""
-        self.smallest = len(body)
-        self._answered = body, documents, tokens
+    def answered(self, request: Outgoing, tokens: int) -> None:
+        """Learn that a request was answered, now or earlier: the smallest tells later whether the endpoint works."""
+        if len(request.body) < self._smallest:
+            self._smallest = len(request.body)
+            self._answered = request.body, request.documents, tokens
 
     async def verify(self, since: float, why: Rejection, where: Callable[[], str]) -> bool:
         """Wait until something has succeeded since a moment.
