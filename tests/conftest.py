@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 from virtual_time import VirtualTimeLoop
 
-from batchrank.ledger import state as departures
+from batchrank.ledger import state
 
 _MEMORY = Path("/dev/shm")
 _MEMORY_NEEDED = 4 * 2**30  # bytes; the slow tests sort half a gigabyte there, two of them at a time
@@ -77,7 +77,7 @@ def _one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
         loop = asyncio.get_running_loop()
         return loop.time() if isinstance(loop, VirtualTimeLoop) else time.time()
 
-    monkeypatch.setattr(departures, "wall", wall)
+    monkeypatch.setattr(state, "wall", wall)
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,8 @@ from batchrank.data import Rejection
 from batchrank.errors import JobError
 from batchrank.job.config import Job
 from batchrank.job.secrets import secrets_of
+from batchrank.ledger.departures import Departures
 from batchrank.ledger.ledger import Ledger
-from batchrank.ledger.state import Departures
 from batchrank.pipeline.endpoint import limiter
 from batchrank.planning.check import check_job
 from batchrank.send.connections import Key

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from limiter_traffic import MANY, Admission, fullest, now, virtually
 
 from batchrank.errors import InterruptedRunError
-from batchrank.ledger import state as departures
+from batchrank.ledger import state
+from batchrank.ledger.departures import Departures
 from batchrank.ledger.ledger import Ledger
-from batchrank.ledger.state import Departures
 from batchrank.pipeline.run import Run
 from batchrank.send.limiter import Limiter
 
@@ -101,7 +101,7 @@ async def test_a_clock_that_jumped_stalls_nothing(
     await kept.load()
     kept.note(500)
     await ledger.sent(b"0" * 16, 400, 10)
-    known = departures.wall()
-    monkeypatch.setattr(departures, "wall", lambda: known + jump)
+    known = state.wall()
+    monkeypatch.setattr(state, "wall", lambda: known + jump)
     assert await Departures(ledger).load() == []
     ledger.close()

@@ -14,7 +14,7 @@ from test_cli import batchrank, job_file
 from test_stop import start, until
 
 from batchrank.errors import LedgerError
-from batchrank.ledger.history import read
+from batchrank.ledger import state
 from batchrank.ledger.ledger import Ledger
 from batchrank.ledger.state import HISTORY
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    return read(folder / "out" / "ledger.sqlite")
+    return state.lines(folder / "out" / "ledger.sqlite")
 
 
 async def test_each_run_has_a_line_with_its_own_part_of_the_bill(tmp_path: Path) -> None:

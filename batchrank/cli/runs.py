@@ -43,10 +43,10 @@ def runs(
 
     They are noted in the ledger, so they stay when an output is replaced. A run that goes on is no obstacle.
     """
-    from batchrank.ledger.history import read
+    from batchrank.ledger import state
 
     ledger, output = _places(folder)
-    lines = read(ledger)
+    lines = state.lines(ledger)
     found = [line for line in lines if every or _same(line["output"], output)]
     if not found:
         others = f"; of other outputs it knows {len(lines):,}, which --all lists" if lines else ""

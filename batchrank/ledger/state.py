@@ -1,20 +1,29 @@
-"""Keeps what a run needs to know of itself: what it spent, what its earlier processes left, how it stands."""
+"""Keeps what a run needs to know of itself: what it spent, what its earlier processes left, a line about every run."""
 
 import sqlite3
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import orjson
 
+from batchrank.ledger.database import look, translated
 from batchrank.ledger.entries import attempt
 from batchrank.ledger.paid import totals
 from batchrank.ledger.rows import ROWS, checksum
 from batchrank.models import SEARCH_DOCUMENTS
 
-if TYPE_CHECKING:
-    from batchrank.ledger.ledger import Ledger
+wall = time.time
+"""What tells the time, in seconds since 1970."""
+
+
+def dated(at: float) -> str:
+    """A time in seconds since 1970, in UTC, for people and programs."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,9 @@ def save(db: sqlite3.Connection, name: str, value: Any) -> None:
 
 
 HISTORY = "history/"
-"""What the names of lines about runs begin with."""
+"""What the names of lines about runs begin with, which stay when outputs are replaced and answers dropped."""
+Line = dict[str, Any]
+"""What is known of a run, as plain data."""
 
 
 def forget(db: sqlite3.Connection) -> None:
@@ -138,65 +149,40 @@ def forget(db: sqlite3.Connection) -> None:
     db.execute("DELETE FROM state WHERE name != 'id' AND name NOT GLOB ?", (f"{HISTORY}*",))
 
 
-_MINUTE = 60.0
-"""Seconds: the longest window of a quota."""
-_SYNC = 1.0
-"""Seconds that a request may leave after it was noted, as that has to be on disk before; it is taken to have left so
-much later."""
-_PRUNE = 10.0
-"""Seconds between two removals of what is old; each looks at the whole table."""
-_TABLE = (
-    "CREATE TABLE IF NOT EXISTS departures (at REAL NOT NULL, tokens INTEGER NOT NULL, key TEXT NOT NULL)"
-)
-_OF_ONE_KEY = "ALTER TABLE departures ADD COLUMN key TEXT NOT NULL DEFAULT ''"
-"""What brings the table of an older batchrank, which knew one key only, up to date."""
-
-wall = time.time
-"""What tells the time, in seconds since 1970."""
+def begin_line(db: sqlite3.Connection, line: Line) -> str:
+    """Note that a run has begun; the name to ``save`` by what came of it, as nobody does of a run that is killed."""
+    last = db.execute("SELECT MAX(name) FROM state WHERE name GLOB ?", (f"{HISTORY}*",)).fetchone()[0]
+    number = 1 + (int(last.removeprefix(HISTORY)) if last else 0)
+    name = f"{HISTORY}{number:010d}"
+    save(db, name, line)
+    return name
 
 
-def dated(at: float) -> str:
-    """A time in seconds since 1970, in UTC, for people and programs."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+def lines(path: Path) -> list[Line]:
+    """The lines of a ledger, the oldest first. A run may be using it; its own line may be missing then.
+
+    Raises:
+        LedgerError: it can't be read, or a line is damaged.
+    """
+    with translated(path, "read"), closing(_looked_at(path)) as db:
+        return list(_lines(db))
 
 
-class Departures:
-    """When requests left, in the ledger; ``load`` once before the first ``note``."""
-
-    def __init__(self, ledger: "Ledger") -> None:
-        self._ledger = ledger
-        self._pruned = 0.0
-
-    async def load(self) -> list[tuple[float, int, str]]:
-        """What left in the last minute: how many seconds ago, the tokens of each, and the name of its key.
-
-        Times in the future are those of a clock that was set back since; they tell nothing, and must not stall a run.
-        """
-        now = wall()
-        rows: list[tuple[float, int, str]] = await self._ledger.perform(lambda db: _recent(db, now))
-        return [(max(0.0, now - at - _SYNC), tokens, key) for at, tokens, key in rows]
-
-    def note(self, tokens: int, key: str = "") -> None:
-        """Note that a request of so many tokens is about to leave; written with the group that is open now.
-
-        Args:
-            tokens: what it counts as.
-            key: the name of the variable or file that its API key comes from.
-        """
-        now = wall()
-        self._ledger.note(lambda db: db.execute("INSERT INTO departures VALUES (?,?,?)", (now, tokens, key)))
-        if abs(now - self._pruned) > _PRUNE:
-            self._pruned = now
-            self._ledger.note(lambda db: _prune(db, now))
+def _lines(db: sqlite3.Connection) -> Iterator[Line]:
+    names = db.execute("SELECT name FROM state WHERE name GLOB ? ORDER BY name", (f"{HISTORY}*",))
+    for (name,) in names.fetchall():
+        yield load(db, name)
 
 
-def _recent(db: sqlite3.Connection, now: float) -> list[tuple[float, int, str]]:
-    db.execute(_TABLE)
-    if not any(column == "key" for _, column, *_ in db.execute("PRAGMA table_info(departures)")):
-        db.execute(_OF_ONE_KEY)
-    _prune(db, now)
-    return db.execute("SELECT at, tokens, key FROM departures").fetchall()
+def _looked_at(path: Path) -> sqlite3.Connection:
+    """The ledger; while a run has it locked, what is in its main file, which lacks the last seconds.
 
-
-def _prune(db: sqlite3.Connection, now: float) -> None:
-    db.execute("DELETE FROM departures WHERE at NOT BETWEEN ? AND ?", (now - _MINUTE - _SYNC, now))
+    Each line has a checksum, so what is half written while it is read is noticed.
+    """
+    try:
+        return look(path)
+    except sqlite3.OperationalError as error:
+        if "locked" not in str(error):
+            raise
+    address = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+    return sqlite3.connect(address, uri=True, isolation_level=None)

@@ -15,8 +15,9 @@ from batchrank.errors import JobError
 from batchrank.io.media import Media, Shares
 from batchrank.job.config import Job
 from batchrank.ledger.access import Access
+from batchrank.ledger.departures import Departures
 from batchrank.ledger.ledger import Ledger
-from batchrank.ledger.state import Departures, Spent
+from batchrank.ledger.state import Spent
 from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches
 from batchrank.pipeline.endpoint import api_keys, encoder, fleet, rate_limiter

@@ -7,7 +7,7 @@ from typing import Any
 
 from batchrank.errors import BatchrankError, ExitCode, LedgerError
 from batchrank.job.secrets import secrets_of
-from batchrank.ledger import history, state
+from batchrank.ledger import state
 from batchrank.pipeline.assemble import Engine
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.summary import Totals
@@ -31,13 +31,13 @@ async def noted(parts: Engine, totals: Callable[[], Totals], run: Callable[[], A
         return await run()
     began, spent = state.wall(), (parts.spend.tokens, parts.spend.cost or 0.0)
     line = {"started": state.dated(began)} | _told(parts)
-    name = await ledger.perform(partial(history.begin, line=line))
+    name = await ledger.perform(partial(state.begin_line, line=line))
 
     async def end(facts: dict[str, Any]) -> None:
         done = {"ended": state.dated(state.wall()), "seconds": round(state.wall() - began, 3)}
         known = line | done | facts | _counted(parts, totals(), spent)
         try:
-            await ledger.perform(partial(history.end, name=name, line=known))
+            await ledger.perform(partial(state.save, name=name, value=known))
         except LedgerError as error:
             log.warning("the run's line in the ledger's history can't be written: %s", error)
 

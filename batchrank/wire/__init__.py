@@ -5,40 +5,17 @@ from a known format in a field or two are a row alone.
 """
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
-from batchrank.data import Answer, Request
 from batchrank.models import Template
 from batchrank.wire.cohere import Cohere
+from batchrank.wire.content import Codec as Codec
 from batchrank.wire.content import Tailored
 from batchrank.wire.dashscope import DashScope
 from batchrank.wire.dashscope_native import DashScopeNative
 from batchrank.wire.nim import Nim
 from batchrank.wire.tei import Tei
 from batchrank.wire.voyage import Voyage
-
-
-class Codec(Protocol):
-    """One wire format, both directions.
-
-    Around the JSON of each document a body has at most ``DOCUMENT_BYTES``, and at most ``WRAPPER_BYTES`` besides
-    documents, query, instruct, further fields and the model's name: sharding relies on it.
-    """
-
-    def body(self, request: Request) -> bytes:
-        """The request's JSON body; the same request always gives the same bytes.
-
-        Raises:
-            JobError: the request asks for what the format can't say.
-        """
-
-    def answer(self, data: object, documents: int) -> Answer:
-        """The scores in a decoded answer to a request of so many documents.
-
-        Raises:
-            MalformedAnswerError: the answer does not score each document exactly once.
-        """
-
 
 DOCUMENT_BYTES = 16
 """More bytes than any format writes around a document, as in ``{"text":...},``."""

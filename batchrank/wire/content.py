@@ -1,18 +1,15 @@
-"""Writes what several formats write alike, and what a job adds to a format: its own prompt, and further fields."""
+"""Says what a wire format is, writes what several write alike, and what a job adds: its own prompt, further fields."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, Protocol, cast
 
 import orjson
 
 from batchrank.data import Answer, Content, Request
 from batchrank.errors import JobError
 from batchrank.models import Template
-
-if TYPE_CHECKING:
-    from batchrank.wire import Codec
 
 
 def texts(request: Request, wire: str) -> tuple[str, list[str]]:
@@ -58,6 +55,28 @@ def _merged(fields: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, An
     return merged
 
 
+class Codec(Protocol):
+    """One wire format, both directions.
+
+    Around the JSON of each document a body has at most ``DOCUMENT_BYTES``, and at most ``WRAPPER_BYTES`` besides
+    documents, query, instruct, further fields and the model's name: sharding relies on it.
+    """
+
+    def body(self, request: Request) -> bytes:
+        """The request's JSON body; the same request always gives the same bytes.
+
+        Raises:
+            JobError: the request asks for what the format can't say.
+        """
+
+    def answer(self, data: object, documents: int) -> Answer:
+        """The scores in a decoded answer to a request of so many documents.
+
+        Raises:
+            MalformedAnswerError: the answer does not score each document exactly once.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Tailored:
     """A codec as a job wants it.
@@ -68,7 +87,7 @@ class Tailored:
         extra: fields that go with every request.
     """
 
-    codec: "Codec"
+    codec: Codec
     template: Template | None = None
     extra: Mapping[str, Any] | None = None
 
