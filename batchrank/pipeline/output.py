@@ -3,26 +3,23 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from batchrank.errors import BatchrankError, ExitCode, InputError, TooManyFailuresError
-from batchrank.io.address import Address, Where, located
+from batchrank.io.address import Address, Where
 from batchrank.io.atomic import Kept
 from batchrank.job.config import Job
-from batchrank.job.sections import Gate, Output
+from batchrank.job.sections import Output
 from batchrank.outcomes import Failure
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.sink import FailureLines
-from batchrank.quality.accept import held_to
-from batchrank.quality.gate import Baseline, Judgement, judge, keep
-from batchrank.quality.rankings import tops
+from batchrank.quality.accept import held_to, judged_output
+from batchrank.quality.gate import Judgement, keep
 from batchrank.write import switch
 from batchrank.write.destination import opened
 from batchrank.write.folder import (
-    BASELINE,
     LOCK,
     MARKER,
     NEXT,
@@ -58,14 +55,14 @@ def apply_gate(job: Job, folder: Where, written: Where, result: Report) -> Repor
     told: list[str] = []
     try:
         gate, told = held_to(gate, kept)
-        found = _judged(gate, kept, written)
+        found = judged_output(gate, kept, written)
     except BatchrankError as error:
         found = Judgement(False, (f"gate: the rankings could not be compared: {error}",), gate.depth)
     data: dict[str, Any] = result.data | {"gate": found.data()}
     marker = written / MARKER
     if found.passed:
         _remove(marker)
-        notes = [*told, *_passed(found)]
+        notes = [*told, *found.passing()]
         return replace(result, data=data | {"notices": [*result.data["notices"], *notes]})
     write_summary(marker, found.data())
     notes = [
@@ -82,32 +79,6 @@ def _remove(file: Where) -> None:
     folder = opened(file.parent)
     folder.remove(file.name)
     folder.close()
-
-
-def _passed(found: Judgement) -> Iterator[str]:
-    """What to say of a run that passed: one that was not compared has passed for want of anything to go by."""
-    if not found.compared:
-        none = (
-            "no query of the last run that passed is in this one"
-            if found.vanished
-            else "there is no earlier run"
-        )
-        yield f"gate: {none} to compare with"
-    if found.figures:
-        yield f"gate: passed: {found.figures}"
-
-
-def _judged(gate: Gate, folder: Path, written: Where) -> Judgement:
-    rankings = tops(os.fspath(written), gate.depth)
-    path = folder / BASELINE
-    if gate.against:
-        if not OutputFolder(gate.against).accepted():
-            raise InputError(f"gate.against: {gate.against} holds no complete run that passed its gate")
-        keep(folder, located(gate.against), depth=gate.depth)
-    if not path.exists():
-        return judge(gate, rankings, None)
-    with Baseline(path) as baseline:
-        return judge(gate, rankings, baseline)
 
 
 def part_writer(job: Job, folder: Where, first_part: int, staging: Path | None = None) -> Writer:

@@ -4,6 +4,7 @@ A threshold that looks at one run alone, as ``min_ndcg`` does, would fail the ne
 is noted beside the output, and stands in for a threshold as long as the job says the same threshold.
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,10 +14,21 @@ from typing import Any
 import orjson
 
 from batchrank.errors import InputError, JobError, OutputError
-from batchrank.io.address import Where
+from batchrank.io.address import Where, located
 from batchrank.job.sections import Gate
+from batchrank.quality.gate import Baseline, Judgement, judge, keep
+from batchrank.quality.rankings import tops
 from batchrank.write.destination import opened
-from batchrank.write.folder import ACCEPTED, DECIDED, MARKER, NEXT, SUMMARY, OutputFolder, write_summary
+from batchrank.write.folder import (
+    ACCEPTED,
+    BASELINE,
+    DECIDED,
+    MARKER,
+    NEXT,
+    SUMMARY,
+    OutputFolder,
+    write_summary,
+)
 from batchrank.write.switch import Claim
 
 _ROUNDED = 1e-6
@@ -152,3 +164,26 @@ def _changes(gate: Gate, then: dict[str, Any], figures: dict[str, Any]) -> Itera
         alone = name == "min_ndcg" or gate.against is not None
         if alone and (reached - most_or_least) * slack > 0:
             yield name, reached + slack
+
+
+def judged_output(gate: Gate, folder: Path, written: Where) -> Judgement:
+    """What a gate finds of a run's rankings, compared with what is kept beside the output, or with another job's.
+
+    Args:
+        gate: the gate.
+        folder: where the baseline is kept.
+        written: where the rankings are.
+
+    Raises:
+        InputError: what they are compared with, or the judgements, can't be read.
+    """
+    rankings = tops(os.fspath(written), gate.depth)
+    path = folder / BASELINE
+    if gate.against:
+        if not OutputFolder(gate.against).accepted():
+            raise InputError(f"gate.against: {gate.against} holds no complete run that passed its gate")
+        keep(folder, located(gate.against), depth=gate.depth)
+    if not path.exists():
+        return judge(gate, rankings, None)
+    with Baseline(path) as baseline:
+        return judge(gate, rankings, baseline)

@@ -153,6 +153,18 @@ class Judgement:
         """As plain data."""
         return asdict(self)
 
+    def passing(self) -> Iterator[str]:
+        """What to say of a run that passed: one that was not compared has passed for want of anything to go by."""
+        if not self.compared:
+            none = (
+                "no query of the last run that passed is in this one"
+                if self.vanished
+                else "there is no earlier run"
+            )
+            yield f"gate: {none} to compare with"
+        if self.figures:
+            yield f"gate: passed: {self.figures}"
+
     @property
     def figures(self) -> str:
         """What was found, in words: the figures that there are; empty where there was nothing to judge by."""
