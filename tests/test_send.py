@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import anyio
+import numpy as np
 import pytest
 from against import world
 from hypothesis import given
@@ -10,8 +11,11 @@ from hypothesis import strategies as st
 from jobs import rows
 from servers import alone, holding
 
-from batchrank.data import Rejection
+from batchrank.data import Answer, Candidate, Query, Rejection
 from batchrank.errors import OutageError, StoppedError
+from batchrank.merge.verdict import Verdicts
+from batchrank.pipeline.assemble import engine, opened_ledger, sharder
+from batchrank.pipeline.endpoint import codec, encoder
 from batchrank.send.admission import Scheduler
 from batchrank.send.concurrency import ConcurrencyLimit
 from batchrank.send.health import UNREACHABLE, OutageDetector, Size, Sizes
@@ -118,6 +122,32 @@ async def test_a_request_that_comes_again_much_later_is_not_asked_again(tmp_path
         report = await w.run(w.job())
         assert report.data["totals"]["queries"] == 205
         assert w.emulator.requests == 200 and w.emulator.counts.paid_twice == 0
+
+
+@ANYIO
+async def test_what_was_answered_meanwhile_is_not_sent(tmp_path: Path) -> None:
+    """Whoever asks may have looked it up before that, as a process does that takes over what a dead one had asked.
+
+    Its answer is that of the ledger; nothing is in flight, reserved or counted. Another run may ask it again.
+    """
+    async with world(tmp_path) as w, opened_ledger(tmp_path / "ledger.sqlite") as ledger:
+        job = w.job()
+        spent = await ledger.begin(1)
+        async with engine(job, sharder(job), ledger, spent, Verdicts(job.card.scores)) as parts:
+            query = Query.of("q", "what", [Candidate("a", "one"), Candidate("b", "two")])
+
+            async def ask() -> Answer | Rejection:
+                request = encoder(job, codec(job), legacy=False).encode(query, np.arange(2))
+                request.predicted = 1_000
+                return await parts.gateway.ask(request, lambda: "here")
+
+            found = [await ask() for _ in range(3)]
+            assert w.emulator.requests == 1 and parts.gateway.counts.requests == 1
+            assert len({repr(one) for one in found}) == 1 and isinstance(found[0], Answer)
+            assert not parts.spend.in_flight and not parts.fleet.busy
+            await ledger.begin(2)
+            await ask()
+            assert w.emulator.requests == 2
 
 
 @ANYIO

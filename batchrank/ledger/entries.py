@@ -234,13 +234,26 @@ def adopt(db: sqlite3.Connection, old_key: bytes, key: bytes, about: About | Non
         db.execute(changes, (*row, checksum(*row), old_key))
 
 
-def send(db: sqlite3.Connection, requests: Sequence[tuple[bytes, int, int]], run: int, now: int) -> None:
-    """Requests are about to be sent: their keys, their predicted tokens, and how many documents they hold."""
+def send(
+    db: sqlite3.Connection, requests: Sequence[tuple[bytes, int, int]], run: int, now: int
+) -> set[bytes]:
+    """Requests are about to be sent: their keys, their predicted tokens, and how many documents they hold.
+
+    Returns:
+        The keys of those that this run has an answer to, which must not be sent: whoever asks did look them up, but may
+        have done so before another one's answer came.
+    """
+    answered: set[bytes] = set()
+    for some in _batches([key for key, _, _ in requests]):
+        wanted = f"SELECT key FROM answers WHERE key IN {_marks(some)} AND run = ?"  # noqa: S608 our own words
+        answered.update(key for (key,) in db.execute(wanted, (*some, run)))
     rows = []
     for key, tokens, documents in requests:
-        row = (key, tokens, run, documents, now // DAY)
-        rows.append((*row, checksum(*row)))
+        if key not in answered:
+            row = (key, tokens, run, documents, now // DAY)
+            rows.append((*row, checksum(*row)))
     db.executemany("INSERT OR REPLACE INTO sent VALUES (?,?,?,?,?,?)", rows)
+    return answered
 
 
 def unsend(db: sqlite3.Connection, keys: Sequence[bytes]) -> None:

@@ -25,13 +25,14 @@ class Group:
     Awaiting it waits until it is on disk; entries are part of it at once, whether or not anybody waits.
 
     Nobody waits for two entries of one key in the same group, but for its being unsent, which comes before its next
-    attempt; so the order of kinds is as good as that of
+    attempt; so the order of kinds is as good as that of the entries.
 
     Attributes:
         wait: waits for its commit.
         works: other work, each with the list that takes its result.
         unsent: keys of requests that turned out not to be billed.
         sent: keys of requests about to be sent, their predicted tokens, and how many documents they hold.
+        answered: the keys of those that were answered in this run already; complete once the group is committed.
         answers: keys, answers, the tokens predicted for them, and what they are about.
         rejections: keys, rejections that decide something, and what these are about.
         wanted: keys to look up.
@@ -47,6 +48,7 @@ class Group:
     works: list[tuple[Work, list[Any]]] = field(default_factory=list)
     unsent: list[bytes] = field(default_factory=list)
     sent: list[tuple[bytes, int, int]] = field(default_factory=list)
+    answered: set[bytes] = field(default_factory=set)
     answers: list[tuple[bytes, Answer, int, About | None]] = field(default_factory=list)
     rejections: list[tuple[bytes, Rejection, About | None]] = field(default_factory=list)
     wanted: list[bytes] = field(default_factory=list)
@@ -71,7 +73,7 @@ class Group:
         if self.unsent:
             unsend(db, self.unsent)
         if self.sent:
-            send(db, self.sent, run, now)
+            self.answered = send(db, self.sent, run, now)
         if self.answers:
             store(db, self.answers, run, epoch, now)
         for key, rejection, about in self.rejections:

@@ -132,7 +132,7 @@ class Ledger:
     def sent(self, key: bytes, tokens: int, documents: int) -> Group:
         """Enter that a request of so many documents is about to be sent, and the tokens that it is expected to cost.
 
-        It must be on disk before the request leaves, so that a run that is killed again and again keeps to its cap.
+        On disk before it leaves, so that a run that is killed keeps to its cap; if in ``answered``, it must not leave.
         """
         group = self._open()
         group.sent.append((key, tokens, documents))

@@ -137,7 +137,12 @@ class Exchange:
             started: float | None = None
             try:
                 self._scheduler.note(slot.admission)
-                await self._ledger.sent(request.key, request.predicted, request.documents)
+                await (group := self._ledger.sent(request.key, request.predicted, request.documents))
+                if request.key in group.answered:
+                    known = (await self._ledger.find([request.key]))[request.key].outcome
+                    self._spend.release(reservation)
+                    self._notify()
+                    return known, None
                 self._scheduler.limiter.departed(slot.admission)
                 started = asyncio.get_running_loop().time()
                 request.replica = slot.replica
