@@ -20,10 +20,16 @@ _OF_ONE_KEY = "ALTER TABLE departures ADD COLUMN key TEXT NOT NULL DEFAULT ''"
 
 
 class Departures:
-    """When requests left, in the ledger; ``load`` once before the first ``note``."""
+    """When requests left, in the ledger; ``load`` once before the first ``note``.
 
-    def __init__(self, ledger: Ledger) -> None:
+    Args:
+        ledger: the ledger.
+        key: the name of the key of requests that name none.
+    """
+
+    def __init__(self, ledger: Ledger, key: str = "") -> None:
         self._ledger = ledger
+        self._key = key
         self._pruned = 0.0
 
     async def load(self) -> list[tuple[float, int, str]]:
@@ -40,9 +46,9 @@ class Departures:
 
         Args:
             tokens: what it counts as.
-            key: the name of the variable or file that its API key comes from.
+            key: the name of the variable or file that its API key comes from; empty for the only one.
         """
-        now = state.wall()
+        now, key = state.wall(), key or self._key
         self._ledger.note(lambda db: db.execute("INSERT INTO departures VALUES (?,?,?)", (now, tokens, key)))
         if abs(now - self._pruned) > _PRUNE:
             self._pruned = now

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +29,7 @@ from batchrank.send.admission import Scheduler
 from batchrank.send.budget import Before, Budget, Taken
 from batchrank.send.fleet import Fleet
 from batchrank.send.gateway import Gateway
-from batchrank.send.rate import Admission, RateLimiter
+from batchrank.send.rate import RateLimiter
 from batchrank.send.requests import Past
 from batchrank.send.sender import Sender
 from batchrank.send.spend import Spend
@@ -138,17 +138,17 @@ async def engine(
         servers, wire = fleet(job, urls, every_key[0])
         for replica in servers.replicas:
             await stack.enter_async_context(replica.http)
-        departures = Departures(ledger)
+        departures = Departures(ledger, every_key[0].name)
         rate = await stack.enter_async_context(rate_limiter(job, every_key, await departures.load()))
 
-        def note(admission: Admission) -> None:
-            departures.note(admission.charged, (admission.key or every_key[0]).name)
-
-        scheduler = Scheduler(rate, servers, note=note)
+        scheduler = Scheduler(rate, servers)
         per = job.budget.per
         spend = _spend(job, spent, None if per == "run" else await ledger.spent(per))
         encodes = encoder(job, wire, legacy=ledger.legacy)
-        gateway = _gateway(job, ledger, scheduler, spend, encodes.harmless(), accepted=spent.answers > 0)
+        gateway = _gateway(
+            job, ledger, scheduler, spend,
+            harmless=encodes.harmless(), accepted=spent.answers > 0, note=departures.note,
+        )  # fmt: skip
         sender = Sender(encoder=encodes, wire=job.wire, ledger=ledger, gateway=gateway, counts=gateway.counts)
         driver = await ranker(
             job, shards, ledger, sender, SharedVerdicts(verdicts),
@@ -160,7 +160,14 @@ async def engine(
 
 
 def _gateway(
-    job: Job, ledger: Ledger, scheduler: Scheduler, spend: Spend, harmless: bytes, *, accepted: bool
+    job: Job,
+    ledger: Ledger,
+    scheduler: Scheduler,
+    spend: Spend,
+    *,
+    harmless: bytes,
+    accepted: bool,
+    note: Callable[[int, str], None],
 ) -> Gateway:
     """What sends requests and counts what becomes of them."""
     gateway = Gateway(
@@ -174,6 +181,7 @@ def _gateway(
         outage=job.retry.outage,
         accepted=accepted,
         rng=random.Random(),  # noqa: S311 jitter, not secrets
+        note=note,
     )
     rpm, tpm = job.quota
     gateway.counts.timeline = Timeline(

@@ -126,13 +126,12 @@ class Run:
             self.outputs.release()
 
     async def _execute(self, ledger: Ledger, ground: Preconditions, only: OnlyFailed | None) -> Report:
-        shards, files = ground.sharder, ground.files
+        shards, outputs = ground.sharder, self.outputs
         if not self.options.fresh:
             refuse_empty_ledger(self.job, await ledger.load("runs"))
         finished = await self._take_folder(ledger)
-        outputs = self.outputs
         resume = Resume(
-            ledger, self.job, files, shards.counter.name, outputs.written, staging=outputs.staging
+            ledger, self.job, ground.files, shards.counter.name, outputs.written, staging=outputs.staging
         )
         if finished:
             await resume.complete()

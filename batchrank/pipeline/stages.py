@@ -18,7 +18,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-import anyio
 import anyio.to_thread
 from anyio.abc import TaskGroup
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import heapq
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -62,15 +62,11 @@ class Scheduler:
     Attributes:
         limiter: decides when, and by which key.
         fleet: decides where, and how many at a time.
-        note: told of each request that is about to be sent, by its admission.
     """
 
-    def __init__(
-        self, limiter: RateLimiter, fleet: Fleet, *, note: Callable[[Admission], object] = bool
-    ) -> None:
+    def __init__(self, limiter: RateLimiter, fleet: Fleet) -> None:
         self.limiter = limiter
         self.fleet = fleet
-        self.note = note
         self._waiting: list[tuple[Priority, int, Slot]] = []
         self._asking: list[Slot] = []
         self._order = count()

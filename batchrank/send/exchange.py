@@ -1,6 +1,7 @@
 """Sends one request once: waits for its slot, reserves its cost, speaks HTTP, and notes the outcome in the ledger."""
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import anyio
@@ -31,6 +32,7 @@ class Exchange:
     Args:
         wire: the wire format, whose words tell what a rejection means.
         counts: kept up to date.
+        note: as in ``Gateway``.
     """
 
     def __init__(
@@ -42,8 +44,10 @@ class Exchange:
         spend: Spend,
         outage: OutageDetector,
         counts: Counts,
+        note: Callable[[int, str], None],
     ) -> None:
         self._wire = wire
+        self._note = note
         self._ledger = ledger
         self._scheduler = scheduler
         self._spend = spend
@@ -136,7 +140,8 @@ class Exchange:
             reservation = self._spend.reserve(request.predicted, request.documents)
             started: float | None = None
             try:
-                self._scheduler.note(slot.admission)
+                admission = slot.admission
+                self._note(admission.charged, admission.key.name if admission.key else "")
                 await (group := self._ledger.sent(request.key, request.predicted, request.documents))
                 if request.key in group.answered:
                     known = (await self._ledger.find([request.key]))[request.key].outcome

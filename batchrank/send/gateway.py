@@ -69,6 +69,8 @@ class Gateway:
         max_delay: longest pause between two tries, seconds.
         outage: seconds without any success after which the run stops.
         rng: where the jitter comes from.
+        note: told of each request that is about to be sent: what it counts as, and its key's name, empty for the only
+            one.
     """
 
     def __init__(
@@ -84,12 +86,14 @@ class Gateway:
         outage: float,
         accepted: bool,
         rng: random.Random,
+        note: Callable[[int, str], None],
     ) -> None:
         self.spend = spend
         self.counts = Counts()
         self._outage = OutageDetector(outage, accepted=accepted)
         self._exchange = Exchange(
-            wire=wire, ledger=ledger, scheduler=scheduler, spend=spend, outage=self._outage, counts=self.counts
+            wire=wire, ledger=ledger, scheduler=scheduler, spend=spend, outage=self._outage, counts=self.counts,
+            note=note,
         )  # fmt: skip
         prober = Prober(
             self._exchange, self._outage, harmless=harmless, wire=wire, max_delay=max_delay, rng=rng
