@@ -1,7 +1,7 @@
 """Shares among all queries what earlier ones of them decide, and lets whoever asks too early wait for it."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import TypeVar
 
 import anyio
 
@@ -73,11 +73,6 @@ class SharedVerdicts(Waiting):
     def record_hub(self, part: int, index: int, hub: Overlap | None) -> None:
         """Take in a hub's evidence; None when the query had no hub."""
         self.verdicts.record_hub(part, index, hub)
-        self.notify()
-
-    def take_head(self, told: Mapping[str, Any]) -> None:
-        """Take in what part 0 came to, as ``Verdicts.head`` tells it, where somebody else ranked it."""
-        self.verdicts.head = told
         self.notify()
 
     def record_end(self, part: int, count: int) -> None:

@@ -16,6 +16,7 @@ from batchrank.io.media import Media
 from batchrank.models import Template
 from batchrank.shard.sizes import Limits, Rules, Sizes, Sizing, heaviest, json_bytes, total
 from batchrank.tokens import Counter
+from batchrank.wire import DOCUMENT_BYTES
 
 _WEIGHT = 1 << 40
 """Units in a request, of which shares are counted: so many that rounding up loses nothing, and sums fit 64 bits."""
@@ -42,7 +43,7 @@ class Sharder:
         instruct: str | None = None,
         template: Template | None = None,
         wrapper_bytes: int = 1024,
-        document_bytes: int = 16,
+        document_bytes: int = DOCUMENT_BYTES,
         media: Media | None = None,
     ) -> None:
         self.limits = limits
