@@ -21,6 +21,8 @@ from batchrank.data import Candidate
 MAX_CHARACTERS = 1200
 """Characters after which a docstring is cut."""
 
+_FOUND = 1500
+"""Documents that the first stage finds: more than one request to the API may hold."""
 _MIN_CHARACTERS = 24
 """Shorter docstrings say too little to be found by a question."""
 _SKIPPED = frozenset(
@@ -165,14 +167,14 @@ def questions() -> list[Question]:
 _WORD = re.compile(r"[a-z0-9]+")
 
 
-def first_stage(question: str, documents: Sequence[Candidate], k: int = 1500) -> list[Candidate]:
-    """The k documents that share the most distinct words with the question, best first, with that count as score.
+def first_stage(question: str, documents: Sequence[Candidate]) -> list[Candidate]:
+    """The documents that share the most distinct words with the question, best first, with that count as score.
 
     Ties keep the corpus's order. Common words count as much as rare ones: it is meant to find, not to rank.
     """
     wanted = _words(question)
     overlap = [len(wanted & _words(document.text)) for document in documents]
-    best = sorted(range(len(documents)), key=lambda i: -overlap[i])[:k]
+    best = sorted(range(len(documents)), key=lambda i: -overlap[i])[:_FOUND]
     return [Candidate(documents[i].id, documents[i].text, float(overlap[i])) for i in best]
 
 

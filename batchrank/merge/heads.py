@@ -7,23 +7,23 @@ import numpy as np
 
 from batchrank.data import Positions
 
-DELTA = 0.1
+_DELTA = 0.1
 """How often a hub without repairs may miss the cutoff: fewer misses cost more heads, a miss costs one repair."""
 REFERENCES = 8
 """Documents that several hubs share: enough for a line between them, and a small part of a request."""
 
 
-def heads(lengths: Sequence[int], k: int, delta: float = DELTA) -> Positions:
+def heads(lengths: Sequence[int], k: int) -> Positions:
     """How many heads (best documents) of each answer the hub needs.
 
     For each answer it is the least q for which the answer has q of the k - 1 best documents with a probability of at
-    most ``delta`` / answers: P(Binomial(k - 1, its share of the list) >= q). So with probability 1 - ``delta`` no
+    most ``_DELTA`` / answers: P(Binomial(k - 1, its share of the list) >= q). So with probability 1 - ``_DELTA`` no
     answer has so many.
     """
     total, trials = sum(lengths), max(min(k, sum(lengths)) - 1, 0)
     kinds, which = np.unique(lengths, return_inverse=True)
     least = [
-        max(int(np.argmax(np.r_[_binomial_tail(trials, length / total), 0] <= delta / len(lengths))), 1)
+        max(int(np.argmax(np.r_[_binomial_tail(trials, length / total), 0] <= _DELTA / len(lengths))), 1)
         for length in kinds.tolist()
     ]
     return np.array(least, dtype=np.intp)[which]

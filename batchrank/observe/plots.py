@@ -82,7 +82,7 @@ def _embedded(svg: str, name: str) -> str:
     return svg
 
 
-def over_time(lines: Mapping[str, Floats], seconds: float, label: str, *, top: float | None = None) -> Draw:
+def over_time(lines: Mapping[str, Floats], seconds: float, label: str) -> Draw:
     """Values by time, one line each; ``seconds`` between two values."""
 
     def draw(axes: Any) -> None:
@@ -94,7 +94,7 @@ def over_time(lines: Mapping[str, Floats], seconds: float, label: str, *, top: f
             axes.plot(edges, [*values, *values[-1:]], color=colour, label=name, drawstyle="steps-post")
         axes.set_xlabel(unit)
         axes.set_ylabel(label)
-        axes.set_ylim(0, top)
+        axes.set_ylim(0, None)
         axes.margins(x=0)
         if len(lines) > 1:
             axes.figure.legend(loc="outside upper right", ncols=2)

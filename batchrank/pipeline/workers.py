@@ -74,11 +74,9 @@ class MemoryBudget:
 
     Args:
         needs: tells how many queries may be inside without a ranking yet.
-        weight: bytes of documents that may be inside.
     """
 
-    def __init__(self, needs: Needs, weight: int = MEMORY_BYTES) -> None:
-        self._limit = weight
+    def __init__(self, needs: Needs) -> None:
         self._most = _FINISHED_PER_SLOT * needs.most
         self._needs = needs
         self.weight = 0
@@ -97,7 +95,7 @@ class MemoryBudget:
     async def acquire(self, weight: int) -> None:
         """Wait until there is room, and take it."""
         while self.queries and (
-            self.weight + weight > self._limit
+            self.weight + weight > MEMORY_BYTES
             or self.queries >= self._most
             or self.unranked >= self._needs.queries
         ):

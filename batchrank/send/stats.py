@@ -82,11 +82,9 @@ class Timeline:
         tpm: tokens a minute allowed.
     """
 
-    def __init__(
-        self, *, documents: float = 1, tokens: float = 1, rpm: float = 1, tpm: float = 1, width: float = 0.25
-    ) -> None:
+    def __init__(self, *, documents: float = 1, tokens: float = 1, rpm: float = 1, tpm: float = 1) -> None:
         self._documents, self._tokens, self._rpm, self._tpm = documents, tokens, rpm, tpm
-        self.width = width
+        self.width = 0.25
         self._start: float | None = None
         self._bins: list[Bin] = []
         self.latency = [0] * (len(LATENCY_BOUNDS) + 1)
