@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from batchrank.bars import duration
 from batchrank.errors import MissingExtraError, escaped, install_line
 from batchrank.observe.facts import Facts
 from batchrank.observe.plots import plots
@@ -90,7 +91,7 @@ def _tiles(summary: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "queries ranked", f"{totals['queries']:,}"
     yield "documents ranked", f"{totals['documents']:,}"
     yield "spent", _money(spend["cost"], spend["currency"]) or f"{spend['tokens']:,} tokens"
-    yield "time, last process", _duration(process["seconds"])
+    yield "time, last process", duration(process["seconds"])
     yield "documents a second", f"{process['documents_per_second']:,.0f}"
     latency = (process.get("timeline") or {}).get("latency", {}).get("counts", ())
     half, most = quantile(latency, 0.5), quantile(latency, 0.95)
@@ -266,11 +267,3 @@ def _time(text: str) -> str:
 
 def _money(cost: float | None, currency: str | None) -> str:
     return "" if cost is None else f"{cost:,.4f} {currency}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
