@@ -21,13 +21,12 @@ from batchrank.job.config import Job
 from batchrank.job.sections import PART_DOCUMENTS, Output
 from batchrank.ledger.ledger import Ledger
 from batchrank.outcomes import Failure
-from batchrank.pipeline.outcome import Outcome
 from batchrank.pipeline.parts import PartCutter, Spot, part_documents
 from batchrank.pipeline.prepare import Prepared
 from batchrank.pipeline.resume import scope
 from batchrank.pipeline.run import Run
 from batchrank.pipeline.stages import Flow
-from batchrank.pipeline.summary import Totals
+from batchrank.pipeline.summary import Outcome, Totals
 from batchrank.pipeline.workers import MemoryBudget
 
 FAILURE = Failure(Place("in.jsonl", "line", 1), None, "bad-record", "not JSON")

@@ -24,8 +24,7 @@ from batchrank.cluster.rank import Finished, Standing, Terms, versions
 from batchrank.cluster.stage import Layout, StagedPart
 from batchrank.errors import BatchrankError, RunStoppedError
 from batchrank.io.address import Where
-from batchrank.pipeline.outcome import Completed
-from batchrank.pipeline.summary import Totals
+from batchrank.pipeline.summary import Completed, Totals
 from batchrank.read.base import Gauge
 from batchrank.send.fleet import Fleet
 

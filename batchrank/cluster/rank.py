@@ -26,14 +26,13 @@ from batchrank.pipeline.assemble import ranker, sharder
 from batchrank.pipeline.checkpoint import Checkpoint
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
 from batchrank.pipeline.endpoint import codec, encoder
-from batchrank.pipeline.outcome import Completed, Outcome
 from batchrank.pipeline.output import part_writer
 from batchrank.pipeline.prepare import Prepared, Preparer
 from batchrank.pipeline.rank import Driver
 from batchrank.pipeline.shared import SharedVerdicts
 from batchrank.pipeline.sink import Sink
 from batchrank.pipeline.stages import Flow, Reader
-from batchrank.pipeline.summary import Totals
+from batchrank.pipeline.summary import Completed, Outcome, Totals
 from batchrank.pipeline.workers import MemoryBudget
 from batchrank.send.requests import Past
 from batchrank.send.sender import Sender

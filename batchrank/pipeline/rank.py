@@ -17,10 +17,10 @@ from batchrank.merge.start import start
 from batchrank.merge.trust import Standing
 from batchrank.models import Price, searches
 from batchrank.outcomes import Chunk, Failure, Merged, QueryCost, Ranking, Scores, Verdict
-from batchrank.pipeline.outcome import LOST, Outcome
 from batchrank.pipeline.prepare import Prepared
 from batchrank.pipeline.recollect import Recollector
 from batchrank.pipeline.shared import SharedVerdicts
+from batchrank.pipeline.summary import LOST, Outcome
 from batchrank.send.encoder import Encoder
 from batchrank.send.requests import QueryContext, Recall, together
 from batchrank.send.retry import Action

@@ -18,8 +18,8 @@ from batchrank.job.config import Job
 from batchrank.job.sections import Columns
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure, Ranking
-from batchrank.pipeline.outcome import Outcome
 from batchrank.pipeline.session import session
+from batchrank.pipeline.summary import Outcome
 from batchrank.pipeline.workers import unwrap_exception_groups
 from batchrank.read.memory import Memory, Queries, Record, is_table, refuse_single
 

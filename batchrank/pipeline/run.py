@@ -22,7 +22,6 @@ from batchrank.pipeline.checkpoint import Checkpoint, Start
 from batchrank.pipeline.deadline import Deadline, Until
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
 from batchrank.pipeline.history import noted
-from batchrank.pipeline.outcome import Outcome
 from batchrank.pipeline.outlook import Done, outlook
 from batchrank.pipeline.output import Outputs
 from batchrank.pipeline.parts import PartCutter, part_documents
@@ -33,7 +32,7 @@ from batchrank.pipeline.resume import Resume, scope
 from batchrank.pipeline.sink import FailureLines, Sink
 from batchrank.pipeline.stages import Flow, Reader
 from batchrank.pipeline.stations import Moving, Reading, Writing
-from batchrank.pipeline.summary import Progress, Totals
+from batchrank.pipeline.summary import Outcome, Progress, Totals
 from batchrank.pipeline.workers import MemoryBudget, background_task, unwrap_exception_groups
 from batchrank.read.base import Gauge
 from batchrank.read.reader import read

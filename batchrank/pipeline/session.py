@@ -19,10 +19,10 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure
 from batchrank.pipeline.assemble import Engine, engine, opened_ledger, sharder
-from batchrank.pipeline.outcome import Outcome
 from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.prepare import Prepared, Preparer
 from batchrank.pipeline.stages import Flow, Reader
+from batchrank.pipeline.summary import Outcome
 from batchrank.pipeline.workers import MemoryBudget, unwrap_exception_groups
 
 _DRAIN = 25.0

@@ -11,8 +11,7 @@ from batchrank.io.atomic import Kept
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure, Ranking
 from batchrank.pipeline.checkpoint import Checkpoint
-from batchrank.pipeline.outcome import Outcome
-from batchrank.pipeline.summary import Totals
+from batchrank.pipeline.summary import Outcome, Totals
 from batchrank.write.writer import Part, StreamWriter, Writer
 
 log = logging.getLogger(__name__)

@@ -24,10 +24,10 @@ from anyio.abc import TaskGroup
 from batchrank.data import Query
 from batchrank.errors import BatchrankError, QueryError
 from batchrank.outcomes import Failure
-from batchrank.pipeline.outcome import Completed, Outcome, failure_record
 from batchrank.pipeline.parts import PartCutter, Spot
 from batchrank.pipeline.prepare import OVERHEAD_BYTES, Prepared, Preparer
 from batchrank.pipeline.rank import Driver
+from batchrank.pipeline.summary import Completed, Outcome, failure_record
 from batchrank.pipeline.workers import MemoryBudget, WorkerPool
 
 _BATCH_DOCUMENTS = (250, 4_000)

@@ -5,8 +5,7 @@ from typing import Protocol
 from batchrank.errors import BatchrankError
 from batchrank.outcomes import Failure
 from batchrank.pipeline.checkpoint import Checkpoint
-from batchrank.pipeline.outcome import Completed
-from batchrank.pipeline.summary import Totals
+from batchrank.pipeline.summary import Completed, Totals
 
 
 class Moving(Protocol):

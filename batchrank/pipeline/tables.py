@@ -22,9 +22,9 @@ from batchrank.job.config import Job
 from batchrank.job.sections import Columns
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure
-from batchrank.pipeline.outcome import Outcome
 from batchrank.pipeline.rerank import columns_of, read
 from batchrank.pipeline.session import Session, session
+from batchrank.pipeline.summary import Outcome
 from batchrank.pipeline.workers import unwrap_exception_groups
 from batchrank.read.memory import ArrowStream, Memory, is_table
 from batchrank.write.rows import result_table

@@ -14,12 +14,11 @@ from batchrank.errors import BatchrankError, InputError, JobError, TooManyFailur
 from batchrank.job.config import Job
 from batchrank.job.sections import Input
 from batchrank.outcomes import Failure
-from batchrank.pipeline.outcome import Outcome
 from batchrank.pipeline.parts import PartCutter, part_documents
 from batchrank.pipeline.preconditions import Preconditions
 from batchrank.pipeline.prepare import Prepared
 from batchrank.pipeline.stages import Reader
-from batchrank.pipeline.summary import DOCUMENT_CAUSES
+from batchrank.pipeline.summary import DOCUMENT_CAUSES, Outcome
 from batchrank.read.base import Gauge
 from batchrank.read.reader import read
 
