@@ -1,5 +1,6 @@
 """check compares what a run will write with what is free on the disk."""
 
+import random
 import shutil
 from functools import partial
 from pathlib import Path
@@ -26,19 +27,26 @@ def sized(job: Job, limit: int | None = None) -> Needs:
 
 
 @pytest.mark.parametrize("top_n", [None, 10])
-@pytest.mark.parametrize("form", ["parquet", "jsonl", "trec", "rank_llm", "mteb", "msmarco"])
+@pytest.mark.parametrize(
+    "form", ["parquet", "jsonl", "trec", "rank_llm", "mteb", "msmarco", "parquet, texts", "jsonl, texts"]
+)
 async def test_what_is_foretold_is_what_is_written(tmp_path: Path, form: str, top_n: int | None) -> None:
-    """About, of every format, also with few documents of each list."""
+    """About, of every format, also with few documents of each list, and with their texts."""
+    form, _, texts = form.partition(", ")
     data = rows(60, 400)
+    draw = random.Random(7)
+    words = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(2, 11))) for _ in range(3_000)]
     for number, row in enumerate(data):
         row["query_id"] = str(number)
         for place, one in enumerate(row["candidates"]):
             one["id"] = str(10_000 * number + place)
+            # Texts that are compressed as well as prose.
+            one["text"] = " ".join(draw.choices(words, k=15)) if texts else one["text"]
     given = write_jsonl(tmp_path / "in.jsonl", data)
     job = make_job(
         tmp_path,
         given,
-        output={"format": form, "top_n": top_n},
+        output={"format": form, "top_n": top_n, "texts": bool(texts)},
         limits={"documents": 100},
         merge={"top_k": 10},
     )

@@ -111,6 +111,8 @@ KEYS: dict[str, str] = {
     "output.path": 'A folder, an address (s3://bucket/folder), or "-" for JSON lines on standard output.',
     "output.format": "parquet, jsonl, or a format of the field: trec, rank_llm, mteb, msmarco.",
     "output.top_n": "Write only the first N documents of each query.",
+    "output.texts": "Write the documents' texts beside their ids, and the queries' (parquet, jsonl; rank_llm always "
+    "does).",
     "output.part_documents": "A part, with files of its own, ends with the query that brings it to so many documents "
     "of the input.",
     "ledger": "The file of all paid answers; name another job's to reuse them. Default: ledger.sqlite in output.path; "

@@ -270,11 +270,16 @@ _SECRETS = ("key", "secret", "password", "token", "sig=")
 
 
 class Output(Section):
-    """Where rankings go: a folder, an address (``s3://...``), or ``-`` for JSON lines on standard output."""
+    """Where rankings go: a folder, an address (``s3://...``), or ``-`` for JSON lines on standard output.
+
+    Attributes:
+        texts: whether documents and queries themselves are written, too, where the format has a place for them.
+    """
 
     path: str
     format: Literal["parquet", "jsonl", "trec", "rank_llm", "mteb", "msmarco"] = "parquet"
     top_n: Positive | None = None
+    texts: bool = False
     part_documents: Positive = PART_DOCUMENTS
 
     @field_validator("path")
@@ -292,3 +297,12 @@ class Output(Section):
         if not parts.netloc and not parts.path.strip("/"):
             raise ValueError("the address names no bucket; write such as s3://bucket/folder")
         return value
+
+    @model_validator(mode="after")
+    def _place_for_texts(self) -> "Output":
+        if self.texts and self.format in ("trec", "mteb", "msmarco"):
+            raise ValueError(
+                f"a {self.format} file holds ids and scores, and no texts; remove output.texts, or set output.format "
+                "to parquet, jsonl or rank_llm"
+            )
+        return self

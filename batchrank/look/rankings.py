@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -106,8 +107,8 @@ class Rankings:
             if found is None and record is not None:
                 found = Listing(query_id, [])  # a query without documents
             if found is not None:
-                own = {k: v for k, v in (record or found.record).items() if k != "query_id"}
-                return Listing(query_id, found.rows, found.query, own)
+                own = {k: v for k, v in (record or found.record).items() if k not in ("query_id", "query")}
+                return Listing(query_id, found.rows, found.query or (record or {}).get("query"), own)
         return None
 
     def required(self, query_id: str) -> Listing:
@@ -178,13 +179,21 @@ def _lines(path: Where) -> Iterator[bytes]:
         yield from filter(None, map(bytes.strip, lines))
 
 
-_BEFORE_ID, _AFTER_ID = b'{"query_id":', b',"ranking":['
+_BEFORE_ID = b'{"query_id":'
+_ID = re.compile(rb'"(?:[^"\\]|\\.)*"')
+"""A string of JSON, in which every quote has a backslash before it."""
 
 
 def _id_of_line(line: bytes) -> str:
-    """A query's id, without parsing its ranking; within a string every quote has a backslash before it."""
-    found: str = orjson.loads(line[len(_BEFORE_ID) : line.index(_AFTER_ID)])
+    """A query's id, without parsing its ranking."""
+    if (match := _ID.match(line, len(_BEFORE_ID))) is None:
+        raise ValueError("a line does not begin with a query's id")
+    found: str = orjson.loads(match[0])
     return found
+
+
+_NAMES = ("doc_id", "rank", "first_stage_rank", "score", "raw_score", "text")
+"""What a row tells, by the names that outputs give it; texts are there where the job asked for them."""
 
 
 def _jsonl(path: Where, query_id: str) -> Listing | None:
@@ -194,10 +203,8 @@ def _jsonl(path: Where, query_id: str) -> Listing | None:
     for line in _lines(path):
         if line.startswith(own):
             data = orjson.loads(line)
-            names = ("doc_id", "rank", "first_stage_rank", "score", "raw_score")
-            return Listing(
-                query_id, [Row(*map(row.get, names)) for row in data["ranking"]], record=data["merge"]
-            )
+            rows = [Row(*map(row.get, _NAMES)) for row in data["ranking"]]
+            return Listing(query_id, rows, data.get("query"), data["merge"])
         if other in line and (data := orjson.loads(line))["query"]["qid"] == query_id:
             rows = [
                 Row(one["docid"], rank, score=one["score"], text=one["doc"]["text"] or None)
@@ -219,7 +226,7 @@ def _parquet(path: Where, query_id: str) -> Listing | None:
                 continue
             table = file.read_row_group(number)
             table = table.filter(pc.equal(table["query_id"], query_id))
-            names = ("doc_id", "rank", "first_stage_rank", "score", "raw_score")
+            names = [name for name in _NAMES if name in table.column_names]
             rows += [
                 Row(*values) for values in zip(*(table[name].to_pylist() for name in names), strict=True)
             ]

@@ -141,5 +141,5 @@ def _view(listing: Listing, query: Query | None) -> View:
         documents.append(
             Document(row.rank, row.doc_id, before, row.score, row.rank <= listing.certified, text)
         )
-    said = listing.query if query is None else as_text(query.text)
+    said = listing.query if listing.query is not None or query is None else as_text(query.text)
     return View(listing.query_id, said, documents, listing.certified)

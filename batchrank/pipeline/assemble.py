@@ -37,7 +37,7 @@ from batchrank.send.stats import Timeline
 from batchrank.shard.chunks import Sharder
 from batchrank.shard.sizes import Limits
 from batchrank.tokens import counter
-from batchrank.write.formats import OUTPUTS
+from batchrank.write.formats import holds_texts
 
 _WRAPPER_BYTES = 1024
 """Bytes of a request's body besides query, documents, instruct and what a job adds; the formats need far fewer."""
@@ -218,7 +218,7 @@ async def ranker(
     return Driver(
         sender, verdicts, job.merge.method, job.price,
         exact=exact, sample=shards.counter.exact and not exact,
-        texts=job.output is not None and OUTPUTS[job.output.format].texts,
+        texts=holds_texts(job.output),
         attempts=job.retry.attempts,
         recollector=None if past is None else await _recollector(job, ledger, sender, past, scope),
     )  # fmt: skip

@@ -14,7 +14,7 @@ from batchrank.shard.chunks import QueryShards, Sharder
 from batchrank.shard.long import Cut, Cutter, Passages, Splitter, deeper, too_long
 from batchrank.tokens import Counter
 from batchrank.wire import tailored
-from batchrank.write.formats import OUTPUTS, needs_plain_ids, refuse_ids
+from batchrank.write.formats import holds_texts, needs_plain_ids, refuse_ids
 
 OVERHEAD_BYTES = 250
 """What a document holds in memory besides its text: two string objects and its share of lists and arrays."""
@@ -87,7 +87,7 @@ class Preparer:
         self._long = job.limits.long_documents
         self._splitter: Splitter | None = None
         self._cutter = _cutter(job, sharder)
-        self._texts = job.output is not None and OUTPUTS[job.output.format].texts
+        self._texts = holds_texts(job.output)
         self._document_tokens = job.card.item_tokens - _around_document(job, sharder)
         if self._long != "truncate" and not sharder.counter.exact:
             raise JobError(
@@ -111,6 +111,7 @@ class Preparer:
         """
         if self._output is not None:
             refuse_ids(self._output, query.id, query.doc_ids)
+        given = query
         query, faults, visual = self._encoded(query)
         if self._long == "error":
             refuse_long(query, self._sharder.counter, self._document_tokens)
@@ -124,7 +125,9 @@ class Preparer:
         else:
             cut = Cut(whole)
         shards = self._sharder.shards(cut.query)
-        if passages is None and not self._texts:
+        if self._texts:
+            query = _texts_of(given) if visual or faults else given
+        elif passages is None:
             query = cut.query  # what isn't sent need not be kept either
         return Prepared(
             query=cut.query,
@@ -179,6 +182,14 @@ class Preparer:
             self._codec.body(Request(self._card, text, documents))  # raises where the wire carries text only
             self._carries_media = True
         return whole, faults, visual
+
+
+def _texts_of(query: Query) -> Query:
+    """A query with what is written of its texts: of images and videos nothing is, so that they needn't be held."""
+    text, *documents = (
+        item if isinstance(item, str) else type(item)("") for item in (query.text, *query.documents)
+    )
+    return replace(query, text=text, documents=documents)
 
 
 def _cutter(job: Job, sharder: Sharder) -> Cutter:

@@ -6,15 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from batchrank.data import Query
+from batchrank.data import Content, Query
 from batchrank.job.config import Job
 from batchrank.pipeline.prepare import Prepared
 from batchrank.planning.survey import Survey
+from batchrank.write.formats import holds_texts
 from batchrank.write.switch import nearest
 
 _OUTPUT_BYTES = {"parquet": 15, "jsonl": 150, "trec": 36, "rank_llm": 55, "mteb": 18, "msmarco": 10}
 """Bytes that a ranked document takes besides its id and text, measured over lists of 100 and of 3,000 documents."""
-_WITH_TEXTS = frozenset({"rank_llm"})
+_TEXT_BYTES = {"parquet": 0.4, "jsonl": 1.0, "rank_llm": 1.0}
+"""Bytes that a byte of text takes: JSON lines hold it as it is, Parquet compressed. Docstrings of Python packages, of
+450 bytes each, come to 0.38."""
+_TEXT_KEY_BYTES = {"jsonl": 10}
+"""Bytes that a text takes besides, where each has a key before it."""
 _SCORE_BYTES = 18
 """Bytes that a document of a request takes in the ledger, measured likewise, and those of the request itself."""
 _REQUEST_BYTES = 600
@@ -35,7 +40,7 @@ class Sized(Survey):
     Attributes:
         written: documents that the output will hold.
         id_bytes: characters of their ids, roughly.
-        text_bytes: characters of all texts that are documents, roughly.
+        text_bytes: bytes of the texts that it will hold if it holds any.
     """
 
     top_n: int | None = None
@@ -50,7 +55,14 @@ class Sized(Survey):
         part = kept / max(1, len(query))
         self.written += kept
         self.id_bytes += part * sum(map(len, query.doc_ids))
-        self.text_bytes += part * sum(len(text) for text in query.documents if isinstance(text, str))
+        self.text_bytes += part * sum(map(_utf8, query.documents)) + _utf8(query.text)
+
+
+def _utf8(content: Content) -> int:
+    """Bytes of a text; none of an image or a video, which no output holds."""
+    if not isinstance(content, str):
+        return 0
+    return len(content) if content.isascii() else len(content.encode("utf-8", "replace"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +86,8 @@ def needs(job: Job, found: Sized) -> Needs:
         times = min(times, limit / found.queries)
     form = "jsonl" if job.output is None else job.output.format
     output = found.written * _OUTPUT_BYTES.get(form, 150) + found.id_bytes
-    output += found.text_bytes if form in _WITH_TEXTS else 0
+    if holds_texts(job.output):
+        output += found.text_bytes * _TEXT_BYTES[form] + found.written * _TEXT_KEY_BYTES.get(form, 0)
     more = _SENT.get(job.merge.method, 1.0) if found.chunks > found.queries else 1.0
     ledger = more * (found.documents * _SCORE_BYTES + found.chunks * _REQUEST_BYTES)
     return Needs(times * output, times * ledger)

@@ -7,13 +7,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from batchrank.data import Content, Floats
+from batchrank.data import Floats
 from batchrank.errors import OutputError, QueryError
 from batchrank.job.sections import Output
 from batchrank.outcomes import Ranking
 from batchrank.version import __version__
 from batchrank.write.folder import KINDS
-from batchrank.write.rows import JsonlWriter, OutputFormat, ParquetWriter, merge_row
+from batchrank.write.rows import JsonlWriter, OutputFormat, ParquetWriter, merge_row, written_text
 
 _TAG = "batchrank"
 _LARGEST = 3e38
@@ -143,10 +143,11 @@ class RankLlmWriter:
         scores = [float(f"{score:.9g}") for score in decreasing(ranking.scores).tolist()]
         texts = ranking.documents if ranking.documents is not None else [""] * len(ranking)
         candidates = [
-            {"docid": doc_id, "score": score, "doc": {"text": _text(text)}}
+            {"docid": doc_id, "score": score, "doc": {"text": written_text(text) or ""}}
             for doc_id, score, text in zip(ranking.doc_ids, scores, texts, strict=True)
         ]
-        result = {"query": {"text": _text(ranking.query), "qid": ranking.query_id}, "candidates": candidates}
+        query = {"text": written_text(ranking.query) or "", "qid": ranking.query_id}
+        result = {"query": query, "candidates": candidates}
         self._results.write(orjson.dumps(result, option=orjson.OPT_APPEND_NEWLINE))
         row = {"query_id": ranking.query_id} | merge_row(ranking)
         self._queries.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
@@ -155,19 +156,19 @@ class RankLlmWriter:
         """Nothing is held back."""
 
 
-def _text(content: Content | None) -> str:
-    """A lone surrogate, which no UTF-8 can hold, becomes a question mark, as it does in requests."""
-    return content.encode("utf-8", "replace").decode() if isinstance(content, str) else ""
-
-
 OUTPUTS: dict[str, OutputFormat] = {
-    "parquet": OutputFormat(KINDS["parquet"], ParquetWriter),
-    "jsonl": OutputFormat(KINDS["jsonl"], JsonlWriter),
+    "parquet": OutputFormat(KINDS["parquet"], ParquetWriter, optional_texts=True),
+    "jsonl": OutputFormat(KINDS["jsonl"], JsonlWriter, optional_texts=True),
     "trec": OutputFormat(KINDS["trec"], TrecWriter, spaceless=True),
     "rank_llm": OutputFormat(KINDS["rank_llm"], RankLlmWriter, texts=True),
     "mteb": OutputFormat(KINDS["mteb"], PredictionsWriter, single=True, dataset=True),
     "msmarco": OutputFormat(KINDS["msmarco"], MsMarcoWriter, spaceless=True),
 }
+
+
+def holds_texts(output: Output | None) -> bool:
+    """Whether rankings that are to be written must hold the query and the documents themselves."""
+    return output is not None and (output.texts or OUTPUTS[output.format].texts)
 
 
 def needs_plain_ids(output: Output | None) -> bool:

@@ -11,7 +11,7 @@ import orjson
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from batchrank.data import taken
+from batchrank.data import Content, taken
 from batchrank.io.strings import Strings
 from batchrank.outcomes import Failure, Ranking
 
@@ -38,9 +38,19 @@ def certified(ranking: Ranking) -> NDArray[np.bool_]:
     return np.arange(len(ranking.scores)) < ranking.merge.certified
 
 
-def ranking_rows(ranking: Ranking) -> list[dict[str, Any]]:
+def written_text(content: Content | None) -> str | None:
+    """What is written of a query or document: its text as it was read; None for an image or a video.
+
+    A lone surrogate, which no UTF-8 can hold, becomes a question mark, as it does in requests.
+    """
+    if not isinstance(content, str):
+        return None
+    return content if content.isascii() else content.encode("utf-8", "replace").decode()
+
+
+def ranking_rows(ranking: Ranking, *, texts: bool = False) -> list[dict[str, Any]]:
     """One row a document, best first; a missing number is NaN, which orjson writes as null."""
-    columns = (
+    columns: tuple[Iterable[Any], ...] = (
         ranking.doc_ids,
         range(1, len(ranking) + 1),
         ranking.scores.tolist(),
@@ -49,7 +59,10 @@ def ranking_rows(ranking: Ranking) -> list[dict[str, Any]]:
         ranking.first_stage_scores.tolist(),
         certified(ranking).tolist(),
     )
-    return [dict(zip(RANKING, row, strict=True)) for row in zip(*columns, strict=True)]
+    names: tuple[str, ...] = RANKING
+    if texts:
+        names, columns = (*RANKING, "text"), (*columns, map(written_text, ranking.documents or ()))
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def merge_row(ranking: Ranking) -> dict[str, Any]:
@@ -73,9 +86,10 @@ def merge_row(ranking: Ranking) -> dict[str, Any]:
     }
 
 
-# Rows held back until they are written as a row group.
 _GROUP_ROWS = 65_536
 """Rows held before they are written as a row group: large enough to compress well, small enough for memory."""
+_GROUP_CHARACTERS = 16 * 2**20
+"""Characters of texts held likewise, where texts are written: a list's memory is given back once it has been added."""
 
 _RANKING = pa.schema(
     [
@@ -109,22 +123,35 @@ _QUERIES = pa.schema(
 )
 
 
-class ParquetWriter:
-    """Two files: one row a document, and one row a query."""
+_TEXT, _QUERY = pa.field("text", pa.string()), pa.field("query", pa.string())
+"""The columns that hold texts, null for images and videos: of a ranking's documents, and of the queries."""
 
-    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
+
+class ParquetWriter:
+    """Two files: one row a document, and one row a query.
+
+    Args:
+        files: the rankings' and the queries'.
+        texts: whether the former have a column of documents' texts, and the latter one of queries' texts.
+    """
+
+    def __init__(self, files: tuple[BinaryIO, ...], *, texts: bool = False) -> None:
         rankings, queries = files
-        self._rankings = _writer(rankings, _RANKING, ["query_id"])
-        self._queries = _writer(queries, _QUERIES, ["method", "verdict"])
+        self._texts = texts
+        self._query_schema = _QUERIES.insert(1, _QUERY) if texts else _QUERIES
+        self._rankings = _writer(rankings, _RANKING.append(_TEXT) if texts else _RANKING, ["query_id"])
+        self._queries = _writer(queries, self._query_schema, ["method", "verdict"])
         self._held: list[Ranking] = []
-        self._rows = 0
+        self._rows = self._characters = 0
 
     def add(self, ranking: Ranking) -> None:
         """Hold one ranking until a row group is full."""
         self._held.append(ranking)
         self._rows += len(ranking.scores)
+        if self._texts:
+            self._characters += sum(len(text) for text in ranking.documents or () if isinstance(text, str))
         # A query without a document counts too, so that no number of them is held.
-        if self._rows + len(self._held) >= _GROUP_ROWS:
+        if self._rows + len(self._held) >= _GROUP_ROWS or self._characters >= _GROUP_CHARACTERS:
             self._flush()
 
     def finish(self) -> None:
@@ -134,11 +161,17 @@ class ParquetWriter:
         self._queries.close()
 
     def _flush(self) -> None:
-        held, self._held, self._rows = self._held, [], 0
-        if held:
-            self._rankings.write_table(_ranking_table(held), row_group_size=2 * _GROUP_ROWS)
-            rows = [{"query_id": ranking.query_id} | merge_row(ranking) for ranking in held]
-            self._queries.write_table(pa.Table.from_pylist(rows, schema=_QUERIES))
+        held, self._held, self._rows, self._characters = self._held, [], 0, 0
+        if not held:
+            return
+        table = _ranking_table(held)
+        rows = [{"query_id": ranking.query_id} | merge_row(ranking) for ranking in held]
+        if self._texts:
+            texts = [written_text(text) for ranking in held for text in ranking.documents or ()]
+            table = table.append_column(_TEXT, pa.array(texts, pa.string()))
+            rows = [{"query": written_text(one.query)} | row for one, row in zip(held, rows, strict=True)]
+        self._rankings.write_table(table, row_group_size=2 * _GROUP_ROWS)
+        self._queries.write_table(pa.Table.from_pylist(rows, schema=self._query_schema))
 
 
 def _writer(file: BinaryIO, schema: Any, dictionary: list[str]) -> Any:
@@ -232,7 +265,8 @@ class OutputFormat:
     Attributes:
         kinds: the files of one part, in the order in which ``writer`` takes them: (stem, suffix).
         single: all rankings go into one part, whatever its size.
-        texts: whether rankings must hold the query and the documents themselves.
+        texts: whether it always holds the query and the documents themselves.
+        optional_texts: whether ``writer`` takes by name whether it is to hold them.
         dataset: whether ``writer`` takes the dataset's ``subset`` and ``split`` by name.
         spaceless: whether ids must be free of white space, which sets columns apart.
     """
@@ -241,25 +275,29 @@ class OutputFormat:
     writer: MakeWriter
     single: bool = False
     texts: bool = False
+    optional_texts: bool = False
     dataset: bool = False
     spaceless: bool = False
 
 
 class JsonlWriter:
-    """One line a query: its id, its ranking, and how that was made."""
+    """One line a query: its id, its ranking, and how that was made; with texts, if these are wanted."""
 
-    def __init__(self, files: tuple[BinaryIO, ...]) -> None:
+    def __init__(self, files: tuple[BinaryIO, ...], *, texts: bool = False) -> None:
         (self._file,) = files
+        self._texts = texts
 
     def add(self, ranking: Ranking) -> None:
         """Write one line."""
-        self._file.write(line(ranking))
+        self._file.write(line(ranking, texts=self._texts))
 
     def finish(self) -> None:
         """Nothing is held back."""
 
 
-def line(ranking: Ranking) -> bytes:
+def line(ranking: Ranking, *, texts: bool = False) -> bytes:
     """The line of one query, with its line end."""
-    data = {"query_id": ranking.query_id, "ranking": ranking_rows(ranking), "merge": merge_row(ranking)}
+    data: dict[str, Any] = {"query_id": ranking.query_id}
+    data |= {"query": written_text(ranking.query)} if texts else {}
+    data |= {"ranking": ranking_rows(ranking, texts=texts), "merge": merge_row(ranking)}
     return orjson.dumps(data, option=orjson.OPT_APPEND_NEWLINE)

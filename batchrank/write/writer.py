@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from batchrank.errors import OutputError
 from batchrank.io.address import Where
@@ -79,8 +79,12 @@ class Writer:
         self._format = OUTPUTS[output.format]
         self._top_n = output.top_n
         self._next = first_part
-        named = zip(("subset", "split"), dataset, strict=True) if self._format.dataset else ()
-        self._make = partial(self._format.writer, **dict(named))
+        named: dict[str, Any] = {}
+        if self._format.dataset:
+            named |= zip(("subset", "split"), dataset, strict=True)
+        if self._format.optional_texts:
+            named["texts"] = output.texts
+        self._make = partial(self._format.writer, **named)
         self._open: _OpenPart | None = None
         self._folder = opened(output.path, staging)
 
@@ -168,11 +172,12 @@ class StreamWriter:
 
     def __init__(self, output: Output, stream: BinaryIO) -> None:
         self._top_n = output.top_n
+        self._texts = output.texts
         self._stream = stream
 
     def write(self, ranking: Ranking) -> None:
         """Write one line and flush it; there are no parts."""
-        data = line(ranking if self._top_n is None else top(ranking, self._top_n))
+        data = line(ranking if self._top_n is None else top(ranking, self._top_n), texts=self._texts)
         try:
             self._stream.write(data)
             self._stream.flush()
