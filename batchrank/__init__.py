@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from batchrank.job.config import Job
     from batchrank.job.load import load_job
     from batchrank.job.running import Rate
-    from batchrank.job.sections import Budget, Columns, Endpoint, Gate, Limits, Merge, Retry
+    from batchrank.job.sections import Budget, Columns, Gate, Limits, Merge, Retry
+    from batchrank.job.servers import Endpoint
     from batchrank.launch import run
     from batchrank.outcomes import Failure, Ranking
     from batchrank.pipeline.report import Report

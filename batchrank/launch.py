@@ -2,6 +2,7 @@
 
 from batchrank.job.config import Job
 from batchrank.pipeline.hooks import telling
+from batchrank.pipeline.nights import going_on, latest
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Options, Run
 from batchrank.pipeline.view import drawing
@@ -13,11 +14,30 @@ def make_run(job: Job, options: Options | None = None) -> Run:
     Raises:
         JobError: the job lacks an input or an output.
     """
+    note = None
+    if isinstance(job, Job):
+        job, note = _settled(job, options or Options())
     if isinstance(job, Job) and job.engine.several:
         from batchrank.cluster.run import CrewRun
 
-        return CrewRun(job, options)
-    return Run(job, options)
+        run: Run = CrewRun(job, options)
+    else:
+        run = Run(job, options)
+    run.notices += [] if note is None else [note]
+    return run
+
+
+def _settled(job: Job, options: Options) -> tuple[Job, str | None]:
+    """The job with the output that it writes to, where that depends on the day, and what to say of it."""
+    if options.fresh:
+        return job, None
+    if options.only_failed:
+        last = latest(job)
+        return (
+            last,
+            None if last.output == job.output else f"mends the output of another day, {last.destination}",
+        )
+    return going_on(job)
 
 
 async def run(job: Job, options: Options | None = None, *, progress: bool | None = False) -> Report:
@@ -36,4 +56,4 @@ async def run(job: Job, options: Options | None = None, *, progress: bool | None
     """
     one = make_run(job, options)
     async with drawing(one, progress):
-        return await telling(job, one.execute())
+        return await telling(one.job, one.execute())

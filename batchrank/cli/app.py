@@ -33,7 +33,7 @@ from batchrank.cli.help import (
     epilog,
     manual,
 )
-from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
+from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, tonights, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
 from batchrank.cli.models import models
 from batchrank.cli.plan import show_plan
@@ -166,7 +166,7 @@ def plan(
 ) -> None:
     """Tell what a job would do and cost, net of the ledger too: reads the input once, sends nothing, needs no key."""
     log_to_stderr(verbose=False, quiet=False)
-    show_plan(load(job, overrides), as_json=as_json, bars=not no_progress)
+    show_plan(tonights(load(job, overrides)), as_json=as_json, bars=not no_progress)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchrank.cli.help import Json
+from batchrank.cli.status import output_of
 from batchrank.cli.terminal import console, say_json
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _SHOWN = 5
 
 
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="A job's output folder, or a run.")],
+    first: Annotated[str, typer.Argument(metavar="A", help="A job's output folder or job file, or a run.")],
     second: Annotated[str, typer.Argument(metavar="B", help="What is compared with it.")],
     cutoffs: Annotated[
         list[int] | None,
@@ -57,6 +58,7 @@ def diff(
 
     if not 0 < persistence < 1:
         raise typer.BadParameter("it must be above 0 and below 1", param_hint="--persistence")
+    first, second = output_of(first), output_of(second)
     found = compare(first, second, cutoffs=cutoffs or (), persistence=persistence, depth=depth, top=top)
     if as_json:
         say_json(found.data())

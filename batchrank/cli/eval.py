@@ -14,7 +14,7 @@ import typer
 from batchrank.bars import Bar, working
 from batchrank.cli.experiment import p_cell, show_experiment
 from batchrank.cli.help import Json, NoProgress
-from batchrank.cli.status import named_job
+from batchrank.cli.status import named_job, output_of
 from batchrank.cli.terminal import bars as drawing
 from batchrank.cli.terminal import console, say, say_json
 from batchrank.errors import JobError
@@ -34,7 +34,8 @@ _Rankings = Annotated[
     list[str],
     typer.Argument(
         metavar="RANKING",
-        help="A job's output folder, or a run, here or at an address; of several, the first is compared with.",
+        help="A job's output folder or job file, or a run, here or at an address; of several, the first is compared "
+        "with.",
     ),
 ]
 _Qrels = Annotated[
@@ -83,7 +84,7 @@ def evaluate(
     """
     from batchrank.quality.measures import DEFAULT
 
-    names = measures or DEFAULT
+    names, ranking = measures or DEFAULT, [output_of(path) for path in ranking]
     if len(ranking) > 1:
         if before is not None:
             raise typer.BadParameter(

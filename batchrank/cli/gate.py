@@ -46,7 +46,8 @@ def gate(
 
     job = named_job(folder)
     place = located(folder) if job is None or job.destination is None else job.destination
-    result = accept(place, output_folder(folder)) if act is Act.ACCEPT else found(place)
+    kept = output_folder(folder) if job is None or job.output_folder is None else job.output_folder
+    result = accept(place, kept) if act is Act.ACCEPT else found(place)
     if as_json:
         say_json({"passed": result.passed, "accepted": result.accepted, "judgement": result.judgement})
     else:

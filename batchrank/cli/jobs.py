@@ -105,7 +105,8 @@ def check(
 
     findings = []
     watch = watching(drawing(not no_progress))
-    for finding in check_job(load(job, overrides), limit=None if everything else limit, ask=ask, watch=watch):
+    found = tonights(load(job, overrides))
+    for finding in check_job(found, limit=None if everything else limit, ask=ask, watch=watch):
         findings.append(finding)
         if not as_json:
             say(f"{finding.state:<5} {finding.name:<8} {finding.text}")
@@ -115,6 +116,16 @@ def check(
     elif not code:
         say(f"ready: batchrank run {job}")
     raise typer.Exit(code)
+
+
+def tonights(job: "Job") -> "Job":
+    """The job with the output that a run would write to now, which is said where it is that of another day."""
+    from batchrank.pipeline.nights import going_on
+
+    found, note = going_on(job)
+    if note is not None:
+        say(f"note: {note}", error=True)
+    return found
 
 
 def schema(

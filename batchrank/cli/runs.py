@@ -20,6 +20,8 @@ from batchrank.errors import ExitCode, JobError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from batchrank.job.dated import Dated
+
 
 _WIDTH = 160
 """Columns of the table, also in a pipe, which has no width."""
@@ -45,9 +47,9 @@ def runs(
     """
     from batchrank.ledger import state
 
-    ledger, output = _places(folder)
+    ledger, output, dated = _places(folder)
     lines = state.lines(ledger)
-    found = [line for line in lines if every or _same(line["output"], output)]
+    found = [line for line in lines if every or _same(line["output"], output, dated)]
     if not found:
         others = f"; of other outputs it knows {len(lines):,}, which --all lists" if lines else ""
         raise JobError(f"{ledger}: there is no run of {output} in it yet{others}")
@@ -58,11 +60,12 @@ def runs(
         say_json(told)
         return
     terminal = console(width=_WIDTH)
+    every = every or len({line["output"] for line in told}) > 1
     terminal.print(_table(told, every=every, wide=terminal.width >= _WIDE))
 
 
-def _places(folder: str) -> tuple[Path, str]:
-    """Where the ledger of a job is, and where its output goes.
+def _places(folder: str) -> "tuple[Path, str, Dated | None]":
+    """Where the ledger of a job is, where its output goes, and how that is on other days, if it differs.
 
     Raises:
         JobError: there is no ledger.
@@ -70,9 +73,12 @@ def _places(folder: str) -> tuple[Path, str]:
     from batchrank.ledger import LEDGER
     from batchrank.write.folder import OutputFolder
 
+    dated = None
     if is_job_file(Path(folder)):
         job = load(Path(folder))
         path, output = job.ledger_path, "-" if job.destination is None else str(job.destination)
+        if job.output is not None and (dated := job.output.dated) is not None:
+            output = dated.template
     else:
         place, output = output_folder(folder), folder
         known = OutputFolder(place).owner() or {}
@@ -80,10 +86,14 @@ def _places(folder: str) -> tuple[Path, str]:
         path = next((file for file in there if file.is_file()), place / LEDGER)
     if path is None or not path.is_file():
         raise JobError(f"{path}: there is no ledger yet: run the job first, or name its job file")
-    return path, output
+    return path, output, dated
 
 
-def _same(noted: str, output: str) -> bool:
+def _same(noted: str, output: str, dated: "Dated | None") -> bool:
+    from batchrank.io.address import located
+
+    if dated is not None:
+        return dated.day_of(located(noted)) is not None
     if noted == output or "://" in noted + output or "-" in (noted, output):
         return noted == output
     return Path(noted).resolve() == Path(output).expanduser().resolve()

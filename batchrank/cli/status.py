@@ -4,6 +4,7 @@ The command line imports this whatever the command, so what takes long to import
 needs it.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -79,12 +80,16 @@ def output_folder(path: str) -> Path:
             f"{path}: how a job stands is told on the machine that runs it, not in the store; name its job file, or "
             "the folder that it keeps beside its ledger"
         )
-    job = named_job(path)
+    job = named_job(path, ranked=False)
     return Path(path) if job is None or job.output_folder is None else job.output_folder
 
 
-def named_job(path: str) -> "Job | None":
-    """The job that a job file holds; None where the path is no job file, but an output.
+def named_job(path: str, *, ranked: bool = True) -> "Job | None":
+    """The job that a job file holds, with its newest output; None where the path is no job file, but an output.
+
+    Args:
+        path: a job file, or an output.
+        ranked: whether an output without any ranking doesn't count, where each day has one.
 
     Raises:
         JobError: the job file can't be understood, or writes to standard output.
@@ -94,7 +99,21 @@ def named_job(path: str) -> "Job | None":
     job = load(Path(path))
     if job.output_folder is None:
         raise JobError(f"{path}: output.path is standard output, so there is no folder to look at")
-    return job
+    if job.output is None or job.output.dated is None:
+        return job
+    from batchrank.pipeline.nights import latest
+
+    return latest(job, ranked=ranked)
+
+
+def output_of(path: str) -> str:
+    """Where the rankings are that a path names: of a job file its job's newest, else the path itself.
+
+    Raises:
+        JobError: as ``named_job``.
+    """
+    job = named_job(path)
+    return path if job is None or job.destination is None else os.fspath(job.destination)
 
 
 def is_job_file(path: Path) -> bool:

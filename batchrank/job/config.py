@@ -17,7 +17,6 @@ from batchrank.job.rules import require_consistent
 from batchrank.job.running import Engine, On, Rate, Reuse
 from batchrank.job.sections import (
     Budget,
-    Endpoint,
     Failures,
     Gate,
     Input,
@@ -26,8 +25,8 @@ from batchrank.job.sections import (
     Output,
     Retry,
     Section,
-    Workspace,
 )
+from batchrank.job.servers import Endpoint, Workspace
 from batchrank.ledger import LEDGER
 from batchrank.models import Card, Price, Template, card, vendor
 
@@ -132,6 +131,13 @@ class Job(Section):
         if not isinstance(found, Address):
             return found
         return (Path(self.ledger).parent if self.ledger else Path()) / found.folder_name
+
+    def at_day(self, day: str) -> "Job":
+        """The same job with its output of a day, in ISO format, where that has ``{date}`` in its path."""
+        out = self.output
+        if out is None or out.dated is None:
+            return self
+        return self.model_copy(update={"output": out.named(out.dated.at(day), out.dated)})
 
     @property
     def ledger_path(self) -> Path | None:

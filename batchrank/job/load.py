@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from batchrank.errors import JobError
 from batchrank.job.config import Job
+from batchrank.job.dated import filled
 from batchrank.job.document import read_document, value_of
 from batchrank.job.paths import moved
 from batchrank.job.running import TOLD
@@ -50,7 +51,7 @@ def load_job(
             raise JobError(
                 f"{path}: {key}.path: required; say where the {'queries are' if key == 'input' else 'rankings go'}"
             )
-    return _anchored(_validated(data, origin, str(path)), path)
+    return _anchored(_validated(data, origin, str(path)), path, origin)
 
 
 def make_job(
@@ -75,7 +76,7 @@ def make_job(
     """
     origin: dict[tuple[str, ...], str] = {}
     _override(data, origin, overrides, os.environ if environ is None else environ)
-    return _anchored(_validated(data, origin, f"batchrank {name}"), file or Path(f"{name}.yaml"))
+    return _anchored(_validated(data, origin, f"batchrank {name}"), file or Path(f"{name}.yaml"), origin)
 
 
 def _override(
@@ -268,11 +269,23 @@ def _fields_at(keys: tuple[str, ...]) -> list[str]:
     return list(model.model_fields)
 
 
-def _anchored(job: Job, path: Path) -> Job:
-    """The job with its name filled in and every path made relative to the job file."""
+def _anchored(job: Job, path: Path, origin: dict[tuple[str, ...], str]) -> Job:
+    """The job with its name and the placeholders of its output filled in, and every path relative to the job file."""
+
+    def here(own: str) -> str:
+        return str(path.parent / os.path.expanduser(own))  # noqa: PTH111 pathlib raises where there is no home
+
     data = job.model_dump(exclude_unset=True)
-    data["name"] = job.name or path.stem
-    elsewhere = job.output is not None and (job.destination != job.output_folder or job.output.path == "-")
-    if not job.ledger and elsewhere:
-        data["ledger"] = f"{data['name']}.ledger.sqlite"
-    return Job.model_validate(moved(data, lambda own: str(path.parent / os.path.expanduser(own))))  # noqa: PTH111 pathlib raises where there is no home
+    name = data["name"] = job.name or path.stem
+    if job.output is None:
+        return Job.model_validate(moved(data, here))
+    given = job.output.path
+    try:
+        output, dated = filled(given, name, lambda own: own if own == "-" or "://" in own else here(own))
+    except JobError as error:
+        raise JobError(f"{_where(('output', 'path'), origin) or path}: {error}") from None
+    if not job.ledger and (job.destination != job.output_folder or given == "-" or dated):
+        data["ledger"] = f"{name}.ledger.sqlite"
+    found = Job.model_validate(moved(data, here))
+    assert found.output is not None
+    return found.model_copy(update={"output": found.output.named(output, dated)})

@@ -108,7 +108,8 @@ KEYS: dict[str, str] = {
     "engine.ray.cpus": "Processors that each of them takes.",
     "engine.ray.memory": "Memory that each of them takes, such as 700MiB.",
     "output": "Where rankings go.",
-    "output.path": 'A folder, an address (s3://bucket/folder), or "-" for JSON lines on standard output.',
+    "output.path": 'A folder, an address (s3://bucket/folder), or "-" for JSON lines on standard output; {date} (UTC) '
+    "and {name} may stand in it.",
     "output.format": "parquet, jsonl, or a format of the field: trec, rank_llm, mteb, msmarco.",
     "output.top_n": "Write only the first N documents of each query.",
     "output.texts": "Write the documents' texts beside their ids, and the queries' (parquet, jsonl; rank_llm always "
@@ -116,7 +117,7 @@ KEYS: dict[str, str] = {
     "output.part_documents": "A part, with files of its own, ends with the query that brings it to so many documents "
     "of the input.",
     "ledger": "The file of all paid answers; name another job's to reuse them. Default: ledger.sqlite in output.path; "
-    "for standard output or an address NAME.ledger.sqlite beside the job file.",
+    "for standard output, an address or {date} in it NAME.ledger.sqlite beside the job file.",
 }
 
 

@@ -144,6 +144,8 @@ class _Replay:
         state: dict[str, Any] | None = await self._ledger.load(f"run/{self._scope}")
         if state is None:  # the folder was moved since: the ledger in it has this job's state alone
             known = await self._ledger.load_all("run/")
+            here = None if self._job.destination is None else str(self._job.destination.absolute())
+            known = {k: v for k, v in known.items() if v.get("folder") == here} or known
             if len(known) != 1:
                 self._told.notes.append("the ledger knows of no run that wrote to this folder")
                 return False

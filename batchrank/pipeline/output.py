@@ -13,6 +13,7 @@ from batchrank.io.atomic import Kept
 from batchrank.job.config import Job
 from batchrank.job.sections import Output
 from batchrank.outcomes import Failure
+from batchrank.pipeline.nights import take_over_reference
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.sink import FailureLines
 from batchrank.quality.accept import held_to, judged_output
@@ -50,8 +51,8 @@ def apply_gate(job: Job, folder: Where, written: Where, result: Report) -> Repor
     gate, kept = job.gate, job.output_folder
     if gate is None or kept is None or result.reason is not None:
         return result
-    if gate.against is None:
-        keep(kept, folder, depth=gate.depth)
+    if gate.against is None and keep(kept, folder, depth=gate.depth) is None:
+        take_over_reference(job, kept, gate.depth)
     told: list[str] = []
     try:
         gate, told = held_to(gate, kept)
@@ -167,8 +168,12 @@ class Outputs:
         if self.folder is not None:
             self._claim = Claim(self.folder)
 
-    def note(self, ledger_id: str) -> None:
+    def note(self, ledger_id: str, told: dict[str, Any]) -> None:
         """Note whose output is being written from now on.
+
+        Args:
+            ledger_id: what tells the job's ledger.
+            told: what tells this run from another night's, where each has a folder of its own.
 
         Raises:
             OutputError: the system refuses.
@@ -177,6 +182,7 @@ class Outputs:
             name, ledger = self._job.name or "job", self._job.ledger_path
             record = {"job": name, "ledger": str(ledger), "ledger_id": ledger_id, "pid": os.getpid()}
             record |= {} if ledger is None else {"ledger_file": str(ledger.absolute())}
+            record |= {"output": str(self.target), "asked": told} if self._output.dated else {}
             self._claim.note(record)
             if isinstance(self.target, Address):
                 write_summary(self.target / LOCK, record)

@@ -21,6 +21,7 @@ from batchrank.io.objects import Store
 from batchrank.job.config import Job
 from batchrank.pipeline.assemble import opened_ledger, refuse_unknown_cost, sharder
 from batchrank.pipeline.endpoint import endpoint
+from batchrank.pipeline.nights import latest
 from batchrank.pipeline.parts import refuse_undivided
 from batchrank.pipeline.prepare import Preparer
 from batchrank.quality.gate import judged
@@ -238,8 +239,9 @@ def refuse_unfinished(written: Where, record: dict[str, Any] | None, identity: s
 
 def _refuse_paid(job: Job, what: str) -> None:
     """Refuse to go on without a ledger's answers where anything tells that there were some."""
-    places: list[Where] = [place for place in (job.output_folder, job.destination) if place is not None]
-    found = next((told for place in dict.fromkeys(places) for told in _traces(job, place)), None)
+    last = latest(job)  # tonight's folder, where each night has one, isn't there yet
+    places = dict.fromkeys((job.output_folder, job.destination, last.output_folder, last.destination))
+    found = next((told for place in places if place is not None for told in _traces(job, place)), None)
     if found is not None:
         raise LedgerError(
             f"{what}, but {found}: all of that would be paid for again, and no cap would count it. Put the ledger and "

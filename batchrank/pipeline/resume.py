@@ -193,6 +193,8 @@ class Resume:
 def scope(job: Job) -> str:
     """What tells a job's state from that of other jobs that share its ledger: where its output goes."""
     out = "" if job.output is None else str((job.destination or Path("-")).absolute())
+    if job.output is not None and job.output.dated is not None:
+        out = job.output.dated.template  # one job, whatever the day
     return hashlib.sha256(out.encode()).hexdigest()[:16]
 
 

@@ -22,6 +22,7 @@ from batchrank.pipeline.checkpoint import Checkpoint, Start
 from batchrank.pipeline.deadline import Deadline, Until
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
 from batchrank.pipeline.history import noted
+from batchrank.pipeline.nights import asked
 from batchrank.pipeline.outlook import Done, outlook
 from batchrank.pipeline.output import Outputs
 from batchrank.pipeline.parts import PartCutter, part_documents
@@ -128,7 +129,7 @@ class Run:
         shards, outputs = ground.sharder, self.outputs
         if not self.options.fresh:
             refuse_empty_ledger(self.job, await ledger.load("runs"))
-        finished = await self._take_folder(ledger)
+        finished = await self._take_folder(ledger, ground)
         resume = Resume(
             ledger, self.job, ground.files, shards.counter.name, outputs.written, staging=outputs.staging
         )
@@ -147,7 +148,7 @@ class Run:
             running = partial(self._run, parts, resume, start, ground)
             return await noted(parts, lambda: self.totals, running)
 
-    async def _take_folder(self, ledger: Ledger) -> bool:
+    async def _take_folder(self, ledger: Ledger, ground: Preconditions) -> bool:
         """See that the output folder is this job's to write to; whether a switch was finished."""
         outputs, record = self.outputs, self.outputs.record
         finished = await anyio.to_thread.run_sync(outputs.settle)
@@ -160,7 +161,8 @@ class Run:
             self.notices.append(
                 f"the complete output in {outputs.target} is another job's ({record.get('job')}); this one replaces it"
             )
-        await anyio.to_thread.run_sync(outputs.note, identity)
+        told = asked(self.job, ground.sharder.counter.name, ground.files)
+        await anyio.to_thread.run_sync(outputs.note, identity, told)
         return finished
 
     async def _run(self, parts: Engine, resume: Resume, start: Start, ground: Preconditions) -> Report:

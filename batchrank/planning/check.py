@@ -14,6 +14,7 @@ from batchrank.errors import BatchrankError, ExitCode
 from batchrank.job.config import Job
 from batchrank.job.sections import Gate
 from batchrank.pipeline.endpoint import places
+from batchrank.pipeline.nights import reference
 from batchrank.pipeline.preconditions import Preconditions, look_into_ledger
 from batchrank.planning.reach import State, reached_servers
 from batchrank.planning.space import Sized, free_bytes, needs, shortage
@@ -174,6 +175,9 @@ def _rate(job: Job) -> Finding:
 
 def _compared(job: Job, gate: Gate) -> Finding:
     output = gate.against or job.destination or Path()
+    here = gate.against or OutputFolder(output).accepted()
+    if not here and (last := reference(job)) is not None:
+        output = last.destination or output
     if OutputFolder(output).accepted():
         return Finding("gate", "ok", f"compares with {output}")
     if gate.against:

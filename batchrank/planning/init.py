@@ -175,8 +175,10 @@ def _folder(data: str, path: Path) -> str:
     for number in range(1, 1000):
         folder = f"out/{name}" if number == 1 else f"out/{name}-{number}"
         if not (path.parent / folder).exists():
-            return folder
-    return f"out/{name}"
+            break
+    else:
+        folder = f"out/{name}"
+    return folder.replace("{", "{{").replace("}", "}}")
 
 
 def _path(value: object) -> object:

@@ -11,7 +11,7 @@ from typing import Any
 
 from batchrank.data import Query
 from batchrank.job.config import Job
-from batchrank.job.sections import Workspace
+from batchrank.job.servers import Workspace
 from batchrank.merge.methods import METHODS
 from batchrank.models import Price, vendor
 from batchrank.pipeline.preconditions import Preconditions

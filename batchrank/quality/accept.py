@@ -102,9 +102,7 @@ def accept(folder: Where, kept: Path) -> Found:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         figures = {name: judgement.get(name) for name in ("rbo", "tau", "ndcg", "ndcg_drop")}
         # In this order: whatever cuts it off, the rankings are either accepted or still marked.
-        write_summary(
-            folder / ACCEPTED, {"accepted": now, "gate": summary["job"]["gate"], "figures": figures}
-        )
+        write_summary(kept / ACCEPTED, {"accepted": now, "gate": summary["job"]["gate"], "figures": figures})
         write_summary(folder / SUMMARY, summary | {"gate": judgement | {"accepted": now}})
         place = opened(folder)
         place.remove(MARKER)
