@@ -41,19 +41,19 @@ def test_the_next_such_time_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_spans_are_as_people_write_them() -> None:
     """Of the two ends, the earlier one counts."""
-    assert [Until.span(text, 0).at for text in ("2h", "90m", "1h30m", "45s", "1d")] == [
+    assert [Until.after(text, 0).at for text in ("2h", "90m", "1h30m", "45s", "1d")] == [
         7_200, 5_400, 5_400, 45, 86_400,
     ]  # fmt: skip
     assert first(None, None, 0) is None
     end = first("1s", "06:00", 0)
-    assert end is not None and end.said == "the end of 1s"
+    assert end is not None and end.ended == "stopped before the 1s of --max-time were over"
 
 
 @pytest.mark.parametrize("text", ["", "2", "2 hours", "-1h", "0m", "1.5h"])
 def test_what_is_no_span_is_said_to_be_none(text: str) -> None:
     """With what to write instead."""
     with pytest.raises(JobError, match="write one such as 2h"):
-        Until.span(text, 0)
+        Until.after(text, 0)
 
 
 @pytest.mark.parametrize("text", ["6", "25:00", "06", "tomorrow", "06:00+02:00"])
@@ -86,7 +86,7 @@ async def test_it_ends_in_time_and_loses_nothing(tmp_path: Path) -> None:
             assert report.data["process"]["ambiguous"] == 0
             if report.exit_code:
                 assert clock.wall() - began > 20  # no more is left unused than answers take
-                assert "ended in time for 06:00; run the job again" in str(report.reason)
+                assert "stopped in time for 06:00; run the job again" in str(report.reason)
         assert codes[-1] == 0 and 2 < len(codes) < 8
         assert w.paid_twice == 0
         await w.run(other, part_documents=300)

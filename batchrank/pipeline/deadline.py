@@ -41,13 +41,22 @@ class Until:
     Attributes:
         at: the time, in seconds since 1970.
         said: what the user calls it: ``06:00``, or ``the end of 2h``.
+        span: the time that the user gave, such as ``2h``; None where it is a time of day.
     """
 
     at: float
     said: str
+    span: str | None = None
+
+    @property
+    def ended(self) -> str:
+        """What is said of a run that it ended."""
+        if self.span is None:
+            return f"stopped in time for {self.said}"
+        return f"stopped before the {self.span} of --max-time were over"
 
     @classmethod
-    def span(cls, text: str, now: float) -> Self:
+    def after(cls, text: str, now: float) -> Self:
         """So long from now: ``2h``, ``90m``, ``1h30m``.
 
         Raises:
@@ -59,7 +68,7 @@ class Until:
         seconds = sum(int(n) * _UNITS[unit.lower()] for n, unit in re.findall(r"([0-9]+)([a-zA-Z])", text))
         if not seconds:
             raise JobError(f"--max-time: {text} leaves no time at all; write one such as 2h, 90m or 1h30m")
-        return cls(now + seconds, f"the end of {text}")
+        return cls(now + seconds, f"the end of {text}", text)
 
     @classmethod
     def clock(cls, text: str, now: float) -> Self:
@@ -93,7 +102,7 @@ def first(span: str | None, clock_time: str | None, now: float) -> Until | None:
     Raises:
         JobError: as of ``Until``.
     """
-    ends = [Until.span(span, now)] if span is not None else []
+    ends = [Until.after(span, now)] if span is not None else []
     ends += [Until.clock(clock_time, now)] if clock_time is not None else []
     return min(ends, key=lambda end: end.at, default=None)
 
@@ -184,7 +193,7 @@ class Deadline:
             progress, left = run.progress(), until.at - clock.wall()
             margin = self.margin(span, progress)
             if left <= margin:
-                reason = f"ended in time for {until.said}; run the job again, and it goes on where it stopped"
+                reason = f"{until.ended}; run the job again, and it goes on where it stopped"
                 run.stop(TimeReachedError(reason), drain=max(0.0, left - _CLOSING))
                 return
             if progress is not None:
