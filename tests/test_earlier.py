@@ -39,6 +39,7 @@ OTHERS: dict[str, Any] = {
     "failures.max_queries": 5, "gate.against": "other", "gate.depth": 5, "gate.persistence": 0.5, "gate.min_rbo": 0.1,
     "gate.min_tau": 0.1, "gate.qrels": "qrels.txt", "gate.min_ndcg": 0.1, "gate.max_ndcg_drop": 0.1,
     "input.sample": 2, "on.complete": "true", "on.failed": ["true"], "on.gate": "http://127.0.0.1:9/hook",
+    "input.order": "-priority",
     "output.path": "elsewhere", "output.format": "jsonl", "output.top_n": 5, "output.texts": True,
     "output.part_documents": 5,
     "ledger": "other.sqlite",

@@ -79,6 +79,12 @@ _Until = Annotated[
     str | None,
     typer.Option(metavar="HH:MM", help="Stop in time for the next 06:00 by this machine's clock."),
 ]
+_Order = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FIELD", help="Rank queries by this field, -FIELD the highest first: the same as input.order."
+    ),
+]
 _Processes = Annotated[
     str | None,
     typer.Option(metavar="N|auto", help="Rank in so many processes: the same as engine.processes."),
@@ -103,6 +109,7 @@ def run(
     only_failed: _OnlyFailed = False,
     max_time: _MaxTime = None,
     until: _Until = None,
+    order: _Order = None,
     processes: _Processes = None,
     ray: _Ray = None,
     verbose: Verbose = False,
@@ -124,6 +131,7 @@ def run(
     if processes is not None and ray is not None:
         raise typer.BadParameter("--processes and --ray exclude each other")
     more = [] if processes is None else [f"engine.processes={processes}"]
+    more += [] if order is None else [f"input.order={order}"]
     more += [] if ray is None else [f"engine.ray.address={ray}"]
     ended = run_job(
         load(job, [*(overrides or []), *more]),

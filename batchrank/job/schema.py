@@ -27,6 +27,7 @@ KEYS: dict[str, str] = {
     "input.columns.image": "The document's image: an address, a data URI, a path below image_root, or bytes.",
     "input.columns.video": "The document's video: an address.",
     "input.sort": "Group pairs by query on disk first; needed where they come in another order.",
+    "input.order": "Rank queries by this field of their records, such as -priority: the highest first with a minus.",
     "input.sample": "Draw so many queries, or a part (5%); or {queries, seed, by: file | documents}.",
     "input.limit": "Read the first N queries only.",
     "model": "A model that `batchrank models` lists, or a mapping that changes one: {base, name, price, ...}.",

@@ -30,6 +30,7 @@ class Input(Section):
         split: which part of a dataset's folder; ``test`` by default.
         subset: which language or subset of a dataset's folder that has several.
         sort: group pairs that don't come grouped by query, on disk, before the first query.
+        order: rank queries by this field of their records, the lowest first; the highest first with a minus before it.
         sample: draw so many queries, or such a part (``5%``), the same ones each time.
         limit: stop after so many queries.
     """
@@ -42,8 +43,14 @@ class Input(Section):
     subset: Annotated[str, Field(min_length=1)] | None = None
     columns: Columns = Columns()
     sort: bool = False
+    order: Annotated[str, Field(pattern=r"^-?[^-]")] | None = None
     sample: Sample | None = None
     limit: Positive | None = None
+
+    @field_validator("order", mode="before")
+    @classmethod
+    def _column(cls, value: Any) -> Any:
+        return str(value) if type(value) is int else value
 
     @field_validator("sample", mode="before")
     @classmethod
@@ -57,6 +64,15 @@ class Input(Section):
         if not isinstance(values, list | tuple):
             return values
         return [address_of(path) if isinstance(path, str) else path for path in values]
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Input":
+        if self.order is not None and (self.corpus or self.queries):
+            raise ValueError(
+                "order takes a field of records that hold their texts, and corpus or queries join them by id; put the "
+                "lines of input.path in order instead, and remove input.order"
+            )
+        return self
 
     @field_validator("path", "corpus", "queries")
     @classmethod

@@ -58,7 +58,7 @@ def _findings(source: Origin, listing: Listing, notes: list[str]) -> Findings:
         )
         return Findings()
     try:
-        place = next(queries(source.job, [listing.query_id]), None)
+        place = next(queries(source.job, [listing.query_id], placed=True), None)
         if place is None:
             notes.append("the query is no longer in the input, so its requests can't be made again")
             return Findings()

@@ -75,8 +75,13 @@ class Found:
     spot: Spot
 
 
-def queries(job: Job, wanted: Collection[str]) -> Iterator[Found]:
+def queries(job: Job, wanted: Collection[str], *, placed: bool = False) -> Iterator[Found]:
     """The queries of some ids; reads until all are found.
+
+    Args:
+        job: the job.
+        wanted: the ids.
+        placed: whether their places matter, which ``input.order`` decides once all is read.
 
     Raises:
         InputError: the input can't be read, or is standard input.
@@ -86,7 +91,7 @@ def queries(job: Job, wanted: Collection[str]) -> Iterator[Found]:
         raise InputError("the input was standard input, which can't be read again")
     left = set(wanted)
     cutter = PartCutter(part_documents(job.output))
-    for position, item in enumerate(read(job.input)):
+    for position, item in enumerate(read(job.input, as_it_comes=not placed)):
         spot = cutter.cut(item)
         if isinstance(item, Query) and item.id in left:
             left.discard(item.id)

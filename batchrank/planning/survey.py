@@ -126,7 +126,9 @@ def survey(
 
 
 def _read(source: Input, reader: Reader, found: Survey, limit: int | None, gauge: Gauge) -> None:
-    for number, item in enumerate(read(source, gauge)):
+    # Putting all queries in order takes as long as reading them, and tells nothing unless the first so many are wanted.
+    as_it_comes = limit is not None or source.limit is None
+    for number, item in enumerate(read(source, gauge, as_it_comes=as_it_comes)):
         if number == limit:
             found.whole = False
             break

@@ -98,6 +98,7 @@ class Source:
         role: ``qrels`` or ``run`` where that is known; it tells what could be both.
         partition: the columns that the file's folders name, ``key=value``, as Spark and Hive write them.
         counts: records so far of each split, shared by all inputs of a job; for records that have no id.
+        order: the field that tells each query's place, None for none.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Source:
     partition: dict[str, str | None] = field(default_factory=dict)
     gauge: Gauge = field(default_factory=Gauge, compare=False)
     counts: dict[str, int] = field(default_factory=dict, compare=False)
+    order: str | None = None
 
     @property
     def unit(self) -> str:
@@ -122,6 +124,13 @@ class Source:
             return 0
 
 
+@dataclass(frozen=True, slots=True)
+class Unordered:
+    """In place of a value that tells a query's place: its record has no such field, but those of the names given."""
+
+    names: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
     """A query, or as much of one as stands together in a file.
@@ -135,6 +144,7 @@ class Segment:
         scores: aligned with ``documents``, NaN where missing; None when none has a score.
         whole: a record of its own; otherwise the next segment may go on with the same query.
         fault: why the query can't be ranked; then there are no documents.
+        order: the value of the field that queries are ordered by, where they are.
     """
 
     place: Place
@@ -145,6 +155,7 @@ class Segment:
     scores: Sequence[float] | Floats | None
     whole: bool
     fault: Failure | None = None
+    order: Any = None
 
     @classmethod
     def faulty(cls, place: Place, query_id: str, error: QueryError, *, whole: bool) -> "Segment":

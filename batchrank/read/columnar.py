@@ -25,6 +25,7 @@ from batchrank.read.base import (
     unreadable,
 )
 from batchrank.read.names import LABELLED, Path
+from batchrank.read.ordervalue import ColumnOrder
 from batchrank.read.pieces import Piece, pieces, plain_schema
 from batchrank.read.tables import Layout, items, layout, oversized
 from batchrank.read.values import Labels
@@ -203,12 +204,14 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
     try:
         with opened(source) as file:
             where = layout(file.schema, columns)
-            for piece in file.pieces(needed(where), rows=_DOCUMENTS, documents=_DOCUMENTS, size=_BYTES):
+            order = ColumnOrder(file.schema, source.order)
+            wanted = order.also(needed(where))
+            for piece in file.pieces(wanted, rows=_DOCUMENTS, documents=_DOCUMENTS, size=_BYTES):
                 place = Place(source.name, "row", piece.first)
                 if piece.bytes is not None:
                     yield oversized(piece.rows, where, place, piece.bytes)
                 else:
-                    yield from items(piece.rows, where, place, labels)
+                    yield from order.told(items(piece.rows, where, place, labels), piece)
                 row = piece.first + piece.rows.num_rows - 1
                 source.gauge.at(file.share)
     except ColumnsError as error:

@@ -5,6 +5,7 @@ column; any other candidate by candidate, which also finds the one to blame.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -16,6 +17,7 @@ from batchrank.outcomes import Failure
 from batchrank.read.base import ColumnsError, Item, Segment, Source, Unrecognised
 from batchrank.read.columns import DocumentRoles, RecordRoles, document_roles, record_roles, refuse_plain
 from batchrank.read.names import LABELLED, Fields, Path
+from batchrank.read.ordervalue import value_in
 from batchrank.read.values import (
     Labels,
     document_content,
@@ -49,11 +51,18 @@ class Objects:
     def __init__(self, columns: Columns, source: Source) -> None:
         self._columns = columns
         self._labels = Labels(source)
+        self._order = source.order
         self._record_roles: dict[object, RecordRoles] = {}
         self._document_roles: dict[object, DocumentRoles] = {}
 
     def item(self, record: object, place: Place) -> Item:
         """One record as a segment, or why it isn't one."""
+        found = self._item(record, place)
+        if self._order is None or not isinstance(found, Segment) or type(record) is not dict:
+            return found
+        return replace(found, order=value_in(record, self._order))
+
+    def _item(self, record: object, place: Place) -> Item:
         if type(record) is not dict:
             message = f"the line holds {kind(record)}, not an object; write one object a line"
             return Failure(place, None, "wrong-type", message)

@@ -16,6 +16,7 @@ from batchrank.read.groups import LOST, queries, refuse_unsorted
 from batchrank.read.join import Join
 from batchrank.read.joined import items as joined_items
 from batchrank.read.layout import Joined, layout
+from batchrank.read.order import Order, Ordered
 from batchrank.read.sample import refuse_stdin, sampled
 
 _ROWS = 16_384
@@ -81,6 +82,7 @@ class _Sorter(Join):
             segment.scores,
             segment.whole,
             segment.fault,
+            segment.order,
         )
         at = self._kept.end
         with self._translated([]):
@@ -125,25 +127,37 @@ _HOPELESS = 100
 """Records not understood in a row after which it is the file's form that is wrong, not a record."""
 
 
-def read(source: Input, gauge: Gauge | None = None) -> Iterator[Query | Failure]:
+def read(
+    source: Input, gauge: Gauge | None = None, *, as_it_comes: bool = False
+) -> Iterator[Query | Failure]:
     """Yield the input's queries in order, and a failure in the place of each record that can't be ranked.
 
     One synchronous generator, to be driven by one thread at a time; it holds one query and one batch of records.
     A failure whose ``query_id`` is None is about a line, a row or (cause ``truncated-file``, ``unreadable-file``)
     the rest of a file; the next file is read all the same. ``limit`` counts queries, not failures. A ``gauge`` is
-    kept up to date.
+    kept up to date. With ``input.order`` all is read, and kept on disk, before the first query; unless what is wanted
+    is the input ``as_it_comes``.
 
     Raises:
         InputError: a path matches no file; there is no record at all; or the first ones don't tell what is what.
         UnsortedError: the pairs of a query don't follow one another: before the first query, or later.
     """
     gauge = gauge or Gauge()
-    if source.sample is None:
-        yield from _limited(_all(source, gauge), source.limit)
+    order = None if source.order is None else Ordered(Order.of(source.order))
+    if order is None or as_it_comes:
+        yield from _limited(_drawn(source, gauge, order), source.limit)
         return
+    gauge.ahead = Gauge("putting queries in order")
+    yield from _limited(order.sorted(_drawn(source, gauge.ahead, order), gauge), source.limit)
+
+
+def _drawn(source: Input, gauge: Gauge, order: Ordered | None) -> Iterator[Query | Failure]:
+    """The queries of the sample that is wanted, or all of them."""
+    if source.sample is None:
+        return _all(source, gauge, order)
     if "-" in source.path:
         refuse_stdin(source.sample)
-    yield from _limited(sampled(source.sample, partial(_all, source), gauge), source.limit)
+    return sampled(source.sample, partial(_all, source, order=order), gauge)
 
 
 def _limited(items: Iterator[Query | Failure], left: int | None) -> Iterator[Query | Failure]:
@@ -157,8 +171,13 @@ def _limited(items: Iterator[Query | Failure], left: int | None) -> Iterator[Que
                     return
 
 
-def _all(source: Input, gauge: Gauge) -> Iterator[Query | Failure]:
+def _all(source: Input, gauge: Gauge, order: Ordered | None = None) -> Iterator[Query | Failure]:
     found = layout(source)
+    if order is not None and isinstance(found, Joined):
+        raise InputError(
+            "input.order: the records of this input name queries and documents by id, and only records that hold their "
+            "texts tell an order; put the lines of input.path in order, and remove the key"
+        )
     sources = found.sources if isinstance(found, Joined) else found
     if isinstance(found, Joined):
         # Reading them is a small part of what is to be done: progress is that of the queries that come out.
@@ -168,7 +187,8 @@ def _all(source: Input, gauge: Gauge) -> Iterator[Query | Failure]:
         size = sum(one.bytes for one in found)
         gauge.start(size)
         reading = gauge.begin("grouping pairs", size) if source.sort else gauge
-        plain = [replace(one, gauge=reading, counts=counts) for one in found]
+        field = None if order is None else order.field
+        plain = [replace(one, gauge=reading, counts=counts, order=field) for one in found]
         records = _items(plain, source.columns)
         if source.sort:
             records = grouped(records, gauge)
@@ -176,7 +196,9 @@ def _all(source: Input, gauge: Gauge) -> Iterator[Query | Failure]:
             refuse_unsorted(plain, source.columns)
     with closing(SeenIds()) as seen, closing(records):
         empty = True
-        for item in queries(_recognised(records), seen):
+        segments = _recognised(records)
+        found_in = queries(segments if order is None else order.noting(segments), seen)
+        for item in found_in if order is None else order.known(found_in):
             empty = False
             yield item
     if empty:
