@@ -48,7 +48,7 @@ class Display:
             await self._redraw(self._console)
         waited, well = 0.0, True
         while True:
-            for notice in self._news():
+            for notice in self.news():
                 say(notice, error=True)
             await anyio.sleep(REFRESH)
             waited += REFRESH
@@ -61,14 +61,14 @@ class Display:
         run = self._run
         with Screen(terminal) as screen:
             while True:
-                for notice in self._news():
+                for notice in self.news():
                     screen.say(notice)
                 if progress := run.progress():
                     bars = [*self._above, *run_bars(progress, run.job.budget, run.gauge)]
                     screen.show(bars, list(_below(progress)), f"{progress.share:.0%} {run.job.name}")
                 await anyio.sleep(REFRESH)
 
-    def _news(self) -> Sequence[str]:
+    def news(self) -> Sequence[str]:
         """The notices that weren't shown yet."""
         found = self._run.notices[self._notices :]
         self._notices += len(found)

@@ -248,7 +248,8 @@ def execute(
         options["use_uvloop"] = True
     settle_process()
     events = Events(run) if as_json() else None
-    show = events or Display(run, bars=bars, above=above)
+    display = Display(run, bars=bars, above=above)
+    show = events or display
     try:
         with Observer(run, port=port, host=host) as observer:
             report = anyio.run(_watched, run, None if quiet else show, observer, backend_options=options)
@@ -258,7 +259,8 @@ def execute(
     if events is not None:
         events.closing(report)
     elif not quiet or report.exit_code:
-        for line in closing_lines(run, report):
+        late = [] if quiet else display.news()  # what came after the last look, as in a run that took no time
+        for line in (*late, *closing_lines(run, report)):
             say(line, error=True)
     tell(run.job, report)
     return report
