@@ -114,11 +114,16 @@ async def test_the_next_night_asks_about_what_is_new_only(tmp_path: Path, on: Cl
         assert rankings(job) == rankings(job.at_day("2026-11-25"))
 
 
-async def test_a_run_that_was_cut_short_goes_on_past_midnight(tmp_path: Path, on: Clock) -> None:
+@pytest.mark.parametrize("killed", [False, True])
+async def test_a_run_that_was_cut_short_goes_on_past_midnight(
+    tmp_path: Path, on: Clock, *, killed: bool
+) -> None:
     """In the folder that it began, which is said; not in a second one. With --fresh tonight's begins."""
     async with world(tmp_path, queries=8, script={25: "400-arrearage"}) as w:
         on("25")
         assert (await ran(nightly(w))).exit_code == 1
+        if killed:  # which leaves no summary
+            (tmp_path / "out" / "2026-11-25" / "summary.json").unlink()
         on("26")
         job = nightly(w)
         found, note = going_on(job)

@@ -33,13 +33,13 @@ from batchrank.cli.help import (
     epilog,
     manual,
 )
-from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, tonights, unwind_on_interrupt
+from batchrank.cli.jobs import check, init, leave_on_interrupt, run_job, schema, unwind_on_interrupt
 from batchrank.cli.ledger import show_ledger
 from batchrank.cli.models import models
 from batchrank.cli.plan import show_plan
 from batchrank.cli.rerank import rerank
 from batchrank.cli.runs import runs
-from batchrank.cli.status import status
+from batchrank.cli.status import status, tonights
 from batchrank.cli.terminal import (
     LogFormat,
     as_json,

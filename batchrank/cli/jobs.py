@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from batchrank.cli.help import JobFile, Json, Model, NoProgress, Set, Url, complete_role
+from batchrank.cli.status import tonights
 from batchrank.cli.terminal import as_json, load, say, say_json
 from batchrank.cli.terminal import bars as drawing
 from batchrank.errors import BatchrankError, ExitCode, InterruptedRunError
@@ -116,16 +117,6 @@ def check(
     elif not code:
         say(f"ready: batchrank run {job}")
     raise typer.Exit(code)
-
-
-def tonights(job: "Job") -> "Job":
-    """The job with the output that a run would write to now, which is said where it is that of another day."""
-    from batchrank.pipeline.nights import going_on
-
-    found, note = going_on(job)
-    if note is not None:
-        say(f"note: {note}", error=True)
-    return found
 
 
 def schema(

@@ -106,6 +106,16 @@ def named_job(path: str, *, ranked: bool = True) -> "Job | None":
     return latest(job, ranked=ranked)
 
 
+def tonights(job: "Job") -> "Job":
+    """The job with the output that a run would write to now, which is said where it is that of another day."""
+    from batchrank.pipeline.nights import going_on
+
+    found, note = going_on(job)
+    if note is not None:
+        say(f"note: {note}", error=True)
+    return found
+
+
 def output_of(path: str) -> str:
     """Where the rankings are that a path names: of a job file its job's newest, else the path itself.
 

@@ -13,7 +13,7 @@ from batchrank.io.atomic import Kept
 from batchrank.job.config import Job
 from batchrank.job.sections import Output
 from batchrank.outcomes import Failure
-from batchrank.pipeline.nights import take_over_reference
+from batchrank.pipeline.nights import asked, take_over_reference
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.sink import FailureLines
 from batchrank.quality.accept import held_to, judged_output
@@ -168,12 +168,13 @@ class Outputs:
         if self.folder is not None:
             self._claim = Claim(self.folder)
 
-    def note(self, ledger_id: str, told: dict[str, Any]) -> None:
+    def note(self, ledger_id: str, tokenizer: str, files: list[list[Any]] | None) -> None:
         """Note whose output is being written from now on.
 
         Args:
             ledger_id: what tells the job's ledger.
-            told: what tells this run from another night's, where each has a folder of its own.
+            tokenizer: what counts tokens.
+            files: the input files' names, sizes and times; None for standard input.
 
         Raises:
             OutputError: the system refuses.
@@ -182,7 +183,8 @@ class Outputs:
             name, ledger = self._job.name or "job", self._job.ledger_path
             record = {"job": name, "ledger": str(ledger), "ledger_id": ledger_id, "pid": os.getpid()}
             record |= {} if ledger is None else {"ledger_file": str(ledger.absolute())}
-            record |= {"output": str(self.target), "asked": told} if self._output.dated else {}
+            if self._output.dated is not None:
+                record |= {"output": str(self.target), "asked": asked(self._job, tokenizer, files)}
             self._claim.note(record)
             if isinstance(self.target, Address):
                 write_summary(self.target / LOCK, record)

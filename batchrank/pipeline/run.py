@@ -22,7 +22,6 @@ from batchrank.pipeline.checkpoint import Checkpoint, Start
 from batchrank.pipeline.deadline import Deadline, Until
 from batchrank.pipeline.earlier import OnlyFailed, refuse_unasked
 from batchrank.pipeline.history import noted
-from batchrank.pipeline.nights import asked
 from batchrank.pipeline.outlook import Done, outlook
 from batchrank.pipeline.output import Outputs
 from batchrank.pipeline.parts import PartCutter, part_documents
@@ -161,8 +160,7 @@ class Run:
             self.notices.append(
                 f"the complete output in {outputs.target} is another job's ({record.get('job')}); this one replaces it"
             )
-        told = asked(self.job, ground.sharder.counter.name, ground.files)
-        await anyio.to_thread.run_sync(outputs.note, identity, told)
+        await anyio.to_thread.run_sync(outputs.note, identity, ground.sharder.counter.name, ground.files)
         return finished
 
     async def _run(self, parts: Engine, resume: Resume, start: Start, ground: Preconditions) -> Report:

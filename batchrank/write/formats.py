@@ -1,7 +1,8 @@
 """Writes the run formats of the field (TREC, MS MARCO, mteb, rank_llm), and lists all formats that can be written."""
 
-from collections.abc import Iterable, Sequence
-from typing import BinaryIO
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, TypeAlias
 
 import numpy as np
 import orjson
@@ -13,7 +14,7 @@ from batchrank.job.sections import Output
 from batchrank.outcomes import Ranking
 from batchrank.version import __version__
 from batchrank.write.folder import KINDS
-from batchrank.write.rows import JsonlWriter, OutputFormat, ParquetWriter, merge_row, written_text
+from batchrank.write.rows import JsonlWriter, ParquetWriter, merge_row, written_text
 
 _TAG = "batchrank"
 _LARGEST = 3e38
@@ -154,6 +155,45 @@ class RankLlmWriter:
 
     def finish(self) -> None:
         """Nothing is held back."""
+
+
+class PartWriter(Protocol):
+    """Writes the files of one output part, in memory bounded whatever the part's size."""
+
+    def add(self, ranking: Ranking) -> None:
+        """Take the next ranking.
+
+        Raises:
+            OutputError: the format can't hold it.
+        """
+
+    def finish(self) -> None:
+        """Write what is still held back; the files themselves stay open."""
+
+
+MakeWriter: TypeAlias = Callable[..., PartWriter]
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFormat:
+    """How rankings are written.
+
+    Attributes:
+        kinds: the files of one part, in the order in which ``writer`` takes them: (stem, suffix).
+        single: all rankings go into one part, whatever its size.
+        texts: whether it always holds the query and the documents themselves.
+        optional_texts: whether ``writer`` takes by name whether it is to hold them.
+        dataset: whether ``writer`` takes the dataset's ``subset`` and ``split`` by name.
+        spaceless: whether ids must be free of white space, which sets columns apart.
+    """
+
+    kinds: tuple[tuple[str, str], ...]
+    writer: MakeWriter
+    single: bool = False
+    texts: bool = False
+    optional_texts: bool = False
+    dataset: bool = False
+    spaceless: bool = False
 
 
 OUTPUTS: dict[str, OutputFormat] = {

@@ -1,10 +1,10 @@
 """Writes rankings as rows, one a document and one a query: to Parquet, and to JSON lines."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any, BinaryIO, Protocol, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -239,45 +239,6 @@ def _failure_table(failures: list[Failure]) -> Any:
         for one in failures
     ]
     return pa.Table.from_pylist(rows, schema=_RESULTS)
-
-
-class PartWriter(Protocol):
-    """Writes the files of one output part, in memory bounded whatever the part's size."""
-
-    def add(self, ranking: Ranking) -> None:
-        """Take the next ranking.
-
-        Raises:
-            OutputError: the format can't hold it.
-        """
-
-    def finish(self) -> None:
-        """Write what is still held back; the files themselves stay open."""
-
-
-MakeWriter: TypeAlias = Callable[..., PartWriter]
-
-
-@dataclass(frozen=True, slots=True)
-class OutputFormat:
-    """How rankings are written.
-
-    Attributes:
-        kinds: the files of one part, in the order in which ``writer`` takes them: (stem, suffix).
-        single: all rankings go into one part, whatever its size.
-        texts: whether it always holds the query and the documents themselves.
-        optional_texts: whether ``writer`` takes by name whether it is to hold them.
-        dataset: whether ``writer`` takes the dataset's ``subset`` and ``split`` by name.
-        spaceless: whether ids must be free of white space, which sets columns apart.
-    """
-
-    kinds: tuple[tuple[str, str], ...]
-    writer: MakeWriter
-    single: bool = False
-    texts: bool = False
-    optional_texts: bool = False
-    dataset: bool = False
-    spaceless: bool = False
 
 
 class JsonlWriter:

@@ -13,8 +13,8 @@ from batchrank.job.sections import Output
 from batchrank.outcomes import Failure, Ranking
 from batchrank.write.destination import opened
 from batchrank.write.folder import LETTERS, PARTIAL_LETTERS, part_number
-from batchrank.write.formats import OUTPUTS
-from batchrank.write.rows import PartWriter, line, top
+from batchrank.write.formats import OUTPUTS, PartWriter
+from batchrank.write.rows import line, top
 
 
 @dataclass(frozen=True, slots=True)
