@@ -310,7 +310,9 @@ async def test_several_processes_end_in_time(tmp_path: Path) -> None:
         job, other = w.job(rate={"rpm": 1_500, "tpm": 10**12}), w.job("other")
         began = time.time()
         report = await ranked(job, 2, until=Until(began + 10, "06:00"))
-        assert report.exit_code == ExitCode.STOPPED and "stopped in time for 06:00" in str(report.reason)
+        assert report.exit_code == ExitCode.STOPPED and "--until 06:00 leaves no time to send more" in str(
+            report.reason
+        )
         assert 5 < time.time() - began < 10
         assert report.data["process"]["ambiguous"] == 0
         assert (await ranked(w.job(), 2)).exit_code == 0 and w.paid_twice == 0

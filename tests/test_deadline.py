@@ -46,7 +46,7 @@ def test_spans_are_as_people_write_them() -> None:
     ]  # fmt: skip
     assert first(None, None, 0) is None
     end = first("1s", "06:00", 0)
-    assert end is not None and end.ended == "stopped before the 1s of --max-time were over"
+    assert end is not None and end.ended == "--max-time 1s leaves no time to send more"
 
 
 @pytest.mark.parametrize("text", ["", "2", "2 hours", "-1h", "0m", "1.5h"])
@@ -86,7 +86,7 @@ async def test_it_ends_in_time_and_loses_nothing(tmp_path: Path) -> None:
             assert report.data["process"]["ambiguous"] == 0
             if report.exit_code:
                 assert clock.wall() - began > 20  # no more is left unused than answers take
-                assert "stopped in time for 06:00; run the job again" in str(report.reason)
+                assert "--until 06:00 leaves no time to send more; run the job again" in str(report.reason)
         assert codes[-1] == 0 and 2 < len(codes) < 8
         assert w.paid_twice == 0
         await w.run(other, part_documents=300)

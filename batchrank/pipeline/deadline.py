@@ -51,9 +51,8 @@ class Until:
     @property
     def ended(self) -> str:
         """What is said of a run that it ended."""
-        if self.span is None:
-            return f"stopped in time for {self.said}"
-        return f"stopped before the {self.span} of --max-time were over"
+        option = f"--until {self.said}" if self.span is None else f"--max-time {self.span}"
+        return f"{option} leaves no time to send more"
 
     @classmethod
     def after(cls, text: str, now: float) -> Self:
