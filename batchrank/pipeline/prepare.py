@@ -185,11 +185,9 @@ class Preparer:
 
 
 def _texts_of(query: Query) -> Query:
-    """A query with what is written of its texts: of images and videos nothing is, so that they needn't be held."""
-    text, *documents = (
-        item if isinstance(item, str) else type(item)("") for item in (query.text, *query.documents)
-    )
-    return replace(query, text=text, documents=documents)
+    """A query with the documents that are texts: of images and videos nothing is written, so they needn't be held."""
+    documents = [item if isinstance(item, str) else type(item)("") for item in query.documents]
+    return replace(query, documents=documents)
 
 
 def _cutter(job: Job, sharder: Sharder) -> Cutter:
