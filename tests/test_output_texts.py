@@ -13,6 +13,7 @@ import pytest
 from against import same, world
 from jobs import make_job, outputs, rankings, rows, run, write_jsonl
 from stores import Bucket, served
+from test_cli import batchrank
 
 from batchrank.data import Image, Query
 from batchrank.errors import JobError
@@ -64,6 +65,20 @@ async def test_json_lines_hold_texts_likewise(tmp_path: Path) -> None:
             known[row["query_id"], one["doc_id"]] for one in bare["ranking"]
         ]
         assert row == bare
+
+
+def test_standard_output_has_them_too(tmp_path: Path) -> None:
+    """The same line as in a file."""
+    data = rows(2, 8)
+    make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", data), output=HELD)
+    done = batchrank("run", "out.yaml", "--set", "output.path=-", "--quiet", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = [orjson.loads(line) for line in done.stdout.splitlines()]
+    assert [row["query"] for row in found] == [row["query"] for row in data]
+    known = texts_of(data)
+    assert all(
+        one["text"] == known[row["query_id"], one["doc_id"]] for row in found for one in row["ranking"]
+    )
 
 
 @pytest.mark.parametrize("format", ["trec", "msmarco", "mteb"])
