@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from batchrank.cluster.channel import Handler
-from batchrank.cluster.rank import Standing
+from batchrank.cluster.messages import Standing
 from batchrank.data import Answer, Rejection
 from batchrank.errors import BatchrankError
 from batchrank.ledger.entries import About, Recollection

@@ -42,7 +42,8 @@ async def serve(
         role: ``reader`` or ``ranker``.
         connect: connects to the other process.
     """
-    from batchrank.cluster.rank import rank, versions
+    from batchrank.cluster.messages import versions
+    from batchrank.cluster.rank import rank
     from batchrank.cluster.stage import stage
 
     reader, writer = await connect()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import anyio
 import anyio.to_thread
 
-from batchrank.cluster.rank import Finished
+from batchrank.cluster.messages import Finished
 from batchrank.errors import BatchrankError
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure

@@ -12,8 +12,8 @@ import anyio.to_thread
 from batchrank.cluster.account import Account
 from batchrank.cluster.commits import Commits
 from batchrank.cluster.crew import Crew
+from batchrank.cluster.messages import Terms
 from batchrank.cluster.processes import LocalStarter, Starter
-from batchrank.cluster.rank import Terms
 from batchrank.cluster.remote import Room
 from batchrank.cluster.stage import Layout
 from batchrank.errors import BatchrankError
