@@ -28,6 +28,7 @@ from batchrank.cli.help import (
     LogFormatOption,
     NoProgress,
     Quiet,
+    Ray,
     Set,
     Verbose,
     epilog,
@@ -89,10 +90,6 @@ _Processes = Annotated[
     str | None,
     typer.Option(metavar="N|auto", help="Rank in so many processes: the same as engine.processes."),
 ]
-_Ray = Annotated[
-    str | None,
-    typer.Option(metavar="ADDRESS", help="Rank on a Ray cluster (auto, local): the same as engine.ray."),
-]
 _MetricsPort = Annotated[
     int | None,
     typer.Option(min=0, max=65535, help="The port that Prometheus may ask; metrics.prom is always written."),
@@ -111,7 +108,7 @@ def run(
     until: _Until = None,
     order: _Order = None,
     processes: _Processes = None,
-    ray: _Ray = None,
+    ray: Ray = None,
     verbose: Verbose = False,
     quiet: Quiet = False,
     no_progress: NoProgress = False,

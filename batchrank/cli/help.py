@@ -157,6 +157,10 @@ NoProgress = Annotated[
     bool, typer.Option("--no-progress", help="Draw no bars; in a pipe there are none anyway.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Ray = Annotated[
+    str | None,
+    typer.Option("--ray", metavar="ADDRESS", help="On a Ray cluster (auto, local): the same as engine.ray."),
+]
 LogFormatOption = Annotated[
     LogFormat,
     typer.Option("--log-format", help="json: stderr carries one JSON object a line, and nothing else."),

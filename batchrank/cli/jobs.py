@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from batchrank.cli.help import JobFile, Json, Model, NoProgress, Set, Url, complete_role
+from batchrank.cli.help import JobFile, Json, Model, NoProgress, Ray, Set, Url, complete_role
 from batchrank.cli.status import tonights
 from batchrank.cli.terminal import as_json, load, say, say_json
 from batchrank.cli.terminal import bars as drawing
@@ -92,10 +92,13 @@ def check(
         bool,
         typer.Option("--ask", help="Also send one request without documents, which is not billed."),
     ] = False,
+    ray: Ray = None,
     as_json: Json = False,
     no_progress: NoProgress = False,
 ) -> None:
     """Find what would keep a job from running: key, endpoint, output, ledger, data. Spends nothing.
+
+    Of a job for a Ray cluster (engine.ray, --ray) also what each machine has, by a process started there for a moment.
 
     Exit codes: 0 ready; otherwise the one that `batchrank run` would end with: 2 job or key, 3 some queries would
     fail, 4 input unusable, 5 gate.against holds nothing to compare with, 1 output or ledger unusable or the key
@@ -106,7 +109,8 @@ def check(
 
     findings = []
     watch = watching(drawing(not no_progress))
-    found = tonights(load(job, overrides))
+    more = [] if ray is None else [f"engine.ray.address={ray}"]
+    found = tonights(load(job, [*(overrides or ()), *more]))
     for finding in check_job(found, limit=None if everything else limit, ask=ask, watch=watch):
         findings.append(finding)
         if not as_json:
@@ -115,7 +119,7 @@ def check(
     if as_json:
         say_json({"exit_code": code, "findings": [asdict(finding) for finding in findings]})
     elif not code:
-        say(f"ready: batchrank run {job}")
+        say(f"ready: batchrank run {job}{'' if ray is None else f' --ray {ray}'}")
     raise typer.Exit(code)
 
 

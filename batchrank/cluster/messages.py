@@ -1,6 +1,7 @@
 """What the processes of a run tell one another: who takes part, on what terms, how far each is, and finished parts."""
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,21 @@ def versions() -> dict[str, str]:
         "pyarrow": pyarrow.__version__,
         "machine": platform.machine(),
     }
+
+
+def differing(found: Mapping[str, str]) -> str | None:
+    """Why a process with these versions can't take part in a run of this one; None where it can."""
+    wanted = versions()
+    if dict(found) == wanted:
+        return None
+    return (
+        "a process that ranks has other versions than this one, so it might write other bytes: "
+        + ", ".join(
+            f"{name} {found.get(name)}, not {wanted[name]}"
+            for name in wanted
+            if found.get(name) != wanted[name]
+        )
+    )
 
 
 @dataclass(slots=True, eq=False)

@@ -17,7 +17,7 @@ from batchrank.cluster.account import Account
 from batchrank.cluster.channel import Channel, Handler
 from batchrank.cluster.commits import Commits
 from batchrank.cluster.handover import Depot
-from batchrank.cluster.messages import Finished, Standing, Terms, versions
+from batchrank.cluster.messages import Finished, Standing, Terms, differing
 from batchrank.cluster.processes import NotStartedError, Process, Spawn, Starter
 from batchrank.cluster.queue import DEATHS, NO_PART, Hands, PartQueue
 from batchrank.cluster.stage import StagedPart
@@ -181,13 +181,8 @@ class Rankers:
         """What one process that ranks may call besides the account's."""
 
         async def hello(found: dict[str, str]) -> Terms:
-            if found != (wanted := versions()):
-                error = RunStoppedError(
-                    "a process that ranks has other versions than this one, so it might write other bytes: "
-                    + ", ".join(
-                        f"{k} {found.get(k)}, not {wanted[k]}" for k in wanted if found.get(k) != wanted[k]
-                    )
-                )
+            if (other := differing(found)) is not None:
+                error = RunStoppedError(other)
                 self._stop(error)
                 raise error
             member.heard = anyio.current_time()

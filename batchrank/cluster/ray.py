@@ -6,11 +6,8 @@ between processes of one machine, so that Ray's own stores and logs see neither 
 
 import asyncio
 import logging
-import os
-import re
-import socket
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -18,16 +15,13 @@ import anyio.to_thread
 
 from batchrank.cluster.channel import BUFFER, Channel, Handler, token, welcome
 from batchrank.cluster.processes import LocalStarter, NotStartedError, Process, Spawn
-from batchrank.errors import JobError, MissingExtraError, install_line
+from batchrank.cluster.raycluster import connected, fate, resources
 from batchrank.job import running
 
 log = logging.getLogger(__name__)
 
 _WAITING = 30.0
 """Seconds after which people are told that the cluster has no room yet."""
-_REACHABLE = 10.0
-"""Seconds in which a cluster's head has to take a connection."""
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 class RayProcess:
@@ -47,9 +41,7 @@ class RayProcess:
         try:
             ray.get(ready[0])
         except Exception as error:  # whatever Ray calls it
-            return next(
-                (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
-            )
+            return fate(error)
         return "its connection broke"
 
 
@@ -99,9 +91,7 @@ class RayStarter:
         secret = token()
         connected = self._expected[secret] = asyncio.get_running_loop().create_future()
         self._started += 1
-        options = {"num_cpus": self._settings.cpus, "name": f"batchrank:{self._name}:worker-{self._started}"}
-        if self._settings.memory is not None:
-            options["memory"] = memory_bytes(self._settings.memory)
+        options = resources(self._settings) | {"name": f"batchrank:{self._name}:worker-{self._started}"}
         actor = ray.remote(_Ranker).options(**options).remote()
         done = actor.serve.remote(self._host, self._port, secret)
         process = RayProcess(done)
@@ -180,7 +170,8 @@ async def ray_starter(
         MissingExtraError: Ray isn't installed.
         JobError: there is no such cluster.
     """
-    mine = await anyio.to_thread.run_sync(_connect, settings, hidden)
+    entered = connected(settings, hidden)
+    await anyio.to_thread.run_sync(entered.__enter__)
     try:
         import ray
 
@@ -189,44 +180,7 @@ async def ray_starter(
         async with await starter.listen():
             yield starter, size
     finally:
-        if mine:
-            await anyio.to_thread.run_sync(ray.shutdown)
-
-
-def _connect(settings: running.Ray, hidden: Collection[str]) -> bool:
-    """Connect this process to the cluster; whether it was not connected before."""
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtraError(f"engine.ray needs Ray: {install_line('ray')}") from None
-    if ray.is_initialized():
-        return False
-    if settings.address.startswith("ray://"):
-        raise JobError(
-            "engine.ray.address: the run has to be inside the cluster, as its processes connect to it: submit it "
-            "with `ray job submit -- batchrank run job.yaml --ray auto`"
-        )
-    try:
-        host, _, port = settings.address.rpartition(":")
-        if host and port.isdigit():  # Ray itself would try for minutes
-            socket.create_connection((host, int(port)), timeout=_REACHABLE).close()
-        with _without(hidden):
-            ray.init(address=settings.address, logging_level=logging.ERROR, log_to_driver=False)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise JobError(
-            f"engine.ray.address: {settings.address}: {error}; start a cluster with `ray start --head`, or use local"
-        ) from error
-    return True
-
-
-@contextmanager
-def _without(names: Collection[str]) -> Iterator[None]:
-    """Take variables out of the environment, which what is started inherits."""
-    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
+        await anyio.to_thread.run_sync(entered.__exit__, None, None, None)
 
 
 def _room(settings: running.Ray) -> int:
@@ -235,10 +189,3 @@ def _room(settings: running.Ray) -> int:
 
     processors = float(ray.cluster_resources().get("CPU", 1))
     return max(1, int((processors - 1) / settings.cpus))
-
-
-def memory_bytes(text: str) -> int:
-    """Bytes of an amount such as ``700MiB``."""
-    found = re.fullmatch(r"([0-9.]+)\s*([KMGT]?)i?B?", text)
-    assert found is not None
-    return int(float(found[1]) * _UNITS[found[2]])

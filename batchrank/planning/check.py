@@ -17,7 +17,7 @@ from batchrank.pipeline.endpoint import places
 from batchrank.pipeline.nights import reference
 from batchrank.pipeline.preconditions import Preconditions, look_into_ledger
 from batchrank.planning.reach import State, reached_servers
-from batchrank.planning.space import Sized, free_bytes, needs, shortage
+from batchrank.planning.space import Sized, free_bytes, needs, part_bytes, shortage
 from batchrank.planning.survey import Watch, survey, unwatched
 from batchrank.tokens import exact_counts
 from batchrank.write.folder import OutputFolder
@@ -69,10 +69,13 @@ def check_job(job: Job, *, limit: int | None, ask: bool, watch: Watch = unwatche
     for name, step in steps.items():
         yield from _guarded(name, partial(_stepped, name, step, ground), told)
     yield _rate(job)
-    yield from _guarded("input", partial(_input, ground, limit, watch), told)
+    sized = Sized(top_n=job.output.top_n if job.output else None)
+    yield from _guarded("input", partial(_input, ground, sized, limit, watch), told)
     yield from _guarded(
         "endpoint", lambda: (Finding("endpoint", *found) for found in reached_servers(job, ask=ask)), told
     )
+    if job.engine.ray is not None:
+        yield from _guarded("cluster", partial(_cluster, job, sized), told)
     if job.gate is not None:
         yield _compared(job, job.gate)
 
@@ -186,14 +189,22 @@ def _compared(job: Job, gate: Gate) -> Finding:
     return Finding("gate", "note", "there is no earlier run to compare with; the first one passes")
 
 
-def _input(ground: Preconditions, limit: int | None, watch: Watch) -> Iterator[Finding]:
+def _cluster(job: Job, sized: Sized) -> Iterator[Finding]:
+    from batchrank.planning.nodes import cluster
+
+    states: dict[bool | None, State] = {True: "ok", None: "note", False: "fault"}
+    for well, text, code in cluster(job, part_bytes(job, sized)):
+        yield Finding("cluster", states[well], text, code)
+
+
+def _input(ground: Preconditions, sized: Sized, limit: int | None, watch: Watch) -> Iterator[Finding]:
     yield from (Finding("input", "note", note) for note in ground.notes)
     if ground.job.input is not None and "-" in ground.job.input.path:
         yield Finding("input", "note", "standard input can be read only once, so it was not looked at")
-        yield from _space(ground.job, Sized())
+        yield from _space(ground.job, sized)
         return
     job = ground.job
-    found = survey(ground, Sized(top_n=job.output.top_n if job.output else None), limit=limit, watch=watch)
+    found = survey(ground, sized, limit=limit, watch=watch)
     text = f"{found.queries:,} queries, {found.documents:,} documents, {found.chunks:,} requests"
     text += f", {found.blank:,} blank documents will not be sent" if found.blank else ""
     text += (

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from batchrank.data import Content, Query
 from batchrank.job.config import Job
+from batchrank.pipeline.parts import part_documents
 from batchrank.pipeline.prepare import Prepared
 from batchrank.planning.survey import Survey
 from batchrank.write.formats import holds_texts
@@ -91,6 +92,15 @@ def needs(job: Job, found: Sized) -> Needs:
     more = _SENT.get(job.merge.method, 1.0) if found.chunks > found.queries else 1.0
     ledger = more * (found.documents * _SCORE_BYTES + found.chunks * _REQUEST_BYTES)
     return Needs(times * output, times * ledger)
+
+
+def part_bytes(job: Job, found: Sized) -> float:
+    """What a part of the input takes on the disk of a process that ranks it elsewhere: its texts, and its rankings."""
+    documents = part_documents(job.output)
+    documents = min(documents, found.documents) if found.whole else documents
+    texts = (found.text_bytes + found.id_bytes) / max(1, found.written)
+    form = "jsonl" if job.output is None else job.output.format
+    return documents * (texts + _OUTPUT_BYTES.get(form, 150))
 
 
 def free_bytes(path: Path) -> int:
