@@ -67,6 +67,18 @@ async def test_two_nodes_write_what_one_process_writes(tmp_path: Path, cluster: 
         assert not list((tmp_path / "several").glob(".*.tmp"))
 
 
+@pytest.mark.parametrize("workers", [4, "auto"])
+async def test_those_without_room_hold_nothing_up(tmp_path: Path, cluster: Any, workers: Any) -> None:
+    """Two of four have no place in the cluster: the run ends without them; ``auto`` begins with one a node."""
+    async with crew_world(tmp_path) as w:
+        one, several = w.job("one"), w.job("several")
+        await ranked(one, 1)
+        with anyio.fail_after(60):
+            assert (await make_run(on(several, workers=workers)).execute()).exit_code == 0
+        assert everything(one) == everything(several)
+        assert not actors()
+
+
 def actors() -> list[int]:
     """The processes of actors that rank."""
     found = []

@@ -31,6 +31,11 @@ class Account:
         """What holds requests back now; None for nothing."""
         return self._gateway.gate
 
+    @property
+    def answered(self) -> int:
+        """What those who rank have got so far: requests that came to an end, and what the ledger knew."""
+        return self._counts.requests + self._counts.reused_requests + self._counts.recalled
+
     def stop(self, reason: BatchrankError) -> None:
         """Send nothing more; requests in flight go on, whoever waits gets the reason raised."""
         self._gateway.stop(reason)

@@ -12,10 +12,11 @@ import anyio
 from batchrank.cluster.account import Account
 from batchrank.cluster.channel import Channel, Handler
 from batchrank.cluster.commits import Commits
-from batchrank.cluster.messages import Standing, Terms
+from batchrank.cluster.messages import Standing, Terms, logged
 from batchrank.cluster.processes import Spawn, Starter
 from batchrank.cluster.queue import PartQueue
-from batchrank.cluster.rankers import Rankers, logged
+from batchrank.cluster.rankers import Rankers
+from batchrank.cluster.scaling import Scaling
 from batchrank.cluster.stage import Layout, StagedPart
 from batchrank.errors import BatchrankError, RunStoppedError
 from batchrank.io.address import Where
@@ -52,6 +53,7 @@ class Crew:
         folder: where parts of processes are put in place that have no folder in common with this one.
         staging: where they are written before, if that is an address.
         silence: seconds after which a process that says nothing is taken for dead; None where the system tells.
+        scaling: finds out how many are to rank, from that size on; None where it is fixed.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Crew:
         folder: Where,
         staging: Path | None = None,
         silence: float | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
         self._starter = starter
         self._account = account
@@ -79,7 +82,7 @@ class Crew:
         self._rankers = Rankers(
             starter, size, account, fleet,
             queue=self._queue, terms=terms, commits=commits, check=check, stop=self.stop,
-            folder=folder, staging=staging, silence=silence,
+            folder=folder, staging=staging, silence=silence, scaling=scaling,
         )  # fmt: skip
         self._stopping = anyio.Event()
         self._gauge = gauge

@@ -1,5 +1,6 @@
 """What the processes of a run tell one another: who takes part, on what terms, how far each is, and finished parts."""
 
+import logging
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -134,3 +135,8 @@ class Finished:
     def number(self) -> int:
         """The part's number."""
         return self.checkpoint.part
+
+
+async def logged(name: str, level: int, message: str) -> None:
+    """Log what a process tells."""
+    logging.getLogger(name).log(level, "%s", message)

@@ -13,16 +13,22 @@ NO_PART = -1
 
 
 class Hands:
-    """The parts that one process has; none is given to it any more once it is gone.
+    """The parts that one process has; none is given to it any more once it is gone, or released.
 
     Attributes:
         parts: by number.
         gone: whether it is.
+        released: whether it is to end once it has ranked what it has.
     """
 
     def __init__(self) -> None:
         self.parts: dict[int, StagedPart] = {}
-        self.gone = False
+        self.gone = self.released = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether no more parts are to be put into them."""
+        return self.gone or self.released
 
 
 class PartQueue:
@@ -30,24 +36,35 @@ class PartQueue:
 
     Attributes:
         exhausted: whether the whole input is laid out.
+        room: parts that may lie here before the reader waits.
 
     Args:
-        room: parts that may lie here before the reader waits.
+        room: the same.
     """
 
     def __init__(self, room: int) -> None:
         self.exhausted = False
-        self._room = room
+        self.room = room
         self._parts: dict[int, StagedPart] = {}
         self._closed = False
         self._changed = anyio.Event()
         self._deaths: Counter[int] = Counter()
 
+    @property
+    def waiting(self) -> int:
+        """Parts that lie here."""
+        return len(self._parts)
+
+    @property
+    def drained(self) -> bool:
+        """Whether there are none to come and none here, but for those of processes that die."""
+        return self.exhausted and not self._parts
+
     async def put(self, part: StagedPart) -> None:
         """Take a part; returns once there is room for another one."""
         self._parts[part.number] = part
         self._notify()
-        while len(self._parts) >= self._room and not self._closed:
+        while len(self._parts) >= self.room and not self._closed:
             await self._changed.wait()
 
     def end(self) -> None:
@@ -66,7 +83,7 @@ class PartQueue:
         Every query's merge may wait for what part 0 comes to. So it goes to nobody who has others at hand: where as
         many queries as can be under way wait for it already, it would be behind them for ever.
         """
-        while not (self._closed or hands.gone):
+        while not (self._closed or hands.closed):
             number = min((n for n in self._parts if n or not hands.parts), default=None)
             if number is not None:
                 hands.parts[number] = part = self._parts.pop(number)
@@ -76,6 +93,11 @@ class PartQueue:
                 break
             await self._changed.wait()
         return None
+
+    def release(self, hands: Hands) -> None:
+        """Put no more parts into somebody's hands."""
+        hands.released = True
+        self._notify()
 
     def give_back(self, hands: Hands) -> list[int]:
         """Take back what a process had that is gone; the parts that killed too many, ``NO_PART`` among them."""

@@ -6,20 +6,23 @@ another one, which finds the answers there.
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
+from anyio.abc import TaskGroup
 
 from batchrank.cluster.account import Account
 from batchrank.cluster.channel import Channel, Handler
 from batchrank.cluster.commits import Commits
 from batchrank.cluster.handover import Depot
-from batchrank.cluster.messages import Finished, Standing, Terms, differing
+from batchrank.cluster.messages import Finished, Standing, Terms, differing, logged
 from batchrank.cluster.processes import NotStartedError, Process, Spawn, Starter
 from batchrank.cluster.queue import DEATHS, NO_PART, Hands, PartQueue
+from batchrank.cluster.scaling import Scaling
 from batchrank.cluster.stage import StagedPart
 from batchrank.errors import BatchrankError, RunStoppedError
 from batchrank.io.address import Where
@@ -31,7 +34,7 @@ log = logging.getLogger(__name__)
 _PAUSE = 1.0
 """Seconds until another process is started in place of one that could not be."""
 _BEAT = 0.25
-"""Seconds between two looks at how many queries each process may have under way."""
+"""Seconds between two looks at how many queries each process may have under way, and whether there are enough."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,18 +65,10 @@ class Rankers:
         notices: what they say that the user should know.
 
     Args:
-        starter: starts them.
-        size: how many there are to be.
-        account: what they ask.
-        fleet: tells how many queries may be under way.
         queue: what is to be ranked.
-        terms: what they need to know.
-        commits: takes finished parts.
-        check: raises where more failed than is allowed.
         stop: stops the run.
-        folder: where parts of processes are put in place that have no folder in common with this one.
-        staging: where they are written before, if that is an address.
-        silence: seconds after which a process that says nothing is taken for dead; None where the system tells.
+
+    All else is as ``Crew`` has it.
     """
 
     def __init__(
@@ -91,19 +86,17 @@ class Rankers:
         folder: Where,
         staging: Path | None = None,
         silence: float | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
+        self._starter, self._size, self._scaling = starter, size, scaling
+        self._account, self._fleet, self._silence = account, fleet, silence
+        self._queue, self._terms, self._commits = queue, terms, commits
         self._folder, self._staging = folder, staging
-        self._silence = silence
-        self._starter = starter
-        self._size = size
-        self._account = account
-        self._fleet = fleet
-        self._queue = queue
-        self._terms = terms
-        self._commits = commits
-        self._check = check
-        self._stop = stop
+        self._check, self._stop = check, stop
         self._stopped = False
+        self._group: TaskGroup
+        self._seats = 0
+        self._coming: list[anyio.CancelScope] = []
         self._members: list[Member] = []
         self._before = Standing()
         self.notices: list[str] = []
@@ -116,36 +109,91 @@ class Rankers:
     def stop(self, reason: BatchrankError, drain: float | None) -> None:
         """Start no more of them, and have them take no more parts."""
         self._stopped = True
+        self._give_up(len(self._coming))
         for member in self._members:
             member.channel.tell("stop", reason, drain)
 
     async def run(self, spawn: Spawn) -> None:
-        """Keep so many of them ranking until there is no more to rank."""
-        async with anyio.create_task_group() as group:
-            for _ in range(self._size):
-                group.start_soon(self._rank, spawn)
+        """Keep them ranking until there is no more to rank."""
+        async with anyio.create_task_group() as self._group:
+            self._add(self._size, spawn)
+            if self._scaling is not None:
+                self._group.start_soon(self._scale, self._scaling, spawn)
+
+    def _add(self, count: int, spawn: Spawn) -> None:
+        self._seats += count
+        for _ in range(count):
+            self._group.start_soon(self._rank, spawn)
+
+    def _give_up(self, count: int) -> int:
+        """Wait no longer for some that could not be started yet; how many there were of those."""
+        given_up = self._coming[max(0, len(self._coming) - count) :]
+        for scope in given_up:
+            scope.cancel()
+        return len(given_up)
+
+    async def _scale(self, scaling: Scaling, spawn: Spawn) -> None:
+        """Have as many of them as are needed, until all that is left is in somebody's hands."""
+        while not (self._queue.drained or self._stopped):
+            staying = [member for member in self._members if not member.hands.released]
+            here, account = len(self._members), self._account
+            change = scaling.beat(
+                anyio.current_time(),
+                (len(staying), self._seats - here, here - len(staying)),
+                parts=self._queue.waiting,
+                gate=account.gate,
+                answered=account.answered,
+            )
+            if change > 0:
+                log.info("parts wait, and servers and quota do not limit: %d more will rank", change)
+                self._queue.room += change
+                self._add(change, spawn)
+            elif change < 0:
+                log.info("fewer that rank will do: %d get no new part", -change)
+                for member in staying[max(1, len(staying) + change + self._give_up(-change)) :]:
+                    self._queue.release(member.hands)
+            await anyio.sleep(_BEAT)
 
     async def _rank(self, spawn: Spawn) -> None:
-        """Keep one process ranking until it says that there is no more; where it dies, another one takes its place."""
-        while not self._stopped:
-            try:
-                member = await self._serve(spawn)
-            except NotStartedError as error:
-                log.warning("%s", error)
-                self._too_many(self._queue.died(), str(error))
-                await anyio.sleep(_PAUSE)
-                continue
-            if member in self._members:
-                self._members.remove(member)
-            self._before += replace(member.standing, open=Totals(), unfinished=0)
-            if member.ended:
-                break
-            self._lost(member)
+        """Keep one ranking until there is no more for it; where it dies, another one takes its place."""
+        try:
+            while not self._stopped and not await self._done(spawn):
+                pass
+        finally:
+            self._seats -= 1
 
-    async def _serve(self, spawn: Spawn) -> Member:
-        """Serve one process for as long as it is there."""
+    async def _done(self, spawn: Spawn) -> bool:
+        """Serve one process; whether none is needed in its place."""
+        try:
+            member = await self._serve(spawn)
+        except NotStartedError as error:
+            log.warning("%s", error)
+            self._too_many(self._queue.died(), str(error))
+            await anyio.sleep(_PAUSE)
+            return False
+        if member is None:
+            return True
+        if member in self._members:
+            self._members.remove(member)
+        self._before += replace(member.standing, open=Totals(), unfinished=0)
+        if not member.ended:
+            self._lost(member)
+        return member.ended
+
+    async def _serve(self, spawn: Spawn) -> Member | None:
+        """Serve one process for as long as it is there; None where it was given up before it was."""
         handlers = self._account.handlers()
-        async with self._starter.start("ranker", handlers, spawn) as (process, channel):
+        async with AsyncExitStack() as stack:
+            with anyio.CancelScope() as coming:
+                self._coming.append(coming)
+                try:
+                    process, channel = await stack.enter_async_context(
+                        self._starter.start("ranker", handlers, spawn)
+                    )
+                finally:
+                    self._coming.remove(coming)
+            if coming.cancelled_caught:
+                return None
             member = Member(process, channel)
             handlers |= self._handlers(member)
             depot = Depot(self._folder, member.hands.parts, self._staging)
@@ -235,20 +283,17 @@ class Rankers:
     async def beat(self) -> None:
         """Tell each how many queries it may have under way, as that of all follows the servers; give silent ones up."""
         while True:
-            each = -(-self._fleet.queries // self._size) + 1
+            each = -(-self._fleet.queries // max(1, len(self._members))) + 1
             if each != self._terms.room.queries:
                 self._terms.room.queries = each
                 for member in self._members:
                     member.channel.tell("room", each)
             await anyio.sleep(_BEAT)
+            if self._queue.drained:
+                self._give_up(len(self._coming))  # nobody is needed any more but those who are there
             if self._silence is not None:
                 late = anyio.current_time() - self._silence
                 for member in self._members:
                     if member.heard < late:
                         log.warning("a process that ranks has said nothing for %g s", self._silence)
                         member.channel.close()
-
-
-async def logged(name: str, level: int, message: str) -> None:
-    """Log what a process tells."""
-    logging.getLogger(name).log(level, "%s", message)

@@ -15,7 +15,7 @@ import anyio.to_thread
 
 from batchrank.cluster.channel import BUFFER, Channel, Handler, token, welcome
 from batchrank.cluster.processes import LocalStarter, NotStartedError, Process, Spawn
-from batchrank.cluster.raycluster import connected, fate, resources
+from batchrank.cluster.raycluster import connected, fate, nodes, resources
 from batchrank.job import running
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class RayStarter:
         self._host = host
         self._local = local
         self._port = 0
-        self._started = 0
+        self._started = self._serving = 0
         self._expected: dict[bytes, asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = {}
 
     async def listen(self) -> asyncio.Server:
@@ -98,9 +98,11 @@ class RayStarter:
         try:
             reader, writer = await self._arrival(connected, process, done)
             channel = Channel(reader, writer, handlers, spawn)
+            self._serving += 1
             try:
                 yield process, channel
             finally:
+                self._serving -= 1
                 channel.close()
         finally:
             self._expected.pop(secret, None)
@@ -115,7 +117,7 @@ class RayStarter:
         Raises:
             NotStartedError: it ended before it was there.
         """
-        ended = asyncio.ensure_future(done)
+        ended, said = asyncio.ensure_future(done), False
         try:
             while not connected.done():
                 await asyncio.wait([connected, ended], timeout=_WAITING, return_when="FIRST_COMPLETED")
@@ -123,8 +125,11 @@ class RayStarter:
                     ended.exception()  # told below
                     fate = await anyio.to_thread.run_sync(lambda: process.fate)
                     raise NotStartedError(f"a process could not be started in the Ray cluster: {fate}")
-                if not connected.done():
+                if not connected.done() and not self._serving:
                     log.warning("waiting for the Ray cluster to have room for a process that ranks")
+                elif not connected.done() and not said:
+                    said = True
+                    log.warning("the Ray cluster has no room for one more that ranks; the others go on")
         finally:
             ended.cancel()
         found: tuple[asyncio.StreamReader, asyncio.StreamWriter] = connected.result()
@@ -159,7 +164,7 @@ def _end(actor: Any, done: Any) -> None:
 async def ray_starter(
     settings: running.Ray, name: str, hidden: Collection[str]
 ) -> AsyncIterator[tuple[RayStarter, int]]:
-    """Connect to a Ray cluster, and tell how many processes are to rank there.
+    """Connect to a Ray cluster, and tell how many processes are to rank there, at first where that is to be found out.
 
     Args:
         settings: what the job says.
@@ -176,16 +181,11 @@ async def ray_starter(
         import ray
 
         starter = RayStarter(settings, name, ray.util.get_node_ip_address(), LocalStarter(hidden))
-        size = settings.workers if isinstance(settings.workers, int) else _room(settings)
+        if settings.workers == "auto":  # one for each machine, and then what is found out
+            size = max(1, sum(node.room > 0 for node in await anyio.to_thread.run_sync(nodes, settings)))
+        else:
+            size = settings.workers
         async with await starter.listen():
             yield starter, size
     finally:
         await anyio.to_thread.run_sync(entered.__exit__, None, None, None)
-
-
-def _room(settings: running.Ray) -> int:
-    """As many processes as the cluster's processors allow, one of which is for the run itself."""
-    import ray
-
-    processors = float(ray.cluster_resources().get("CPU", 1))
-    return max(1, int((processors - 1) / settings.cpus))

@@ -15,6 +15,7 @@ from batchrank.cluster.crew import Crew
 from batchrank.cluster.messages import Terms
 from batchrank.cluster.processes import LocalStarter, Starter
 from batchrank.cluster.remote import Room
+from batchrank.cluster.scaling import Scaling
 from batchrank.cluster.stage import Layout
 from batchrank.errors import BatchrankError
 from batchrank.io.address import Where
@@ -54,6 +55,7 @@ class CrewRun(Run):
         )
         assert self.outputs.written is not None
         written = self.outputs.written.absolute()
+        ray = self.job.engine.ray
         scratch = await anyio.to_thread.run_sync(Scratch)
         try:
             async with self._starter() as (starter, size):
@@ -70,14 +72,15 @@ class CrewRun(Run):
                         folder=scratch.path,
                         level=_level(),
                     ),
-                    terms=self._terms(parts, start, None if self.job.engine.ray else written),
+                    terms=self._terms(parts, start, None if ray else written),
                     commits=commits,
                     check=self._check_failures,
                     drain=self.options.drain,
                     gauge=self.gauge,
                     folder=written,
                     staging=self._staging(),
-                    silence=SILENCE if self.job.engine.ray else None,
+                    silence=SILENCE if ray else None,
+                    scaling=self._scaling(),
                 )
                 self._flow = self._reader = crew
                 if self._reason is not None:
@@ -92,7 +95,7 @@ class CrewRun(Run):
 
     @asynccontextmanager
     async def _starter(self) -> AsyncIterator[tuple[Starter, int]]:
-        """What starts processes, and how many are to rank."""
+        """What starts processes, and how many are to rank, at first where that is to be found out."""
         hidden = self.job.key_variables
         if self.job.engine.ray is None:
             yield LocalStarter(hidden), self.job.engine.size
@@ -101,6 +104,11 @@ class CrewRun(Run):
 
             async with ray_starter(self.job.engine.ray, self.job.name or "job", hidden) as started:
                 yield started
+
+    def _scaling(self) -> Scaling | None:
+        """What finds out how many are to rank; None where the job says it."""
+        ray = self.job.engine.ray
+        return Scaling() if ray is not None and ray.workers == "auto" else None
 
     def _staging(self) -> Path | None:
         staging = self.outputs.staging

@@ -117,7 +117,7 @@ class Ray(Section):
     Attributes:
         address: a running cluster's, as ``ray.init`` takes it: ``auto`` for the one that this machine is part of,
             ``local`` for one of this machine alone, for as long as the run lasts.
-        workers: processes that rank; ``auto`` as many as the cluster's processors allow.
+        workers: processes that rank; ``auto`` one for each machine at first, then as many as bring more.
         cpus: processors that each takes.
         memory: memory that each takes, such as ``700MiB``; None asks for none.
     """

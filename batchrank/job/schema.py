@@ -105,7 +105,7 @@ KEYS: dict[str, str] = {
     "engine.processes": "Processes of this machine that rank; 1: one does it all; auto: all processors but one.",
     "engine.ray": "Machines of a Ray cluster instead.",
     "engine.ray.address": "The cluster: auto for the one this machine is part of, or as ray.init takes it.",
-    "engine.ray.workers": "Processes that rank; auto: as many as the cluster's processors allow.",
+    "engine.ray.workers": "Processes that rank; auto: one a machine at first, then as many as bring more.",
     "engine.ray.cpus": "Processors that each of them takes.",
     "engine.ray.memory": "Memory that each of them takes, such as 700MiB.",
     "output": "Where rankings go.",
