@@ -93,6 +93,12 @@ class OutputError(BatchrankError):
     """Raised when rankings can't be written: no permission, disk full, a file that isn't ours."""
 
 
+class StoreAwayError(OutputError):
+    """Raised when the store that the output goes to has failed for too long; the run can go on where it stopped."""
+
+    exit_code = ExitCode.STOPPED
+
+
 class RunStoppedError(BatchrankError):
     """Raised when an answer means that no request of this run can succeed: bad key, unpaid account."""
 

@@ -66,6 +66,14 @@ class Bucket:
         self.client.put_object(Bucket=self.name, Key=key, Body=data)
 
 
+_METHODS = (b"PUT ", b"GET ", b"HEAD ", b"POST ", b"DELETE ")
+_WORDS = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+_SLOW_DOWN = b"HTTP/1.1 503 Slow Down\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (
+    len(_WORDS),
+    _WORDS,
+)
+
+
 class Wire:
     """Passes connections on to a server, byte by byte.
 
@@ -75,11 +83,13 @@ class Wire:
 
     Attributes:
         limit: bytes that a client may send on a connection before it breaks; None for no end.
+        slow: so many of the next requests are told to slow down, in S3's own words.
         port: where clients connect.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self.limit: int | None = None
+        self.slow = 0
         self._to = host, port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
@@ -101,6 +111,10 @@ class Wire:
         sent = 0
         with client, server, suppress(OSError):
             while data := client.recv(1 << 16):
+                if self.slow and data.startswith(_METHODS):
+                    self.slow -= 1
+                    client.sendall(_SLOW_DOWN)
+                    break
                 sent += len(data)
                 if self.limit is not None and sent > self.limit:
                     break

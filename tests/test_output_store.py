@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import commands
 import orjson
@@ -17,7 +18,7 @@ from stores import KEYS, Bucket, Wire, served
 
 from batchrank.cli.eval import evaluate, report
 from batchrank.cli.status import status
-from batchrank.errors import InputError, JobError, LedgerError, OutputError
+from batchrank.errors import ExitCode, InputError, JobError, LedgerError, OutputError, StoreAwayError
 from batchrank.io import objects
 from batchrank.io.address import Address
 from batchrank.job.config import Job
@@ -166,11 +167,11 @@ async def test_a_line_that_breaks_in_an_upload_loses_nothing(
     wire = Wire(*host)
     options = f"?scheme=http&endpoint_override=127.0.0.1:{wire.port}"
     async with store(tmp_path, bucket) as s:
-        job = s.job(output={"path": bucket.address("out", options)})
+        job = s.job(output={"path": bucket.address("out", options)}, retry={"outage": 1})
         wire.limit = 20_000  # enough for all but a part
         stopped = await s.w.run(job, part_documents=200)
-        assert stopped.exit_code == 1
-        assert "out/ranking-00000.jsonl can't be written" in str(stopped.reason)
+        assert stopped.exit_code == ExitCode.STOPPED
+        assert "the output's store has failed for" in str(stopped.reason)
         assert "ranking-00000.jsonl" not in s.output()
         wire.limit = None
         assert (await s.w.run(job, part_documents=200)).exit_code == 0
@@ -178,6 +179,69 @@ async def test_a_line_that_breaks_in_an_upload_loses_nothing(
         here = s.w.job("here", output={"part_documents": 200})
         await s.w.run(here)
         assert without_summary(s.output()) == outputs(here, names=("ranking-", "failed"))
+    wire.close()
+
+
+@pytest.mark.slow
+@pytest.mark.real_clock
+async def test_a_store_that_is_overloaded_for_a_while_is_waited_for(
+    tmp_path: Path, bucket: Bucket, host: tuple[str, int]
+) -> None:
+    """It says 503 SlowDown more often than its client tries: the run says what it waits for, and ends well."""
+    wire = Wire(*host)
+    options = f"?scheme=http&endpoint_override=127.0.0.1:{wire.port}"
+    async with store(tmp_path, bucket) as s:
+        job = s.job(output={"path": bucket.address("out", options), "part_documents": 60})
+        run, seen = make_run(job), set[str]()
+        reports: list[Report] = []
+
+        async def execute() -> None:
+            reports.append(await run.execute())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(execute)
+            while not bucket.objects("out").get("ranking-00000.jsonl"):  # noqa: ASYNC110 the server has threads of its own
+                await anyio.sleep(0.005)
+            wire.slow = 40
+            while not reports:
+                progress = run.progress()
+                seen.update([progress.trouble] if progress and progress.trouble else [])
+                await anyio.sleep(0.05)
+        assert reports[0].exit_code == 0 and not wire.slow
+        assert any("the output's store has failed for" in text and "waited for" in text for text in seen)
+        assert s.w.paid_twice == 0
+        assert without_summary(s.output()) == await s.expected(output={"part_documents": 60})
+    wire.close()
+
+
+@pytest.mark.slow
+async def test_a_store_that_stays_away_loses_nothing(
+    tmp_path: Path, bucket: Bucket, host: tuple[str, int]
+) -> None:
+    """Not even its summary can be written: exit code 75, and the same command goes on once the store is back."""
+    wire = Wire(*host)
+    options = f"?scheme=http&endpoint_override=127.0.0.1:{wire.port}"
+    async with store(tmp_path, bucket) as s:
+        job = s.job(output={"path": bucket.address("out", options)}, retry={"outage": 1})
+        put = objects.Store.put
+
+        def away(to: objects.Store, name: str, data: Any) -> str | None:
+            if name == "ranking-00001.jsonl":
+                wire.slow = 10**6
+            return put(to, name, data)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(objects.Store, "put", away)
+            with pytest.raises(
+                StoreAwayError, match=r"retry\.outage: 1\).*503.*run the job again later"
+            ) as told:
+                await s.run(job)
+        assert told.value.exit_code == ExitCode.STOPPED
+        assert set(s.output()) == {"ranking-00000.jsonl"}
+        wire.slow = 0
+        assert (await s.run(job)).exit_code == 0
+        assert s.w.paid_twice == 0
+        assert without_summary(s.output()) == await s.expected()
     wire.close()
 
 

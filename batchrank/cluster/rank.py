@@ -18,6 +18,7 @@ from batchrank.cluster.remote import RemoteGateway, RemoteLedger
 from batchrank.cluster.stage import StagedCutter, StagedPart
 from batchrank.errors import BatchrankError
 from batchrank.io.address import Where
+from batchrank.io.patience import Patience
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure
 from batchrank.pipeline.assemble import ranker, sharder
@@ -133,7 +134,8 @@ async def rank(channel: Channel, terms: Terms) -> BatchrankError | None:
     Returns:
         Why this process stopped early; None where there are no more parts.
     """
-    with TemporaryDirectory(prefix="batchrank-") as own:
+    # One that publishes its parts itself waits for their store as long as a run in one process does.
+    with TemporaryDirectory(prefix="batchrank-") as own, Patience(terms.job.retry.outage).applied():
         return await _rank(channel, terms, Path(own) if terms.written is None else terms.written)
 
 

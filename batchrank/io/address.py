@@ -7,10 +7,12 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, TypeAlias
 
 from batchrank.io import storage
+from batchrank.io.patience import patiently
 
 _SMALL_AT_ONCE = "allow_delayed_open=true"
 """Has pyarrow send a small S3 object by one request instead of three, which also leaves nothing behind when killed."""
@@ -79,11 +81,11 @@ class Address:
 
     def exists(self) -> bool:
         """Whether there is such a file or folder."""
-        return storage.exists(self.__fspath__())
+        return patiently(partial(storage.exists, self.__fspath__()))
 
     def is_dir(self) -> bool:
         """Whether there is anything below it."""
-        return storage.is_folder(self.__fspath__())
+        return patiently(partial(storage.is_folder, self.__fspath__()))
 
     def is_symlink(self) -> bool:
         """Never: stores have no links."""
@@ -91,7 +93,7 @@ class Address:
 
     def iterdir(self) -> Iterator["Address"]:
         """The files right below it."""
-        return map(Address, storage.entries(self.__fspath__()))
+        return map(Address, patiently(partial(storage.entries, self.__fspath__())))
 
     def open(self, mode: str = "rb") -> IO[bytes]:
         """Open it for reading.
@@ -108,8 +110,12 @@ class Address:
         Raises:
             OSError: it can't be read.
         """
-        with self.open() as file:
-            return file.read()
+
+        def read() -> bytes:
+            with self.open() as file:
+                return file.read()
+
+        return patiently(read)
 
 
 Where: TypeAlias = Path | Address

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -19,10 +20,9 @@ from batchrank.errors import BatchrankError, MissingExtraError, OutputError
 from batchrank.io import storage
 from batchrank.io.address import Address
 from batchrank.io.atomic import Folder, Kept, PendingFile
+from batchrank.io.patience import patiently, said
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
-_NOISE = re.compile(r"When .*?: (?=AWS Error)| \(Request ID: \w*\)")
-"""What AWS's library says besides the reason: our own temporary names, and a number."""
 _ADVICE = (
     "create the bucket or correct output.path (its region: ?region=eu-central-1), or let these credentials list, get, "
     "put and delete objects there, and run again"
@@ -41,12 +41,12 @@ def _translated(address: Address, doing: str) -> Iterator[None]:
         with storage.as_os_error():
             yield
     except (MissingExtraError, OutputError):
-        raise
+        raise  # one that the store is away too
     except BatchrankError as error:
         raise OutputError(f"output.path: {error}") from error
     except OSError as error:
         unable = isinstance(error.__cause__, NotImplementedError)
-        reason = "nothing can be written to such addresses" if unable else _NOISE.sub("", str(error))
+        reason = "nothing can be written to such addresses" if unable else said(error)
         raise OutputError(f"{address} can't be {doing}: {reason}; {_ADVICE}") from error
 
 
@@ -68,6 +68,7 @@ class Store:
 
     Raises:
         OutputError: from every method: the store refuses, or can't be reached.
+        StoreAwayError: likewise, in a run: it has failed for too long.
         MissingExtraError: likewise: the address needs a library that isn't installed.
     """
 
@@ -102,7 +103,7 @@ class Store:
 
     def put(self, name: str, data: Any) -> str | None:
         """Put an object in place, by the steps that the module tells; the tag that it has."""
-        return self._put(name, data, self.path / name)
+        return patiently(partial(self._put, name, data, self.path / name))
 
     def _put(self, name: str, data: Any, told: Address) -> str | None:
         sent, final, size = _sent(name), self.path / name, len(memoryview(data))
@@ -140,10 +141,13 @@ class Store:
     def names(self) -> list[str]:
         """The names of the objects right below it."""
         with _translated(self.path, "listed"):
-            return [found.name for found in self.path.iterdir()]
+            return [found.name for found in self.path.iterdir()]  # which waits by itself
 
     def size(self, name: str) -> int | None:
         """An object's size in bytes, None when there is none."""
+        return patiently(partial(self._size, name))
+
+    def _size(self, name: str) -> int | None:
         with _translated(self.path / name, "looked at"):
             try:
                 return self.held(name).size
@@ -152,12 +156,18 @@ class Store:
 
     def remove(self, name: str) -> None:
         """Delete an object; nothing when there is none."""
+        patiently(partial(self._remove, name))
+
+    def _remove(self, name: str) -> None:
         with _translated(self.path / name, "removed"), suppress(FileNotFoundError):
             system, inner = self._system(name)
             system.delete_file(inner)
 
     def take(self, source: "Store", name: str) -> None:
         """Move an object here from another folder of the store, in place of one of its name."""
+        patiently(partial(self._take, source, name))
+
+    def _take(self, source: "Store", name: str) -> None:
         with _translated(self.path / name, "put in place"):
             self._rename(source.path / name, self.path / name)
 
@@ -170,9 +180,12 @@ class Store:
     def drop(self) -> None:
         """Remove what stands for the folder itself, unless something is in it."""
         if not self.names() and self.path.is_dir():
-            with _translated(self.path, "removed"):
-                system, inner = storage.filesystem(self.path.writable)
-                system.delete_dir(inner)
+            patiently(self._drop)
+
+    def _drop(self) -> None:
+        with _translated(self.path, "removed"):
+            system, inner = storage.filesystem(self.path.writable)
+            system.delete_dir(inner)
 
     def close(self) -> None:
         """Let go of the folder here."""

@@ -1,7 +1,7 @@
 """Runs a whole job (read, shard, send, merge, write), goes on where it was stopped, and sums up at the end."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
@@ -10,11 +10,14 @@ import anyio.to_thread
 from batchrank.errors import (
     BatchrankError,
     BudgetReachedError,
+    InterruptedRunError,
     JobError,
     OutputError,
+    TimeReachedError,
     TooManyFailuresError,
     UnsortedError,
 )
+from batchrank.io.patience import Patience
 from batchrank.job.config import Job
 from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.assemble import Engine, engine, opened_ledger
@@ -84,6 +87,7 @@ class Run:
         self._engine: Engine | None = None
         self.gauge = Gauge()
         self._before = Totals()
+        self._patience = Patience(job.retry.outage)
         self._deadline = Deadline(self.options.until, self.options.drain, self.notices.append)
         self._started = time.monotonic()
 
@@ -95,6 +99,8 @@ class Run:
     def stop(self, reason: BatchrankError, *, drain: float | None = None) -> None:
         """Admit no more queries, drain what is in flight (for ``options.drain`` seconds), and let ``execute`` end."""
         self._reason = self._reason or reason
+        if isinstance(reason, InterruptedRunError | TimeReachedError):
+            self._patience.stop()  # who stops a run doesn't want it to wait for the output's store
         if self._flow is not None:
             self._flow.stop(self._reason, drain=drain)
 
@@ -118,7 +124,7 @@ class Run:
         self.notices += ground.notes
         await anyio.to_thread.run_sync(self.outputs.claim)
         try:
-            with unwrap_exception_groups():
+            with unwrap_exception_groups(), self._patience.applied():
                 async with opened_ledger(self.job.ledger_path, salvage=self.options.fresh) as ledger:
                     return await self._execute(ledger, ground, only)
         finally:
@@ -278,11 +284,12 @@ class Run:
         parts, flow = self._engine, self._flow
         if parts is None or flow is None:
             return None
-        return snapshot(
+        found = snapshot(
             parts, self.totals, flow, self._before,
             share=self._share, read=self._read,
             elapsed=time.monotonic() - self._started, forecast=self._deadline.forecast,
         )  # fmt: skip
+        return replace(found, trouble=found.trouble or self._patience.trouble())
 
     @property
     def _read(self) -> int:
