@@ -96,6 +96,46 @@ def processes(name: str) -> list[int]:
     return found
 
 
+async def test_pairs_are_grouped_by_the_recipe_on_nodes_of_one_processor(
+    tmp_path: Path, cluster: Any
+) -> None:
+    """The manual's own code, with this cluster and emulator: the rankings of the lists that the pairs were made of."""
+    page = (Path(batchrank.__file__).parent / "cluster" / "README.md").read_text()
+    recipe = page.split("### Pairs of a query and a document")[1].split("```python\n")[1].split("```")[0]
+    one_row = recipe[recipe.index("def one_row") : recipe.index("pairs = ray.data")]
+    grouping = next(line for line in recipe.splitlines() if "groupby" in line)
+    data = rows(6, 5)
+    async with crew_world(tmp_path, data=data) as w:
+        import pyarrow as pa
+        import ray.data
+
+        import batchrank.ray as step
+
+        expected = await directly(data, w.job("one"))
+        pairs = [
+            {"query_id": row["query_id"], "query": row["query"], "doc_id": one["id"], **one}
+            for number in range(5)
+            for row in data
+            for one in [row["candidates"][number]]
+        ]
+        job = w.job("out")
+
+        def work() -> list[dict[str, Any]]:
+            names: dict[str, Any] = {
+                "ray": ray,
+                "pa": pa,
+                "pairs": ray.data.from_items(pairs),
+                "__name__": "__main__",
+            }
+            exec(one_row + grouping, names)
+            found: list[dict[str, Any]] = step.rerank(names["queries"], job).take_all()
+            return found
+
+        found = await in_thread(work)
+        assert listed(found) == expected
+        assert len(found) == 30
+
+
 async def test_the_rankings_are_those_of_rerank_sync(tmp_path: Path, cluster: Any) -> None:
     """In any order of rows and any batches; a bad row is told in one of its own; asked again, nothing is paid."""
     data = rows(40, 34)
