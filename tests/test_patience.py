@@ -7,7 +7,14 @@ import anyio
 import anyio.to_thread
 import pytest
 
-from batchrank.errors import BatchrankError, ExitCode, InputError, OutputError, StoreAwayError
+from batchrank.errors import (
+    BatchrankError,
+    ExitCode,
+    InputError,
+    InterruptedRunError,
+    OutputError,
+    StoreAwayError,
+)
 from batchrank.io.patience import Patience, passing, patiently
 
 
@@ -123,7 +130,7 @@ def test_what_will_not_pass_is_told_at_once(error: Exception) -> None:
 def test_a_run_that_is_stopped_waits_for_nothing() -> None:
     """Whoever waits is woken, and what fails then has failed."""
     patience = Patience(600)
-    patience.stop()
+    patience.heed(InterruptedRunError("interrupted by SIGINT", 2))
     with pytest.raises(StoreAwayError):
         patience.keep(failing(AWAY))
 

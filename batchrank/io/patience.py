@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-from batchrank.errors import BatchrankError, StoreAwayError
+from batchrank.errors import BatchrankError, InterruptedRunError, StoreAwayError, TimeReachedError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -78,9 +78,10 @@ class Patience:
         self._since: float | None = None
         self._why = ""
 
-    def stop(self) -> None:
-        """Wait no longer: what fails now has failed."""
-        self._stopped.set()
+    def heed(self, reason: BatchrankError) -> None:
+        """Wait no longer where somebody stops the run: what fails now has failed."""
+        if isinstance(reason, InterruptedRunError | TimeReachedError):
+            self._stopped.set()
 
     def trouble(self) -> str | None:
         """What is waited for, once it is for a few seconds; None while all is well."""

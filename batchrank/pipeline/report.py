@@ -21,6 +21,7 @@ def snapshot(
     flow: Moving,
     before: Totals,
     *,
+    trouble: str | None,
     share: float,
     read: int,
     elapsed: float,
@@ -33,6 +34,7 @@ def snapshot(
         totals: what it has written.
         flow: what moves its queries.
         before: what earlier processes of the run had written.
+        trouble: what is wrong with its output, if anything is.
         share: the part of the input that was read.
         read: queries and bad records in it.
         elapsed: seconds since it began.
@@ -70,7 +72,7 @@ def snapshot(
         counted_cost=spend.counted_cost,
         gate=flow.gate,
         forecast=forecast,
-        trouble=parts.gateway.trouble(),
+        trouble=parts.gateway.trouble() or trouble,
         replicas=parts.fleet.states(),
         keys=parts.limiter.states(),
     )

@@ -1,7 +1,7 @@
 """Runs a whole job (read, shard, send, merge, write), goes on where it was stopped, and sums up at the end."""
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
@@ -10,10 +10,8 @@ import anyio.to_thread
 from batchrank.errors import (
     BatchrankError,
     BudgetReachedError,
-    InterruptedRunError,
     JobError,
     OutputError,
-    TimeReachedError,
     TooManyFailuresError,
     UnsortedError,
 )
@@ -86,8 +84,7 @@ class Run:
         self._reader: Reading | None = None
         self._engine: Engine | None = None
         self.gauge = Gauge()
-        self._before = Totals()
-        self._patience = Patience(job.retry.outage)
+        self._before, self._patience = Totals(), Patience(job.retry.outage)
         self._deadline = Deadline(self.options.until, self.options.drain, self.notices.append)
         self._started = time.monotonic()
 
@@ -99,8 +96,7 @@ class Run:
     def stop(self, reason: BatchrankError, *, drain: float | None = None) -> None:
         """Admit no more queries, drain what is in flight (for ``options.drain`` seconds), and let ``execute`` end."""
         self._reason = self._reason or reason
-        if isinstance(reason, InterruptedRunError | TimeReachedError):
-            self._patience.stop()  # who stops a run doesn't want it to wait for the output's store
+        self._patience.heed(reason)
         if self._flow is not None:
             self._flow.stop(self._reason, drain=drain)
 
@@ -284,12 +280,11 @@ class Run:
         parts, flow = self._engine, self._flow
         if parts is None or flow is None:
             return None
-        found = snapshot(
-            parts, self.totals, flow, self._before,
+        return snapshot(
+            parts, self.totals, flow, self._before, trouble=self._patience.trouble(),
             share=self._share, read=self._read,
             elapsed=time.monotonic() - self._started, forecast=self._deadline.forecast,
         )  # fmt: skip
-        return replace(found, trouble=found.trouble or self._patience.trouble())
 
     @property
     def _read(self) -> int:
