@@ -96,9 +96,7 @@ def check(
     as_json: Json = False,
     no_progress: NoProgress = False,
 ) -> None:
-    """Find what would keep a job from running: key, endpoint, output, ledger, data. Spends nothing.
-
-    Of a job for a Ray cluster (engine.ray, --ray) also what each machine has, by a process started there for a moment.
+    """Find what would keep a job from running: key, endpoint, output, ledger, data, Ray's machines. Spends nothing.
 
     Exit codes: 0 ready; otherwise the one that `batchrank run` would end with: 2 job or key, 3 some queries would
     fail, 4 input unusable, 5 gate.against holds nothing to compare with, 1 output or ledger unusable or the key
@@ -109,8 +107,7 @@ def check(
 
     findings = []
     watch = watching(drawing(not no_progress))
-    more = [] if ray is None else [f"engine.ray.address={ray}"]
-    found = tonights(load(job, [*(overrides or ()), *more]))
+    found = tonights(load(job, [*(overrides or ()), *([f"engine.ray.address={ray}"] if ray else [])]))
     for finding in check_job(found, limit=None if everything else limit, ask=ask, watch=watch):
         findings.append(finding)
         if not as_json:
