@@ -103,10 +103,9 @@ def check(
     refused, 75 the endpoint can't be reached.
     """
     from batchrank.pipeline.view import watching
-    from batchrank.planning.check import check_job, ending
+    from batchrank.planning.check import Finding, check_job, ending
 
-    findings = []
-    watch = watching(drawing(not no_progress))
+    findings, watch = list[Finding](), watching(drawing(not no_progress))
     found = tonights(load(job, [*(overrides or ()), *([f"engine.ray.address={ray}"] if ray else [])]))
     for finding in check_job(found, limit=None if everything else limit, ask=ask, watch=watch):
         findings.append(finding)
