@@ -266,7 +266,7 @@ async def test_only_failed_and_earlier_answers_work_as_with_one_process(tmp_path
 async def test_the_key_is_in_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who rank don't send, so they don't get the key, neither by their environment nor by what they are told."""
     monkeypatch.setenv("DASHSCOPE_API_KEY", KEY)
-    async with crew_world(tmp_path, latency=0.5) as w:  # longer than the look at their memory takes
+    async with crew_world(tmp_path, latency=0.2) as w:  # longer than the look at their memory takes
         job = w.job("out", endpoint={"api_key_file": None})
         seen: list[bytes] = []
         async with anyio.create_task_group() as group:

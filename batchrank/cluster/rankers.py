@@ -66,9 +66,7 @@ class Rankers:
 
     Args:
         queue: what is to be ranked.
-        stop: stops the run.
-
-    All else is as ``Crew`` has it.
+        stop: stops the run; all else is as ``Crew`` has it.
     """
 
     def __init__(
@@ -93,9 +91,8 @@ class Rankers:
         self._queue, self._terms, self._commits = queue, terms, commits
         self._folder, self._staging = folder, staging
         self._check, self._stop = check, stop
-        self._stopped = False
+        self._stopped, self._seats = False, 0
         self._group: TaskGroup
-        self._seats = 0
         self._coming: list[anyio.CancelScope] = []
         self._members: list[Member] = []
         self._before = Standing()
@@ -283,7 +280,9 @@ class Rankers:
     async def beat(self) -> None:
         """Tell each how many queries it may have under way, as that of all follows the servers; give silent ones up."""
         while True:
-            each = -(-self._fleet.queries // max(1, len(self._members))) + 1
+            # One that is only tried to be added may never come; those that are there at first are counted on.
+            share = len(self._members) if self._scaling else self._seats
+            each = -(-self._fleet.queries // max(1, share)) + 1
             if each != self._terms.room.queries:
                 self._terms.room.queries = each
                 for member in self._members:
