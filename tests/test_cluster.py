@@ -8,10 +8,10 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import orjson
@@ -22,6 +22,11 @@ from against import KEY, World, same, world
 from crash_harness import children
 from jobs import failed, outputs, rows, write_jsonl
 
+from batchrank.cluster import rankers
+from batchrank.cluster.channel import Channel, Handler
+from batchrank.cluster.crew import Crew
+from batchrank.cluster.processes import LocalProcess, LocalStarter, Process, Spawn, Starter
+from batchrank.cluster.run import CrewRun
 from batchrank.errors import ExitCode, InterruptedRunError, JobError
 from batchrank.job.config import Job
 from batchrank.launch import make_run
@@ -328,3 +333,55 @@ async def test_what_is_left_at_a_cap_is_told_of_several_processes(tmp_path: Path
         (notice,) = [n for n in report.data["notices"] if "the rest of the input would take" in n]
         told = re.search(r"\(([\d,]+) tokens\) in all", notice)
         assert told is not None and int(told[1].replace(",", "")) == pytest.approx(whole, rel=0.35)
+
+
+class Narrow(LocalStarter):
+    """Has room for three that rank, and for two once one has ended; who comes then waits."""
+
+    room, here = 3, 0
+
+    @asynccontextmanager
+    async def start(
+        self, role: str, handlers: Mapping[str, Handler], spawn: Spawn
+    ) -> AsyncIterator[tuple[Process, Channel]]:
+        ranks = role == "ranker"
+        while ranks and self.here >= self.room:  # noqa: ASYNC110 other processes
+            await anyio.sleep(0.05)
+        self.here += ranks
+        try:
+            async with super().start(role, handlers, spawn) as started:
+                yield started
+        finally:
+            self.here -= ranks
+            self.room -= ranks and self.room > 2
+
+
+class NarrowRun(CrewRun):
+    """A run where there is no room for a process in place of one that died, as on a cluster that lost a machine."""
+
+    @asynccontextmanager
+    async def _starter(self) -> AsyncIterator[tuple[Starter, int]]:
+        yield Narrow(self.job.key_variables), 3
+
+
+async def test_a_run_goes_on_where_nobody_replaces_the_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Part 0 is lost, all others wait for what it comes to, and no process comes: one of them begins anew."""
+    monkeypatch.setattr(rankers, "_PATIENCE", 0.3)
+    async with crew_world(tmp_path, latency=0.15) as w:
+        one, several = w.job("one"), w.job("several")
+        run = NarrowRun(several)
+        reports: list[Report] = []
+
+        async def execute() -> None:
+            reports.append(await run.execute())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(execute)
+            await reached(w, 12)
+            crew = cast(Crew, run._flow)
+            held = next(one for one in crew._rankers._members if 0 in one.hands.parts)
+            os.kill(cast(LocalProcess, held.process).child.pid, signal.SIGKILL)
+        await ranked(one, 1)
+        assert reports[0].exit_code == 0 and everything(one) == everything(several)

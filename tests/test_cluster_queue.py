@@ -66,12 +66,13 @@ async def test_the_part_that_others_wait_for_is_not_put_behind_them() -> None:
         found.append(await queue.take(hands))
 
     async with anyio.create_task_group() as group:
+        assert queue.stuck([full]) and not queue.stuck([full, fresh])
         group.start_soon(take, full)
         await anyio.wait_all_tasks_blocked()
         assert found == []
         group.start_soon(take, fresh)
     assert found == [part(0), None] or found == [None, part(0)]
-    assert list(fresh.parts) == [0]
+    assert list(fresh.parts) == [0] and not queue.stuck([full, fresh])
 
 
 async def test_the_reader_waits_for_room() -> None:

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import anyio.to_thread
 
 from batchrank.cluster.channel import BUFFER, Channel, Handler
+from batchrank.cluster.messages import Standing
+from batchrank.cluster.queue import Hands
 from batchrank.errors import RunStoppedError
 
 Spawn: TypeAlias = Callable[..., object]
@@ -31,6 +34,27 @@ class Process(Protocol):
     @property
     def fate(self) -> str:
         """How it ended, for messages."""
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A process that ranks.
+
+    Attributes:
+        process: the process.
+        channel: what it is talked to by.
+        hands: what it has to rank.
+        standing: how far it has come, as it told last.
+        ended: whether it has said that it is done.
+        heard: when it said something last.
+    """
+
+    process: Process
+    channel: Channel
+    hands: Hands = field(default_factory=Hands)
+    standing: Standing = field(default_factory=Standing)
+    ended: bool = False
+    heard: float = 0.0
 
 
 class Starter(Protocol):

@@ -1,6 +1,7 @@
 """Holds the parts that are laid out until a process ranks them, and takes them back from one that dies."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 import anyio
 
@@ -59,6 +60,10 @@ class PartQueue:
     def drained(self) -> bool:
         """Whether there are none to come and none here, but for those of processes that die."""
         return self.exhausted and not self._parts
+
+    def stuck(self, all_hands: Iterable[Hands]) -> bool:
+        """Whether part 0 lies here, and there is nobody it could be given to, as all have others at hand."""
+        return 0 in self._parts and all(hands.parts for hands in all_hands)
 
     async def put(self, part: StagedPart) -> None:
         """Take a part; returns once there is room for another one."""

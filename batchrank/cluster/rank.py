@@ -4,9 +4,8 @@ It is the same pipeline as that of one process, whose gateway and ledger are els
 """
 
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import anyio.from_thread
@@ -18,6 +17,7 @@ from batchrank.cluster.remote import RemoteGateway, RemoteLedger
 from batchrank.cluster.stage import StagedCutter, StagedPart
 from batchrank.errors import BatchrankError
 from batchrank.io.address import Where
+from batchrank.io.scratch import Scratch
 from batchrank.io.patience import Patience
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure
@@ -135,8 +135,11 @@ async def rank(channel: Channel, terms: Terms) -> BatchrankError | None:
         Why this process stopped early; None where there are no more parts.
     """
     # One that publishes its parts itself waits for their store as long as a run in one process does.
-    with TemporaryDirectory(prefix="batchrank-") as own, Patience(terms.job.retry.outage).applied():
-        return await _rank(channel, terms, Path(own) if terms.written is None else terms.written)
+    with Patience(terms.job.retry.outage).applied():
+        if terms.written is not None:
+            return await _rank(channel, terms, terms.written)
+        with closing(Scratch()) as own:  # which somebody removes even if this process is killed
+            return await _rank(channel, terms, own.path)
 
 
 async def _rank(channel: Channel, terms: Terms, folder: Where) -> BatchrankError | None:

@@ -7,7 +7,7 @@ another one, which finds the answers there.
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from batchrank.cluster.account import Account
-from batchrank.cluster.channel import Channel, Handler
+from batchrank.cluster.channel import Handler
 from batchrank.cluster.commits import Commits
 from batchrank.cluster.handover import Depot
 from batchrank.cluster.messages import Finished, Standing, Terms, differing, logged
-from batchrank.cluster.processes import NotStartedError, Process, Spawn, Starter
-from batchrank.cluster.queue import DEATHS, NO_PART, Hands, PartQueue
+from batchrank.cluster.processes import Member, NotStartedError, Spawn, Starter
+from batchrank.cluster.queue import DEATHS, NO_PART, PartQueue
 from batchrank.cluster.scaling import Scaling
 from batchrank.cluster.stage import StagedPart
 from batchrank.errors import BatchrankError, RunStoppedError
@@ -33,29 +33,10 @@ log = logging.getLogger(__name__)
 
 _PAUSE = 1.0
 """Seconds until another process is started in place of one that could not be."""
+_PATIENCE = 30.0
+"""Seconds that part 0 waits for a process in place of the one that died of it: a cluster may have no room for one."""
 _BEAT = 0.25
 """Seconds between two looks at how many queries each process may have under way, and whether there are enough."""
-
-
-@dataclass(slots=True, eq=False)
-class Member:
-    """A process that ranks.
-
-    Attributes:
-        process: the process.
-        channel: what it is talked to by.
-        hands: what it has to rank.
-        standing: how far it has come, as it told last.
-        ended: whether it has said that it is done.
-        heard: when it said something last.
-    """
-
-    process: Process
-    channel: Channel
-    hands: Hands = field(default_factory=Hands)
-    standing: Standing = field(default_factory=Standing)
-    ended: bool = False
-    heard: float = 0.0
 
 
 class Rankers:
@@ -201,6 +182,13 @@ class Rankers:
                 depot.close()
         return member
 
+    def _begin_anew(self, member: Member) -> None:
+        """End one that waits, like all others, for what part 0 comes to, so that one in its place can rank that."""
+        log.warning(
+            "there was no room for a process in place of the one that died, so another one that ranks begins anew"
+        )
+        member.channel.close()
+
     def _lost(self, member: Member) -> None:
         """Give the parts of a process that died to others."""
         numbers = sorted(member.hands.parts)
@@ -279,6 +267,7 @@ class Rankers:
 
     async def beat(self) -> None:
         """Tell each how many queries it may have under way, as that of all follows the servers; give silent ones up."""
+        stuck_since: float | None = None
         while True:
             # One that is only tried to be added may never come; those that are there at first are counted on.
             share = len(self._members) if self._scaling else self._seats
@@ -288,10 +277,18 @@ class Rankers:
                 for member in self._members:
                     member.channel.tell("room", each)
             await anyio.sleep(_BEAT)
+            now = anyio.current_time()
+            if not self._queue.stuck(member.hands for member in self._members):
+                stuck_since = None
+            elif stuck_since is None:
+                stuck_since = now
+            elif self._members and now - stuck_since > _PATIENCE:
+                stuck_since = None
+                self._begin_anew(min(self._members, key=lambda member: len(member.hands.parts)))
             if self._queue.drained:
                 self._give_up(len(self._coming))  # nobody is needed any more but those who are there
             if self._silence is not None:
-                late = anyio.current_time() - self._silence
+                late = now - self._silence
                 for member in self._members:
                     if member.heard < late:
                         log.warning("a process that ranks has said nothing for %g s", self._silence)
