@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ date format join path split url permutation sorted heap median archive disk usag
 )
 
 
+@cache
 def text(seed: int, length: int = 12) -> str:
     """Some words, the same for the same seed."""
     return (

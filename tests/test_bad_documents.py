@@ -82,11 +82,11 @@ async def test_a_list_of_several_chunks_loses_just_its_bad_document(tmp_path: Pa
 
 
 async def test_nothing_waits_for_what_fails(tmp_path: Path) -> None:
-    """500 queries, two in a hundred with a bad document, all defaults: all ranked, within half a minute more."""
+    """200 queries, two in a hundred with a bad document, all defaults: all ranked, within half a minute more."""
     sections = {"limits": {"documents": 500}, "tokenizer": "bytes"}
     seconds = {}
     for name, fault in (("good", None), ("failing", "500"), ("useless", "score-null")):
-        data = poisoned(500, 8, 50)
+        data = poisoned(200, 8, 50)
         folder = tmp_path / name
         folder.mkdir()
         poison = {"unlucky": fault} if fault else {}

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,12 @@ from batchrank.bench.matrix import load_bench
 from batchrank.bench.table import done, same_job
 from batchrank.errors import JobError
 
-SHARED = {"endpoint": {"url": "emulator"}, "tokenizer": "bytes", "limits": {"documents": 10}}
+SHARED = {
+    "endpoint": {"url": "emulator"},
+    "tokenizer": "bytes",
+    "limits": {"documents": 10},
+    "rate": {"rpm": 10**6},
+}
 
 
 def write_bench(folder: Path, *, queries: int = 4, **keys: Any) -> Path:
@@ -210,11 +216,12 @@ async def test_any_changed_input_is_noticed(
 def test_killed_twice_it_ends_with_the_same_table(tmp_path: Path) -> None:
     """2 datasets x 2 models x 2 methods: what was done or paid is not done or paid again."""
     tables = []
+    paced = {key: value for key, value in SHARED.items() if key != "rate"}  # so that it takes a while
     for name, kills in (("whole", ()), ("killed", (2, 5))):
         folder = tmp_path / name
         folder.mkdir()
         path = write_bench(
-            folder, queries=6, models=["qwen3-rerank", "gte-rerank-v2"], methods=["hub", "raw"]
+            folder, queries=6, models=["qwen3-rerank", "gte-rerank-v2"], methods=["hub", "raw"], job=paced
         )
         for cells in kills:
             running = subprocess.Popen(
@@ -225,7 +232,7 @@ def test_killed_twice_it_ends_with_the_same_table(tmp_path: Path) -> None:
                 assert running.poll() is None
                 time.sleep(0.05)  # another process: nothing else tells
             running.kill()
-            running.wait()
+            assert running.wait() == -signal.SIGKILL
         done = batchrank("bench", path.name, "--quiet", cwd=folder)
         assert done.returncode == 0, done.stderr
         tables.append(table(folder))

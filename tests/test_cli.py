@@ -28,6 +28,7 @@ def job_file(folder: Path, **keys: object) -> str:
         "endpoint": {"url": "emulator"},
         "limits": {"documents": 10},
         "tokenizer": "bytes",
+        "rate": {"rpm": 10**6, "tpm": 10**12},  # time is real here
         "output": {"path": "out"},
     }
     (folder / "job.yaml").write_text(json.dumps(job | keys))

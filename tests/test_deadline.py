@@ -75,12 +75,12 @@ def test_only_the_better_pace_makes_it_clear() -> None:
 
 async def test_it_ends_in_time_and_loses_nothing(tmp_path: Path) -> None:
     """Requests in flight are answered by then; each later run goes on, and in the end the output is that of one."""
-    async with world(tmp_path, queries=120, latency=2.0, sections={"rate": {"rpm": 600}}) as w:
+    async with world(tmp_path, queries=60, latency=2.0, sections={"rate": {"rpm": 300}}) as w:
         job, other = w.job(), w.job("other")
         codes: list[int] = []
         while not codes or codes[-1] == 75:
             began = clock.wall()
-            report = await w.run(job, part_documents=300, until=Until(began + 30, "06:00"))
+            report = await w.run(job, part_documents=150, until=Until(began + 30, "06:00"))
             codes.append(report.exit_code)
             assert clock.wall() - began <= 30
             assert report.data["process"]["ambiguous"] == 0
@@ -89,7 +89,7 @@ async def test_it_ends_in_time_and_loses_nothing(tmp_path: Path) -> None:
                 assert "--until 06:00 leaves no time to send more; run the job again" in str(report.reason)
         assert codes[-1] == 0 and 2 < len(codes) < 8
         assert w.paid_twice == 0
-        await w.run(other, part_documents=300)
+        await w.run(other, part_documents=150)
         assert same(job, other)
 
 

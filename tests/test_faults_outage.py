@@ -60,7 +60,7 @@ async def test_answers_that_are_useless_from_the_start_stop_the_run(tmp_path: Pa
 
 async def test_a_server_that_loses_many_paid_answers_ends_the_run(tmp_path: Path) -> None:
     """When every other answer is unusable, retrying them would double the bill: exit 75, after a while."""
-    async with world(tmp_path, queries=1500, candidates=8, faults={"html-200": 0.5}, fault_limit=0) as w:
+    async with world(tmp_path, queries=600, candidates=8, faults={"html-200": 0.5}, fault_limit=0) as w:
         report = await w.run(w.job())
         assert report.exit_code == 75
         assert "too many answers are lost for the number that arrive" in str(report.reason)

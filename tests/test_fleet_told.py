@@ -57,7 +57,7 @@ async def test_people_and_machines_are_told_of_each(tmp_path: Path) -> None:
     sick = Server(fate=lambda q, d, n: reply(500, {"message": "oh"}))
     servers = Server(), sick
     async with fleet(*servers):
-        one = Run(job_at(tmp_path, *servers, queries=200))
+        one = Run(job_at(tmp_path, *servers, queries=60))
         with Observer(one) as observer:
             async with anyio.create_task_group() as group:
                 group.start_soon(observer.watch)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import datasets
 import fsspec
 import polars
 import pyarrow as pa
@@ -94,6 +93,8 @@ def test_a_file_cut_off_says_so(
 
 def test_a_saved_dataset_is_read_from_its_folder(tmp_path: Path, expected: Any) -> None:
     """Shards in order; what else is in the folder is left alone."""
+    import datasets  # takes a second
+
     data = datasets.Dataset.from_list(ROWS)
     data.save_to_disk(tmp_path / "set", num_shards=3)
     (tmp_path / "set" / "cache-0123.arrow").write_bytes(b"none of the data")
@@ -108,6 +109,8 @@ def test_a_saved_dataset_is_read_from_its_folder(tmp_path: Path, expected: Any) 
 
 def test_a_saved_dataset_of_splits_needs_to_know_which(tmp_path: Path, expected: Any) -> None:
     """``input.split`` picks it; a single one needs no word."""
+    import datasets  # takes a second
+
     data = datasets.Dataset.from_list(ROWS)
     splits = datasets.DatasetDict({"train": data.select(range(30)), "test": data.select(range(30, 40))})
     splits.save_to_disk(tmp_path / "set")
@@ -122,6 +125,8 @@ def test_a_saved_dataset_of_splits_needs_to_know_which(tmp_path: Path, expected:
 
 def test_a_saved_dataset_can_be_the_corpus(tmp_path: Path, expected: Any) -> None:
     """Texts are joined from it as from any other collection."""
+    import datasets
+
     texts = [{"_id": c["id"], "text": c["text"]} for row in ROWS for c in row["candidates"]]
     datasets.Dataset.from_list(texts).save_to_disk(tmp_path / "corpus")
     ids = [{**row, "candidates": [c["id"] for c in row["candidates"]]} for row in ROWS]

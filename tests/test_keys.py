@@ -91,10 +91,10 @@ def ring(*rpms: float, tpm: float = MANY) -> tuple[Keyring, list[Key]]:
 
 
 def test_two_keys_have_the_quota_of_two() -> None:
-    """Two at 90 requests a second reach 97% of 180, and neither ever passes its second or its minute."""
+    """Two at 30 requests a second reach 97% of 60, and neither ever passes its second or its minute."""
 
     async def use() -> dict[str, list[tuple[float, int]]]:
-        keyring, _ = ring(5400, 5400)
+        keyring, _ = ring(1800, 1800)
         sent: dict[str, list[tuple[float, int]]] = defaultdict(list)
         while now() < 1100:
             admission = await keyring.acquire(1)
@@ -105,9 +105,9 @@ def test_two_keys_have_the_quota_of_two() -> None:
 
     sent = virtually(use(), late=1e-3)
     steady = [at for admitted in sent.values() for at, _ in admitted if 1010 <= at < 1100]
-    assert len(steady) >= 0.97 * 180 * 90
+    assert len(steady) >= 0.97 * 60 * 90
     for admitted in sent.values():
-        assert fullest(admitted, 1)[0] <= 90 and fullest(admitted, 60)[0] <= 5400
+        assert fullest(admitted, 1)[0] <= 30 and fullest(admitted, 60)[0] <= 1800
 
 
 def test_each_slows_down_by_itself() -> None:
@@ -185,15 +185,15 @@ def test_the_last_key_never_rests() -> None:
 @ANYIO
 async def test_a_run_uses_both(tmp_path: Path) -> None:
     """Server-side: 97% of both quotas, no second of a key above its own, no 429."""
-    server = Accounts(per_second=10, workers=99)
+    server = Accounts(per_second=5, workers=99)
     async with fleet(server):
-        report = await run(two_keys(tmp_path, server, queries=220, rate={"rpm": 600}))
+        report = await run(two_keys(tmp_path, server, queries=120, rate={"rpm": 300}))
     assert report.exit_code == 0 and not server.throttled
     starts, ends = ([edge(times) for times in server.arrivals.values()] for edge in (min, max))
     for times in server.arrivals.values():
         steady = [at for at in times if max(starts) + 10 <= at < min(ends) - 1]
-        assert len(steady) >= 0.97 * 10 * (min(ends) - 1 - max(starts) - 10)
-        assert fullest([(at, 1) for at in times], 60)[0] <= 600
+        assert len(steady) >= 0.97 * 5 * (min(ends) - 1 - max(starts) - 10)
+        assert fullest([(at, 1) for at in times], 60)[0] <= 300
     assert {name: one["out"] for name, one in told(report).items()} == {"KEY_A": None, "KEY_B": None}
 
 
@@ -217,7 +217,7 @@ async def test_one_that_is_refused_midway_costs_no_query(
     """Revoked, unpaid, or used up for the day: no query fails, nothing is paid twice, its variable is told once."""
     server = Accounts(refuses=refusing(A, after=1002.0, **refusal))
     async with fleet(server):
-        job = two_keys(tmp_path, server, queries=200)
+        job = two_keys(tmp_path, server, queries=80)
         report = await run(job)
     assert (report.exit_code, report.data["totals"]["failed"], report.data["totals"]["lost"]) == (0, 0, 0)
     assert paid_twice(server) == 0 and max(server.arrivals[A]) >= 1002
@@ -250,11 +250,14 @@ async def test_one_that_is_wrong_from_the_start_costs_nothing(tmp_path: Path) ->
         ({"status": 429, "code": "", "message": "You reached your daily request limit"}, 75),
     ],
 )
-async def test_when_the_last_one_is_refused_the_run_stops(tmp_path: Path, refusal: Any, code: int) -> None:
-    """As with one key, after a few requests, and with the server's words."""
-    server = Accounts(refuses=refusing(A, B, after=1002.0, **refusal))
+@pytest.mark.parametrize("latency", [0.05, 0.2])
+async def test_when_the_last_one_is_refused_the_run_stops(
+    tmp_path: Path, refusal: Any, code: int, latency: float
+) -> None:
+    """As with one key, after a few requests, and with the server's words; although what is under way is answered."""
+    server = Accounts(latency=latency, refuses=refusing(A, B, after=1002.0, **refusal))
     async with fleet(server):
-        report = await run(two_keys(tmp_path, server, queries=400))
+        report = await run(two_keys(tmp_path, server, queries=100))
     assert report.exit_code == code and report.data["totals"]["failed"] == 0
     assert str(refusal.get("message", "no such key")) in str(report.reason)
     assert (
@@ -267,7 +270,7 @@ async def test_a_deploy_that_lets_nobody_in_for_a_while_is_waited_out(tmp_path: 
     """For four seconds every key is refused: both are used again afterwards, and nothing is lost."""
     server = Accounts(refuses=lambda key: REFUSED[0] if 1002 <= now() < 1006 else None)
     async with fleet(server):
-        report = await run(two_keys(tmp_path, server, queries=400, rate={"rpm": 1200}))
+        report = await run(two_keys(tmp_path, server, queries=120, rate={"rpm": 1200}))
     assert (report.exit_code, report.data["totals"]["lost"]) == (0, 0)
     assert all(max(server.arrivals[key]) > 1015 for key in (A, B))
     assert not any(one["out"] for one in told(report).values())
@@ -282,7 +285,7 @@ async def test_a_document_that_a_firewall_dislikes_takes_no_key_out(tmp_path: Pa
 
     server = Accounts(fate=fate)
     async with fleet(server):
-        report = await run(two_keys(tmp_path, server, queries=100, rate={"rpm": 1200}))
+        report = await run(two_keys(tmp_path, server, queries=40, rate={"rpm": 1200}))
     assert (report.exit_code, report.data["totals"]["lost"], report.data["totals"]["failed"]) == (3, 1, 0)
     assert not any(one["out"] for one in told(report).values())
 
@@ -292,21 +295,21 @@ async def test_every_server_is_asked_with_every_key(tmp_path: Path) -> None:
     """Two servers, two keys: four ways; one server that refuses all keys is taken out, and no key is."""
     well, sick = Accounts(), Accounts(refuses=refusing(A, B))
     async with fleet(well, sick):
-        report = await run(two_keys(tmp_path, well, sick, queries=300))
+        report = await run(two_keys(tmp_path, well, sick, queries=100))
     assert report.exit_code == 0 and report.data["totals"]["failed"] == 0
     assert set(well.arrivals) == set(sick.arrivals) == {A, B}
     states = {one["name"]: one["out"] for one in report.data["process"]["replicas"]}
     assert states[sick.url.split("/")[2]] and not states[well.url.split("/")[2]]
-    assert well.answered >= 900 and len(well.arrivals[A]) > 300 and len(well.arrivals[B]) > 300
+    assert well.answered >= 300 and len(well.arrivals[A]) > 100 and len(well.arrivals[B]) > 100
     assert not any(one["out"] for one in told(report).values())
 
 
 @ANYIO
 async def test_a_revoked_key_takes_no_server_out(tmp_path: Path) -> None:
     """Its refusals are not the servers' fault."""
-    servers = [Accounts(refuses=refusing(A, after=1001.0)) for _ in range(3)]
+    servers = [Accounts(latency=0.2, refuses=refusing(A, after=1001.0)) for _ in range(3)]
     async with fleet(*servers):
-        report = await run(two_keys(tmp_path, *servers, queries=300))
+        report = await run(two_keys(tmp_path, *servers, queries=100))
     assert report.exit_code == 0 and told(report)["KEY_A"]["out"]
     assert not any(one["outs"] for one in report.data["process"]["replicas"])
 

@@ -124,7 +124,7 @@ def test_a_request_beyond_a_seconds_tokens_stands_alone(sizes: list[int]) -> Non
 @pytest.mark.parametrize("rpm", [60, 90, 100, 1234, 4000, 5400, 100_000])
 def test_the_quota_of_requests_is_used(rpm: int, late: float) -> None:
     """In steady state at least 97% of the requests are sent, though every timer wakes late."""
-    seconds = max(10, 60_000 // rpm)
+    seconds = max(3, 60_000 // rpm)
     admitted = virtually(saturate(Limiter(rpm=rpm, tpm=MANY), 50_000, seconds + 5), late)
     steady = [time for time, _ in admitted if time >= admitted[0][0] + 5]
     assert (len(steady) - 1) / (steady[-1] - steady[0]) >= 0.97 * rpm / 60
@@ -132,7 +132,7 @@ def test_the_quota_of_requests_is_used(rpm: int, late: float) -> None:
 
 @pytest.mark.parametrize("late", [1e-6, 1e-3])
 @pytest.mark.parametrize(
-    "tokens, least", [(500, 0.97), (2000, 0.97), (117_000, 0.97), (60_000, 0.58), (40_000, 0.78)]
+    "tokens, least", [(1000, 0.97), (2000, 0.97), (117_000, 0.97), (60_000, 0.58), (40_000, 0.78)]
 )
 def test_the_quota_of_tokens_is_used(tokens: int, least: float, late: float) -> None:
     """At least 97% of the tokens, of 100,000 a second: with requests of up to a fiftieth, or of more than all of it.
@@ -243,11 +243,11 @@ async def test_billed_tokens_correct_the_account() -> None:
 async def test_shares_add_up_to_the_quota(rps: float, shares: int, least: float) -> None:
     """Processes with a share each send no more than the quota in any second and minute, and what whole requests use."""
     limiters = [Limiter(rpm=rps * 60, tpm=MANY, share=Fraction(1, shares)) for _ in range(shares)]
-    runs = await asyncio.gather(*(saturate(limiter, 1, 130) for limiter in limiters))
+    runs = await asyncio.gather(*(saturate(limiter, 1, 80) for limiter in limiters))
     admitted = sorted(itertools.chain(*runs))
     assert fullest(admitted, 1)[0] <= rps
     assert fullest(admitted, 60)[0] <= rps * 60
-    assert len([time for time, _ in admitted if time >= admitted[0][0] + 10]) >= least * 120 * rps
+    assert len([time for time, _ in admitted if time >= admitted[0][0] + 10]) >= least * 70 * rps
 
 
 def test_what_a_share_loses_is_told() -> None:

@@ -32,7 +32,7 @@ async def billed(
     return list(bills)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.floats(0.1, 10), st.sampled_from([0.02, 0.5, 3.0]), st.sampled_from([5, 20]))
 def test_bills_keep_to_the_quota_whatever_was_predicted(ratio: float, latency: float, part: int) -> None:
     """Bills of a tenth to ten times the prediction: no second and no minute is over quota, from the first one on."""
@@ -55,10 +55,10 @@ def test_the_quota_is_used_whatever_was_predicted(ratio: float, latency: float) 
 @pytest.mark.parametrize("latency", [0.2, 2.0])
 def test_bills_that_scatter_keep_to_the_quota(latency: float) -> None:
     """Bills 40% around twice the prediction: what scatters is allowed for, and most of the quota is used."""
-    bills = virtually(billed(Limiter(rpm=MANY, tpm=TPS * 60), 100, latency, 2, spread=0.4, size=50))
+    bills = virtually(billed(Limiter(rpm=MANY, tpm=TPS * 60), 70, latency, 2, spread=0.4, size=50))
     assert fullest(bills, 1)[1] <= TPS * 1.03
     assert fullest(bills, 60)[1] <= TPS * 60
-    assert sum(tokens for _, tokens in bills) >= 0.88 * TPS * 100
+    assert sum(tokens for _, tokens in bills) >= 0.88 * TPS * 70
 
 
 async def test_one_absurd_bill_hardly_stalls() -> None:

@@ -75,6 +75,15 @@ async def store(tmp_path: Path, bucket: Bucket, **switches: Any) -> AsyncIterato
         yield Store(w, bucket)
 
 
+@asynccontextmanager
+async def hurried(tmp_path: Path, bucket: Bucket) -> AsyncIterator[Store]:
+    """As ``store``, for tests on the real clock: no quota holds anything up."""
+    unlimited = {"rpm": float("inf"), "tpm": float("inf"), "latency": 0.002}
+    async with store(tmp_path, bucket, **unlimited) as s:
+        s.w.sections["rate"] = {"rpm": 10**9, "tpm": 10**12}
+        yield s
+
+
 def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
@@ -365,7 +374,7 @@ async def test_only_failed_reads_its_letters_in_the_store(tmp_path: Path, bucket
 @pytest.mark.real_clock
 async def test_processes_send_their_own_parts(tmp_path: Path, bucket: Bucket) -> None:
     """Several processes of one run publish in the store what one process writes to a folder here."""
-    async with store(tmp_path, bucket, latency=0.002) as s:
+    async with hurried(tmp_path, bucket) as s:
         job = s.job(output={"part_documents": 60})
         several = job.model_copy(update={"engine": job.engine.model_copy(update={"processes": 2})})
         assert (await make_run(several).execute()).exit_code == 0
@@ -487,7 +496,7 @@ async def test_a_process_killed_at_any_step_leaves_one_output_or_the_other(
     """No file under its final name is half, the summary stands beside one night's files, and the next run ends with the
     bytes of an uninterrupted one.
     """
-    async with store(tmp_path, bucket) as s:
+    async with hurried(tmp_path, bucket) as s:
         kills = Kills(s, bucket, tmp_path)
         steps = await kills.prepare()
         assert steps > 60

@@ -72,7 +72,7 @@ def _parts(job: Job) -> dict[str, list[str]]:
     return found
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.integers(0, 24), min_size=1, max_size=14),
     unlucky=st.sets(st.integers(0, 13), max_size=8),

@@ -9,13 +9,25 @@ import pytest
 from jobs import rows
 
 import batchrank
-from batchrank import Candidate, Endpoint, Failure, Job, JobError, LedgerError, Limits, Query, QueryError
+from batchrank import (
+    Candidate,
+    Endpoint,
+    Failure,
+    Job,
+    JobError,
+    LedgerError,
+    Limits,
+    Query,
+    QueryError,
+    Rate,
+)
 from batchrank.errors import RunStoppedError
 
 pytestmark = pytest.mark.anyio
 JOB = Job(
-    model="qwen3-rerank", endpoint=Endpoint(url="emulator"), limits=Limits(documents=10), tokenizer="bytes"
-)
+    model="qwen3-rerank", endpoint=Endpoint(url="emulator"), limits=Limits(documents=10), tokenizer="bytes",
+    rate=Rate(rpm=10**6),
+)  # fmt: skip
 
 
 def queries(count: int, candidates: int = 12) -> Iterator[Query]:

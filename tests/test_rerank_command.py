@@ -18,12 +18,12 @@ from jobs import text
 from servers import ranks, serving
 from test_cli import batchrank
 
-from batchrank import Endpoint, Job, Limits, Merge, rerank_sync
+from batchrank import Endpoint, Job, Limits, Merge, Rate, rerank_sync
 from batchrank.errors import ExitCode
 
 QUERY = "copy a directory tree"
 TEXTS = [text(seed) for seed in range(25)]
-EMULATED = ("--emulated", "--set", "tokenizer=bytes")
+EMULATED = ("--emulated", "--set", "tokenizer=bytes", "--set", "rate.rpm=1000000")
 
 
 def ranked(out: bytes) -> list[str]:
@@ -49,7 +49,7 @@ def test_every_form_of_a_list_gives_the_library_s_ranking(tmp_path: Path, data: 
     (tmp_path / "docs").write_bytes(data.encode())
     job = Job(
         model="qwen3-rerank", endpoint=Endpoint(url="emulator"), limits=Limits(documents=10), merge=Merge(),
-        tokenizer="bytes",
+        tokenizer="bytes", rate=Rate(rpm=10**6),
     )  # fmt: skip
     (expected,) = rerank_sync([{"query_id": "q", "query": QUERY, "candidates": TEXTS}], job)
     best = [TEXTS[int(doc_id)] for doc_id in expected.doc_ids]

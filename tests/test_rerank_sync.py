@@ -14,11 +14,12 @@ import pytest
 from jobs import rows
 
 import batchrank
-from batchrank import Endpoint, Failure, Job, JobError, LedgerError, Limits, QueryError
+from batchrank import Endpoint, Failure, Job, JobError, LedgerError, Limits, QueryError, Rate
 
 JOB = Job(
-    model="qwen3-rerank", endpoint=Endpoint(url="emulator"), limits=Limits(documents=10), tokenizer="bytes"
-)
+    model="qwen3-rerank", endpoint=Endpoint(url="emulator"), limits=Limits(documents=10), tokenizer="bytes",
+    rate=Rate(rpm=10**6),
+)  # fmt: skip
 ROOT = str(Path(__file__).parent.parent)
 
 

@@ -162,7 +162,7 @@ async def test_a_setting_that_was_changed_after_a_kill_is_in_all_of_the_output(t
 
 async def test_a_kill_at_the_start_of_other_settings_leaves_no_parts_to_mix(tmp_path: Path) -> None:
     """Whatever was committed by then: the parts of the old settings don't stay."""
-    async with world(tmp_path, queries=12, script={70: "400-arrearage"}) as w:
+    async with world(tmp_path, queries=6, script={35: "400-arrearage"}) as w:
         await w.run(w.job(), part_documents=60)
         given: dict[str, Any] = {"output": {"top_n": 3}, "reuse": {"documents": False}}
         job, other = w.job(**given), w.job("other", **given)

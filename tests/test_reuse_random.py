@@ -104,7 +104,7 @@ GIVEN = {
 }
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(**GIVEN)
 def test_random_nights(nights: list[Any], seed: int, cut: int, limit: int) -> None:
     """Never a false certificate, always the same bytes, and no more asked than without reuse."""
@@ -112,7 +112,7 @@ def test_random_nights(nights: list[Any], seed: int, cut: int, limit: int) -> No
 
 
 @pytest.mark.slow
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(**GIVEN)
 def test_many_random_nights(nights: list[Any], seed: int, cut: int, limit: int) -> None:
     """As above."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from jobs import failed, make_job, rankings, rows, run, write_jsonl
-from scipy import stats  # type: ignore[import-untyped]
 
 from batchrank.data import Query
 from batchrank.errors import InputError, JobError
@@ -45,6 +44,8 @@ def test_a_sample_is_uniform(data: Path) -> None:
     """Every tenth of the input is drawn from alike, by a test that scipy makes."""
     samples = [drawn(data, {"queries": "10%", "seed": seed}) for seed in range(20)]
     counts = Counter(int(name[1:]) // 200 for names in samples for name in names)
+    from scipy import stats  # type: ignore[import-untyped]  # takes a second to import
+
     assert stats.chisquare([counts[i] for i in range(10)]).pvalue > 0.001
     smaller, larger = (set(drawn(data, part)) for part in ("5%", "20%"))
     assert smaller < larger

@@ -167,14 +167,15 @@ def test_what_succeeds_tells_a_bad_request_from_an_outage() -> None:
     """A failure is a request's own if anything has succeeded since its try began, however many others fail."""
     outage = OutageDetector(600, accepted=False)
     assert not outage.works(0.0) and not outage.accepted
-    outage.succeeded(5.0)
+    outage.succeeded(5.0, 3.0)
     assert outage.accepted and outage.works(4.0) and not outage.works(6.0)
+    assert outage.works(3.0, sent=True) and not outage.works(4.0, sent=True)
 
 
 def test_an_outage_is_timed_from_its_first_failure() -> None:
     """A run that needed no request for an hour is not called off at the first failure after it."""
     outage = OutageDetector(60, accepted=True)
-    outage.succeeded(0.0)
+    outage.succeeded(0.0, 0.0)
     for moment in (10_000.0, 10_030.0, 10_059.0):
         outage.failed(moment, FAILED)
     with pytest.raises(OutageError, match="no request has succeeded for 61 s"):
@@ -193,7 +194,7 @@ def test_trouble_is_told_from_five_seconds_on() -> None:
         and trouble.startswith("no request has succeeded for 6 s;")
         and "no route" in trouble
     )
-    outage.succeeded(107.0)
+    outage.succeeded(107.0, 106.0)
     assert outage.trouble(200.0) is None
 
 
@@ -203,7 +204,7 @@ def test_wasted_answers_are_bounded_by_those_that_arrive(waste: list[int]) -> No
     outage = OutageDetector(1e9, accepted=True)
     wasted = 0
     for successes, attempts in enumerate(waste, 1):
-        outage.succeeded(float(successes))
+        outage.succeeded(float(successes), float(successes))
         try:
             outage.wasted(attempts, FAILED)
         except OutageError:

@@ -8,7 +8,7 @@ HOUR = 3600.0
 REQUESTS = [
     *((6.0, 2 * HOUR, ratio) for ratio in (0.1, 1, 10)),
     *((60.0, 2 * HOUR, ratio) for ratio in (0.1, 1, 10)),
-    (600.0, 2 * HOUR, 3),
+    (600.0, HOUR, 3),
     (6000.0, 0.4 * HOUR, 10),
 ]
 """Requests a minute, for how long, and what is billed of the prediction."""

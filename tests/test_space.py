@@ -33,7 +33,7 @@ def sized(job: Job, limit: int | None = None) -> Needs:
 async def test_what_is_foretold_is_what_is_written(tmp_path: Path, form: str, top_n: int | None) -> None:
     """About, of every format, also with few documents of each list, and with their texts."""
     form, _, texts = form.partition(", ")
-    data = rows(60, 400)
+    data = rows(20, 400)
     draw = random.Random(7)
     words = ["".join(draw.choices("etaoinshrdlu", k=draw.randint(2, 11))) for _ in range(3_000)]
     for number, row in enumerate(data):
@@ -65,7 +65,7 @@ async def test_what_is_foretold_is_what_is_written(tmp_path: Path, form: str, to
 @pytest.mark.parametrize("limit", [None, 150])
 def test_the_beginning_tells_of_the_rest(tmp_path: Path, limit: int | None) -> None:
     """By the part of the input that it is, or of the queries that are wanted."""
-    job = make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", rows(300, 300)), input={"limit": limit})
+    job = make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", rows(300, 60)), input={"limit": limit})
     assert sized(job, limit=60).output == pytest.approx(sized(job).output, rel=0.35)
 
 

@@ -199,9 +199,9 @@ async def test_no_rest_is_free(tmp_path: Path, sizes: list[int], part: float, li
 @ANYIO
 async def test_a_rest_of_which_much_is_known_costs_little(tmp_path: Path) -> None:
     """Earlier answers are expected to save what they saved so far, and are not taken for what was spent ahead."""
-    async with world(tmp_path, queries=40, sections={"reuse": {"audit": 0}}) as w:
+    async with world(tmp_path, queries=20, sections={"reuse": {"audit": 0}}) as w:
         await w.run(w.job())
-        data = rows(40, 34)
+        data = rows(20, 34)
         for number, row in enumerate(data):
             row["candidates"][3] = {"id": "new", "text": f"a new one {number}", "score": 30.5}
         write_jsonl(w.data, data)

@@ -108,3 +108,9 @@ async def test_a_run_of_one_query_imports_nothing_for_others(tmp_path: Path) -> 
         _, errors = await process.communicate()
     assert process.returncode == 0 and b"ranked 1 queries" in errors, errors.decode()
     assert _imported(errors.decode()) & UNUSED == set()
+
+
+def test_a_process_that_only_ranks_imports_no_client() -> None:
+    """Of several processes one sends; to import what the others don't use took a quarter of their start."""
+    code = "import sys, batchrank.cluster.child; sys.exit('aiohttp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=_environ()).returncode == 0

@@ -1,11 +1,11 @@
-"""Writers of Parquet and Arrow: each takes records and a folder, and returns what it wrote."""
+"""Writers of Parquet and Arrow: each takes records and a folder, and returns what it wrote.
+
+Libraries that take long to import are imported by the writer that needs them, as every test process reads this file.
+"""
 
 from pathlib import Path
 from typing import Any
 
-import datafusion
-import datasets
-import fastparquet
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -80,6 +80,8 @@ def pandas_categories(rows: Rows, folder: Path) -> Path:
 
 
 def fastparquet_pairs(rows: Rows, folder: Path) -> Path:
+    import fastparquet
+
     fastparquet.write(str(folder / "x.parquet"), pd.DataFrame(rows), row_group_offsets=40)
     return folder / "x.parquet"
 
@@ -97,6 +99,8 @@ def polars_categories(rows: Rows, folder: Path) -> Path:
 
 def datafusion_folder(rows: Rows, folder: Path) -> Path:
     """With the types of its own plans, in which every string is a view."""
+    import datafusion
+
     context = datafusion.SessionContext()
     context.from_arrow(pa.Table.from_pylist(rows), name="rows")
     context.sql("SELECT * FROM rows").write_parquet(str(folder / "x"))
@@ -104,10 +108,14 @@ def datafusion_folder(rows: Rows, folder: Path) -> Path:
 
 
 def datasets_parquet(rows: Rows, folder: Path) -> Path:
+    import datasets
+
     datasets.Dataset.from_list(rows).to_parquet(folder / "x.parquet")
     return folder / "x.parquet"
 
 
 def saved_dataset(rows: Rows, folder: Path) -> Path:
+    import datasets
+
     datasets.Dataset.from_list(rows).save_to_disk(folder / "x", num_shards=2)
     return folder / "x"

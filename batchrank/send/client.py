@@ -166,7 +166,9 @@ class Client:
         if enough or not (slows(action) or self._outage.works((now if hung else first) - _RECENT)):
             # Whether it is the request's own fault must be sure before that decides anything.
             since = started if enough else now - _RECENT if hung else first
-            own = await self._prober.verify(since, outcome, where)
+            # Once an account's quota or money is used up, what is under way is answered all the same.
+            account = action in (Action.STOP, Action.WAIT)
+            own = await self._prober.verify(now if account else since, outcome, where, sent=account)
             if own and enough:
                 return await self._decided(request, outcome, action, where)
             if not own:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-import aiohttp
 import anyio.to_thread
 import orjson
 
@@ -20,6 +20,9 @@ from batchrank.data import Answer, Rejection
 from batchrank.errors import JobError
 from batchrank.send.retry import BAD_KEY, retry_after
 from batchrank.wire.answers import error, said, visible
+
+if TYPE_CHECKING:
+    import aiohttp
 
 
 def tls_context(
@@ -127,14 +130,14 @@ MESSAGE_LIMIT = 500
 """Characters of a server's words that are kept, where they are no error in a known shape."""
 
 
-def retry_wait(response: aiohttp.ClientResponse) -> float | None:
+def retry_wait(response: "aiohttp.ClientResponse") -> float | None:
     """Seconds that the API asks to wait; None when it asks nothing."""
     # The one use of the wall clock: HTTP-dates mean nothing else.
     return retry_after(response.headers.get("Retry-After"), time.time())
 
 
 def refusal(
-    response: aiohttp.ClientResponse, data: bytes, problem: str, hide: Callable[[str], str]
+    response: "aiohttp.ClientResponse", data: bytes, problem: str, hide: Callable[[str], str]
 ) -> Rejection:
     """Anything but a good answer: the API's error in any of its shapes, a redirect, a page, or no use at all.
 

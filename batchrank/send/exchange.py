@@ -219,7 +219,7 @@ class Exchange:
         try:
             if isinstance(outcome, Answer):
                 self._scheduler.limiter.settle(slot.admission, outcome.tokens)
-                return self._answered(request, outcome, reservation, now)
+                return self._answered(request, outcome, reservation, now, started)
             return self._rejected(request, outcome, reservation, slot, started)
         finally:
             self._notify()
@@ -243,10 +243,12 @@ class Exchange:
             self._ledger.unsent(request.key)
         self._notify()
 
-    def _answered(self, request: Outgoing, answer: Answer, reservation: Reservation, now: float) -> Group:
+    def _answered(
+        self, request: Outgoing, answer: Answer, reservation: Reservation, now: float, sent: float
+    ) -> Group:
         """An answer: committed, billed."""
         tokens = request.predicted if answer.tokens is None else answer.tokens
-        self._outage.succeeded(now)
+        self._outage.succeeded(now, sent)
         if request.purpose == "probe":
             self._spend.settle_probe(reservation, tokens)
             what = Rejection(200, "probe", "asked whether the endpoint works", None, answer.request_id)

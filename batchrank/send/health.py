@@ -36,23 +36,30 @@ class OutageDetector:
     def __init__(self, outage: float, *, accepted: bool) -> None:
         self.accepted = accepted
         self._outage = outage
-        self._succeeded = float("-inf")
+        self._succeeded = self._sent = float("-inf")
         self._since: float | None = None
         self._why: Rejection | None = None
         self._budget = _FIRST_BUDGET
         self._in_a_row = 0
 
-    def succeeded(self, now: float) -> None:
-        """Learn that a request was answered."""
+    def succeeded(self, now: float, sent: float) -> None:
+        """Learn that a request was answered, which was sent at a moment."""
         self.accepted = True
         self._succeeded = now
+        self._sent = max(self._sent, sent)
         self._since = self._why = None
         self._in_a_row = 0
         self._budget = min(self._budget + _EARNED, _MOST_BUDGET)
 
-    def works(self, since: float) -> bool:
-        """Whether anything has succeeded since a moment, and the endpoint is not down since."""
-        return self._succeeded >= since and not self.down
+    def works(self, since: float, *, sent: bool = False) -> bool:
+        """Whether anything has succeeded since a moment, and the endpoint is not down since.
+
+        Args:
+            since: the moment.
+            sent: count only what was sent after it: what an account may still do, an answer that was under way then
+                doesn't tell.
+        """
+        return (self._sent if sent else self._succeeded) >= since and not self.down
 
     @property
     def down(self) -> bool:

@@ -92,13 +92,16 @@ class Prober:
             self._smallest = len(request.body)
             self._answered = request.body, request.documents, tokens
 
-    async def verify(self, since: float, why: Rejection, where: Callable[[], str]) -> bool:
+    async def verify(
+        self, since: float, why: Rejection, where: Callable[[], str], *, sent: bool = False
+    ) -> bool:
         """Wait until something has succeeded since a moment.
 
         Args:
             since: when an attempt began that failed.
             why: what came back of it.
             where: tells which request that was.
+            sent: count only successes of what was sent after that moment.
 
         Returns:
             Whether the endpoint worked all the time, so that the failure was the request's own.
@@ -107,20 +110,20 @@ class Prober:
             RunStoppedError: the endpoint refuses even a harmless request.
             StoppedError: nothing has succeeded for too long, or the run has to stop.
         """
-        while not self._outage.works(since):
+        while not self._outage.works(since, sent=sent):
             self._postpone(why)
             async with self._asking:
                 if self._hopeless is not None:
                     raise self._hopeless
-                await self._rest(since)
-                if not self._outage.works(since):
+                await self._rest(since, sent=sent)
+                if not self._outage.works(since, sent=sent):
                     await self._probe(why, where)
         return self._failed_at < since
 
-    async def _rest(self, since: float) -> None:
+    async def _rest(self, since: float, *, sent: bool) -> None:
         """Wait until the next probe is due, or something succeeds."""
         with anyio.move_on_after(self._next_at - anyio.current_time()):
-            while not self._outage.works(since):
+            while not self._outage.works(since, sent=sent):
                 await self._exchange.settled()
 
     async def _probe(self, why: Rejection, where: Callable[[], str]) -> None:
