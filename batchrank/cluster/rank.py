@@ -17,8 +17,8 @@ from batchrank.cluster.remote import RemoteGateway, RemoteLedger
 from batchrank.cluster.stage import StagedCutter, StagedPart
 from batchrank.errors import BatchrankError
 from batchrank.io.address import Where
-from batchrank.io.scratch import Scratch
 from batchrank.io.patience import Patience
+from batchrank.io.scratch import Scratch
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure
 from batchrank.pipeline.assemble import ranker, sharder
