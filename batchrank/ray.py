@@ -238,6 +238,8 @@ class _Account:
             ):
                 assert self._opened is not None
                 self._opened.set_result((ranks, group))
+                if not self._waiting:  # whoever it was opened for is gone
+                    self._rest()
                 await self._over.wait()
 
 
