@@ -1,4 +1,4 @@
-"""Nine nights of one job whose cap is reached every third night: what each night costs, writes and leaves to do."""
+"""Twenty nights of one job whose cap is reached every third night: what each night costs, writes and leaves to do."""
 
 import io
 import sys
@@ -19,7 +19,7 @@ from batchrank.pipeline import assemble, resume
 from batchrank.pipeline.report import Report
 
 pytestmark = pytest.mark.anyio
-NIGHTS = 9
+NIGHTS = 20
 CAP = 9_000
 BEGIN = 20_000.1 * DAY
 
