@@ -1,4 +1,4 @@
-"""What the processes of a run tell one another: who takes part, on what terms, how far each is, and finished parts."""
+"""Defines what processes of a run tell one another: who takes part, on what terms, how far each is, what is finished."""
 
 import logging
 import platform
