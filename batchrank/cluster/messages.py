@@ -1,4 +1,4 @@
-"""Defines what processes of a run tell one another: who takes part, on what terms, how far each is, what is finished."""
+"""Defines what processes of a run tell one another: who takes part, on what terms, how far each is, what is done."""
 
 import logging
 import platform
