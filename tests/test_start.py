@@ -112,5 +112,8 @@ async def test_a_run_of_one_query_imports_nothing_for_others(tmp_path: Path) -> 
 
 def test_a_process_that_only_ranks_imports_no_client() -> None:
     """Of several processes one sends; to import what the others don't use took a quarter of their start."""
-    code = "import sys, batchrank.cluster.child; sys.exit('aiohttp' in sys.modules)"
+    used = (
+        "batchrank.cluster.child, batchrank.cluster.messages, batchrank.cluster.rank, batchrank.cluster.stage"
+    )
+    code = f"import sys, {used}; sys.exit('aiohttp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env=_environ()).returncode == 0

@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from batchrank.data import Request
@@ -19,8 +20,10 @@ from batchrank.send.fleet import Fleet, Replica, names
 from batchrank.send.keyring import Keyring
 from batchrank.send.limiter import Limiter
 from batchrank.send.rate import RateLimiter
-from batchrank.send.transport import Http
 from batchrank.wire import Codec, tailored
+
+if TYPE_CHECKING:
+    from batchrank.send.transport import Http
 
 log = logging.getLogger(__name__)
 
@@ -113,12 +116,14 @@ async def rate_limiter(
         yield account
 
 
-def endpoint(job: Job, url: str, key: Key | str | None) -> tuple[Http, Codec]:
+def endpoint(job: Job, url: str, key: Key | str | None) -> "tuple[Http, Codec]":
     """What asks a job's endpoint, at an address and with a key, and the wire format that it speaks.
 
     Raises:
         JobError: a certificate or the environment's proxy can't be used, or the format can't say what the job asks for.
     """
+    from batchrank.send.transport import Http  # aiohttp, which rankers do without
+
     own = job.endpoint
     wire = codec(job)
     proxy = job.proxy(url=url)
