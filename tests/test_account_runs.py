@@ -129,6 +129,7 @@ async def until(served: Emulator, requests: int) -> None:
         await anyio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_three_jobs_keep_one_quota_whatever_happens_to_them(tmp_path: Path, account: str) -> None:
     """One starts late, the one that keeps the quota is killed and started again: never above it, and all finish."""
     async with emulator() as served:

@@ -226,6 +226,7 @@ print(int(asyncio.run(batchrank.run(job, batchrank.Options(fresh=True), PROGRESS
 """
 
 
+@pytest.mark.slow
 def test_a_program_that_runs_a_job_may_show_bars(tmp_path: Path) -> None:
     """If it asks for them; by default a library is silent."""
     write_jsonl(tmp_path / "in.jsonl", rows(12, 9))

@@ -202,7 +202,15 @@ def total(run: Run) -> int:
 
 
 @ANYIO
-@pytest.mark.parametrize("usage", ["told", "never", "sometimes", "three times the count"])
+@pytest.mark.parametrize(
+    "usage",
+    [
+        pytest.param("told", marks=pytest.mark.slow),
+        pytest.param("never", marks=pytest.mark.slow),
+        "sometimes",
+        "three times the count",
+    ],
+)
 async def test_over_several_kills_the_bill_stays_between_what_we_tell(tmp_path: Path, usage: str) -> None:
     """At any moment the server's own bill is within our upper bound; in the end the two differ by what kills lost."""
     answered = 0

@@ -183,6 +183,7 @@ async def test_a_process_that_is_suspended_holds_up_nothing_for_ever(tmp_path: P
         assert set(w.emulator.counts.billed.values()) == {2}
 
 
+@pytest.mark.slow
 async def test_a_reader_that_dies_stops_the_run_which_can_go_on(tmp_path: Path) -> None:
     """Without its reader a run can't go on; it says so, and started again it writes the same bytes."""
     async with crew_world(tmp_path, queries=30, latency=0.02) as w:
@@ -207,6 +208,7 @@ async def test_a_reader_that_dies_stops_the_run_which_can_go_on(tmp_path: Path) 
         assert set(w.emulator.counts.billed.values()) == {2}
 
 
+@pytest.mark.slow
 async def test_an_interrupted_run_drains_and_goes_on(tmp_path: Path) -> None:
     """Ctrl-C: what is in flight is answered and kept; run again, nothing is asked twice."""
     async with crew_world(tmp_path, latency=0.02) as w:
@@ -251,6 +253,7 @@ async def test_the_same_request_in_two_parts_is_asked_once(tmp_path: Path) -> No
         assert len(w.emulator.counts.billed) == 6
 
 
+@pytest.mark.slow
 async def test_only_failed_and_earlier_answers_work_as_with_one_process(tmp_path: Path) -> None:
     """A second night over changed lists: ranked by earlier answers alike, each part audited by itself."""
     async with crew_world(tmp_path, data=rows(16, 34)) as w:
@@ -341,6 +344,7 @@ async def test_several_processes_end_in_time(tmp_path: Path) -> None:
         assert same(job, other)
 
 
+@pytest.mark.slow
 async def test_what_is_left_at_a_cap_is_told_of_several_processes(tmp_path: Path) -> None:
     """As of one: by what was ranked, and by what is under way."""
     async with crew_world(tmp_path) as w:
@@ -380,6 +384,7 @@ class NarrowRun(CrewRun):
         yield Narrow(self.job.key_variables), 3
 
 
+@pytest.mark.slow
 async def test_a_run_goes_on_where_nobody_replaces_the_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,7 +75,7 @@ def test_only_the_better_pace_makes_it_clear() -> None:
 
 async def test_it_ends_in_time_and_loses_nothing(tmp_path: Path) -> None:
     """Requests in flight are answered by then; each later run goes on, and in the end the output is that of one."""
-    async with world(tmp_path, queries=60, latency=2.0, sections={"rate": {"rpm": 300}}) as w:
+    async with world(tmp_path, queries=36, latency=2.0, sections={"rate": {"rpm": 300}}) as w:
         job, other = w.job(), w.job("other")
         codes: list[int] = []
         while not codes or codes[-1] == 75:

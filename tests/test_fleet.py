@@ -21,7 +21,9 @@ ANYIO = pytest.mark.anyio
 
 
 @ANYIO
-@pytest.mark.parametrize(("concurrency", "queries"), [("auto", 400), (24, 250)])
+@pytest.mark.parametrize(
+    ("concurrency", "queries"), [pytest.param("auto", 400, marks=pytest.mark.slow), (24, 250)]
+)
 async def test_each_is_used_by_what_it_copes_with(tmp_path: Path, concurrency: Any, queries: int) -> None:
     """Of three servers at 80, 40 and 10 requests a second each gets its part within 15%, and none stands idle."""
     servers = Server(workers=8, latency=0.1), Server(workers=4, latency=0.1), Server(workers=4, latency=0.4)
@@ -102,6 +104,7 @@ async def test_one_that_is_sick_costs_no_query(tmp_path: Path, status: int) -> N
     assert state(report, sick)["out"]
 
 
+@pytest.mark.slow
 @ANYIO
 async def test_one_that_answers_probes_only_is_left_in_peace(tmp_path: Path) -> None:
     """It answers the harmless request and fails with all else: one request at a time finds out, ever more rarely."""

@@ -117,6 +117,7 @@ def test_what_was_accepted_and_is_damaged_is_told(tmp_path: Path) -> None:
             held_to(Gate(), tmp_path)
 
 
+@pytest.mark.slow
 async def test_the_command_tells_by_its_exit_code(tmp_path: Path) -> None:
     """5 while the rankings are marked, 0 once they are accepted; the report shows no green until a run passed."""
     await night(tmp_path, rows(3, 23))

@@ -218,6 +218,7 @@ async def test_a_cap_leaves_the_least_valuable_undone(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.real_clock
 async def test_several_processes_rank_in_the_same_order(tmp_path: Path) -> None:
     """The one that reads puts them in order; the bytes are the same."""

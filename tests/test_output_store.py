@@ -371,6 +371,7 @@ async def test_only_failed_reads_its_letters_in_the_store(tmp_path: Path, bucket
         assert OutputFolder(Address(bucket.address("out"))).complete() is not None
 
 
+@pytest.mark.slow
 @pytest.mark.real_clock
 async def test_processes_send_their_own_parts(tmp_path: Path, bucket: Bucket) -> None:
     """Several processes of one run publish in the store what one process writes to a folder here."""

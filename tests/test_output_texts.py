@@ -157,6 +157,7 @@ async def test_the_bytes_are_the_same_however_often_it_was_cut_off(tmp_path: Pat
         assert "the job (output.texts)" in " ".join((await w.run(bare)).data["notices"])
 
 
+@pytest.mark.slow
 @pytest.mark.real_clock
 async def test_several_processes_write_the_same_bytes(tmp_path: Path) -> None:
     """Texts go from the process that reads, by way of the one that ranks, into its part."""

@@ -39,6 +39,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.real_clock
 async def test_a_dataset_of_the_hub_is_read_as_it_is(tmp_path: Path) -> None:

@@ -95,6 +95,7 @@ def seen_on_a_terminal(program: str) -> bytes:
     return seen
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_a_progress_bar() -> None:
     """Unless it is told not to; elsewhere there is none, so that logs stay clean."""
     assert b"4/4" in seen_on_a_terminal(PROGRAM.replace("PROGRESS", "None"))

@@ -50,7 +50,7 @@ def expected() -> dict[str, list[dict[str, Any]]]:
     return by_query(ranked([pa.Table.from_pylist([row]) for row in DATA], UNKNOWN))
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 2**32), most=st.integers(1, 12))
 def test_a_ranking_does_not_depend_on_other_rows(
     expected: dict[str, list[dict[str, Any]]], seed: int, most: int
