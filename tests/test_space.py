@@ -1,5 +1,6 @@
 """check compares what a run will write with what is free on the disk."""
 
+import pickle
 import random
 import shutil
 from functools import partial
@@ -15,6 +16,7 @@ from batchrank.pipeline.preconditions import Preconditions
 from batchrank.planning.check import Finding, check_job, ending
 from batchrank.planning.space import Needs, Sized, needs, shortage
 from batchrank.planning.survey import survey
+from batchrank.read.reader import read
 
 pytestmark = pytest.mark.anyio
 MIB = 2**20
@@ -104,3 +106,19 @@ def test_check_is_not_ready_without_room(tmp_path: Path, monkeypatch: pytest.Mon
     assert ending(found) == ExitCode.FAILED
     piped = make_job(tmp_path, Path("-"))
     assert any(one.name == "space" and one.state == "fault" for one in findings(piped))
+
+
+async def test_what_ordering_takes_is_counted(tmp_path: Path) -> None:
+    """All queries go through temporary files, however few are ranked; on a disk of their own or on the output's."""
+    data = [{**row, "priority": number} for number, row in enumerate(rows(300, 60))]
+    given = write_jsonl(tmp_path / "in.jsonl", data)
+    ordered = make_job(tmp_path, given, input={"order": "-priority"}, output={"top_n": 3})
+    assert ordered.input is not None
+    kept = sum(len(pickle.dumps(one, pickle.HIGHEST_PROTOCOL)) for one in read(ordered.input))
+    assert sized(ordered).temporary == pytest.approx(kept, rel=0.1)
+    few = make_job(tmp_path, given, input={"order": "-priority", "limit": 150}, output={"top_n": 3})
+    assert sized(few, limit=200).temporary == pytest.approx(kept, rel=0.35)
+    assert sized(make_job(tmp_path, given)).temporary == 0
+    (tmp_path / "out").mkdir(exist_ok=True)
+    found = shortage(few, Needs(MIB, MIB, 300 * MIB), free=partial(same, 100 * MIB))
+    assert found is not None and found[0] and "TMPDIR" in found[1]

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ _SENT = {"hub": 1.25, "full": 2.5}
 """Documents that a merge method sends for each one in a long list, at most as a rule."""
 _LEAST = 4 * 2**20
 """Bytes that the smallest job needs: ledger, its log, locks, status and summary."""
+_STAGED_BYTES = 15
+"""Bytes that a document takes in a temporary file besides its id and text, where ``input.order`` puts queries in order,
+measured likewise."""
 _SURE = 0.7
 """The part of an estimate that is needed for certain, as compression and ids differ."""
 _AMPLE = 1.5
@@ -42,12 +46,14 @@ class Sized(Survey):
         written: documents that the output will hold.
         id_bytes: characters of their ids, roughly.
         text_bytes: bytes of the texts that it will hold if it holds any.
+        read_bytes: bytes of the ids and texts of all documents, whether the output will hold them or not.
     """
 
     top_n: int | None = None
     written: float = 0
     id_bytes: float = 0
     text_bytes: float = 0
+    read_bytes: float = 0
 
     def add(self, query: Query, ready: Prepared) -> None:
         """Count one query, and what the output will hold of it."""
@@ -55,8 +61,10 @@ class Sized(Survey):
         kept = min(len(query), self.top_n or len(query))
         part = kept / max(1, len(query))
         self.written += kept
-        self.id_bytes += part * sum(map(len, query.doc_ids))
-        self.text_bytes += part * sum(map(_utf8, query.documents)) + _utf8(query.text)
+        ids, texts = sum(map(len, query.doc_ids)), sum(map(_utf8, query.documents))
+        self.id_bytes += part * ids
+        self.text_bytes += part * texts + _utf8(query.text)
+        self.read_bytes += ids + texts
 
 
 def _utf8(content: Content) -> int:
@@ -68,10 +76,11 @@ def _utf8(content: Content) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """Bytes that a job's output and ledger will take."""
+    """Bytes that a job's output and ledger will take, and its temporary files while it runs."""
 
     output: float
     ledger: float
+    temporary: float = 0
 
 
 def needs(job: Job, found: Sized) -> Needs:
@@ -82,7 +91,8 @@ def needs(job: Job, found: Sized) -> Needs:
         found: what was read, perhaps only the beginning.
     """
     limit = None if job.input is None else job.input.limit
-    times = 1.0 if found.whole or not found.share else 1 / found.share
+    whole = 1 / (found.share or 1)
+    times = 1.0 if found.whole else whole
     if limit is not None and found.queries:
         times = min(times, limit / found.queries)
     form = "jsonl" if job.output is None else job.output.format
@@ -91,7 +101,10 @@ def needs(job: Job, found: Sized) -> Needs:
         output += found.text_bytes * _TEXT_BYTES[form] + found.written * _TEXT_KEY_BYTES.get(form, 0)
     more = _SENT.get(job.merge.method, 1.0) if found.chunks > found.queries else 1.0
     ledger = more * (found.documents * _SCORE_BYTES + found.chunks * _REQUEST_BYTES)
-    return Needs(times * output, times * ledger)
+    # All queries are put in order, however few of them are wanted then.
+    ordered = job.input is not None and job.input.order is not None
+    staged = whole * (found.read_bytes + found.documents * _STAGED_BYTES) if ordered else 0
+    return Needs(times * output, times * ledger, staged)
 
 
 def part_bytes(job: Job, found: Sized) -> float:
@@ -122,6 +135,8 @@ def shortage(job: Job, needed: Needs, free: Callable[[Path], int] = free_bytes) 
     if (path := job.ledger_path) is not None:
         # One that is there may know most of tonight's answers already.
         wanted.append((path.parent, needed.ledger, not path.exists()))
+    if needed.temporary:
+        wanted.append((Path(tempfile.gettempdir()), needed.temporary, True))
     disks: dict[int, list[tuple[Path, float, bool]]] = {}
     for one in wanted:
         disks.setdefault(os.stat(nearest(one[0])).st_dev, []).append(one)  # noqa: PTH116 the path may be one of several
@@ -130,9 +145,9 @@ def shortage(job: Job, needed: Needs, free: Callable[[Path], int] = free_bytes) 
         all_of_it = sum(size for _, size, _ in parts)
         certain = max(_LEAST, _SURE * sum(size for _, size, sure in parts if sure))
         if left < max(certain, _LEAST) or left < _AMPLE * all_of_it:
-            told = f"{_size(left)} are free on the disk of {place}, and output and ledger take about "
-            told += _size(max(all_of_it, _LEAST))
-            return left < certain, f"{told}; make room, or set output.path, ledger or output.top_n"
+            told = f"{_size(left)} are free on the disk of {place}, and output, ledger and temporary files there take "
+            told += f"about {_size(max(all_of_it, _LEAST))}"
+            return left < certain, f"{told}; make room, or set output.path, ledger, output.top_n or TMPDIR"
     return None
 
 
