@@ -10,7 +10,7 @@ from against import World, same, world
 from jobs import rows, write_jsonl
 
 from batchrank.cli.status import status
-from batchrank.ledger.rows import ANSWER, answer_checksum, checksum
+from batchrank.ledger.rows import ANSWER, ROWS, answer_checksum, server_checksum
 from batchrank.observe.observer import Observer
 from batchrank.pipeline.run import Run
 
@@ -20,13 +20,12 @@ pytestmark = pytest.mark.anyio
 def a_day_passes(path: Path) -> None:
     """Everything was spent a day earlier than it was."""
     db = sqlite3.connect(path)
-    db.create_function("checksum", -1, checksum)
+    db.create_function("checksum", -1, server_checksum)
     db.create_function("answer_checksum", -1, answer_checksum)
     db.execute("UPDATE answers SET day = day - 1")
     db.execute(f"UPDATE answers SET digest = answer_checksum({ANSWER})")
     db.execute("UPDATE attempts SET day = day - 1")
-    columns = "key, kind, status, code, message, request_id, predicted, run, documents, day"
-    db.execute(f"UPDATE attempts SET digest = checksum({columns})")
+    db.execute(f"UPDATE attempts SET digest = checksum({ROWS['attempts']})")
     db.commit()
     db.close()
 

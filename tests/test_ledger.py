@@ -327,11 +327,12 @@ async def kept(path: Path, entries: int = 60) -> None:
         for number in range(entries):
             await ledger.sent(number.to_bytes(16, "big"), 9, 3)
             about = About(number // 20 + 1, bytes(24), "pass") if number % 2 else None
-            await ledger.put(number.to_bytes(16, "big"), ANSWER, 9, about)
+            by = ledger.servers["http://gpu1/rerank", f"KEY_{number % 3}"] if number % 5 else None
+            await ledger.put(number.to_bytes(16, "big"), ANSWER, 9, about, by)
         await ledger.put((0).to_bytes(16, "big"), ANSWER, 9)
-        await ledger.put(b"r", Rejection(400, "refused", "no"), 9)
-        await ledger.put_attempt(b"a", "ambiguous", Rejection(None, "timeout", ""), 9, 3)
-        await ledger.sent(b"s", 9, 3)
+        await ledger.put(b"r", Rejection(400, "refused", "no"), 9, None, 1)
+        await ledger.put_attempt(b"a", "ambiguous", Rejection(None, "timeout", ""), 9, 3, 2)
+        await ledger.sent(b"s", 9, 3, 3)
         await ledger.save("run/x", {"number": 1})
         for suffix in ("", "-wal"):
             path.with_name(path.name + suffix).write_bytes(
@@ -346,12 +347,12 @@ async def content(path: Path) -> Any:
         spent = await ledger.begin(1)
         found = await ledger.find([number.to_bytes(16, "big") for number in range(60)] + [b"r"])
         known = {
-            key: one.outcome.values.tolist() if isinstance(one.outcome, Answer) else one.outcome
+            key: (one.outcome.values.tolist() if isinstance(one.outcome, Answer) else one.outcome, one.server)
             for key, one in found.items()
         }
         recollected = await ledger.recollect([1, 2, 3], before=2)
         contents = [[(one.key, *one.contents) for one in recollected[number]] for number in (1, 2, 3)]
-        return spent, known, contents, await ledger.load("run/x")
+        return spent, known, contents, await ledger.load("run/x"), ledger.servers.by_number
 
 
 @pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])

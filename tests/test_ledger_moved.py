@@ -42,7 +42,7 @@ def of_third_schema(path: Path) -> None:
             marks = ",".join("?" * 10)
             given = (*row, used, third_answer_checksum(*row))
             old.execute(f"INSERT INTO answers ({columns}, used, digest) VALUES ({marks})", given)
-        columns = ROWS["rejections"].removesuffix(", question")
+        columns = ROWS["rejections"].removesuffix(", question, server")
         for *row, used in new.execute(f"SELECT {columns}, used FROM rejections"):
             given = (*row, used, checksum(*row))
             old.execute(f"INSERT INTO rejections ({columns}, used, digest) VALUES (?,?,?,?,?,?,?,?)", given)

@@ -200,13 +200,76 @@ def third(db: sqlite3.Connection) -> None:
     db.execute("INSERT INTO rejections VALUES (?,400,'refused','no','',1,1,?)", (b"r", digest))
 
 
+FOURTH = """
+CREATE TABLE answers (
+    key BLOB PRIMARY KEY, run INTEGER NOT NULL, used INTEGER NOT NULL, known INTEGER NOT NULL,
+    day INTEGER NOT NULL DEFAULT 0, at INTEGER NOT NULL DEFAULT 0, tokens INTEGER, predicted INTEGER NOT NULL,
+    searches INTEGER, question INTEGER, purpose INTEGER, digest INTEGER NOT NULL, request_id TEXT NOT NULL,
+    scores BLOB NOT NULL, contents BLOB
+);
+CREATE INDEX questions ON answers (question);
+CREATE TABLE rejections (
+    key BLOB PRIMARY KEY, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL, request_id TEXT NOT NULL,
+    run INTEGER NOT NULL, used INTEGER NOT NULL, digest INTEGER NOT NULL DEFAULT 0, question INTEGER
+) WITHOUT ROWID;
+CREATE INDEX refused ON rejections (question);
+CREATE TABLE attempts (
+    key BLOB NOT NULL, kind TEXT NOT NULL, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL,
+    request_id TEXT NOT NULL, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0,
+    day INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE sent (
+    key BLOB PRIMARY KEY, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0,
+    day INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE state (name TEXT PRIMARY KEY, value BLOB NOT NULL, digest INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID;
+CREATE TABLE paid (
+    run INTEGER NOT NULL, day INTEGER NOT NULL, answers INTEGER NOT NULL, tokens INTEGER NOT NULL,
+    predicted INTEGER NOT NULL, documents INTEGER NOT NULL, searches INTEGER NOT NULL, expected INTEGER NOT NULL,
+    unnamed INTEGER NOT NULL, ratio REAL, hidden REAL, search_ratio REAL, search_hidden REAL, digest INTEGER NOT NULL,
+    PRIMARY KEY (run, day)
+) WITHOUT ROWID;
+PRAGMA application_id = 0x62726B31;
+PRAGMA user_version = 4;
+"""
+CONTENTS = np.array([1, 2], dtype="<u8").tobytes()
+
+
+def digest_of(*values: Any) -> int:
+    """The digest of a row before schema 5, but for answers."""
+    return zlib.crc32(repr(values).encode())
+
+
+def fourth(
+    db: sqlite3.Connection,
+    question: int | None = None,
+    purpose: int | None = None,
+    contents: bytes | None = None,
+) -> None:
+    db.executescript(FOURTH)
+    facts = [b"k", 1, 1, 20_000, 20_000 * DAY, 79, 80, None, question, purpose, "one"]
+    lengths = len(SCORES), None if contents is None else len(contents)
+    digest = zlib.crc32(repr((facts, lengths)).encode(), zlib.crc32(contents or b"", zlib.crc32(SCORES)))
+    columns = "key, run, known, day, at, tokens, predicted, searches, question, purpose, request_id, scores, contents"
+    db.execute(
+        f"INSERT INTO answers ({columns}, digest, used) VALUES ({','.join('?' * 15)})",
+        (*facts, SCORES, contents, digest, 1),
+    )
+    row = (b"r", 400, "refused", "no", "", 1)
+    db.execute(
+        "INSERT INTO rejections VALUES (?,?,?,?,?,?,1,?,?)", (*row, digest_of(*row, question), question)
+    )
+
+
 def written(path: Path, make: Callable[[sqlite3.Connection], object]) -> None:
     with closing(sqlite3.connect(path)) as db:
         make(db)
         db.commit()
 
 
-@pytest.mark.parametrize(("make", "at"), [(first, 0), (second, 0), (third, 20_000 * DAY)])
+@pytest.mark.parametrize(
+    ("make", "at"), [(first, 0), (second, 0), (third, 20_000 * DAY), (fourth, 20_000 * DAY)]
+)
 async def test_an_older_ledger_goes_on(
     tmp_path: Path, make: Callable[[sqlite3.Connection], object], at: int
 ) -> None:
@@ -232,6 +295,35 @@ async def test_an_older_ledger_goes_on(
         assert (await ledger.spent("total")).tokens == 79
         (one,) = (await ledger.recollect([5], before=3))[5]
         assert told(one) == ([1, 2], [0.5, 0.25], "pass", 1, at)
+
+
+async def test_a_ledger_of_the_fourth_version_lacks_nothing_but_servers(tmp_path: Path) -> None:
+    """Every row is found and whole, and tells no server; what comes next tells its own."""
+    path = tmp_path / "ledger.sqlite"
+    lost, sent = (b"a", "ambiguous", None, "timeout", "", "", 100, 1, 3, 20_000), (b"s", 50, 1, 2, 20_000)
+    paid = (1, 20_000, 1, 7, 0, 0, 0, 1, 1, None, None, None, None)
+
+    def whole(db: sqlite3.Connection) -> None:
+        fourth(db, 5, 0, CONTENTS)
+        db.execute(f"INSERT INTO attempts VALUES ({','.join('?' * 11)})", (*lost, digest_of(*lost)))
+        db.execute("INSERT INTO sent VALUES (?,?,?,?,?,?)", (*sent, digest_of(*sent)))
+        db.execute(f"INSERT INTO paid VALUES ({','.join('?' * 14)})", (*paid, digest_of(*paid)))
+        db.execute("INSERT INTO state VALUES ('run/x','{}',?)", (digest_of("run/x", "{}"),))
+
+    written(path, whole)
+    for run in (1, 2):
+        async with opened(path, run=run) as ledger:
+            total = await ledger.spent("total")
+            assert (total.tokens, total.lost) == (86 + 10 * (run - 1), {(100, 3): 1, (50, 2): 1})
+            (one,) = (await ledger.recollect([5], before=2))[5]
+            assert told(one) == ([1, 2], [0.5, 0.25], "pass", 1, 20_000 * DAY) and one.server is None
+            found = await ledger.find([b"k", b"r"])
+            assert [found[key].server for key in (b"k", b"r")] == [None, None]
+            assert found[b"r"].outcome == Rejection(400, "refused", "no") and not ledger.legacy
+            assert await ledger.load("run/x") == {}
+            by = ledger.servers["http://gpu1/rerank", "KEY_A"]
+            await ledger.put(b"new", answer(1.0), 9, about(6, 1), by)
+            assert (await ledger.find([b"new"]))[b"new"].server == by == 1
 
 
 @pytest.mark.parametrize("table", ["answers", "rejections"])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from batchrank.ledger.rows import ANSWER, ROWS, answer_checksum, checksum
+from batchrank.ledger.rows import ANSWER, ROWS, answer_checksum, checksum, server_checksum
 
 
 def check(db: sqlite3.Connection) -> None:
@@ -29,8 +29,9 @@ def _damaged(db: sqlite3.Connection) -> Iterator[tuple[str, int]]:
         if not _whole(row):
             yield "answers", number
     for table, columns in ROWS.items():
+        digest = server_checksum if columns.endswith(", server") else checksum
         for number, row in enumerate(db.execute(f"SELECT {columns}, digest FROM {table}"), 1):  # noqa: S608 our own words
-            if checksum(*row[:-1]) != row[-1]:
+            if digest(*row[:-1]) != row[-1]:
                 yield table, number
 
 

@@ -24,12 +24,10 @@ class Departures:
 
     Args:
         ledger: the ledger.
-        key: the name of the key of requests that name none.
     """
 
-    def __init__(self, ledger: Ledger, key: str = "") -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._key = key
         self._pruned = 0.0
 
     async def load(self) -> list[tuple[float, int, str]]:
@@ -46,9 +44,9 @@ class Departures:
 
         Args:
             tokens: what it counts as.
-            key: the name of the variable or file that its API key comes from; empty for the only one.
+            key: the name of the variable or file that its API key comes from; empty where there is none.
         """
-        now, key = state.wall(), key or self._key
+        now = state.wall()
         self._ledger.note(lambda db: db.execute("INSERT INTO departures VALUES (?,?,?)", (now, tokens, key)))
         if abs(now - self._pruned) > _PRUNE:
             self._pruned = now

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from batchrank.data import Answer, Floats, Purpose, Rejection
 from batchrank.ledger.paid import drop
-from batchrank.ledger.rows import ANSWER, DAY, ROWS, answer_checksum, checksum, pack, unpack
+from batchrank.ledger.rows import ANSWER, DAY, ROWS, answer_checksum, pack, server_checksum, unpack
 
 Kind = Literal["malformed", "ambiguous", "probe"]
 """An attempt that gave no result: an unusable answer, an unknown fate; or a probe, billed as its ``predicted``
@@ -47,6 +47,7 @@ class Known:
         at: when it was answered, in seconds since 1970; 0 unknown, as for rejections.
         run: the run that asked.
         epoch: the process, counted over the ledger's life, from which on it could be known by its documents.
+        server: the number of who answered, in ``Ledger.servers``; None where nobody knows.
     """
 
     outcome: Answer | Rejection
@@ -54,6 +55,7 @@ class Known:
     at: int = 0
     run: int = 0
     epoch: int = 0
+    server: int | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,6 +69,7 @@ class Recollection:
         run: the run that asked.
         at: when it was answered, in seconds since 1970; 0 unknown.
         key: the request's key.
+        server: as in ``Known``.
     """
 
     contents: NDArray[np.uint64]
@@ -75,6 +78,7 @@ class Recollection:
     run: int
     at: int
     key: bytes
+    server: int | None = None
 
 
 def find(db: sqlite3.Connection, keys: Sequence[bytes], run: int, *, use: bool = True) -> dict[bytes, Known]:
@@ -92,10 +96,9 @@ def _answers(
 ) -> None:
     wanted = f"SELECT {ANSWER}, digest, used FROM answers WHERE key IN {_marks(keys)}"  # noqa: S608 our own words
     for row in _whole(db, db.execute(wanted, keys).fetchall(), run, use=use):
-        key, asked, known, _, at, tokens, _, searches, _, _, request_id, scores, *_ = row
-        found[key] = Known(
-            Answer(unpack(scores), tokens, request_id, searches), asked != run, at, asked, known
-        )
+        key, asked, known, _, at, tokens, _, searches, _, _, request_id, scores, _, server = row
+        outcome = Answer(unpack(scores), tokens, request_id, searches)
+        found[key] = Known(outcome, asked != run, at, asked, known, server)
 
 
 def recollect(
@@ -118,11 +121,9 @@ def recollect(
             WHERE question IN {_marks(some)} AND known < ? AND at >= ?
         """  # noqa: S608 our own words
         for row in _whole(db, db.execute(wanted, (*some, before, since)).fetchall(), run, use=use):
-            key, asked, _, _, at, _, _, _, question, purpose, _, scores, contents = row
-            one = Recollection(
-                np.frombuffer(contents, dtype="<u8"), unpack(scores), _PURPOSES[purpose], asked, at, key
-            )
-            found.setdefault(question, []).append(one)
+            key, asked, _, _, at, _, _, _, question, purpose, _, scores, contents, server = row
+            known = np.frombuffer(contents, dtype="<u8"), unpack(scores), _PURPOSES[purpose]
+            found.setdefault(question, []).append(Recollection(*known, asked, at, key, server))
     for answers in found.values():
         answers.sort(key=attrgetter("run", "key"))
     return found
@@ -159,12 +160,13 @@ def _rejections(
     wanted = f"SELECT {columns}, digest, used FROM rejections WHERE key IN {_marks(keys)}"  # noqa: S608 our own words
     stale = []
     for *row, digest, used in db.execute(wanted, keys).fetchall():
-        key, status, code, message, request_id, asked, _ = row
-        if digest != checksum(*row):
+        key, status, code, message, request_id, asked, _, server = row
+        if digest != server_checksum(*row):
             raise sqlite3.DatabaseError("a rejection is corrupt: it doesn't match its checksum")
         if used != run:
             stale.append(key)
-        found[key] = Known(Rejection(status, code, message, None, request_id), asked != run)
+        outcome = Rejection(status, code, message, None, request_id)
+        found[key] = Known(outcome, asked != run, server=server)
     _use(db, "rejections", stale if use else (), run)
 
 
@@ -175,19 +177,20 @@ def _use(db: sqlite3.Connection, table: str, keys: Sequence[bytes], run: int) ->
 
 def store(
     db: sqlite3.Connection,
-    answers: Sequence[tuple[bytes, Answer, int, About | None]],
+    answers: Sequence[tuple[bytes, Answer, int, About | None, int | None]],
     run: int,
     epoch: int,
     now: int,
 ) -> None:
-    """Keep answers, each with its request's key, the tokens predicted for it, and what it is about.
+    """Keep answers, each with its request's key, the tokens predicted for it, what it is about, and its server.
 
     What was paid for an answer that is there already, and is replaced, stays known.
     """
     rows = []
-    for key, answer, predicted, about in answers:
+    for key, answer, predicted, about, server in answers:
         facts = (key, run, epoch, now // DAY, now, answer.tokens, predicted, answer.searches)
-        row = (*facts, *_about(about), answer.request_id, pack(answer.values), about and about.contents)
+        scores, contents = pack(answer.values), about and about.contents
+        row = (*facts, *_about(about), answer.request_id, scores, contents, server)
         rows.append((*row, answer_checksum(*row), run))
     for some in _batches([row[0] for row in rows]):
         drop(db, f"key IN {_marks(some)}", some)
@@ -200,15 +203,20 @@ def _about(about: About | None) -> tuple[int, int | None]:
     return (0, None) if about is None else (about.question, _PURPOSES.index(about.purpose))
 
 
-def reject(db: sqlite3.Connection, key: bytes, rejection: Rejection, about: About | None, run: int) -> None:
+def reject(
+    db: sqlite3.Connection,
+    key: bytes,
+    rejection: Rejection,
+    about: About | None,
+    server: int | None,
+    run: int,
+) -> None:
     """Keep a rejection that is acted on."""
     facts = (key, rejection.status, rejection.code, rejection.message, rejection.request_id, run)
-    row = (*facts, _about(about)[0])
+    row = (*facts, _about(about)[0], server)
+    given = (*row, server_checksum(*row), run)
     columns = ROWS["rejections"]
-    db.execute(
-        f"INSERT OR REPLACE INTO rejections ({columns}, digest, used) VALUES (?,?,?,?,?,?,?,?,?)",  # noqa: S608 our own words
-        (*row, checksum(*row), run),
-    )
+    db.execute(f"INSERT OR REPLACE INTO rejections ({columns}, digest, used) VALUES {_marks(given)}", given)  # noqa: S608 our own words
     unsend(db, [key])
 
 
@@ -223,36 +231,37 @@ def adopt(db: sqlite3.Connection, old_key: bytes, key: bytes, about: About | Non
         f"SELECT {ANSWER} FROM answers WHERE key = ? AND NOT EXISTS (SELECT 1 FROM answers WHERE key = ?)"  # noqa: S608 our own words
     )
     for row in db.execute(answers, (old_key, key)).fetchall():
-        _, asked, _, *facts, _, _, request_id, scores, _ = row
-        row = (key, asked, epoch, *facts, question, purpose, request_id, scores, about and about.contents)
+        _, asked, _, *facts, _, _, request_id, scores, _, server = row
+        answered = (request_id, scores, about and about.contents, server)
+        row = (key, asked, epoch, *facts, question, purpose, *answered)
         changes = f"UPDATE answers SET ({ANSWER}, digest) = {_marks((*row, 0))} WHERE key = ?"  # noqa: S608 our own words
         db.execute(changes, (*row, answer_checksum(*row), old_key))
     columns = ROWS["rejections"]
     for row in db.execute(f"SELECT {columns} FROM rejections WHERE key = ?", (old_key,)).fetchall():  # noqa: S608 our own words
-        row = (key, *row[1:-1], question)
+        row = (key, *row[1:-2], question, row[-1])
         changes = f"UPDATE OR IGNORE rejections SET ({columns}, digest) = {_marks((*row, 0))} WHERE key = ?"  # noqa: S608 our own words
-        db.execute(changes, (*row, checksum(*row), old_key))
+        db.execute(changes, (*row, server_checksum(*row), old_key))
 
 
 def send(
-    db: sqlite3.Connection, requests: Sequence[tuple[bytes, int, int]], run: int, now: int
+    db: sqlite3.Connection, requests: Sequence[tuple[bytes, int, int, int | None]], run: int, now: int
 ) -> set[bytes]:
-    """Requests are about to be sent: their keys, their predicted tokens, and how many documents they hold.
+    """Requests are about to be sent: their keys, predicted tokens, how many documents they hold, and their servers.
 
     Returns:
         The keys of those that this run has an answer to, which must not be sent: whoever asks did look them up, but may
         have done so before another one's answer came.
     """
     answered: set[bytes] = set()
-    for some in _batches([key for key, _, _ in requests]):
+    for some in _batches([key for key, *_ in requests]):
         wanted = f"SELECT key FROM answers WHERE key IN {_marks(some)} AND run = ?"  # noqa: S608 our own words
         answered.update(key for (key,) in db.execute(wanted, (*some, run)))
     rows = []
-    for key, tokens, documents in requests:
+    for key, tokens, documents, server in requests:
         if key not in answered:
-            row = (key, tokens, run, documents, now // DAY)
-            rows.append((*row, checksum(*row)))
-    db.executemany("INSERT OR REPLACE INTO sent VALUES (?,?,?,?,?,?)", rows)
+            row = (key, tokens, run, documents, now // DAY, server)
+            rows.append((*row, server_checksum(*row)))
+    db.executemany(f"INSERT OR REPLACE INTO sent ({ROWS['sent']}, digest) VALUES (?,?,?,?,?,?,?)", rows)  # noqa: S608 our own words
     return answered
 
 
@@ -261,9 +270,10 @@ def unsend(db: sqlite3.Connection, keys: Sequence[bytes]) -> None:
     db.executemany("DELETE FROM sent WHERE key = ?", [(key,) for key in keys])
 
 
-def attempt(db: sqlite3.Connection, row: tuple[Any, ...], day: int) -> None:
-    """Keep an attempt that brought no answer."""
-    db.execute("INSERT INTO attempts VALUES (?,?,?,?,?,?,?,?,?,?,?)", (*row, day, checksum(*row, day)))
+def attempt(db: sqlite3.Connection, row: tuple[Any, ...]) -> None:
+    """Keep an attempt that brought no answer: what ``ROWS`` names."""
+    given = (*row, server_checksum(*row))
+    db.execute(f"INSERT INTO attempts ({ROWS['attempts']}, digest) VALUES {_marks(given)}", given)  # noqa: S608 our own words
     unsend(db, [row[0]])
 
 

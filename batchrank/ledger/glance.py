@@ -23,12 +23,14 @@ class Attempt:
         kind: what became of it.
         rejection: what came instead of an answer.
         run: the run that asked.
+        server: the number of who was asked, in ``Ledger.servers``; None where nobody knows.
     """
 
     key: bytes
     kind: Kind
     rejection: Rejection
     run: int
+    server: int | None
 
 
 class Glance(Ledger):
@@ -79,9 +81,10 @@ class Glance(Ledger):
 
 def _attempts(db: sqlite3.Connection, keys: frozenset[bytes]) -> list[Attempt]:
     """One pass over the table, which has no index: only what failed is in it."""
-    rows = db.execute("SELECT key, kind, status, code, message, request_id, run FROM attempts ORDER BY rowid")
+    columns = "key, kind, status, code, message, request_id, run, server"
+    rows = db.execute(f"SELECT {columns} FROM attempts ORDER BY rowid")  # noqa: S608 our own words
     return [
-        Attempt(key, kind, Rejection(status, code, message, None, request_id), run)
-        for key, kind, status, code, message, request_id, run in rows
+        Attempt(key, kind, Rejection(status, code, message, None, request_id), run, server)
+        for key, kind, status, code, message, request_id, run, server in rows
         if key in keys
     ]

@@ -31,10 +31,10 @@ class Group:
         wait: waits for its commit.
         works: other work, each with the list that takes its result.
         unsent: keys of requests that turned out not to be billed.
-        sent: keys of requests about to be sent, their predicted tokens, and how many documents they hold.
+        sent: keys of requests about to be sent, their predicted tokens, how many documents they hold, and servers.
         answered: the keys of those that were answered in this run already; complete once the group is committed.
-        answers: keys, answers, the tokens predicted for them, and what they are about.
-        rejections: keys, rejections that decide something, and what these are about.
+        answers: keys, answers, the tokens predicted for them, what they are about, and servers.
+        rejections: keys, rejections that decide something, what these are about, and servers.
         wanted: keys to look up.
         found: what is known of these; complete once the group is committed.
         questions: questions to look up, by which answers count.
@@ -47,10 +47,10 @@ class Group:
     wait: Callable[["Group"], Coroutine[Any, Any, None]]
     works: list[tuple[Work, list[Any]]] = field(default_factory=list)
     unsent: list[bytes] = field(default_factory=list)
-    sent: list[tuple[bytes, int, int]] = field(default_factory=list)
+    sent: list[tuple[bytes, int, int, int | None]] = field(default_factory=list)
     answered: set[bytes] = field(default_factory=set)
-    answers: list[tuple[bytes, Answer, int, About | None]] = field(default_factory=list)
-    rejections: list[tuple[bytes, Rejection, About | None]] = field(default_factory=list)
+    answers: list[tuple[bytes, Answer, int, About | None, int | None]] = field(default_factory=list)
+    rejections: list[tuple[bytes, Rejection, About | None, int | None]] = field(default_factory=list)
     wanted: list[bytes] = field(default_factory=list)
     found: dict[bytes, Known] = field(default_factory=dict)
     questions: dict[_Limits, list[int]] = field(default_factory=lambda: defaultdict(list))
@@ -76,8 +76,8 @@ class Group:
             self.answered = send(db, self.sent, run, now)
         if self.answers:
             store(db, self.answers, run, epoch, now)
-        for key, rejection, about in self.rejections:
-            reject(db, key, rejection, about, run)
+        for key, rejection, about, server in self.rejections:
+            reject(db, key, rejection, about, server, run)
 
     def look(self, db: sqlite3.Connection, run: int, *, use: bool = True) -> None:
         """Do the lookups; what is found counts as used by the run, unless it is only looked at."""

@@ -8,12 +8,11 @@ import asyncio
 import math
 import sqlite3
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, TypeAlias
 
 import anyio
 
@@ -24,10 +23,10 @@ from batchrank.ledger.database import connect, copy, translated
 from batchrank.ledger.entries import About, Kind, Known, Recollection
 from batchrank.ledger.groups import CommitThread, Group, Work
 from batchrank.ledger.rows import DAY
-from batchrank.ledger.state import Spent
+from batchrank.ledger.servers import Servers
+from batchrank.ledger.state import Per, Spent
 
-Per = Literal["run", "day", "total"]
-"""What spending is summed up over: one run, one day, or all that the ledger ever paid."""
+Outcome: TypeAlias = Answer | Rejection
 _CHECKPOINT = 2.0
 """Seconds after which commits are in the main file too, so that a copy of it alone lacks no more than that."""
 
@@ -45,6 +44,7 @@ class Ledger:
 
     Attributes:
         legacy: whether it holds entries of a batchrank that made keys of the endpoint's address, to be adopted.
+        servers: the numbers by which rows tell who answered, and with which key it was asked.
 
     Raises:
         LedgerError: from every method, when the file can't be opened, read or written.
@@ -66,6 +66,7 @@ class Ledger:
         with translated(path, "opened"):
             self._db = self._connect(path, salvage=salvage)
             self.legacy = entries.legacy(self._db)
+            self.servers = Servers(self._db, self.note)
 
     @property
     def _day(self) -> int:
@@ -102,7 +103,7 @@ class Ledger:
         return set(await self.perform(lambda db: entries.refused(db, questions)))
 
     def put(
-        self, key: bytes, outcome: Answer | Rejection, predicted: int, about: About | None = None
+        self, key: bytes, outcome: Outcome, predicted: int, about: About | None = None, by: int | None = None
     ) -> Group:
         """Enter an answer, or a rejection that is acted on.
 
@@ -111,31 +112,33 @@ class Ledger:
             outcome: what came back.
             predicted: tokens that the request was expected to cost.
             about: what it is about, so that it can be recollected.
+            by: the number of who said it, in ``servers``; None for nobody.
         """
         group = self._open()
         if isinstance(outcome, Answer):
-            group.answers.append((key, outcome, predicted, about))
+            group.answers.append((key, outcome, predicted, about, by))
         else:
-            group.rejections.append((key, outcome, about))
+            group.rejections.append((key, outcome, about, by))
         return group
 
     def adopt(self, old_key: bytes, key: bytes, about: About | None) -> Group:
         """Give what is known under an older batchrank's key the key of today, and a question from the next run on."""
         return self.note(lambda db: entries.adopt(db, old_key, key, about, self.epoch))
 
-    def put_attempt(self, key: bytes, kind: Kind, rejection: Rejection, tokens: int, documents: int) -> Group:
-        """Enter an attempt that brought no answer, and what it was expected to cost."""
-        facts = (rejection.status, rejection.code, rejection.message, rejection.request_id)
-        row = (key, kind, *facts, tokens, self.run, documents)
-        return self.note(lambda db: entries.attempt(db, row, self._day))
+    def put_attempt(
+        self, key: bytes, kind: Kind, why: Rejection, tokens: int, documents: int, by: int | None = None
+    ) -> Group:
+        """Enter an attempt that brought no answer, what it was expected to cost, and the server that was asked."""
+        row = (key, kind, why.status, why.code, why.message, why.request_id, tokens, self.run, documents)
+        return self.note(lambda db: entries.attempt(db, (*row, self._day, by)))
 
-    def sent(self, key: bytes, tokens: int, documents: int) -> Group:
+    def sent(self, key: bytes, tokens: int, documents: int, by: int | None = None) -> Group:
         """Enter that a request of so many documents is about to be sent, and the tokens that it is expected to cost.
 
         On disk before it leaves, so that a run that is killed keeps to its cap; if in ``answered``, it must not leave.
         """
         group = self._open()
-        group.sent.append((key, tokens, documents))
+        group.sent.append((key, tokens, documents, by))
         return group
 
     def unsent(self, key: bytes) -> Group:
@@ -155,21 +158,16 @@ class Ledger:
 
     async def spent(self, per: Per) -> Spent:
         """What this run, this day (UTC) or everything so far has taken from the account."""
-        wanted: dict[Per, tuple[Any, ...]] = {
-            "run": ("run = ?", self.run), "day": ("day = ?", self._day), "total": (),
-        }  # fmt: skip
-        return await self.perform(lambda db: state.spent(db, *wanted[per]))  # type: ignore[no-any-return]
+        return await self.perform(lambda db: state.spent(db, per, self.run, self._day))  # type: ignore[no-any-return]
 
     async def identity(self) -> str:
         """What tells this ledger, and copies of it, from all others."""
-        if (known := await self.load("id")) is None:
-            known = uuid.uuid4().hex
-            await self.save("id", known)
-        return str(known)
+        return str(await self.perform(state.identity))
 
     async def forget(self) -> None:
         """Drop every answer and all state but the ledger's identity."""
         await self.perform(state.forget)
+        self.servers.clear()
 
     async def load(self, name: str) -> Any:
         """A stored piece of the run's state, None if absent."""

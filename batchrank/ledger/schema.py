@@ -5,31 +5,32 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from batchrank.ledger.rows import ANSWER, DAY, ROWS, answer_checksum, checksum
+from batchrank.ledger.rows import ANSWER, DAY, answer_checksum, checksum
 
-SCHEMA = 4
+SCHEMA = 5
 """The schema of this version; what older ones lacked is added, as ``_ADDED`` says."""
 _TABLES = """
 CREATE TABLE IF NOT EXISTS answers (
     key BLOB PRIMARY KEY, run INTEGER NOT NULL, used INTEGER NOT NULL, known INTEGER NOT NULL,
     day INTEGER NOT NULL DEFAULT 0, at INTEGER NOT NULL DEFAULT 0, tokens INTEGER, predicted INTEGER NOT NULL,
     searches INTEGER, question INTEGER, purpose INTEGER, digest INTEGER NOT NULL, request_id TEXT NOT NULL,
-    scores BLOB NOT NULL, contents BLOB
+    scores BLOB NOT NULL, contents BLOB, server INTEGER
 );
 CREATE INDEX IF NOT EXISTS questions ON answers (question);
 CREATE TABLE IF NOT EXISTS rejections (
     key BLOB PRIMARY KEY, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL, request_id TEXT NOT NULL,
-    run INTEGER NOT NULL, used INTEGER NOT NULL, digest INTEGER NOT NULL DEFAULT 0, question INTEGER
+    run INTEGER NOT NULL, used INTEGER NOT NULL, digest INTEGER NOT NULL DEFAULT 0, question INTEGER,
+    server INTEGER
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS refused ON rejections (question);
 CREATE TABLE IF NOT EXISTS attempts (
     key BLOB NOT NULL, kind TEXT NOT NULL, status INTEGER, code TEXT NOT NULL, message TEXT NOT NULL,
     request_id TEXT NOT NULL, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0,
-    day INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0
+    day INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0, server INTEGER
 );
 CREATE TABLE IF NOT EXISTS sent (
     key BLOB PRIMARY KEY, predicted INTEGER NOT NULL, run INTEGER NOT NULL, documents INTEGER NOT NULL DEFAULT 0,
-    day INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0
+    day INTEGER NOT NULL DEFAULT 0, digest INTEGER NOT NULL DEFAULT 0, server INTEGER
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS state (name TEXT PRIMARY KEY, value BLOB NOT NULL, digest INTEGER NOT NULL DEFAULT 0)
 WITHOUT ROWID;
@@ -39,17 +40,23 @@ CREATE TABLE IF NOT EXISTS paid (
     unnamed INTEGER NOT NULL, ratio REAL, hidden REAL, search_ratio REAL, search_hidden REAL, digest INTEGER NOT NULL,
     PRIMARY KEY (run, day)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS servers (
+    id INTEGER PRIMARY KEY, url TEXT NOT NULL, key_name TEXT NOT NULL, digest INTEGER NOT NULL
+);
 """
 """Answers have row numbers: without, SQLite would put all but a few hundred bytes of each on pages of its own, and a
 score would take three times the room. Their question is NULL where they are of a ledger before schema 4, 0 where
-nothing was noted; ``known`` is the epoch in which it became known, which the ledger counts its processes by."""
+nothing was noted; ``known`` is the epoch in which it became known, which the ledger counts its processes by. A server
+is NULL before schema 5, and where a rejection was foreseen and nobody asked."""
 _THIRD = {
     "rejections": "key, status, code, message, request_id, run",
-    "attempts": ROWS["attempts"],
-    "sent": ROWS["sent"],
-    "state": ROWS["state"],
+    "attempts": "key, kind, status, code, message, request_id, predicted, run, documents, day",
+    "sent": "key, predicted, run, documents, day",
+    "state": "name, value",
 }
 """What digests covered from schema 3 on."""
+_ASKED = ("answers", "rejections", "attempts", "sent")
+"""The tables whose rows tell a server from schema 5 on."""
 
 
 def _know_questions(db: sqlite3.Connection) -> None:
@@ -72,7 +79,14 @@ def _know_questions(db: sqlite3.Connection) -> None:
         if checksum(*row) != digest:
             raise sqlite3.DatabaseError("a rejection is corrupt: it doesn't match its checksum")
     db.execute("ALTER TABLE rejections ADD COLUMN question INTEGER")
-    db.execute(f"UPDATE rejections SET digest = checksum({ROWS['rejections']})")  # noqa: S608 our own words
+    db.execute(f"UPDATE rejections SET digest = checksum({_THIRD['rejections']}, question)")  # noqa: S608 our own words
+
+
+def _know_servers(db: sqlite3.Connection) -> None:
+    """Make room for servers. Digests of rows without one stay as they are, so no row is written, however many."""
+    for table in _ASKED:
+        if not any(name == "server" for _, name, *_ in db.execute(f"PRAGMA table_info({table})")):
+            db.execute(f"ALTER TABLE {table} ADD COLUMN server INTEGER")
 
 
 def _with_question(row: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -80,7 +94,22 @@ def _with_question(row: tuple[Any, ...]) -> tuple[Any, ...]:
     if third_answer_checksum(*known) != digest:
         raise sqlite3.DatabaseError("an answer is corrupt: it doesn't match its checksum")
     key, scores, tokens, predicted, request_id, run, day, searches = known
-    facts = (key, run, run, day, day * DAY, tokens, predicted, searches, None, None, request_id, scores, None)
+    facts = (
+        key,
+        run,
+        run,
+        day,
+        day * DAY,
+        tokens,
+        predicted,
+        searches,
+        None,
+        None,
+        request_id,
+        scores,
+        None,
+        None,
+    )
     return (*facts, answer_checksum(*facts), used)
 
 
@@ -114,6 +143,7 @@ _ADDED: dict[int, tuple[str | Callable[[sqlite3.Connection], None], ...]] = {
         *(f"UPDATE {table} SET digest = checksum({columns})" for table, columns in _THIRD.items()),  # noqa: S608 our own words
     ),
     3: (_know_questions,),
+    4: (_know_servers,),
 }
 """What takes each older schema to the next one. Day 0 is unknown: such spending counts for a run and in total."""
 

@@ -2,12 +2,13 @@
 
 import sqlite3
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 
@@ -17,6 +18,8 @@ from batchrank.ledger.paid import totals
 from batchrank.ledger.rows import ROWS, checksum
 from batchrank.models import SEARCH_DOCUMENTS
 
+Per = Literal["run", "day", "total"]
+"""What spending is summed up over: one run, one day, or all that the ledger ever paid."""
 wall = time.time
 """What tells the time, in seconds since 1970."""
 
@@ -86,15 +89,17 @@ def begin(db: sqlite3.Connection, run: int) -> int:
     """A new epoch; what was in flight when the processes before ended becomes ambiguous, on the day it was sent."""
     epoch = next_epoch(db, run)
     save(db, "epoch", epoch)
-    for key, predicted, run, documents, day in db.execute(f"SELECT {ROWS['sent']} FROM sent").fetchall():  # noqa: S608 our own words
-        killed = (key, "ambiguous", None, "killed", "in flight when the process ended", "")
-        attempt(db, (*killed, predicted, run, documents), day)
+    for key, *facts in db.execute(f"SELECT {ROWS['sent']} FROM sent").fetchall():  # noqa: S608 our own words
+        attempt(db, (key, "ambiguous", None, "killed", "in flight when the process ended", "", *facts))
     return epoch
 
 
-def spent(db: sqlite3.Connection, where: str = "TRUE", value: int | None = None) -> Spent:
-    """What was spent in all, or where a column has a value: ``run = ?``, ``day = ?``."""
-    given = () if value is None else (value,)
+def spent(db: sqlite3.Connection, per: Per, run: int, day: int) -> Spent:
+    """What was spent in a run, on a day, or in all."""
+    wanted: dict[Per, tuple[str, tuple[int, ...]]] = {
+        "run": ("run = ?", (run,)), "day": ("day = ?", (day,)), "total": ("TRUE", ()),
+    }  # fmt: skip
+    where, given = wanted[per]
     alike = (
         f"SELECT predicted, documents, COUNT(*) FROM attempts WHERE {where} AND kind != 'probe' GROUP BY 1, 2"  # noqa: S608 our own words
     )
@@ -136,6 +141,14 @@ def save(db: sqlite3.Connection, name: str, value: Any) -> None:
     db.execute("INSERT OR REPLACE INTO state VALUES (?,?,?)", (name, data, checksum(name, data)))
 
 
+def identity(db: sqlite3.Connection) -> str:
+    """What tells a ledger, and copies of it, from all others; made once."""
+    if (known := load(db, "id")) is None:
+        known = uuid.uuid4().hex
+        save(db, "id", known)
+    return str(known)
+
+
 HISTORY = "history/"
 """What the names of lines about runs begin with, which stay when outputs are replaced and answers dropped."""
 Line = dict[str, Any]
@@ -144,7 +157,7 @@ Line = dict[str, Any]
 
 def forget(db: sqlite3.Connection) -> None:
     """Drop everything but what tells the ledger from others, and what runs there were."""
-    for table in ("answers", "rejections", "attempts", "sent", "paid"):
+    for table in ("answers", "rejections", "attempts", "sent", "paid", "servers"):
         db.execute(f"DELETE FROM {table}")  # noqa: S608 our own words
     db.execute("DELETE FROM state WHERE name != 'id' AND name NOT GLOB ?", (f"{HISTORY}*",))
 

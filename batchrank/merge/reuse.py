@@ -36,6 +36,7 @@ class Earlier:
         run: the run that asked.
         same: whether a request of just these documents, by rising position, is the one that was asked.
         at: when it was answered, in seconds since 1970; 0 where nobody knows.
+        server: the ledger's number of who answered; None where nobody knows.
     """
 
     documents: Positions
@@ -44,6 +45,7 @@ class Earlier:
     run: int
     same: bool = False
     at: int = 0
+    server: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -138,7 +138,7 @@ async def engine(
         servers, wire = fleet(job, urls, every_key[0])
         for replica in servers.replicas:
             await stack.enter_async_context(replica.http)
-        departures = Departures(ledger, every_key[0].name)
+        departures = Departures(ledger)
         rate = await stack.enter_async_context(rate_limiter(job, every_key, await departures.load()))
 
         scheduler = Scheduler(rate, servers)

@@ -16,7 +16,7 @@ from batchrank.pipeline.workers import background_task
 from batchrank.send.concurrency import ConcurrencyLimit
 from batchrank.send.connections import Key, connections, open_files, tls_context
 from batchrank.send.encoder import Encoder
-from batchrank.send.fleet import Fleet, Replica, names
+from batchrank.send.fleet import Fleet, Replica, addresses, names
 from batchrank.send.keyring import Keyring
 from batchrank.send.limiter import Limiter
 from batchrank.send.rate import RateLimiter
@@ -174,8 +174,11 @@ def fleet(job: Job, urls: Sequence[str], key: Key) -> tuple[Fleet, Codec]:
             "rate.concurrency: at most %d instead of %d, as this process may not open more connections (ulimit -n)",
             most, wanted,
         )  # fmt: skip
-    named = zip(asked, each, names(urls), strict=True)
-    return Fleet([Replica(http, limit, name) for (http, _), limit, name in named], most), asked[0][1]
+    known = zip(asked, each, names(urls), addresses(job.urls), strict=True)
+    replicas = [
+        Replica(http, limit, name, url=url, key_name=key.name) for (http, _), limit, name, url in known
+    ]
+    return Fleet(replicas, most), asked[0][1]
 
 
 def _other_url(known: Vendor, wire: str, url: str) -> str | None:

@@ -180,7 +180,8 @@ def restricted(
         by_position = np.argsort(positions, kind="stable")
         documents = positions[by_position]
         same = np.array_equal(contents[documents], one.contents)
-        found.append(Earlier(documents, values[by_position], one.purpose, one.run, same, one.at))
+        restored = Earlier(documents, values[by_position], one.purpose, one.run, same, one.at, one.server)
+        found.append(restored)
     return found
 
 

@@ -201,7 +201,7 @@ class Client:
     ) -> Rejection:
         """Keep a rejection that is acted on."""
         with anyio.CancelScope(shield=True):
-            await self._ledger.put(request.key, outcome, request.predicted, request.about)
+            await self._ledger.put(request.key, outcome, request.predicted, request.about, request.by)
         if action is Action.SPLIT and request.documents == 1 and not self._outage.accepted:
             # Too large, though nothing could be smaller, and nothing was ever taken: these words mean something else.
             await self._prober.verify(anyio.current_time(), outcome, where)

@@ -32,6 +32,7 @@ class Outgoing:
         about: what its answer will be about, where that is to serve document by document.
         met: servers that it failed at so far, ``replica`` the last that it was sent to.
         only: the one server that it is for; None for any.
+        by: the number in the ledger of that replica and the key that it was asked with last; None before.
     """
 
     key: bytes
@@ -46,6 +47,7 @@ class Outgoing:
     met: list[Replica] = field(default_factory=list)
     replica: Replica | None = None
     only: Replica | None = None
+    by: int | None = None
 
 
 _HARMLESS: tuple[str, list[str]] = ("copy a file", ["Copy a file from one folder to another."])

@@ -140,18 +140,20 @@ class Exchange:
             reservation = self._spend.reserve(request.predicted, request.documents)
             started: float | None = None
             try:
-                admission = slot.admission
-                self._note(admission.charged, admission.key.name if admission.key else "")
-                await (group := self._ledger.sent(request.key, request.predicted, request.documents))
+                admission, replica = slot.admission, slot.replica
+                key_name = admission.key.name if admission.key else replica.key_name
+                self._note(admission.charged, key_name)
+                request.by = by = self._ledger.servers[replica.url, key_name]
+                await (group := self._ledger.sent(request.key, request.predicted, request.documents, by))
                 if request.key in group.answered:
                     known = (await self._ledger.find([request.key]))[request.key].outcome
                     self._spend.release(reservation)
                     self._notify()
                     return known, None
-                self._scheduler.limiter.departed(slot.admission)
+                self._scheduler.limiter.departed(admission)
                 started = asyncio.get_running_loop().time()
-                request.replica = slot.replica
-                outcome = await slot.replica.http.post(request.body, request.documents, slot.admission.key)
+                request.replica = replica
+                outcome = await replica.http.post(request.body, request.documents, admission.key)
             except BaseException:
                 self._abandon(request, reservation, posted=started is not None)
                 raise
@@ -252,11 +254,11 @@ class Exchange:
         if request.purpose == "probe":
             self._spend.settle_probe(reservation, tokens)
             what = Rejection(200, "probe", "asked whether the endpoint works", None, answer.request_id)
-            return self._ledger.put_attempt(request.key, "probe", what, tokens, request.documents)
+            return self._ledger.put_attempt(request.key, "probe", what, tokens, request.documents, request.by)
         self._spend.settle(reservation, answer.tokens, searches=answer.searches, exact=request.exact)
         self._counts.documents += request.documents
         self._counts.tokens += tokens
-        return self._ledger.put(request.key, answer, request.predicted, request.about)
+        return self._ledger.put(request.key, answer, request.predicted, request.about, request.by)
 
     def _rejected(
         self, request: Outgoing, why: Rejection, reservation: Reservation, slot: Slot, sent: float
@@ -275,7 +277,8 @@ class Exchange:
             if why.status in (None, 504) and request.purpose != "probe":
                 self._scheduler.fleet.struggled(slot.replica, asyncio.get_running_loop().time())
             kind: Kind = "malformed" if malformed else "ambiguous"
-            return self._ledger.put_attempt(request.key, kind, why, request.predicted, request.documents)
+            facts = request.predicted, request.documents, request.by
+            return self._ledger.put_attempt(request.key, kind, why, *facts)
         self._scheduler.limiter.unbilled(slot.admission)
         self._spend.release(reservation)
         self._ledger.unsent(request.key)

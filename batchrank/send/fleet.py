@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from batchrank.data import Rejection
+from batchrank.job.endpoint import bare_address
 from batchrank.send.concurrency import ConcurrencyLimit
 from batchrank.send.retry import Action, slows
 
@@ -35,6 +36,8 @@ class Replica:
         http: what asks it.
         places: how many requests it may have in flight, and how many it has.
         name: its address as far as it tells the fleet's servers apart; never an address's query.
+        url: its address as the ledger notes it.
+        key_name: the name of the API key that it is asked with where a request is given none.
         requests: requests that came to an end there, and ``failures`` those of them that failed, 429s apart.
         out: whether it is taken out, so that only probes are sent there; ``outs`` tells how often it was.
         went_out: set while it is out.
@@ -45,10 +48,12 @@ class Replica:
         why: how it failed last.
     """
 
-    def __init__(self, http: "Http", places: ConcurrencyLimit, name: str = "") -> None:
+    def __init__(
+        self, http: "Http", places: ConcurrencyLimit, name: str = "", *, url: str = "", key_name: str = ""
+    ) -> None:
         self.http = http
         self.places = places
-        self.name = name
+        self.name, self.url, self.key_name = name, url, key_name
         self.requests = self.failures = self.outs = 0
         self.out = False
         self.went_out = asyncio.Event()
@@ -261,6 +266,15 @@ def names(urls: Sequence[str]) -> list[str]:
     found = [one.netloc for one in parts]
     if len(set(found)) < len(found):
         found = [one.netloc + one.path for one in parts]
+    return _apart(found)
+
+
+def addresses(urls: Sequence[str]) -> list[str]:
+    """Each address without its query, which may hold a secret; numbered where that leaves some alike."""
+    return _apart([bare_address(url) for url in urls])
+
+
+def _apart(found: list[str]) -> list[str]:
     if len(set(found)) < len(found):
         found = [f"{name} ({number})" for number, name in enumerate(found, 1)]
     return found

@@ -69,8 +69,7 @@ class Gateway:
         max_delay: longest pause between two tries, seconds.
         outage: seconds without any success after which the run stops.
         rng: where the jitter comes from.
-        note: told of each request that is about to be sent: what it counts as, and its key's name, empty for the only
-            one.
+        note: told of each request that is about to be sent: what it counts as, and its key's name.
     """
 
     def __init__(
