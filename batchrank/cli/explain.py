@@ -82,6 +82,7 @@ def _explanation(found: "Explanation") -> "Iterator[RenderableType]":
     if any(one.rank for one in found.requests):
         yield Text("\nRequests that held it", style="bold")
         yield _requests(found)
+        yield from map(Text, _servers(found))
     for order in found.orders:
         yield from _order(found, order)
     for line in _more(found):
@@ -115,6 +116,19 @@ def _requests(found: "Explanation") -> "Table":
             f"run {one.run}, earlier" if one.earlier else f"run {one.run}",
         )  # fmt: skip
     return table
+
+
+def _servers(found: "Explanation") -> "Iterator[str]":
+    """Who answered the query's requests, by server and key, as addresses are too long for the table."""
+    numbers: dict[tuple[str, str | None], list[int]] = {}
+    for one in found.requests:
+        if one.server is not None:
+            numbers.setdefault((one.server, one.key_name), []).append(one.number)
+    for (url, key_name), own in numbers.items():
+        which = f"request{'s' * (len(own) > 1)} {', '.join(map(str, own))}"
+        if 1 < len(own) == len(found.requests):
+            which = f"all {len(own):,} requests"
+        yield f"{which}: answered by {shown(url)}{f', key {shown(key_name)}' if key_name else ''}"
 
 
 def _asked_as(one: "Held") -> str:

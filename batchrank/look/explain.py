@@ -80,7 +80,7 @@ class _Explainer:
         self._order = list(replayed.ranking.doc_ids) if replayed else [row.doc_id for row in listing.rows]
         self._ranks = {name: rank for rank, name in enumerate(self._order, 1)}
         self._at = {} if prepared is None else {name: i for i, name in enumerate(prepared.source.doc_ids)}
-        self._told = _told(findings)
+        self._findings, self._told = findings, _told(findings)
         self._proofs = (
             Proofs(self._told, len(prepared.query)) if prepared is not None and self._told else None
         )
@@ -111,7 +111,7 @@ class _Explainer:
             found.requests = self._requests(doc_id)
             found.sent = sent(prepared, position, self._job, self._query)
         if replayed is not None and position is not None:
-            found.refused, found.attempts = _troubles(replayed, self._place(doc_id))
+            found.refused, found.attempts = _troubles(self._findings, self._place(doc_id))
             found.unscored = None if found.score is not None else _no_score(replayed, position)
         return found
 
@@ -222,6 +222,8 @@ class _Explainer:
                 tokens=one.tokens,
                 request_id=one.request_id or None,
                 key=one.key or None,
+                server=one.server[0] or None,
+                key_name=one.server[1] or None,
             )
             for number, one in enumerate(self._told, 1)
         ]
@@ -231,36 +233,43 @@ def _told(findings: Findings) -> list[Told]:
     """The answers that the ranking rests on: the query's own, then those of earlier runs as far as they serve."""
     replayed = findings.replayed
     found = (
-        [_of_request(one) for one in replayed.asked if isinstance(one.known.outcome, Answer)]
+        [_of_request(one, findings) for one in replayed.asked if isinstance(one.known.outcome, Answer)]
         if replayed
         else []
     )
     recalled = replayed.prepared.earlier if replayed and replayed.merged.recalled else findings.known
-    found += [Told(old.documents, old.values, old.purpose, old.run, old.at) for old in recalled]
+    for old in recalled:
+        server = findings.server(old.server)
+        found.append(Told(old.documents, old.values, old.purpose, old.run, old.at, server=server))
     # An earlier answer to a request that is asked again as it was is found in both ways.
     different = {one.documents.tobytes() + one.values.tobytes(): one for one in reversed(found)}
     return list(different.values())[::-1]
 
 
-def _of_request(one: Asked) -> Told:
+def _of_request(one: Asked, findings: Findings) -> Told:
     known = one.known
     assert isinstance(known.outcome, Answer)
     return Told(
         one.documents, known.outcome.values, one.purpose, known.run, known.at, one.round, one.chunk,
         one.key.hex(), known.outcome.request_id, known.outcome.tokens,
+        server=findings.server(known.server),
     )  # fmt: skip
 
 
-def _troubles(replayed: Replayed, place: int) -> tuple[list[str], list[str]]:
-    """How requests with a document were refused, and how tries of them failed."""
+def _troubles(findings: Findings, place: int) -> tuple[list[str], list[str]]:
+    """How requests with a document were refused, how tries of them failed, and by which server."""
+    replayed = findings.replayed
+    assert replayed is not None
     mine = [one for one in replayed.asked if place in one.documents]
     refused = [
-        f"{len(one.documents):,} documents: {one.known.outcome}"
+        f"{len(one.documents):,} documents: {one.known.outcome}{findings.by(one.known.server)}"
         for one in mine
         if isinstance(one.known.outcome, Rejection)
     ]
     keys = {one.key for one in mine}
-    return refused, [f"{a.kind}: {a.rejection}" for a in replayed.attempts if a.key in keys]
+    return refused, [
+        f"{a.kind}: {a.rejection}{findings.by(a.server)}" for a in replayed.attempts if a.key in keys
+    ]
 
 
 def _no_score(replayed: Replayed, position: int) -> str:

@@ -65,6 +65,8 @@ class Held:
         tokens: tokens billed.
         request_id: the API's name for it.
         key: what the ledger knows it by.
+        server: the address of the server that answered it, and ``key_name`` the name of the variable or file that the
+            API key was from; None where nobody knows, or there was no key.
     """
 
     number: int
@@ -81,6 +83,8 @@ class Held:
     tokens: int | None
     request_id: str | None
     key: str | None
+    server: str | None
+    key_name: str | None
 
 
 @dataclass(frozen=True, slots=True)

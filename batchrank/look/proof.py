@@ -31,6 +31,7 @@ class Told:
         request_id: the API's name for it, empty where it gave none.
         tokens: tokens billed.
         whole: whether all of its documents are still candidates.
+        server: the address of who answered, and the name of the key; both empty where nobody knows.
     """
 
     documents: Positions
@@ -44,6 +45,7 @@ class Told:
     request_id: str = ""
     tokens: int | None = None
     whole: bool = True
+    server: tuple[str, str] = ("", "")
 
     def score(self, document: int) -> float | None:
         """The score of a document; None where it wasn't in it."""

@@ -7,7 +7,7 @@ findings of audits from the ledger. What comes out is compared with the output, 
 one that was written is ever explained.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +19,7 @@ from batchrank.data import Query
 from batchrank.errors import LedgerError, QueryError
 from batchrank.job.config import Job
 from batchrank.ledger.glance import Attempt, Glance
+from batchrank.ledger.servers import Server
 from batchrank.look.rankings import Listing
 from batchrank.look.silent import Asked, Silent
 from batchrank.look.source import Found, input_facts
@@ -69,6 +70,7 @@ class Findings:
         prepared: the query as it would be sent; None where it can't be.
         known: instead of a replay: all answers about the query's documents, whichever run asked.
         notes: what the reader should know, such as why there is no replay.
+        servers: the servers by the ledger's numbers, each with the name of the key that it was asked with.
     """
 
     replayed: Replayed | None = None
@@ -76,6 +78,16 @@ class Findings:
     prepared: Prepared | None = None
     known: Sequence[Earlier] = ()
     notes: list[str] = field(default_factory=list)
+    servers: Mapping[int, Server] = field(default_factory=dict)
+
+    def server(self, number: int | None) -> Server:
+        """The server of a number, and the name of the key; both empty where nobody knows."""
+        return self.servers.get(number or 0, ("", ""))
+
+    def by(self, number: int | None) -> str:
+        """The same in words that follow on what it did; empty where nobody knows."""
+        url, key_name = self.server(number)
+        return url and f" (by {url}{key_name and f', key {key_name}'})"
 
 
 async def replay(job: Job, found: Found, listing: Listing) -> Findings:
@@ -90,6 +102,7 @@ async def replay(job: Job, found: Found, listing: Listing) -> Findings:
         if path is None or not path.is_file() or not path.stat().st_size:
             raise LedgerError(f"{path}: there is no ledger")
         ledger = await anyio.to_thread.run_sync(Glance, path)
+        told.servers = ledger.servers.by_number
         try:
             await _Replay(job, ledger, found, told).run(listing)
         finally:
