@@ -402,7 +402,7 @@ async def test_a_run_goes_on_where_nobody_replaces_the_dead(
             group.start_soon(execute)
             await reached(w, 12)
             crew = cast(Crew, run._flow)
-            held = next(one for one in crew._rankers._members if 0 in one.hands.parts)
+            held = next(one for one in crew._rankers.members if 0 in one.hands.parts)
             os.kill(cast(LocalProcess, held.process).child.pid, signal.SIGKILL)
         await ranked(one, 1)
         assert reports[0].exit_code == 0 and everything(one) == everything(several)

@@ -193,14 +193,19 @@ async def test_a_line_that_breaks_in_an_upload_loses_nothing(
 
 @pytest.mark.slow
 @pytest.mark.real_clock
+@pytest.mark.parametrize("processes", [1, 2])
 async def test_a_store_that_is_overloaded_for_a_while_is_waited_for(
-    tmp_path: Path, bucket: Bucket, host: tuple[str, int]
+    tmp_path: Path, bucket: Bucket, host: tuple[str, int], processes: int
 ) -> None:
-    """It says 503 SlowDown more often than its client tries: the run says what it waits for, and ends well."""
+    """It says 503 SlowDown more often than its client tries: the run says what it waits for, and ends well.
+
+    It says so too where only processes that rank have something to write.
+    """
     wire = Wire(*host)
     options = f"?scheme=http&endpoint_override=127.0.0.1:{wire.port}"
     async with store(tmp_path, bucket) as s:
         job = s.job(output={"path": bucket.address("out", options), "part_documents": 60})
+        job = job.model_copy(update={"engine": job.engine.model_copy(update={"processes": processes})})
         run, seen = make_run(job), set[str]()
         reports: list[Report] = []
 
@@ -211,7 +216,7 @@ async def test_a_store_that_is_overloaded_for_a_while_is_waited_for(
             group.start_soon(execute)
             while not bucket.objects("out").get("ranking-00000.jsonl"):  # noqa: ASYNC110 the server has threads of its own
                 await anyio.sleep(0.005)
-            wire.slow = 40
+            wire.slow = 40 * processes
             while not reports:
                 progress = run.progress()
                 seen.update([progress.trouble] if progress and progress.trouble else [])

@@ -12,7 +12,7 @@ import anyio
 
 from batchrank.bars import Bar, Screen, duration
 from batchrank.cli.terminal import bars as drawing
-from batchrank.cli.terminal import replicas, say
+from batchrank.cli.terminal import ranking, replicas, say
 from batchrank.pipeline.report import Report
 from batchrank.pipeline.run import Run
 from batchrank.pipeline.summary import Progress
@@ -121,6 +121,8 @@ def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
         yield "replicas", replicas(progress.replicas)
     if progress.keys:
         yield "keys", replicas(progress.keys)
+    if progress.rankers is not None:
+        yield "processes", ranking(progress.rankers, progress.machines)
     if progress.reused:
         yield "reused", f"{progress.reused:,} requests from the ledger"
     tokens = progress.billed_tokens / seconds * 60

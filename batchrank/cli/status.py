@@ -14,7 +14,7 @@ import typer
 
 from batchrank.bars import duration
 from batchrank.cli.help import Json
-from batchrank.cli.terminal import console, load, replicas, say, say_json, shown_json
+from batchrank.cli.terminal import console, load, ranking, replicas, say, say_json, shown_json
 from batchrank.errors import ExitCode, JobError
 
 if TYPE_CHECKING:
@@ -167,6 +167,8 @@ def _progress(found: "Status", progress: dict[str, Any]) -> Iterator[tuple[str, 
         yield "replicas", replicas(progress["replicas"])
     if progress.get("keys"):
         yield "keys", replicas(progress["keys"])
+    if found.state == "running" and progress.get("rankers") is not None:
+        yield "processes", ranking(progress["rankers"], progress["machines"])
     if found.state == "running" and progress.get("gate"):
         yield "held back by", progress["gate"]
     yield "quota", f"{progress['quota_used']:.0%} used in the last minute"

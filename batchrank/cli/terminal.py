@@ -107,6 +107,12 @@ def replicas(states: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(told)
 
 
+def ranking(rankers: int, machines: int | None) -> str:
+    """How many processes rank, and on how many machines where those are several."""
+    which = "1 ranks" if rankers == 1 else f"{rankers:,} rank"
+    return f"{which}, on {machines:,} machines" if (machines or 0) > 1 else which
+
+
 def console(*, error: bool = False, width: int | None = None, soft_wrap: bool = False) -> "Console":
     """A console on stdout, or on stderr, for tables and what changes in place; ``width`` where it is no terminal.
 

@@ -65,6 +65,12 @@ class Channel:
         if handlers is not None:
             self.know(handlers)
 
+    @property
+    def machine(self) -> str:
+        """The address of the machine that the other end is on; empty for this one."""
+        peer = self._writer.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
     def know(self, handlers: Mapping[str, Handler]) -> None:
         """Learn what the other end may call; what it has called already is done now."""
         self._handlers = handlers

@@ -101,6 +101,12 @@ class Crew:
         return self._rankers.standing
 
     @property
+    def rankers(self) -> tuple[int, int]:
+        """How many processes rank now, and on how many machines."""
+        members = self._rankers.members
+        return len(members), len({member.channel.machine for member in members})
+
+    @property
     def notices(self) -> list[str]:
         """What processes say that the user should know."""
         return self._rankers.notices

@@ -95,6 +95,7 @@ class Standing:
         completed: those that came out of ranking.
         open: the sums of parts that it has not handed over.
         reused_requests: as in ``Counts``, like all that follow.
+        trouble: what the output's store is waited for; None while all is well.
     """
 
     admitted: int = 0
@@ -108,10 +109,11 @@ class Standing:
     saved_searches: int = 0
     spared_tokens: int = 0
     splits: int = 0
+    trouble: str | None = None
 
     def __add__(self, other: "Standing") -> "Standing":
-        sums: dict[str, Any] = {}
-        for name in (one.name for one in fields(self)):
+        sums: dict[str, Any] = {"trouble": self.trouble or other.trouble}
+        for name in (one.name for one in fields(self) if one.name not in sums):
             mine, theirs = getattr(self, name), getattr(other, name)
             sums[name] = mine.plus(theirs) if isinstance(mine, Totals) else mine + theirs
         return Standing(**sums)

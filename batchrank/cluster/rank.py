@@ -17,7 +17,7 @@ from batchrank.cluster.remote import RemoteGateway, RemoteLedger
 from batchrank.cluster.stage import StagedCutter, StagedPart
 from batchrank.errors import BatchrankError
 from batchrank.io.address import Where
-from batchrank.io.patience import Patience
+from batchrank.io.patience import Patience, waited_for
 from batchrank.io.scratch import Scratch
 from batchrank.merge.verdict import Verdicts
 from batchrank.outcomes import Failure
@@ -213,7 +213,7 @@ def _stand(channel: Channel, flow: Flow, parts: _Parts, counts: Counts) -> None:
         Standing(
             flow.admitted, flow.admitted_documents, flow.unfinished, flow.completed, parts.open,
             counts.reused_requests, counts.recalled, counts.saved_tokens, counts.saved_searches, counts.spared_tokens,
-            counts.splits,
+            counts.splits, waited_for(),
         ),
     )  # fmt: skip
 

@@ -43,6 +43,7 @@ class Rankers:
     """The processes that rank.
 
     Attributes:
+        members: those that are there.
         notices: what they say that the user should know.
 
     Args:
@@ -75,20 +76,20 @@ class Rankers:
         self._stopped, self._seats = False, 0
         self._group: TaskGroup
         self._coming: list[anyio.CancelScope] = []
-        self._members: list[Member] = []
+        self.members: list[Member] = []
         self._before = Standing()
         self.notices: list[str] = []
 
     @property
     def standing(self) -> Standing:
         """How far all of them have come."""
-        return sum((member.standing for member in self._members), self._before)
+        return sum((member.standing for member in self.members), self._before)
 
     def stop(self, reason: BatchrankError, drain: float | None) -> None:
         """Start no more of them, and have them take no more parts."""
         self._stopped = True
         self._give_up(len(self._coming))
-        for member in self._members:
+        for member in self.members:
             member.channel.tell("stop", reason, drain)
 
     async def run(self, spawn: Spawn) -> None:
@@ -113,8 +114,8 @@ class Rankers:
     async def _scale(self, scaling: Scaling, spawn: Spawn) -> None:
         """Have as many of them as are needed, until all that is left is in somebody's hands."""
         while not (self._queue.drained or self._stopped):
-            staying = [member for member in self._members if not member.hands.released]
-            here, account = len(self._members), self._account
+            staying = [member for member in self.members if not member.hands.released]
+            here, account = len(self.members), self._account
             change = scaling.beat(
                 anyio.current_time(),
                 (len(staying), self._seats - here, here - len(staying)),
@@ -151,9 +152,9 @@ class Rankers:
             return False
         if member is None:
             return True
-        if member in self._members:
-            self._members.remove(member)
-        self._before += replace(member.standing, open=Totals(), unfinished=0)
+        if member in self.members:
+            self.members.remove(member)
+        self._before += replace(member.standing, open=Totals(), unfinished=0, trouble=None)
         if not member.ended:
             self._lost(member)
         return member.ended
@@ -220,7 +221,7 @@ class Rankers:
                 raise error
             member.heard = anyio.current_time()
             self._queue.began()
-            self._members.append(member)
+            self.members.append(member)
             return self._terms
 
         async def part() -> StagedPart | None:
@@ -253,7 +254,7 @@ class Rankers:
         async def head(told: dict[str, Any]) -> None:
             if self._terms.head is None:
                 self._terms.head = told
-                for other in self._members:
+                for other in self.members:
                     other.channel.tell("head", told)
 
         async def notice(text: str) -> None:
@@ -270,26 +271,26 @@ class Rankers:
         stuck_since: float | None = None
         while True:
             # One that is only tried to be added may never come; those that are there at first are counted on.
-            share = len(self._members) if self._scaling else self._seats
+            share = len(self.members) if self._scaling else self._seats
             each = -(-self._fleet.queries // max(1, share)) + 1
             if each != self._terms.room.queries:
                 self._terms.room.queries = each
-                for member in self._members:
+                for member in self.members:
                     member.channel.tell("room", each)
             await anyio.sleep(_BEAT)
             now = anyio.current_time()
-            if not self._queue.stuck(member.hands for member in self._members):
+            if not self._queue.stuck(member.hands for member in self.members):
                 stuck_since = None
             elif stuck_since is None:
                 stuck_since = now
-            elif self._members and now - stuck_since > _PATIENCE:
+            elif self.members and now - stuck_since > _PATIENCE:
                 stuck_since = None
-                self._begin_anew(min(self._members, key=lambda member: len(member.hands.parts)))
+                self._begin_anew(min(self.members, key=lambda member: len(member.hands.parts)))
             if self._queue.drained:
                 self._give_up(len(self._coming))  # nobody is needed any more but those who are there
             if self._silence is not None:
                 late = now - self._silence
-                for member in self._members:
+                for member in self.members:
                     if member.heard < late:
                         log.warning("a process that ranks has said nothing for %g s", self._silence)
                         member.channel.close()

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from batchrank.pipeline.prepare import Preparer
 from batchrank.pipeline.resume import Resume, scope
 from batchrank.pipeline.run import Run
 from batchrank.pipeline.sink import FailureLines
+from batchrank.pipeline.summary import Progress
 from batchrank.write.writer import FailureLog, StreamWriter, Writer
 
 SILENCE = 60.0
@@ -92,6 +94,15 @@ class CrewRun(Run):
         if parts.driver.recollector is not None:
             await parts.driver.recollector.restore()  # what other processes have found
         return crew.reason
+
+    def progress(self) -> Progress | None:
+        """A snapshot, with those that rank, and what they wait for."""
+        found, crew = super().progress(), self._flow
+        if found is None or not isinstance(crew, Crew):
+            return found
+        rankers, machines = crew.rankers
+        trouble = found.trouble or crew.standing.trouble
+        return replace(found, rankers=rankers, machines=machines, trouble=trouble)
 
     @asynccontextmanager
     async def _starter(self) -> AsyncIterator[tuple[Starter, int]]:

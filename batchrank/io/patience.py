@@ -141,6 +141,12 @@ class Patience:
 _current: ContextVar[Patience | None] = ContextVar("patience", default=None)
 
 
+def waited_for() -> str | None:
+    """What is waited for in this context, as ``Patience.trouble`` tells; None where nothing is."""
+    patience = _current.get()
+    return None if patience is None else patience.trouble()
+
+
 def patiently(work: Callable[[], T]) -> T:
     """What a piece of work returns, as ``Patience.keep`` tells; by default it is done once."""
     patience = _current.get()

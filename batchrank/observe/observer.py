@@ -41,6 +41,8 @@ _GAUGES = {
     "possible_tokens": ("possibly_billed_tokens", "Tokens that may have been billed without a result."),
     "quota_used": ("quota_used_ratio", "Part of the scarcer quota used in the last minute."),
     "share": ("progress_ratio", "Part of the input that is finished."),
+    "rankers": ("rankers", "Processes that rank, in a run of several."),
+    "machines": ("machines", "Machines that they are on."),
     "elapsed": ("elapsed_seconds", "Seconds since this process began."),
     "eta": ("eta_seconds", "Seconds to go at the pace so far."),
 }

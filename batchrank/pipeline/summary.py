@@ -229,6 +229,8 @@ class Progress:
         trouble: while nothing succeeds: for how long, and why; None while all is well.
         replicas: how each of several servers stands, as ``Replica.state`` tells; empty where there is one.
         keys: how each of several API keys stands, by its variable or file; empty where there is one.
+        rankers: processes that rank beside the one that sends; None where that ranks itself.
+        machines: machines that these are on.
     """
 
     queries: int
@@ -262,3 +264,5 @@ class Progress:
     trouble: str | None = None
     replicas: Sequence[dict[str, Any]] = ()
     keys: Sequence[dict[str, Any]] = ()
+    rankers: int | None = None
+    machines: int | None = None
