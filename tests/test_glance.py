@@ -1,10 +1,13 @@
 """A ledger that is only looked at: nothing is written, and nobody is kept from using it."""
 
 import shutil
+import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from test_ledger_reuse import fourth, third, written
 
 from batchrank.data import Answer
 from batchrank.errors import LedgerError
@@ -13,6 +16,10 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.pipeline.workers import background_task
 
 pytestmark = pytest.mark.anyio
+
+
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
 
 
 async def test_a_glance_keeps_no_run_from_beginning_and_ends_with_it(tmp_path: Path) -> None:
@@ -29,6 +36,21 @@ async def test_a_glance_keeps_no_run_from_beginning_and_ends_with_it(tmp_path: P
         await glance.find([b"k"])
     glance.close()
     ledger.close()
+
+
+@pytest.mark.parametrize("make", [third, fourth])
+async def test_a_glance_at_an_older_ledger_leaves_it_as_it_is(
+    tmp_path: Path, make: Callable[[sqlite3.Connection], object]
+) -> None:
+    """What it holds is known all the same, although a run would bring it up to date; no other file appears."""
+    path = tmp_path / "ledger.sqlite"
+    written(path, lambda db: (db.execute("PRAGMA journal_mode = WAL"), make(db)))
+    before = path.read_bytes()
+    glance = Glance(path)
+    found = await glance.find([b"k", b"r"])
+    assert [found[key].server for key in (b"k", b"r")] == [None, None]
+    glance.close()
+    assert path.read_bytes() == before and names(tmp_path) == ["ledger.sqlite"]
 
 
 async def test_what_a_killed_run_left_in_the_log_is_seen(tmp_path: Path) -> None:

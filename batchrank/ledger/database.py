@@ -61,7 +61,8 @@ def look(path: Path | None, *, salvage: bool = False) -> sqlite3.Connection:
 
     1. It was closed as a whole: the file itself, with nothing locked. Whoever looks has to see that it stays as it is,
        as ``facts`` tells it.
-    2. It has a log, because a run was cut off, or it is of an older version: a private copy, brought up to date.
+    2. It has a log, because a run was cut off, or it is of an older version: a private copy, brought up to date. Unless
+       there is a log to be read, SQLite is told that nothing changes: else it would leave an empty one behind.
 
     Raises:
         sqlite3.Error: as ``connect``.
@@ -70,17 +71,14 @@ def look(path: Path | None, *, salvage: bool = False) -> sqlite3.Connection:
     """
     assert path is not None
     _require_ours(path, salvage=salvage)
-    address = f"{path.absolute().as_uri()}?mode=ro"
-    if not path.with_name(path.name + "-wal").exists():
-        db = sqlite3.connect(
-            f"{address}&immutable=1", uri=True, isolation_level=None, check_same_thread=False
-        )
-        if db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA:
-            return db
-        db.close()
+    logged = path.with_name(path.name + "-wal").exists()
+    address = f"{path.absolute().as_uri()}?mode=ro{'' if logged else '&immutable=1'}"
+    there = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=0.2)
+    if not logged and there.execute("PRAGMA user_version").fetchone()[0] == SCHEMA:
+        return there
     own = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file that SQLite removes
     try:
-        with closing(sqlite3.connect(address, uri=True, isolation_level=None, timeout=0.2)) as db:
+        with closing(there) as db:
             db.execute("BEGIN")
             db.execute("SELECT 1 FROM sqlite_master").fetchone()  # a backup would wait for a lock for ever
             db.backup(own)
