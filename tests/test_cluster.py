@@ -22,6 +22,7 @@ import pytest
 from against import KEY, World, same, world
 from crash_harness import children
 from jobs import failed, outputs, rows, write_jsonl
+from test_who_answered import who
 
 from batchrank.cluster import rankers
 from batchrank.cluster.channel import Channel, Handler
@@ -80,9 +81,35 @@ async def test_several_processes_write_what_one_writes(tmp_path: Path) -> None:
         assert first.data["verdict"] == second.data["verdict"]
         assert first.data["parts"] == second.data["parts"]
         assert w.summary(several)["process"]["requests"] == w.summary(one)["process"]["requests"]
+        assert who(one, "answers") == who(several, "answers") and not who(several, "answers")[None, None]
         again = await ranked(several, 2)
         assert again.data["process"]["requests"] == 0
         assert everything(one) == everything(several)
+
+
+async def test_how_many_rank_is_told(tmp_path: Path) -> None:
+    """While it goes on, in progress and so in the status; in a run of one process there is nothing to tell."""
+    async with crew_world(tmp_path, latency=0.05) as w:
+        several = w.job("several")
+        engine = several.engine.model_copy(update={"processes": 2})
+        run = make_run(several.model_copy(update={"engine": engine}))
+        reports: list[Report] = []
+        seen = set[tuple[int | None, int | None]]()
+
+        async def execute() -> None:
+            reports.append(await run.execute())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(execute)
+            while not reports:
+                if progress := run.progress():
+                    seen.add((progress.rankers, progress.machines))
+                await anyio.sleep(0.01)
+        assert (2, 1) in seen and not any(rankers is None or rankers > 2 for rankers, _ in seen)
+        alone = make_run(w.job("one"))
+        assert (await alone.execute()).exit_code == 0
+        told = alone.progress()
+        assert told is not None and told.rankers is None
 
 
 def _lists(folder: Path, data: list[dict[str, Any]]) -> dict[str, Any]:

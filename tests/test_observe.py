@@ -119,6 +119,28 @@ def test_status_of_a_job_that_was_killed(tmp_path: Path) -> None:
     assert b"killed" in shown and b"run the job again" in shown
 
 
+def test_status_tells_how_many_processes_rank(tmp_path: Path) -> None:
+    """And on how many machines, where those are several; a run that has ended has none."""
+    write_jsonl(tmp_path / "in.jsonl", rows(2, 12))
+    job_file(tmp_path)
+    assert batchrank("run", "job.yaml", cwd=tmp_path).returncode == 0
+    path = tmp_path / "out" / "status.json"
+    data = orjson.loads(path.read_bytes())
+    assert b"processes" not in batchrank("status", "out", cwd=tmp_path).stdout
+    data |= {"state": "running", "pid": os.getpid(), "exit_code": None}
+    for rankers, machines, told in (
+        (1, 1, b"1 ranks\n"),
+        (4, 1, b"4 rank\n"),
+        (8, 3, b"8 rank, on 3 machines\n"),
+    ):
+        data["progress"] |= {"rankers": rankers, "machines": machines}
+        path.write_bytes(orjson.dumps(data))
+        lines = batchrank("status", "out", cwd=tmp_path).stdout.splitlines(keepends=True)
+        assert [b" ".join(line.split()) + b"\n" for line in lines if b"processes" in line] == [
+            b"processes " + told
+        ]
+
+
 def test_status_of_another_machine_is_judged_by_its_silence(tmp_path: Path) -> None:
     """A process number means nothing there."""
     data: dict[str, Any] = {

@@ -15,7 +15,7 @@ from batchrank.errors import (
     OutputError,
     StoreAwayError,
 )
-from batchrank.io.patience import Patience, passing, patiently
+from batchrank.io.patience import Patience, passing, patiently, waited_for
 
 
 class Clock:
@@ -90,10 +90,13 @@ def test_a_failure_that_passes_is_waited_for() -> None:
     patience = Patience(600, clock=clock.tell, wait=clock.wait)
 
     def work() -> str:
-        seen.append(patience.trouble())
+        seen.append(waited_for())
+        assert seen[-1] == patience.trouble()
         return failing(*[AWAY] * (len(seen) < 8))()
 
-    assert patience.keep(work) == "done"
+    with patience.applied():
+        assert patience.keep(work) == "done"
+    assert waited_for() is None
     assert clock.waited == [1, 2, 4, 8, 16, 30, 30]
     assert seen[0] is None and "failed for 31 s, and is waited for: AWS Error SLOW_DOWN" in str(seen[5])
     assert patience.trouble() is None

@@ -1,6 +1,7 @@
 """Who answered: each row of the ledger tells its server and the name of its key, and explanations tell both."""
 
 import json
+import re
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -20,6 +21,7 @@ from sick_server import reply
 from test_cli import batchrank
 from test_keys import A, B, two_keys
 from test_ledger_reuse import about, answer, opened, written
+from test_readme import PAGES
 
 from batchrank.data import Rejection
 from batchrank.emulator.app import Emulator
@@ -175,18 +177,19 @@ async def test_an_earlier_answer_is_told_with_who_gave_it_then(tmp_path: Path) -
 
 
 async def test_the_command_tells_server_and_key_of_a_fleet(tmp_path: Path) -> None:
-    """Two emulators, whose addresses hold secrets: as text and as JSON, without those."""
+    """Two emulators, whose addresses hold secrets: as text, as JSON and by the ledger's manual, without those."""
     settings = Settings(tokenizer="bytes", scores="relative", latency=0.01)
     async with Emulator(settings) as one, Emulator(settings) as other, world(tmp_path, queries=6) as w:
         urls = [f"{each.url}/compatible-api/v1/reranks" for each in (one, other)]
         job = w.job(endpoint={"url": None, "urls": [f"{url}?token=sesame-open-1" for url in urls]})
         assert (await w.run(job)).exit_code == 0
-        told = set[str]()
+        told, asked_of = set[str](), list[dict[str, Any]]()
         for row in rankings(job):
             asked = "explain", "out.yaml", row["query_id"], row["ranking"][0]["doc_id"]
             done = await anyio.to_thread.run_sync(command, tmp_path, *asked)
             data = await anyio.to_thread.run_sync(command, tmp_path, *asked, "--json")
             requests = json.loads(data.stdout)["requests"]
+            asked_of += requests
             assert {one["key_name"] for one in requests} == {"key"}
             assert b"sesame" not in done.stdout + data.stdout
             for one in requests:
@@ -197,5 +200,16 @@ async def test_the_command_tells_server_and_key_of_a_fleet(tmp_path: Path) -> No
                     if f"answered by {one['server']}, key key" in text
                 )
                 assert f" {one['number']}" in line.partition(":")[0] or line.startswith("all ")
+    assert job.ledger_path is not None
+    counts, named = (
+        statement.replace("http://gpu2:8080/rerank", urls[0])
+        for statement in re.findall(
+            r"^SELECT .*?;$", PAGES["batchrank/ledger/README.md"], re.DOTALL | re.MULTILINE
+        )
+    )
+    with closing(sqlite3.connect(job.ledger_path)) as db:
+        assert Counter({(url, name): n for url, name, n in db.execute(counts)}) == who(job, "answers")
+        known = {key: name for key, name, _ in db.execute(named)}
+    assert known == {each["key"]: each["request_id"] for each in asked_of if each["server"] == urls[0]}
     assert told == set(urls) == {url for url, _ in who(job, "answers")}
     assert b"sesame" not in b"".join(path.read_bytes() for path in (tmp_path / "out").glob("ledger*"))
