@@ -1,6 +1,7 @@
 """Jobs whose output goes to a store: what is there is whole, last night's stays, and what is paid for is kept here."""
 
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -18,13 +19,22 @@ from stores import KEYS, Bucket, Wire, served
 
 from batchrank.cli.eval import evaluate, report
 from batchrank.cli.status import status
-from batchrank.errors import ExitCode, InputError, JobError, LedgerError, OutputError, StoreAwayError
+from batchrank.errors import (
+    ExitCode,
+    InputError,
+    InterruptedRunError,
+    JobError,
+    LedgerError,
+    OutputError,
+    StoreAwayError,
+)
 from batchrank.io import objects
 from batchrank.io.address import Address
 from batchrank.job.config import Job
 from batchrank.launch import make_run
 from batchrank.observe.facts import gather
 from batchrank.pipeline.report import Report
+from batchrank.pipeline.workers import unwrap_exception_groups
 from batchrank.planning.check import Finding, check_job, ending
 from batchrank.quality.rankings import load
 from batchrank.write.folder import NEXT, OutputFolder
@@ -223,6 +233,39 @@ async def test_a_store_that_is_overloaded_for_a_while_is_waited_for(
                 await anyio.sleep(0.05)
         assert reports[0].exit_code == 0 and not wire.slow
         assert any("the output's store has failed for" in text and "waited for" in text for text in seen)
+        assert s.w.paid_twice == 0
+        assert without_summary(s.output()) == await s.expected(output={"part_documents": 60})
+    wire.close()
+
+
+@pytest.mark.slow
+@pytest.mark.real_clock
+@pytest.mark.parametrize("processes", [1, 2])
+async def test_who_stops_the_run_need_not_wait_for_its_store(
+    tmp_path: Path, bucket: Bucket, host: tuple[str, int], processes: int
+) -> None:
+    """Ctrl-C while the store is away: it ends within a minute, not within retry.outage; the next run goes on."""
+    wire = Wire(*host)
+    options = f"?scheme=http&endpoint_override=127.0.0.1:{wire.port}"
+    async with store(tmp_path, bucket) as s:
+        job = s.job(output={"path": bucket.address("out", options), "part_documents": 60})
+        job = job.model_copy(update={"engine": job.engine.model_copy(update={"processes": processes})})
+        run = make_run(job)
+        with (
+            anyio.fail_after(60),
+            pytest.raises(StoreAwayError),
+            unwrap_exception_groups(),
+        ):
+            async with anyio.create_task_group() as group:
+                group.start_soon(run.execute)
+                while not bucket.objects("out").get("ranking-00000.jsonl"):  # noqa: ASYNC110 the server has threads of its own
+                    await anyio.sleep(0.005)
+                wire.slow = 10**6
+                while (progress := run.progress()) is None or not progress.trouble:  # noqa: ASYNC110 so have others
+                    await anyio.sleep(0.05)
+                run.stop(InterruptedRunError("interrupted by SIGINT", signal.SIGINT))
+        wire.slow = 0
+        assert (await make_run(job).execute()).exit_code == 0
         assert s.w.paid_twice == 0
         assert without_summary(s.output()) == await s.expected(output={"part_documents": 60})
     wire.close()

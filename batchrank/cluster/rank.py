@@ -135,14 +135,15 @@ async def rank(channel: Channel, terms: Terms) -> BatchrankError | None:
         Why this process stopped early; None where there are no more parts.
     """
     # One that publishes its parts itself waits for their store as long as a run in one process does.
-    with Patience(terms.job.retry.outage).applied():
+    patience = Patience(terms.job.retry.outage)
+    with patience.applied():
         if terms.written is not None:
-            return await _rank(channel, terms, terms.written)
+            return await _rank(channel, terms, terms.written, patience)
         with closing(Scratch()) as own:  # which somebody removes even if this process is killed
-            return await _rank(channel, terms, own.path)
+            return await _rank(channel, terms, own.path, patience)
 
 
-async def _rank(channel: Channel, terms: Terms, folder: Where) -> BatchrankError | None:
+async def _rank(channel: Channel, terms: Terms, folder: Where, patience: Patience) -> BatchrankError | None:
     job = terms.job
     counts, verdicts = Counts(timeline=_RankedElsewhere(channel)), SharedVerdicts(Verdicts(job.card.scores))
     ledger = RemoteLedger(channel, run=terms.run, legacy=terms.legacy)
@@ -164,6 +165,7 @@ async def _rank(channel: Channel, terms: Terms, folder: Where) -> BatchrankError
     flow = Flow(driver, parts.deliver, memory=memory, drain=terms.drain)
 
     async def stop(reason: BatchrankError, drain: float | None) -> None:
+        patience.heed(reason)
         flow.stop(reason, drain=drain)
 
     async def know_head(head: dict[str, Any]) -> None:

@@ -94,22 +94,8 @@ def _with_question(row: tuple[Any, ...]) -> tuple[Any, ...]:
     if third_answer_checksum(*known) != digest:
         raise sqlite3.DatabaseError("an answer is corrupt: it doesn't match its checksum")
     key, scores, tokens, predicted, request_id, run, day, searches = known
-    facts = (
-        key,
-        run,
-        run,
-        day,
-        day * DAY,
-        tokens,
-        predicted,
-        searches,
-        None,
-        None,
-        request_id,
-        scores,
-        None,
-        None,
-    )
+    what = (None, None, request_id, scores, None, None)
+    facts = (key, run, run, day, day * DAY, tokens, predicted, searches, *what)
     return (*facts, answer_checksum(*facts), used)
 
 
