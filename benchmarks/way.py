@@ -1,6 +1,6 @@
 """How long a query's way through batchrank is: the files that it enters, the calls that it makes, the frames it awaits.
 
-    python benchmarks/way.py [--quick] [--repeat N]
+    python benchmarks/way.py [--quick] [--repeat N] [--functions]
 
 A profile hook in every thread notes each call of a Python function that stands in ``batchrank/``, while jobs run from
 Parquet to Parquet against the benchmarks' server, which is another process. What one query costs is told by what one
@@ -17,7 +17,7 @@ under load, each pays alone here. n starts where the first queries, which are sa
   which ranks a query, and those of the whole task.
 
 Figures are medians over several queries; the number of calls depends on a query's scores, so its least and most are
-given too.
+given too. ``--functions`` tells the calls of each function instead of each file's.
 """
 
 import inspect
@@ -108,14 +108,17 @@ def _coroutines(frame: FrameType | None) -> list[str]:
 
 def main() -> None:
     """Measure both kinds of query."""
-    options = common.arguments(__doc__)
+    options = common.arguments(
+        __doc__, functions={"action": "store_true", "help": "tell calls by function, not by file"}
+    )
     os.environ["BENCH_KEY"] = "none"
     print(common.machine())
     repeat = options.repeat or (2 if options.quick else 9)
     hook = Hook()
     hook.install()
     rows: list[list[object]] = []
-    files: dict[str, dict[str, float]] = {}
+    what = "function" if options.functions else "file"
+    told: dict[str, dict[str, float]] = {}
     stacks: dict[str, list[str]] = {}
     with common.folder() as folder, common.serving() as server:
         server.set(scores="relative")
@@ -130,7 +133,7 @@ def main() -> None:
             calls = [_more(after.calls, before.calls) for before, after in pairs]
             crossing = [_more(after.crossing, before.crossing).total() for before, after in pairs]
             totals = [one.total() for one in calls]
-            files[name] = _by_file(calls)
+            told[name] = _told(calls, by_function=options.functions)
             stacks[name] = seen[-1].stack
             entered = [len({code.co_filename for code in one if one[code] > 0}) for one in calls]
             rows.append(
@@ -148,11 +151,8 @@ def main() -> None:
     for name, stack in stacks.items():
         print(f"\n{name}: {' > '.join(stack)}")
     common.table(
-        ["file", *(f"{name}: calls" for name in files)],
-        [
-            [file, *(some.get(file, 0.0) for some in files.values())]
-            for file in sorted(set().union(*files.values()))
-        ],
+        [what, *(f"{name}: calls" for name in told)],
+        [[one, *(some.get(one, 0.0) for some in told.values())] for one in sorted(set().union(*told.values()))],
     )
 
 
@@ -188,13 +188,14 @@ def _more(after: Counter[CodeType], before: Counter[CodeType]) -> Counter[CodeTy
     return more
 
 
-def _by_file(calls: list[Counter[CodeType]]) -> dict[str, float]:
-    """The calls into each file that any query enters, the median over queries."""
+def _told(calls: list[Counter[CodeType]], *, by_function: bool) -> dict[str, float]:
+    """The calls into each file, or of each function, that any query enters: the median over queries."""
     found: list[Counter[str]] = []
     for one in calls:
         found.append(Counter())
         for code, count in one.items():
-            found[-1][code.co_filename.removeprefix(ROOT)] += count
+            file = code.co_filename.removeprefix(ROOT)
+            found[-1][f"{file}: {code.co_qualname}" if by_function else file] += count
     names = {name for one in found for name, count in one.items() if count > 0}
     return {name: median(one[name] for one in found) for name in names}
 
