@@ -47,8 +47,10 @@ class Secrets:
         if self._pattern is None:
             return text
         low = text.lower()
-        if any(anchor in low for anchor in self._anchors):
-            text = self._pattern.sub(HIDDEN, text)
+        for anchor in self._anchors:
+            if anchor in low:
+                text = self._pattern.sub(HIDDEN, text)
+                break
         tail = text[-_TAIL:]
         for secret in self._texts:
             if tail not in secret:

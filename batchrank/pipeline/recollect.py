@@ -166,6 +166,8 @@ def restricted(
 
     Of documents with the same content each gets its score.
     """
+    if not told:
+        return []
     order = sendable[np.argsort(contents[sendable], kind="stable")]
     ordered = contents[order]
     found = []

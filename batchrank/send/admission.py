@@ -115,7 +115,7 @@ class Scheduler:
 
     def answered(self, slot: Slot, now: float, latency: float, *, probe: bool = False) -> None:
         """Learn that the answer to a slot's request took so many seconds; a probe's tells that its server works."""
-        rate = self.limiter.pace(slot.tokens)
+        rate = self.limiter.pace(slot.tokens) if slot.replica.places.adapts else 0.0
         self.fleet.answered(slot.replica, now, latency, rate, waiting=bool(self._waiting), probe=probe)
 
     def failed(self, slot: Slot, why: Rejection, action: Action, sent: float, wire: str) -> Key | None:
@@ -139,7 +139,8 @@ class Scheduler:
             while self._closed is None:
                 self._changed = asyncio.Event()
                 ahead = self.limiter.ahead
-                if len(self._asking) >= ahead or (chosen := self._choose()) is None:
+                free = self._waiting and len(self._asking) < ahead
+                if not free or (chosen := self._choose()) is None:
                     await self._changed.wait()
                     continue
                 slot, replica = chosen

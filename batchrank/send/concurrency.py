@@ -39,6 +39,7 @@ class ConcurrencyLimit:
         busy: requests in flight.
         limit: requests that may be in flight now.
         most: requests that may ever be in flight.
+        adapts: whether it goes by what the server shows, as ``auto`` does.
 
     Args:
         fixed: so many, always; None for ``auto``.
@@ -51,6 +52,7 @@ class ConcurrencyLimit:
         self, fixed: int | None, *, start: int = 16, most: int = 512, room: float = math.inf
     ) -> None:
         self._fixed = fixed = None if fixed is None else int(min(fixed, room))
+        self.adapts = fixed is None
         self._most = most = int(min(most, room))
         self._room = self._before = float(min(fixed or start, most))
         self._needed = float(most)
@@ -66,7 +68,7 @@ class ConcurrencyLimit:
 
     def fix(self, number: int) -> None:
         """Set another fixed number."""
-        self._fixed = number
+        self._fixed, self.adapts = number, False
         self.most = max(self.most, number)
         self._apply()
 
@@ -82,6 +84,8 @@ class ConcurrencyLimit:
             waiting: whether requests wait for their turn.
             share: the part of that rate which is the server's; beyond it the quota doesn't tell what it copes with.
         """
+        if not self.adapts:
+            return
         self._latency += (_SMOOTHING if self._latency else 1.0) * (latency - self._latency)
         self._lowest = min(self._lowest, self._latency)
         self._needed = min(self._most, _LEAST + _MARGIN * rate * self._latency)

@@ -132,9 +132,15 @@ class Exchange:
             if alone and not self._spend.blind:
                 self._first.release()
                 alone = False
-            slot = await self._slot(request)
-            while self._outage.down and request.purpose != "probe":
-                slot = await self._other_slot(slot, request)
+            while True:
+                slot = await self._scheduler.slot(
+                    request.priority, request.predicted, request.met, request.only
+                )
+                if not self._outage.down or request.purpose == "probe":
+                    break
+                slot.release()  # while the endpoint is down only probes are sent
+                while self._outage.down:
+                    await self.settled()
             if self._spend.limited:
                 await self._affordable(request)
             reservation = self._spend.reserve(request.predicted, request.documents)
@@ -179,16 +185,6 @@ class Exchange:
                 self._trials.add((query, chunk))
             else:
                 await self.settled()
-
-    async def _other_slot(self, slot: Slot, request: Outgoing) -> Slot:
-        """Give a slot back while the endpoint is down, when only probes are sent, and wait for another."""
-        slot.release()
-        while self._outage.down:
-            await self.settled()
-        return await self._slot(request)
-
-    async def _slot(self, request: Outgoing) -> Slot:
-        return await self._scheduler.slot(request.priority, request.predicted, request.met, request.only)
 
     def _ended(
         self,

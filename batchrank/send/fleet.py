@@ -113,7 +113,11 @@ class Fleet:
     @property
     def room(self) -> bool:
         """Whether one more request may be in flight."""
-        return self.busy < self.limit and any(one.places.busy < one.limit for one in self._serving)
+        if self.busy < self.limit:
+            for one in self._serving:
+                if one.places.busy < (one.trial or one.places.limit):
+                    return True
+        return False
 
     def choose(self, met: Collection[Replica] = (), *, full: bool = False) -> Replica | None:
         """The least busy server, by what it may have in flight; of several such one after the other.
@@ -131,9 +135,9 @@ class Fleet:
         best, least = None, math.inf
         for number in range(len(candidates)):
             one = candidates[(self._turn + number) % len(candidates)]
-            load = one.places.busy / one.limit
-            if load < least and (full or one.places.busy < one.limit):
-                best, least = one, load
+            busy, limit = one.places.busy, one.trial or one.places.limit
+            if busy / limit < least and (full or busy < limit):
+                best, least = one, busy / limit
         return best
 
     def take(self, replica: Replica) -> None:
@@ -164,7 +168,9 @@ class Fleet:
             probe: whether it was a probe.
         """
         replica.requests += 1
-        replica.places.succeeded(now, latency, rate, waiting=waiting, share=1 / max(1, self.serving))
+        before, trial = replica.places.limit, replica.trial
+        share = 1 / max(1, len(self._serving))
+        replica.places.succeeded(now, latency, rate, waiting=waiting, share=share)
         if replica.out:
             if probe:
                 self._bring_back(replica, now)
@@ -172,7 +178,8 @@ class Fleet:
         replica.failed_in_a_row = 0
         if not probe:
             replica.trial, replica.pause = 0, _FIRST_PAUSE
-        self._count()
+        if trial or replica.places.limit != before:
+            self._count()
 
     def failed(
         self, replica: Replica, why: Rejection, action: Action, sent: float, *, excused: bool = False

@@ -114,6 +114,7 @@ class Limiter:
         self._admitted = [0, 0]
         self._waited = 0.0
         self._throttled: dict[Kind, int] = {"requests": 0, "tokens": 0, "growth": 0}
+        self._refused = False
         self._order = asyncio.Lock()
         self._waiting: asyncio.Timeout | None = None
         for ago, tokens in sorted(before, reverse=True):
@@ -129,10 +130,13 @@ class Limiter:
         """
         loop = asyncio.get_running_loop()
         async with self._order:
-            began = loop.time()
-            await self.turn(tokens)
-            now, charged = loop.time(), self._bills.expected(tokens)
-            self._waited += now - began
+            now = loop.time()
+            if self.delay(now, tokens) > 0:
+                began = now
+                await self.turn(tokens)
+                now = loop.time()
+                self._waited += now - began
+            charged = self._bills.expected(tokens)
             self._ramp.touch(now)
             await self._requests.charge(now, 1, self._ramp.speed(now))
             await self._tokens.charge(now, charged)
@@ -154,8 +158,9 @@ class Limiter:
         It counts from when the request was sent, as the API counted it, and delays or hastens what comes next.
         """
         now = asyncio.get_running_loop().time()
-        for one in (self._requests, self._tokens, self._ramp):
-            one.accepted(now, admission.at)
+        if self._refused:
+            for one in (self._requests, self._tokens, self._ramp):
+                one.accepted(now, admission.at)
         self._correct(admission, self._bills.learn(admission.predicted, billed))
 
     def unbilled(self, admission: Admission) -> None:
@@ -192,6 +197,7 @@ class Limiter:
         """
         now = asyncio.get_running_loop().time()
         self._throttled[kind] += 1
+        self._refused = True
         if kind == "growth":
             pause = PAUSE if self._ramp.again(now) else 0.0
         else:

@@ -140,8 +140,9 @@ class Account:
 
     async def charge(self, now: float, amount: int, ramp: float = 1.0) -> None:
         """Charge so much, at ``ramp`` times the pace: at once where the bucket is drained."""
-        self._recover(now)
-        await self.bucket.fill(amount / (self.pace * ramp))
+        if self.speed < 1.0:
+            self._recover(now)
+        await self.bucket.fill(amount / (self._rate * self.speed * ramp))
         for window in (self.second, self._minute):
             window.add(now, amount)
 
@@ -160,8 +161,7 @@ class Account:
     def postpone(self, admitted: float, now: float, amount: int) -> None:
         """Count what was charged at ``admitted`` as of now, because it was held up."""
         for window in (self.second, self._minute):
-            window.amend(admitted, -amount)
-            window.add(now, amount)
+            window.move(admitted, now, amount)
 
     def slow_down(self, now: float, requests: float, sent: float) -> float:
         """Seconds to pause: one incident refuses many requests that are on their way, and counts once.
@@ -232,6 +232,8 @@ class _Window:
 
     def delay(self, now: float, amount: int) -> float:
         """Seconds until so much fits; what never fits waits until the window is empty."""
+        if self._total + amount <= self._allowance:  # with what has left by now, it only is larger
+            return 0.0
         excess, delay = self.total(now) + amount - self._allowance, 0.0
         for _, last, leaving in self._cells:
             if excess <= 0:
@@ -247,8 +249,18 @@ class _Window:
                 self._total += more
                 return
 
+    def move(self, then: float, now: float, amount: int) -> None:
+        """Have what was added at ``then`` count as added now."""
+        last = self._cells[-1] if self._cells else None
+        if last is not None and last[0] <= then <= last[1] and now - last[0] < self._grain:
+            last[1] = now  # the same cell
+            return
+        self.amend(then, -amount)
+        self.add(now, amount)
+
     def add(self, now: float, amount: int) -> None:
         if not self._cells or now - self._cells[-1][0] >= self._grain:
+            self.total(now)  # so that no more cells are kept than a window has
             self._cells.append([now, now, 0])
         self._cells[-1][1] = now
         self._cells[-1][2] += amount

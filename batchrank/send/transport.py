@@ -128,7 +128,7 @@ class Http:
         self._tls = tls
         values = [*(headers or {}).values(), *in_address(proxy or ""), *in_address(url)]
         self._secrets = Secrets(values) | (secrets or Secrets())
-        self._keys = set[str]()  # those that the secrets hold
+        self._key_headers: dict[str | None, dict[str, str]] = {}  # of keys that the secrets hold
         self._seconds = timeout
         # Only connecting is left to aiohttp: a request that waits for a connection can't have arrived.
         self._timeout = aiohttp.ClientTimeout(total=None, connect=timeout, ceil_threshold=math.inf)
@@ -183,9 +183,9 @@ class Http:
         return None if self._routes.notice is None else self._secrets.hide(self._routes.notice)
 
     async def _attempt(self, route: Route, body: bytes, documents: int) -> Answer | Rejection:
-        if route.key and route.key not in self._keys:
-            self._keys.add(route.key)
-            self._secrets = self._secrets.also(route.key)
+        if route.key not in self._key_headers:
+            self._key_headers[route.key] = self._key_header(route.key)
+            self._secrets = self._secrets.also(route.key) if route.key else self._secrets
         limit = asyncio.timeout(None)
         deadline = _Deadline(limit, self._seconds)
         try:
@@ -222,7 +222,7 @@ class Http:
         assert self._session is not None
         # The proxy of a tunnel is asked to connect, and sees nothing of the request.
         tunnel = route.url.startswith("https:")
-        headers = self._key_header(route.key)
+        headers = self._key_headers[route.key]
         return self._session.post(
             route.url,
             data=body if len(body) <= _DIRECT else io.BytesIO(body),
