@@ -124,7 +124,7 @@ class VocabularyCounter:
 
         tokenizer = self._loaded or self._tokenizer()
         # Given texts it would first import awkward arrays, which takes longer than all else that a run imports.
-        source = BytesSource([text.encode() for text in texts])
+        source = BytesSource(list(map(str.encode, texts)))
         lengths: Counts = tokenizer.encode_batch_padded(source, pad_id=0, parallel=False)[1]
         return lengths
 

@@ -168,8 +168,12 @@ class Exchange:
             # are slots can ever be without one.
             slot.release()
             if durable is not None:
-                with anyio.CancelScope(shield=True):
+                try:
                     await durable
+                except asyncio.CancelledError:  # what is paid for is kept before this ends
+                    with anyio.CancelScope(shield=True):
+                        await durable
+                    raise
             return outcome, slot.refused
         finally:
             if slot is not None and not slot.left:

@@ -94,6 +94,8 @@ class Rules:
 _BYTES = BytesCounter()
 _SAVED = 0.6
 """The share of a document's bytes that a count is expected to take off its bound, before any was counted."""
+_TRIES = 2
+"""Times that a part is counted before all is: the first tells how much a count takes off."""
 _MOST = 0.6
 """Where more of the documents' bytes than this would have to be counted, all are."""
 
@@ -176,7 +178,7 @@ class Sizing:
             return True
         if self.exact or not self._rules.counter.exact:
             return False
-        if self._tighten(columns, budget) and heaviest(self.tokens, columns) <= budget:
+        if self._tighten(columns, budget):
             return True
         self.count()  # also where a part settled it: what doesn't fit is packed anew, by exact counts throughout
         return heaviest(self.tokens, columns) <= budget
@@ -214,18 +216,20 @@ class Sizing:
         """
         if not self._query_counted:
             self._count_query()
+            if heaviest(self.tokens, columns) <= budget:
+                return True
         saved = _SAVED
-        for _ in range(3):
+        for _ in range(_TRIES):
             chosen = self._worth_counting(columns, budget, saved)
             if chosen is None:
                 return False
-            if not len(chosen):
-                return True
             before = int(self.tokens[chosen].sum())
             documents = self._query.documents
             counts = self._counts([documents[i] for i in chosen.tolist()])
             self.tokens[chosen] = self._of_request(counts, self._query_tokens)
             self._mark(chosen)
+            if heaviest(self.tokens, columns) <= budget:
+                return True
             saved = max(0.05, 0.9 * (1 - int(self.tokens[chosen].sum()) / before))
         return False
 
@@ -259,7 +263,7 @@ class Sizing:
                 return None
             needed = int(np.searchsorted(gains, excess)) + 1
             chosen.append(left[:needed])
-        return np.concatenate(chosen) if chosen else np.empty(0, dtype=np.intp)
+        return np.concatenate(chosen)
 
     def _counts(self, items: list[Content]) -> Sizes:
         return tokens(items, self._rules.counter, self._rules.media)
