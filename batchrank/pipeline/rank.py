@@ -113,7 +113,7 @@ class Driver:
         calls = [partial(self.sender.recall.ahead, whole)]
         if self.recollector is not None:
             calls.append(partial(self.recollector.recall, prepared))
-        await together(calls)  # at one time, so that it is one commit
+        await asyncio.gather(*(call() for call in calls))  # at one time, so that it is one commit
 
     async def rank(self, prepared: Prepared) -> Outcome:
         """Rank one query.
@@ -166,7 +166,7 @@ class Driver:
             self.method, shards,
             top_k=prepared.top_k, probe=probe,
             earlier=prepared.earlier if standing.holds else (),
-            barred=np.array(sorted(prepared.refused), dtype=np.intp),
+            barred=np.array(sorted(prepared.refused), dtype=np.intp) if prepared.refused else None,
             audit=self.sender.recall.past.before if standing.audit else None, noise=standing.noise,
         )  # fmt: skip
         reply: Sequence[Scores] | Verdict | None = None

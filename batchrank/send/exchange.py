@@ -54,7 +54,7 @@ class Exchange:
         self._outage = outage
         self._counts = counts
         self._reason: BatchrankError | None = None
-        self._settled = asyncio.Event()
+        self._settled: asyncio.Event | None = None  # while somebody waits
         self._stopping = asyncio.Event()
         self._first = anyio.Lock()
         self._trials: set[tuple[int, int]] = set()
@@ -97,6 +97,7 @@ class Exchange:
             BatchrankError: the reason given to ``stop``.
         """
         if self._reason is None:
+            self._settled = self._settled or asyncio.Event()
             await self._settled.wait()
         if self._reason is not None:
             raise self._reason
@@ -289,5 +290,6 @@ class Exchange:
         return None
 
     def _notify(self) -> None:
-        self._settled.set()
-        self._settled = asyncio.Event()
+        if self._settled is not None:
+            self._settled.set()
+            self._settled = None

@@ -45,7 +45,7 @@ class Sender:
         self._gateway = gateway
         self.encoder = encoder
         self.counts = counts
-        self._asked: dict[bytes, asyncio.Event] = {}
+        self._asked: dict[bytes, asyncio.Event | None] = {}  # with what others wait for, if any do
         self.recall = Recall(ledger, encoder, self._asked, self._too_large)
         self._sizes = Sizes()
 
@@ -170,9 +170,10 @@ class Sender:
     ) -> tuple[Outgoing, Answer | Rejection]:
         """A request, and its answer or a rejection that calls for its halves."""
         request = self.recall.request(context, documents, purpose)
-        while (asked := self._asked.get(request.key)) is not None:
-            await asked.wait()  # the very same request is under way: its answer will do for both
-        self._asked[request.key] = done = asyncio.Event()
+        while request.key in self._asked:  # the very same request is under way: its answer will do for both
+            asked = self._asked[request.key] = self._asked[request.key] or asyncio.Event()
+            await asked.wait()
+        self._asked[request.key] = None
         try:
             known = await self.recall.known(context.query, documents, request, aside=context.aside)
             outcome: Answer | Rejection | None = None
@@ -190,8 +191,8 @@ class Sender:
                 if context.sampled and not request.exact:
                     await self._compare(context, documents, priority, outcome)
         finally:
-            del self._asked[request.key]
-            done.set()
+            if (done := self._asked.pop(request.key)) is not None:
+                done.set()
         if isinstance(outcome, Answer):
             self._accept(context, documents, request, outcome, known, purpose)
         return request, outcome
