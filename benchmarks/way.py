@@ -152,7 +152,10 @@ def main() -> None:
         print(f"\n{name}: {' > '.join(stack)}")
     common.table(
         [what, *(f"{name}: calls" for name in told)],
-        [[one, *(some.get(one, 0.0) for some in told.values())] for one in sorted(set().union(*told.values()))],
+        [
+            [one, *(some.get(one, 0.0) for some in told.values())]
+            for one in sorted(set().union(*told.values()))
+        ],
     )
 
 

@@ -17,7 +17,7 @@ from batchrank.cli.runs import runs
 from batchrank.cli.status import named_job, output_folder
 from batchrank.errors import ExitCode, JobError, LedgerError, OutputError
 from batchrank.io.address import located
-from batchrank.job import dated
+from batchrank.job import paths
 from batchrank.job.config import Job
 from batchrank.launch import make_run
 from batchrank.pipeline.nights import going_on, latest, nights
@@ -35,7 +35,7 @@ OUT = "out/{date}"
 @pytest.fixture
 def on(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Sets the day on which jobs are loaded."""
-    return lambda day: monkeypatch.setattr(dated, "today", lambda: f"2026-11-{day}")
+    return lambda day: monkeypatch.setattr(paths, "today", lambda: f"2026-11-{day}")
 
 
 def nightly(w: World, out: str = OUT, **sections: Any) -> Job:
@@ -276,7 +276,7 @@ def test_check_and_run_say_where_it_goes(tmp_path: Path) -> None:
     """As commands, with the day that it is."""
     make_job(tmp_path, write_jsonl(tmp_path / "in.jsonl", rows(2, 8)), output={"path": "o/{name}/{date}"})
     done = batchrank("check", "out.yaml", cwd=tmp_path)
-    assert done.returncode == 0 and f"o/out/{dated.today()}"[:-3].encode() in done.stdout
+    assert done.returncode == 0 and f"o/out/{paths.today()}"[:-3].encode() in done.stdout
     assert batchrank("run", "out.yaml", "--quiet", cwd=tmp_path).returncode == 0
     (tmp_path / "qrels.txt").write_text("q0 0 d0-1 1\n")
     qrels = ("--qrels", "qrels.txt")

@@ -17,10 +17,10 @@ from batchrank.ledger.ledger import Ledger
 from batchrank.merge.answers import Pool
 from batchrank.merge.reuse import Earlier
 from batchrank.pipeline import resume
-from batchrank.pipeline.recollect import CHANGED
+from batchrank.pipeline.shared import CHANGED
 from batchrank.pipeline.workers import background_task
 from batchrank.planning.bill import Net
-from batchrank.planning.madeup import World as Imagined
+from batchrank.planning.bill import World as Imagined
 from batchrank.planning.plan import plan
 
 pytestmark = pytest.mark.anyio

@@ -20,7 +20,7 @@ from batchrank.errors import ExitCode, JobError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from batchrank.job.dated import Dated
+    from batchrank.job.paths import Dated
 
 
 _WIDTH = 160

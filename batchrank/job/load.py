@@ -14,9 +14,8 @@ from pydantic import BaseModel, ValidationError
 
 from batchrank.errors import JobError
 from batchrank.job.config import Job
-from batchrank.job.dated import filled
 from batchrank.job.document import read_document, value_of
-from batchrank.job.paths import moved
+from batchrank.job.paths import filled, moved
 from batchrank.job.running import TOLD
 
 PREFIX = "BATCHRANK_"

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from batchrank.io.storage import address_of
-from batchrank.job.dated import Dated
+from batchrank.job.paths import Dated
 from batchrank.job.reading import Columns as Columns
 from batchrank.job.reading import Sample
 

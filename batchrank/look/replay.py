@@ -30,8 +30,8 @@ from batchrank.pipeline.assemble import ranker
 from batchrank.pipeline.earlier import differences, identity
 from batchrank.pipeline.preconditions import Preconditions
 from batchrank.pipeline.prepare import Prepared
-from batchrank.pipeline.recollect import past_of, restricted
 from batchrank.pipeline.resume import scope
+from batchrank.pipeline.shared import past_of, restricted
 from batchrank.planning.rehearsal import Foreseen
 from batchrank.send.requests import Past
 

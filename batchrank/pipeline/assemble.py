@@ -22,8 +22,7 @@ from batchrank.merge.verdict import Verdicts
 from batchrank.models import searches
 from batchrank.pipeline.endpoint import api_keys, encoder, fleet, rate_limiter
 from batchrank.pipeline.rank import Driver
-from batchrank.pipeline.recollect import Recollector
-from batchrank.pipeline.shared import SharedVerdicts
+from batchrank.pipeline.shared import Recollector, SharedVerdicts
 from batchrank.pipeline.workers import background_task
 from batchrank.send.admission import Scheduler
 from batchrank.send.budget import Before, Budget, Taken

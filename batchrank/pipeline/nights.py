@@ -13,7 +13,7 @@ from typing import Any
 from batchrank.errors import BatchrankError, OutputError
 from batchrank.io.address import Address, located
 from batchrank.job.config import Job
-from batchrank.job.dated import Dated
+from batchrank.job.paths import Dated
 from batchrank.write.folder import ACCEPTED, BASELINE, LOCK, OutputFolder
 
 _ANY_DAY = "[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]"

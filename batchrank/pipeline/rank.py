@@ -18,8 +18,7 @@ from batchrank.merge.trust import Standing
 from batchrank.models import Price, searches
 from batchrank.outcomes import Chunk, Failure, Merged, QueryCost, Ranking, Scores, Verdict
 from batchrank.pipeline.prepare import Prepared
-from batchrank.pipeline.recollect import Recollector
-from batchrank.pipeline.shared import SharedVerdicts
+from batchrank.pipeline.shared import Recollector, SharedVerdicts
 from batchrank.pipeline.summary import LOST, Outcome
 from batchrank.send.encoder import Encoder
 from batchrank.send.requests import QueryContext, Recall, together

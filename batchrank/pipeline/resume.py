@@ -17,7 +17,7 @@ from batchrank.ledger.state import next_epoch, wall
 from batchrank.outcomes import Verdict
 from batchrank.pipeline.checkpoint import Checkpoint, Start, standing
 from batchrank.pipeline.earlier import INPUT, ITSELF, differences, identity
-from batchrank.pipeline.recollect import CHANGED, past_of
+from batchrank.pipeline.shared import CHANGED, past_of
 from batchrank.send.requests import Past
 
 _PAST = ("horizon", "began", "floor")

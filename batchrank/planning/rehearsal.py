@@ -25,12 +25,10 @@ from batchrank.pipeline.endpoint import codec, encoder
 from batchrank.pipeline.preconditions import Preconditions
 from batchrank.pipeline.prepare import Prepared
 from batchrank.pipeline.rank import Driver
-from batchrank.pipeline.recollect import Recollector
 from batchrank.pipeline.resume import Resume, scope
-from batchrank.pipeline.shared import SharedVerdicts
+from batchrank.pipeline.shared import Recollector, SharedVerdicts
 from batchrank.pipeline.workers import unwrap_exception_groups
-from batchrank.planning.bill import Forecast, Net
-from batchrank.planning.madeup import World
+from batchrank.planning.bill import Forecast, Net, World
 from batchrank.read.layout import facts
 from batchrank.send.encoder import Encoder, Outgoing
 from batchrank.send.requests import Past, QueryContext, Recall

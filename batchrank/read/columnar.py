@@ -25,7 +25,7 @@ from batchrank.read.base import (
     unreadable,
 )
 from batchrank.read.names import LABELLED, Path
-from batchrank.read.ordervalue import ColumnOrder
+from batchrank.read.order import ColumnOrder
 from batchrank.read.pieces import Piece, pieces, plain_schema
 from batchrank.read.tables import Layout, items, layout, oversized
 from batchrank.read.values import Labels
@@ -211,7 +211,8 @@ def read(source: Source, columns: Columns) -> Iterator[Item]:
                 if piece.bytes is not None:
                     yield oversized(piece.rows, where, place, piece.bytes)
                 else:
-                    yield from order.told(items(piece.rows, where, place, labels), piece)
+                    found = items(piece.rows, where, place, labels)
+                    yield from found if source.order is None else order.told(found, piece)
                 row = piece.first + piece.rows.num_rows - 1
                 source.gauge.at(file.share)
     except ColumnsError as error:

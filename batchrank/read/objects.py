@@ -17,7 +17,7 @@ from batchrank.outcomes import Failure
 from batchrank.read.base import ColumnsError, Item, Segment, Source, Unrecognised
 from batchrank.read.columns import DocumentRoles, RecordRoles, document_roles, record_roles, refuse_plain
 from batchrank.read.names import LABELLED, Fields, Path
-from batchrank.read.ordervalue import value_in
+from batchrank.read.order import value_in
 from batchrank.read.values import (
     Labels,
     document_content,

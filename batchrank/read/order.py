@@ -1,5 +1,7 @@
 """Puts queries in the order of a field of their records, on disk, so that what matters most is ranked first.
 
+``value_in`` and ``ColumnOrder`` find the field's value, in a record and in the columns of a table.
+
 The input is read once. Each query goes to a file under ``TMPDIR``, as it is, and its value with its place to SQLite,
 which sorts on disk as well; so memory holds neither. Values are numbers, also those written as texts, or else texts.
 Queries without a value come last, then records that can't be ranked; what is equal stays in the order of the input.
@@ -8,18 +10,23 @@ Queries without a value come last, then records that can't be ranked; what is eq
 import pickle
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, TypeAlias
+
+import pyarrow as pa
 
 from batchrank.data import Query
 from batchrank.errors import InputError, Place
 from batchrank.io.scratch import Kept, Scratch
 from batchrank.outcomes import Failure
-from batchrank.read.base import Gauge, Segment, Unordered
+from batchrank.read.arrow import at, type_at
+from batchrank.read.base import Gauge, Item, Segment, Unordered
+from batchrank.read.names import Path
+from batchrank.read.pieces import Piece
 
 Items: TypeAlias = Iterator[Query | Failure]
 Value: TypeAlias = int | float | str | None
@@ -239,3 +246,51 @@ def _translated() -> Iterator[None]:
             f"input.order: queries can't be put in order in temporary files: {error}; free some space, or set TMPDIR "
             "to a folder that has some"
         ) from error
+
+
+def value_in(record: Mapping[str, Any], field: str) -> Any:
+    """A field of a record; a dot reaches into an object, where no whole name has it."""
+    if field in record:
+        return record[field]
+    outer, dot, inner = field.partition(".")
+    below = record.get(outer) if dot else None
+    return below[inner] if isinstance(below, dict) and inner in below else Unordered(tuple(record))
+
+
+class ColumnOrder:
+    """Tells the value of the field that queries are ordered by.
+
+    Raises:
+        InputError: it is of a type that has no order.
+    """
+
+    def __init__(self, schema: Any, field: str | None) -> None:
+        self._names = tuple(schema.names)
+        outer, dot, inner = (field or "").partition(".")
+        self._path: Path = (field,) if field is not None and field in schema.names else ()
+        if not self._path and dot and outer in schema.names:
+            kind = schema.field(outer).type
+            if pa.types.is_struct(kind) and kind.get_field_index(inner) >= 0:
+                self._path = (outer, inner)
+        if self._path and pa.types.is_nested(kind := type_at(schema, self._path)):
+            raise InputError(
+                f"input.order: {field} is of type {kind}; name a column that holds numbers or texts"
+            )
+
+    def also(self, wanted: Callable[[str], bool]) -> Callable[[str], bool]:
+        """Whether a column is wanted, or holds the values."""
+        own = ".".join(self._path)
+        return wanted if not self._path else lambda name: name == own or wanted(name)
+
+    def told(self, found: Iterable[Item], piece: Piece) -> Iterable[Item]:
+        """The items of a piece, each query with its value."""
+        values = at(piece.rows.column(self._path[0]), self._path[1:]) if self._path else None
+        nothing = Unordered(self._names)
+        return [
+            replace(
+                item, order=nothing if values is None else values[item.place.number - piece.first].as_py()
+            )
+            if isinstance(item, Segment)
+            else item
+            for item in found
+        ]
