@@ -1,4 +1,4 @@
-"""Foretells what a merge method sends for a list, with scores that are made up so that no known answer contradicts them.
+"""Foretells what a merge method sends for a list, by scores made up so that no known answer contradicts them.
 
 ``Forecast`` goes by the list's shape alone, as if nothing were known of it; a ``World`` holds what is known of it.
 """

@@ -1,6 +1,6 @@
 """Translates between requests and each API's JSON: request to body, body to scores. A codec is pure and knows no HTTP.
 
-Adding a wire format is one file with a class that satisfies ``Codec``, and one row in ``CODECS``. Servers that differ
+Adding a wire format is one class in ``codecs`` that satisfies ``Codec``, and one row in ``CODECS``. Servers that differ
 from a known format in a field or two are a row alone.
 """
 
@@ -8,14 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from batchrank.models import Template
-from batchrank.wire.cohere import Cohere
-from batchrank.wire.content import Codec as Codec
-from batchrank.wire.content import Tailored
-from batchrank.wire.dashscope import DashScope
-from batchrank.wire.dashscope_native import DashScopeNative
-from batchrank.wire.nim import Nim
-from batchrank.wire.tei import Tei
-from batchrank.wire.voyage import Voyage
+from batchrank.wire.codecs import Codec as Codec
+from batchrank.wire.codecs import Cohere, DashScope, DashScopeNative, Nim, Tailored, Tei, Voyage
 
 DOCUMENT_BYTES = 16
 """More bytes than any format writes around a document, as in ``{"text":...},``."""
