@@ -55,6 +55,16 @@ async def test_tokens_are_counted_as_well(tmp_path: Path) -> None:
     assert now() - began == pytest.approx(30, abs=1)
 
 
+async def test_the_use_of_a_quota_is_told_over_the_time_in_which_it_was_used() -> None:
+    """Also where this process has sent little, or nothing: twenty in half a minute are two thirds of 60 a minute."""
+    limiter = Limiter(rpm=60, tpm=MANY, before=[(30.0 + ago / 10, 1) for ago in range(20)])
+    assert limiter.stats().requests_used == pytest.approx(20 / 32, abs=0.01)
+    await limiter.acquire(1)
+    assert limiter.stats().requests_used == pytest.approx(21 / 32, abs=0.01)
+    await asyncio.sleep(32)
+    assert limiter.stats().requests_used == pytest.approx(1 / 60, abs=0.001)
+
+
 async def test_a_job_run_again_keeps_to_the_minute(tmp_path: Path) -> None:
     """At 6 requests a minute a job that is stopped every 25 seconds sends 6 in any minute all the same."""
     async with world(tmp_path, queries=24, candidates=4, sections={"rate": {"rpm": 6}}) as w:

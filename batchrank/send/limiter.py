@@ -27,7 +27,7 @@ class Ramp:
     """Slow start: from a part of the quota to all of it within seconds, again after a rest."""
 
     def __init__(self, start: float) -> None:
-        self.first = math.inf
+        self.first = math.inf  # when the first request was admitted that is known of
         self._start, self._seconds = start, _RAMP
         self._accepted, self._closed = True, False
         self._began = self._last = self._refused_at = -math.inf
@@ -119,6 +119,7 @@ class Limiter:
         self._waiting: asyncio.Timeout | None = None
         for ago, tokens in sorted(before, reverse=True):
             now = asyncio.get_running_loop().time()
+            self._ramp.first = min(self._ramp.first, now - ago)
             self._requests.restore(now - ago, now, 1)
             self._tokens.restore(now - ago, now, tokens)
 
