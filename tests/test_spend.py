@@ -43,6 +43,17 @@ async def test_bills_never_pass_the_cap(tmp_path: Path, cap: int, bill: dict[str
             assert w.emulator.counts.tokens > 0.8 * cap
 
 
+def test_alike_requests_without_usage_count_together_as_much_as_was_reserved_for_each() -> None:
+    """A sum is not rounded up beyond its parts, or what is spent could pass the cap by a token."""
+    for predicted in range(200, 1_000):
+        spend = Spend(None, Budget(tokens=10**6))
+        spend.settle(spend.reserve(predicted, 9), predicted + 360)
+        reserved = [spend.reserve(predicted, 9) for _ in range(3)]
+        for one in reserved:
+            spend.settle(one, None)
+        assert spend.bound == predicted + 360 + sum(one.tokens for one in reserved)
+
+
 @ANYIO
 async def test_a_resumed_run_keeps_counting(tmp_path: Path) -> None:
     """The cap is the run's, not the process's: starting again and again spends nothing more."""

@@ -151,7 +151,8 @@ class Quantity:
     def worst(self, predicted: int, documents: int) -> int:
         """The most a request may be billed, by the worst bills so far."""
         proportional = predicted * max(1.0, self._ratio)
-        return math.ceil(max(proportional, predicted + documents * max(0.0, self._hidden)))
+        most = max(proportional, predicted + documents * max(0.0, self._hidden))
+        return math.ceil(most - _ROUNDING)
 
     def bill(self, predicted: int, documents: int, billed: int | None) -> bool:
         """Count an answer, which may have named no usage; whether its bill was worse than all before."""
@@ -178,6 +179,8 @@ class Quantity:
         return True
 
 
+_ROUNDING = 1e-6
+"""Of a unit: what a product may be too large by, so that alike requests together count no more than each alone."""
 _FIRST_RATIO = 1.25
 """How far a bill may exceed the prediction before any bill was seen."""
 _FIRST_HIDDEN = 80.0
