@@ -177,7 +177,7 @@ async def _rank(channel: Channel, terms: Terms, folder: Where, patience: Patienc
     channel.know({"stop": stop, "head": know_head, "room": know_room})
     async with anyio.create_task_group() as group:
         group.start_soon(_beat, channel, flow, parts, counts)
-        await flow.run(_batches(channel, terms, Preparer(job, shards), driver))
+        await flow.run(_batches(channel, terms, Preparer(job, shards), driver, folder))
         group.cancel_scope.cancel()
     await parts.abort()
     _stand(channel, flow, parts, counts)
@@ -187,12 +187,13 @@ async def _rank(channel: Channel, terms: Terms, folder: Where, patience: Patienc
 
 
 async def _batches(
-    channel: Channel, terms: Terms, preparer: Preparer, driver: Driver
+    channel: Channel, terms: Terms, preparer: Preparer, driver: Driver, folder: Where
 ) -> AsyncIterator[list[Prepared | Outcome]]:
     """What is to be ranked: part after part, as this process gets to them."""
     given: StagedPart
     while (given := await channel.call("part")) is not None:
-        at_hand = nullcontext(given) if terms.written is not None else fetched(channel, given)
+        elsewhere = terms.written is None
+        at_hand = fetched(channel, given, Path(folder)) if elsewhere else nullcontext(given)
         async with at_hand as part:
             reader = Reader(
                 part.read(), preparer, StagedCutter(part),

@@ -180,7 +180,7 @@ class Rankers:
             try:
                 await channel.serve()
             finally:
-                depot.close()
+                await depot.close()
         return member
 
     def _begin_anew(self, member: Member) -> None:
