@@ -64,7 +64,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--processes", type=int, default=1, help="kill any of the processes of such jobs")
     parser.add_argument(
-        "--ray", action="store_true", help="kill actors, nodes and the started process of jobs on a Ray cluster"
+        "--ray",
+        action="store_true",
+        help="kill actors, nodes and the started process of jobs on a Ray cluster",
     )
     parser.add_argument("--queries", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)

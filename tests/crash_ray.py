@@ -5,6 +5,7 @@ account, so it is killed at the same points as one that does all by itself.
 """
 
 import asyncio
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -68,3 +69,5 @@ class OnRay(Harness):
         while left := self.nodes.actors():
             assert time.monotonic() < until, f"actors outlive their job: {left}"
             await asyncio.sleep(0.1)
+        kept = [path.name for path in Path(tempfile.gettempdir()).glob("batchrank-*") if path.is_file()]
+        assert not kept, f"files that nobody removes: {kept}"  # noqa: ASYNC240

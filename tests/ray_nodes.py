@@ -1,4 +1,4 @@
-"""A Ray cluster on this machine: a head that has no processors for actors, and nodes of one processor that can be killed."""
+"""A Ray cluster on this machine: a head without processors for actors, and nodes with one that can be killed."""
 
 import os
 import random
@@ -54,9 +54,9 @@ class Nodes:
         """Add a node, which is returned once it is there."""
         return self.cluster.add_node(num_cpus=1, **options)
 
-    def kill(self, node: Any) -> None:
-        """Kill a node: with it go the actors on it."""
-        self.cluster.remove_node(node, allow_graceful=False)
+    def kill(self, node: Any, *, at_once: bool = True) -> None:
+        """Kill a node, and with it the actors on it; or have it end."""
+        self.cluster.remove_node(node, allow_graceful=not at_once)
 
     def actors(self, name: str = "_Ranker") -> list[int]:
         """The processes of actors of a class."""

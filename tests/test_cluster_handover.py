@@ -18,9 +18,16 @@ from test_cluster_channel import pair
 from batchrank.cluster.channel import BUFFER, Channel
 from batchrank.cluster.handover import Depot, fetched
 from batchrank.cluster.stage import Layout, StagedPart
+from batchrank.errors import Place
 from batchrank.job.sections import Input
+from batchrank.outcomes import Failure
 
 pytestmark = pytest.mark.anyio
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """What is in a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 async def test_what_comes_late_from_one_that_died_is_dropped(tmp_path: Path) -> None:
@@ -35,31 +42,38 @@ async def test_what_comes_late_from_one_that_died_is_dropped(tmp_path: Path) -> 
     await alive.handlers()["file"]("ranking-00000.jsonl", b"ws", False)
     await alive.handlers()["placed"]("ranking-00000.jsonl", hashlib.sha256(b"rows").hexdigest())
     await alive.close()
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"ranking-00000.jsonl": b"rows"}
+    assert files(tmp_path) == {"ranking-00000.jsonl": b"rows"}
 
 
 async def test_one_that_is_given_up_while_its_file_is_written_is_waited_for(tmp_path: Path) -> None:
     """Nothing of it is open when its parts go to another process."""
     dead = Depot(tmp_path, {})
     async with anyio.create_task_group() as group:
-        group.start_soon(dead.handlers()["file"], "ranking-00000.jsonl", b"x" * 2**24, True)
+        group.start_soon(dead._file, "ranking-00000.jsonl", b"x" * 2**24, True)
         await anyio.lowlevel.checkpoint()
         await anyio.lowlevel.checkpoint()
         await dead.close()
-        assert not list(tmp_path.iterdir())
+        assert not files(tmp_path)
 
 
 async def test_a_part_that_is_carried_lies_in_the_folder_of_who_ranks_it(tmp_path: Path) -> None:
     """That is removed by somebody even if the process is killed, and the texts of its queries with it."""
     source, own = tmp_path / "source", tmp_path / "own"
     own.mkdir()
-    source.write_bytes(pickle.dumps(["item"]))
+    items = [Failure(Place("in.jsonl", "line", 1), None, "broken-json", "a bad record")]
+    source.write_bytes(pickle.dumps(items))
     part = StagedPart(3, 30, 1, source)
     depot = Depot(tmp_path, {3: part})
     async with pair(depot.handlers()) as (near, _):
         async with fetched(near, part, own) as here:
-            assert here.path.parent == own and list(here.read()) == ["item"]
-        assert not list(own.iterdir())
+            assert here.path.parent == own and list(here.read()) == items
+        assert not files(own)
+
+
+def reads(end: socket.socket) -> "subprocess.Popen[str]":
+    """A process that reads, for who is at the other end."""
+    command = [sys.executable, "-m", "batchrank.cluster.child", "reader", str(end.fileno())]
+    return subprocess.Popen(command, pass_fds=[end.fileno()], stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.real_clock
@@ -67,10 +81,9 @@ async def test_a_process_whose_account_dies_ends_without_a_word(tmp_path: Path) 
     """It waits for an answer then, and that there will be none is no fault of its own."""
     ours, theirs = socket.socketpair()
     write_jsonl(tmp_path / "in.jsonl", rows(20, 5))
-    layout = Layout(Input(path=str(tmp_path / "in.jsonl")), 10, 0, 0, tmp_path, 0)
-    command = [sys.executable, "-m", "batchrank.cluster.child", "reader", str(theirs.fileno())]
+    layout = Layout(Input(path=(str(tmp_path / "in.jsonl"),)), 10, 0, 0, tmp_path, 0)
     with theirs:
-        process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True)
+        process = reads(theirs)
     waits = anyio.Event()
 
     async def hello(_: dict[str, str]) -> Layout:
@@ -89,4 +102,3 @@ async def test_a_process_whose_account_dies_ends_without_a_word(tmp_path: Path) 
         group.cancel_scope.cancel()
     _, errors = await anyio.to_thread.run_sync(process.communicate)
     assert (process.returncode, errors) == (0, "")
-

@@ -156,7 +156,7 @@ class Rankers:
             self.members.remove(member)
         self._before += replace(member.standing, open=Totals(), unfinished=0, trouble=None)
         if not member.ended:
-            self._lost(member)
+            await self._lost(member)
         return member.ended
 
     async def _serve(self, spawn: Spawn) -> Member | None:
@@ -190,12 +190,12 @@ class Rankers:
         )
         member.channel.close()
 
-    def _lost(self, member: Member) -> None:
+    async def _lost(self, member: Member) -> None:
         """Give the parts of a process that died to others."""
         numbers = sorted(member.hands.parts)
         killers = self._queue.give_back(member.hands)
         if not self._stopped:
-            fate = member.process.fate
+            fate = await member.process.fate()
             names = ", ".join(map(str, numbers)) or "none"
             log.warning("a process that ranks died: %s; its parts go to another one: %s", fate, names)
             self._too_many(killers, fate)
