@@ -69,5 +69,9 @@ class OnRay(Harness):
         while left := self.nodes.actors():
             assert time.monotonic() < until, f"actors outlive their job: {left}"
             await asyncio.sleep(0.1)
-        kept = [path.name for path in Path(tempfile.gettempdir()).glob("batchrank-*") if path.is_file()]
-        assert not kept, f"files that nobody removes: {kept}"  # noqa: ASYNC240
+        assert not (kept := _kept()), f"files that nobody removes: {kept}"
+
+
+def _kept() -> list[str]:
+    """What processes left that is in no folder of theirs, as only those are removed when their process was killed."""
+    return [path.name for path in Path(tempfile.gettempdir()).glob("batchrank-*") if path.is_file()]

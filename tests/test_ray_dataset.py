@@ -1,5 +1,6 @@
 """Rows of a Ray data set are ranked on two nodes: the rankings of one process and one bill, whatever dies."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from test_cluster import crew_world, reached
 import batchrank
 from batchrank.errors import JobError
 from batchrank.job.config import Job
+from batchrank.job.sections import Columns
 
 pytestmark = [
     pytest.mark.anyio,
@@ -179,6 +181,24 @@ async def test_an_account_that_is_killed_goes_on_under_the_same_cap(tmp_path: Pa
         assert listed(found[0]) == expected
         assert w.emulator.requests - before <= before + 8
         assert (await in_thread(partial(runs, job))) == 1
+
+
+async def test_a_call_that_gets_no_job_does_not_keep_the_ledger(tmp_path: Path) -> None:
+    """Ray repeats calls; the job that one refers to is gone where the pipeline is over, so that it waits for ever."""
+    import pyarrow as pa
+
+    import batchrank.ray
+
+    async with crew_world(tmp_path) as w:
+        job, told = w.job("ray"), asyncio.get_running_loop().create_future()
+        told.set_result(job)
+        batch, account = pa.Table.from_pylist(rows(3, 5)), batchrank.ray._Account("pipeline", str(tmp_path))
+        async with anyio.create_task_group() as group:
+            group.start_soon(account.rank, batch, [asyncio.Future()], Columns())
+            ranked = await account.rank(batch, [told], Columns())
+            assert isinstance(ranked, pa.Table) and len(ranked) == 15
+            assert (await in_thread(partial(runs, job))) == 1
+            group.cancel_scope.cancel()
 
 
 def runs(job: Job) -> int:
