@@ -1,6 +1,6 @@
 """Kills, harms and suspends jobs, many times, and prints what came of it.
 
-``python benchmarks/crash.py --kills 200``; or, in any combination, ``--damage 150 --suspended 20 --lost 50``.
+``python benchmarks/crash.py --kills 200``, with ``--processes 3`` or ``--ray``; or, in any combination, ``--damage 150 --suspended 20 --lost 50``.
 Fails where a promise is broken; ``tests/crash_harness.py`` and ``tests/crash_damage.py`` list them.
 """
 
@@ -23,7 +23,7 @@ from crash_harness import CONCURRENCY, FAULTS, Figures, Harness, crash
 
 def table(figures: Figures, seconds: float) -> str:
     """The figures as Markdown."""
-    kills = sum(figures.kills.values())
+    kills, in_flight = sum(figures.kills.values()), figures.in_flight or [0]
     rows = [
         ("kills", f"{kills}: " + ", ".join(f"{name} {n}" for name, n in sorted(figures.kills.items()))),
         ("jobs run to their end", f"{figures.jobs}, all byte-identical to the uninterrupted run"),
@@ -32,7 +32,7 @@ def table(figures: Figures, seconds: float) -> str:
         ("acknowledged answers asked again", "0"),
         (
             "in flight at a kill",
-            f"{statistics.mean(figures.in_flight):.1f} on average, {max(figures.in_flight)} at most, of {CONCURRENCY}",
+            f"{statistics.mean(in_flight):.1f} on average, {max(in_flight)} at most, of {CONCURRENCY}",
         ),
         (
             "of these asked again afterwards",

@@ -147,7 +147,8 @@ class Rankers:
             member = await self._serve(spawn)
         except NotStartedError as error:
             log.warning("%s", error)
-            self._too_many(self._queue.died(), str(error))
+            if not self.members:  # where others rank, a machine was lost, or is no good, which ends no run
+                self._too_many(self._queue.died(), str(error))
             await anyio.sleep(_PAUSE)
             return False
         if member is None:
@@ -220,11 +221,11 @@ class Rankers:
                 self._stop(error)
                 raise error
             member.heard = anyio.current_time()
-            self._queue.began()
             self.members.append(member)
             return self._terms
 
         async def part() -> StagedPart | None:
+            self._queue.began()
             return await self._queue.take(member.hands)
 
         async def finished(result: Finished) -> None:
