@@ -1,6 +1,7 @@
 """Kills, harms and suspends jobs, many times, and prints what came of it.
 
-``python benchmarks/crash.py --kills 200``, with ``--processes 3`` or ``--ray``; or, in any combination, ``--damage 150 --suspended 20 --lost 50``.
+``python benchmarks/crash.py --kills 200``, with ``--processes 3`` or ``--ray``; or, in any combination,
+``--damage 150 --suspended 20 --lost 50``.
 Fails where a promise is broken; ``tests/crash_harness.py`` and ``tests/crash_damage.py`` list them.
 """
 

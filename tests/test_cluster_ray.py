@@ -4,12 +4,15 @@ import os
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from against import KEY, World
+from crash_harness import crash
+from crash_ray import OnRay
 from jobs import rows
 from ray_nodes import Nodes
 from test_cluster import crew_world, everything, ranked, reached
@@ -84,6 +87,12 @@ async def test_an_actor_and_a_node_that_die_lose_nothing(tmp_path: Path, cluster
         assert reports[0].exit_code == 0
         assert everything(one) == everything(several)
         assert set(w.emulator.counts.billed.values()) == {2}
+
+
+async def test_actors_nodes_and_the_account_are_killed_at_any_moment(tmp_path: Path, cluster: Nodes) -> None:
+    """A few kills of a small job, with faults on; the long version is ``benchmarks/crash.py --ray``."""
+    figures = await crash(tmp_path, kills=6, make=partial(OnRay, nodes=cluster), queries=16, seed=5)
+    assert sum(figures.kills.values()) >= 6
 
 
 async def test_asking_ray_how_one_died_holds_nobody_up(cluster: Nodes) -> None:
