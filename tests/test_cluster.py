@@ -438,7 +438,7 @@ async def test_a_run_goes_on_where_nobody_replaces_the_dead(
 class Lost(LocalStarter):
     """Starts two that rank; those that are to come besides fail at first, as on a machine that the cluster lost."""
 
-    failures, started = 8, 0
+    failures, started = 5, 0
     others_rank: Callable[[], bool]
 
     @asynccontextmanager

@@ -183,12 +183,15 @@ async def test_an_account_that_is_killed_goes_on_under_the_same_cap(tmp_path: Pa
         assert (await in_thread(partial(runs, job))) == 1
 
 
-async def test_a_call_that_gets_no_job_does_not_keep_the_ledger(tmp_path: Path) -> None:
+async def test_a_call_that_gets_no_job_does_not_keep_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ray repeats calls; the job that one refers to is gone where the pipeline is over, so that it waits for ever."""
     import pyarrow as pa
 
     import batchrank.ray
 
+    monkeypatch.chdir(tmp_path)  # as the account does in its own process; here it is undone
     async with crew_world(tmp_path) as w:
         job, told = w.job("ray"), asyncio.get_running_loop().create_future()
         told.set_result(job)
