@@ -16,7 +16,7 @@ from jobs import rows, write_jsonl
 from test_cluster_channel import pair
 
 from batchrank.cluster.channel import BUFFER, Channel
-from batchrank.cluster.handover import Depot, fetched
+from batchrank.cluster.handover import Depot, fetch
 from batchrank.cluster.stage import Layout, StagedPart
 from batchrank.errors import Place
 from batchrank.job.sections import Input
@@ -65,9 +65,8 @@ async def test_a_part_that_is_carried_lies_in_the_folder_of_who_ranks_it(tmp_pat
     part = StagedPart(3, 30, 1, source)
     depot = Depot(tmp_path, {3: part})
     async with pair(depot.handlers()) as (near, _):
-        async with fetched(near, part, own) as here:
-            assert here.path.parent == own and list(here.read()) == items
-        assert not files(own)
+        here = await fetch(near, part, own)
+    assert here.path.parent == own and list(here.read()) == items
 
 
 def reads(end: socket.socket) -> "subprocess.Popen[str]":

@@ -18,11 +18,13 @@ from ray_nodes import Nodes
 from test_cluster import crew_world, everything, ranked, reached
 
 from batchrank.cluster.ray import RayProcess
-from batchrank.errors import JobError
+from batchrank.errors import ExitCode, JobError
 from batchrank.job.config import Job
 from batchrank.job.running import Engine, Ray
 from batchrank.launch import make_run
+from batchrank.pipeline.deadline import Until
 from batchrank.pipeline.report import Report
+from batchrank.pipeline.run import Options
 
 pytestmark = [
     pytest.mark.anyio,
@@ -93,6 +95,21 @@ async def test_actors_nodes_and_the_account_are_killed_at_any_moment(tmp_path: P
     """A few kills of a small job, with faults on; the long version is ``benchmarks/crash.py --ray``."""
     figures = await crash(tmp_path, kills=6, make=partial(OnRay, nodes=cluster), queries=16, seed=5)
     assert sum(figures.kills.values()) >= 6
+
+
+async def test_a_run_that_stops_leaves_no_traceback_in_rays_logs(tmp_path: Path, cluster: Nodes) -> None:
+    """Those who rank give up what they have at hand; that is no fault of theirs."""
+    async with crew_world(tmp_path, queries=400) as w:
+        job = on(w.job("out", rate={"rpm": 1_500, "tpm": 10**12}, limits={"documents": 10}))
+        report = await make_run(job, Options(until=Until(time.time() + 12, "06:00"))).execute()
+        assert report.exit_code == ExitCode.STOPPED and "--until 06:00" in str(report.reason)
+        assert not traces(cluster.session / "logs")
+
+
+def traces(logs: Path) -> str:
+    """What the processes of a cluster's actors say on their standard error of faults in batchrank."""
+    said = "".join(path.read_text() for path in logs.glob("worker-*.err"))
+    return said if "Traceback" in said and "batchrank" in said else ""
 
 
 async def test_asking_ray_how_one_died_holds_nobody_up(cluster: Nodes) -> None:

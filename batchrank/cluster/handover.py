@@ -3,8 +3,6 @@
 What goes to them is what the reader laid out; what comes back are finished files, which that one puts in place itself.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,19 +20,14 @@ _PIECE = 4 * 2**20
 """Bytes that are carried at a time, so that answers are not held up by a part."""
 
 
-@asynccontextmanager
-async def fetched(channel: Channel, part: StagedPart, folder: Path) -> AsyncIterator[StagedPart]:
-    """A part with its items in a folder of this machine, for as long as the block lasts."""
-    path = folder / part.path.name
-    try:
-        with path.open("wb") as file:
-            at = 0
-            while piece := await channel.call("content", part.number, at):
-                await anyio.to_thread.run_sync(file.write, piece)
-                at += len(piece)
-        yield replace(part, path=path)
-    finally:
-        path.unlink(missing_ok=True)
+async def fetch(channel: Channel, part: StagedPart, folder: Path) -> StagedPart:
+    """A part with its items in a folder of this machine, from where the caller removes them."""
+    path, at = folder / part.path.name, 0
+    with path.open("wb") as file:
+        while piece := await channel.call("content", part.number, at):
+            await anyio.to_thread.run_sync(file.write, piece)
+            at += len(piece)
+    return replace(part, path=path)
 
 
 async def hand_over(channel: Channel, checkpoint: Checkpoint, folder: Path) -> None:

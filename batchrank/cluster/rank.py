@@ -4,14 +4,14 @@ It is the same pipeline as that of one process, whose gateway and ledger are els
 """
 
 from collections.abc import AsyncIterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import anyio.from_thread
 
 from batchrank.cluster.channel import Channel
-from batchrank.cluster.handover import fetched, hand_over
+from batchrank.cluster.handover import fetch, hand_over
 from batchrank.cluster.messages import Finished, Standing, Terms
 from batchrank.cluster.remote import RemoteGateway, RemoteLedger
 from batchrank.cluster.stage import StagedCutter, StagedPart
@@ -192,15 +192,17 @@ async def _batches(
     """What is to be ranked: part after part, as this process gets to them."""
     given: StagedPart
     while (given := await channel.call("part")) is not None:
-        elsewhere = terms.written is None
-        at_hand = fetched(channel, given, Path(folder)) if elsewhere else nullcontext(given)
-        async with at_hand as part:
+        part = given if terms.written is not None else await fetch(channel, given, Path(folder))
+        try:
             reader = Reader(
                 part.read(), preparer, StagedCutter(part),
                 position=part.position, precompute=driver.precompute, ended=driver.verdicts.record_end,
             )  # fmt: skip
             async for batch in reader.batches():
                 yield batch
+        finally:
+            if part is not given:
+                part.path.unlink(missing_ok=True)
 
 
 async def _beat(channel: Channel, flow: Flow, parts: _Parts, counts: Counts) -> None:
