@@ -164,10 +164,11 @@ class _Account:
 
     async def rank(self, batch: "pa.Table", job: list[Any], columns: Columns) -> "pa.Table | BatchrankError":
         """The rankings of a batch, or what stopped the run."""
+        known = await job[0]  # which never comes where Ray repeats a call of a pipeline that is over
         ranked: asyncio.Future[pa.Table] = asyncio.get_running_loop().create_future()
         self._waiting.add(ranked)
         try:
-            ranks, group = await self._session(await job[0])
+            ranks, group = await self._session(known)
             group.start_soon(self._rank, ranks, batch, columns, ranked)
             return await ranked
         except BatchrankError as error:

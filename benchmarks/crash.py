@@ -1,6 +1,7 @@
 """Kills, harms and suspends jobs, many times, and prints what came of it.
 
-``python benchmarks/crash.py --kills 200``; or, in any combination, ``--damage 150 --suspended 20 --lost 50``.
+``python benchmarks/crash.py --kills 200``, with ``--processes 3`` or ``--ray``; or, in any combination,
+``--damage 150 --suspended 20 --lost 50``.
 Fails where a promise is broken; ``tests/crash_harness.py`` and ``tests/crash_damage.py`` list them.
 """
 
@@ -10,17 +11,20 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from crash_damage import harm
-from crash_harness import CONCURRENCY, FAULTS, Figures, crash
+from crash_harness import CONCURRENCY, FAULTS, Figures, Harness, crash
 
 
 def table(figures: Figures, seconds: float) -> str:
     """The figures as Markdown."""
-    kills = sum(figures.kills.values())
+    kills, in_flight = sum(figures.kills.values()), figures.in_flight or [0]
     rows = [
         ("kills", f"{kills}: " + ", ".join(f"{name} {n}" for name, n in sorted(figures.kills.items()))),
         ("jobs run to their end", f"{figures.jobs}, all byte-identical to the uninterrupted run"),
@@ -29,7 +33,7 @@ def table(figures: Figures, seconds: float) -> str:
         ("acknowledged answers asked again", "0"),
         (
             "in flight at a kill",
-            f"{statistics.mean(figures.in_flight):.1f} on average, {max(figures.in_flight)} at most, of {CONCURRENCY}",
+            f"{statistics.mean(in_flight):.1f} on average, {max(in_flight)} at most, of {CONCURRENCY}",
         ),
         (
             "of these asked again afterwards",
@@ -39,7 +43,7 @@ def table(figures: Figures, seconds: float) -> str:
         ("ambiguous attempts, counted and shown", f"{figures.ambiguous:,} (kills and faults)"),
         ("payments not accounted for", "0"),
         ("faults", ", ".join(f"{name} {share:.0%}" for name, share in FAULTS.items())),
-        ("time", f"{seconds:.0f} s"),
+        ("time", f"{seconds:.0f} s, {seconds / kills:.1f} s a kill"),
     ]
     return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)])
 
@@ -60,6 +64,11 @@ def main() -> None:
     for name, (_, text) in MODES.items():
         parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help=text)
     parser.add_argument("--processes", type=int, default=1, help="kill any of the processes of such jobs")
+    parser.add_argument(
+        "--ray",
+        action="store_true",
+        help="kill actors, nodes and the started process of jobs on a Ray cluster",
+    )
     parser.add_argument("--queries", type=int, default=48)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
@@ -68,20 +77,28 @@ def main() -> None:
     options = parser.parse_args()
     asked = {name: getattr(options, name) for name in MODES if getattr(options, name)}
     if kills := (200 if options.kills is None and not asked else options.kills):
-        started = time.monotonic()
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, harness(options) as make:
+            started = time.monotonic()
             figures = asyncio.run(
-                crash(
-                    Path(folder),
-                    kills=kills,
-                    queries=options.queries,
-                    seed=options.seed,
-                    processes=options.processes,
-                )
+                crash(Path(folder), kills=kills, make=make, queries=options.queries, seed=options.seed)
             )
-        print(table(figures, time.monotonic() - started))
+            seconds = time.monotonic() - started
+        print(table(figures, seconds))
     broken = sum(print_harm(name, count, options) for name, count in asked.items())
     sys.exit(1 if broken else 0)
+
+
+@contextmanager
+def harness(options: argparse.Namespace) -> Iterator[Callable[..., Harness]]:
+    """What kills jobs, on a cluster of this machine if it is to."""
+    if not options.ray:
+        yield partial(Harness, processes=options.processes)
+        return
+    from crash_ray import OnRay
+    from ray_nodes import Nodes
+
+    with Nodes() as nodes:
+        yield partial(OnRay, nodes=nodes)
 
 
 def print_harm(name: str, count: int, options: argparse.Namespace) -> int:

@@ -7,15 +7,18 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
 from virtual_time import VirtualTimeLoop
 
 from batchrank.ledger import state
+
+if TYPE_CHECKING:
+    from ray_nodes import Nodes
 
 _MEMORY = Path("/dev/shm")
 _MEMORY_NEEDED = 4 * 2**30  # bytes; the slow tests sort half a gigabyte there, two of them at a time
@@ -67,6 +70,16 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     Module-scoped, as hypothesis refuses less; yet each test gets a new loop, so the same time.
     """
     return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator["Nodes"]:
+    """A Ray cluster of this machine."""
+    pytest.importorskip("ray.cluster_utils")
+    from ray_nodes import Nodes
+
+    with Nodes() as nodes:
+        yield nodes
 
 
 @pytest.fixture(autouse=True)

@@ -22,6 +22,8 @@ import signal
 import sqlite3
 import tempfile
 from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from batchrank.job.load import load_job
 
 CONCURRENCY = 8
 PATH = "/compatible-api/v1/reranks"
+REFERENCE = "reference"
 FAULTS = {
     "500": 0.04, "503": 0.02, "429-requests": 0.02, "answer-dropped": 0.03, "reset-mid-body": 0.03,
     "json-truncated": 0.02, "index-duplicate": 0.02, "stale-keep-alive": 0.02, "usage-missing": 0.05,
@@ -100,22 +103,34 @@ sqlite3.connect = lambda *args, **keywords: _connect(*args, factory=_Connection,
 """
 
 
+STARTED = "random"
+"""Stands for the process that was started, killed at a random moment."""
+POINTS = {"commit": 150, "rename": 4, "fsync": 6}
+"""Where that is killed else: before or after one of so many commits, renames and fsyncs."""
 ROLES = ("ranker", "ranker", "reader")
 """Processes of a job in several of them, besides the one that was started."""
+_LONGEST = 180.0
+"""Seconds after which a run is taken to hang, by far longer than any takes."""
+
+
+def commands_of_children(parent: int) -> dict[int, list[bytes]]:
+    """A process's children, each with its command line."""
+    found: dict[int, list[bytes]] = {}
+    for thread in Path(f"/proc/{parent}/task").iterdir():
+        with suppress(OSError):  # it has ended
+            for number in (thread / "children").read_text().split():
+                with suppress(OSError):
+                    found[int(number)] = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
+    return found
 
 
 def children(parent: int) -> dict[int, str]:
     """A process's children that work on its job, by what each is for."""
-    found: dict[int, str] = {}
-    for thread in Path(f"/proc/{parent}/task").iterdir():
-        for number in (thread / "children").read_text().split():
-            try:
-                words = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if b"batchrank.cluster.child" in words:
-                found[int(number)] = words[words.index(b"batchrank.cluster.child") + 1].decode()
-    return found
+    return {
+        number: words[words.index(b"batchrank.cluster.child") + 1].decode()
+        for number, words in commands_of_children(parent).items()
+        if b"batchrank.cluster.child" in words
+    }
 
 
 @dataclass
@@ -134,13 +149,24 @@ class Figures:
 
 
 class Harness:
-    """One emulator, one input, and as many jobs as it takes."""
+    """One emulator, one input, and as many jobs as it takes.
+
+    Attributes:
+        kinds: what is killed, and at which points; what stands twice is twice as probable.
+        moment: seconds within which something is killed once enough was asked.
+        beginning: the same where that is nothing.
+    """
+
+    kinds: Sequence[str] = (STARTED, STARTED, "commit", "commit", "rename", "fsync")
+    moment = beginning = 0.03
 
     def __init__(
         self, folder: Path, emulator: Emulator, *, queries: int, seed: int, processes: int = 1
     ) -> None:
         self.folder, self.emulator = folder, emulator
         self.processes = processes
+        if processes > 1:
+            self.kinds = (STARTED, *ROLES)
         self.figures = Figures()
         self._rng = random.Random(seed)
         self._url = emulator.url + PATH
@@ -174,7 +200,7 @@ class Harness:
             "rate": {"rpm": 600_000, "tpm": 10**12, "concurrency": CONCURRENCY},
             "retry": {"max_delay": 0.05},
             "output": {"path": name, "format": "jsonl", "part_documents": 100},
-            "engine": {"processes": 1 if name == "reference" else self.processes},
+            "engine": {"processes": 1} if name == REFERENCE else self.engine(),
         }
         for section, keys in sections.items():
             job[section] = job.get(section, {}) | keys
@@ -182,15 +208,19 @@ class Harness:
         path.write_bytes(orjson.dumps(job))
         return path
 
+    def engine(self) -> dict[str, Any]:
+        """Where jobs that are killed are ranked."""
+        return {"processes": self.processes}
+
     async def run(
-        self, job: Path, crash_at: str = "", kill_after: int | None = None, role: str | None = None
+        self, job: Path, crash_at: str = "", kill_after: int | None = None, roles: Sequence[str] = (STARTED,)
     ) -> int:
         """Run a job once: to its end, to a chosen point, or for so many requests and a moment.
 
-        Where a role is given, a process of that role is killed then, and the job goes on, but without its reader.
+        Where another role is given, a process of that role is killed then, and the job goes on, but without its reader.
         """
-        code, errors = await self.ended(await self.start(job, crash_at), kill_after, role)
-        assert code in (0, -9) or (role == "reader" and code == 1 and "reads the input died" in errors), (
+        code, errors = await self.ended(await self.start(job, crash_at), kill_after, roles)
+        assert code in (0, -9) or ("reader" in roles and code == 1 and "reads the input died" in errors), (
             errors
         )
         return code
@@ -203,26 +233,36 @@ class Harness:
         return commands.Process(_KILLER + runner, str(job), *more, cwd=self.folder, environ=environ)
 
     async def ended(
-        self, process: commands.Process, kill_after: int | None = None, role: str | None = None
+        self, process: commands.Process, kill_after: int | None = None, roles: Sequence[str] = (STARTED,)
     ) -> tuple[int, str]:
-        """Wait for the end of a process, or kill it after so many requests; its code, and what it said on stderr."""
+        """Wait for the end of a process, killed after so many requests; its code, and what it said on stderr.
+
+        Of several roles that are to be killed, each is so many requests after the one before.
+        """
         ended = asyncio.create_task(process.communicate())
-        if kill_after is not None:
+        for role in roles if kill_after is not None else ():
+            assert kill_after is not None
             await self.asked(kill_after, ended)
-            await asyncio.sleep(self._rng.uniform(0, 0.03))
-            if not ended.done() and role is None:
-                process.kill()
-            elif not ended.done():
-                self._kill(process.pid, role)
+            await asyncio.sleep(self._rng.uniform(0, self.moment if kill_after else self.beginning))
+            if not ended.done():
+                self.figures.kills[role] += await self._kill(process, role, ended)
+        done, _ = await asyncio.wait([ended], timeout=_LONGEST)
+        if not done:
+            process.send_signal(signal.SIGABRT)
         _, errors = await ended
+        assert done, f"a run hangs: {errors.decode()}"
         assert process.returncode is not None
         return process.returncode, errors.decode()
 
-    def _kill(self, parent: int, role: str | None) -> None:
-        """Kill a process of a role, if there is one by now."""
-        found = [pid for pid, what in children(parent).items() if what == role]
+    async def _kill(self, process: commands.Process, role: str, ended: asyncio.Task[Any]) -> bool:
+        """Kill a process of a role, if there is one by now; whether there was."""
+        if role == STARTED:
+            process.kill()
+            return True
+        found = [pid for pid, what in children(process.pid).items() if what == role]
         if found:
             os.kill(self._rng.choice(found), signal.SIGKILL)
+        return bool(found)
 
     async def asked(self, requests: int, ended: asyncio.Task[Any]) -> None:
         """Wait until so many more requests came in, or a process ended."""
@@ -232,8 +272,8 @@ class Harness:
 
     async def reference(self) -> dict[str, bytes]:
         """What an uninterrupted run writes."""
-        assert await self.run(self.job("reference")) == 0
-        return _final(self.folder / "reference")
+        assert await self.run(self.job(REFERENCE)) == 0
+        return _final(self.folder / REFERENCE)
 
     async def crash(self, kills: int) -> Figures:
         """Start jobs, and kill them until so many kills are done; the last job is run to its end too."""
@@ -253,8 +293,7 @@ class Harness:
             start = len(self.emulator.received)
             enough = sum(figures.kills.values()) >= kills
             kind, crash_at, after = ("", "", None) if enough else self._choose()
-            role = kind if kind in ROLES else None
-            code = await self.run(job, crash_at, after, role)
+            code = await self.run(job, crash_at, after, kind.split("+"))
             asked = [self._key(r.body) for r in self.emulator.received[start:]]
             again = acknowledged & set(asked)
             assert not again, f"{len(again)} acknowledged answers were asked again"
@@ -262,7 +301,8 @@ class Harness:
                 figures.repeated.append(len(pending & set(asked)))
             for file, data in _final(folder).items():
                 assert data == expected[file], f"{file} differs after {kind}"
-            figures.kills[kind] += code != 0 or role is not None
+            if crash_at:
+                figures.kills[kind] += code != 0
             if code == 0:
                 break
             acknowledged, pending = _ledger(folder / "ledger.sqlite")
@@ -276,13 +316,15 @@ class Harness:
 
     def _choose(self) -> tuple[str, str, int | None]:
         """A kill: at random, or at the n-th commit, rename or fsync."""
-        kinds = ["random", "random", "commit", "commit", "rename", "fsync"]
-        kind = self._rng.choice(kinds if self.processes == 1 else ["random", *ROLES])
+        kind = self._rng.choice(self.kinds)
         when = self._rng.choice(["before", "after"])
-        if kind == "random" or kind in ROLES:
-            return kind, "", self._rng.randint(0, 90)
-        most = {"commit": 150, "rename": 4, "fsync": 6}[kind]
-        return f"{when} {kind}", f"{kind}:{when}:{self._rng.randint(1, most)}", None
+        if kind not in POINTS:
+            return kind, "", self._after()
+        return f"{when} {kind}", f"{kind}:{when}:{self._rng.randint(1, POINTS[kind])}", None
+
+    def _after(self) -> int:
+        """After how many requests something is killed."""
+        return self._rng.randint(0, 90)
 
     def _account(self, folder: Path, asked: int, billed_before: int) -> None:
         db = sqlite3.connect(folder / "ledger.sqlite")
@@ -326,13 +368,20 @@ def _ledger(path: Path) -> tuple[set[bytes], set[bytes]]:
             db.close()
 
 
-async def crash(folder: Path, *, kills: int, queries: int, seed: int = 0, processes: int = 1) -> Figures:
+async def crash(
+    folder: Path, *, kills: int, make: Callable[..., Harness] = Harness, **options: Any
+) -> Figures:
     """Kill jobs so many times in an empty folder; raises AssertionError where a promise is broken.
 
     With several processes it is any of them that is killed; jobs whose ranking processes die go on to their end.
+
+    Args:
+        folder: the folder.
+        kills: how many.
+        make: makes the harness, with ``options``.
     """
     settings = Settings(
         tokenizer="bytes", scores="relative", latency=0.01, rpm=float("inf"), tpm=float("inf"), faults=FAULTS
     )
     async with Emulator(settings, keep=True) as emulator:
-        return await Harness(folder, emulator, queries=queries, seed=seed, processes=processes).crash(kills)
+        return await make(folder, emulator, **options).crash(kills)

@@ -1,10 +1,8 @@
 """``check`` of a job for a Ray cluster: what it tells of each machine, and of machines on which a run would stop."""
 
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import anyio
 import orjson
 import pytest
 from jobs import make_job, rows, write_jsonl
+from ray_nodes import Nodes
 
 import batchrank
 from batchrank.cluster.messages import differing, versions
@@ -157,19 +156,7 @@ def findings(job: Job) -> tuple[list[tuple[str, str]], ExitCode]:
 class TestOnACluster:
     """Two nodes on this machine, besides the head, which has no processors for ranking."""
 
-    @pytest.fixture(scope="class")
-    def cluster(self) -> Iterator[Any]:
-        cluster_utils = pytest.importorskip("ray.cluster_utils")
-        cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-        for _ in range(2):
-            cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
-        os.environ["RAY_ADDRESS"] = cluster.address
-        yield cluster
-        del os.environ["RAY_ADDRESS"]
-        cluster.shutdown()
-
-    def test_each_node_is_told(self, tmp_path: Path, cluster: Any) -> None:
+    def test_each_node_is_told(self, tmp_path: Path, cluster: Nodes) -> None:
         """Both are well, the head is told to rank nothing; the command says so too, and as JSON."""
         job = ray_job(tmp_path)
         said, code = findings(job)
@@ -182,25 +169,25 @@ class TestOnACluster:
         assert done["exit_code"] == 0
         assert sum("connects to" in one["text"] for one in done["findings"]) == 2
 
-    def test_a_node_with_another_version_is_an_error(self, tmp_path: Path, cluster: Any) -> None:
+    def test_a_node_with_another_version_is_an_error(self, tmp_path: Path, cluster: Nodes) -> None:
         """It has a copy of batchrank of another version, which its workers find first."""
         other = tmp_path / "other"
         package = Path(batchrank.__file__).parent
         shutil.copytree(package, other / "batchrank", ignore=shutil.ignore_patterns("__pycache__"))
         version = other / "batchrank" / "version.py"
         version.write_text(version.read_text().replace(batchrank.__version__, "0.0.9"))
-        extra = cluster.add_node(num_cpus=1, env_vars={"PYTHONPATH": str(other)})
+        extra = cluster.add(env_vars={"PYTHONPATH": str(other)})
         try:
             ray_job(tmp_path)
             done = command(tmp_path)
         finally:
-            cluster.remove_node(extra)
+            cluster.kill(extra, at_once=False)
         assert done["exit_code"] == ExitCode.FAILED
         (fault,) = [one["text"] for one in done["findings"] if one["state"] == "fault"]
         assert f"batchrank 0.0.9, not {batchrank.__version__}" in fault and "numpy" not in fault
         assert sum("connects to" in one["text"] for one in done["findings"]) == 2
 
-    def test_nodes_without_room_are_told_in_time(self, cluster: Any) -> None:
+    def test_nodes_without_room_are_told_in_time(self, cluster: Nodes) -> None:
         """Both are taken by somebody else; nothing of ours waits there afterwards."""
         import ray
 

@@ -27,7 +27,7 @@ from test_who_answered import who
 from batchrank.cluster import rankers
 from batchrank.cluster.channel import Channel, Handler
 from batchrank.cluster.crew import Crew
-from batchrank.cluster.processes import LocalProcess, LocalStarter, Process, Spawn, Starter
+from batchrank.cluster.processes import LocalProcess, LocalStarter, NotStartedError, Process, Spawn, Starter
 from batchrank.cluster.run import CrewRun
 from batchrank.errors import ExitCode, InterruptedRunError, JobError
 from batchrank.job.config import Job
@@ -433,3 +433,79 @@ async def test_a_run_goes_on_where_nobody_replaces_the_dead(
             os.kill(cast(LocalProcess, held.process).child.pid, signal.SIGKILL)
         await ranked(one, 1)
         assert reports[0].exit_code == 0 and everything(one) == everything(several)
+
+
+class Lost(LocalStarter):
+    """Starts two that rank; those that are to come besides fail at first, as on a machine that the cluster lost."""
+
+    failures, started = 5, 0
+    others_rank: Callable[[], bool]
+
+    @asynccontextmanager
+    async def start(
+        self, role: str, handlers: Mapping[str, Handler], spawn: Spawn
+    ) -> AsyncIterator[tuple[Process, Channel]]:
+        self.started += role == "ranker"
+        if role == "ranker" and self.started > 2 and self.failures:
+            while not self.others_rank():  # noqa: ASYNC110 other processes
+                await anyio.sleep(0.01)
+            self.failures -= 1
+            raise NotStartedError("its machine was lost")
+        async with super().start(role, handlers, spawn) as started:
+            yield started
+
+
+async def test_a_run_goes_on_where_others_can_not_be_started_for_a_while(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster takes half a minute to notice that a machine is gone, and until then wants to start processes there."""
+    monkeypatch.setattr(rankers, "_PAUSE", 0.01)
+    async with crew_world(tmp_path, latency=0.05) as w:
+        one, several = w.job("one"), w.job("several")
+        starter = Lost(several.key_variables)
+        starter.others_rank = lambda: w.emulator.requests > 0
+        assert (await started_by(several, starter, 6)).exit_code == 0
+        assert not starter.failures
+        await ranked(one, 1)
+        assert everything(one) == everything(several)
+
+
+class Hollow(LocalStarter):
+    """Starts what says that it is there, and dies before it asks for a part."""
+
+    @asynccontextmanager
+    async def start(
+        self, role: str, handlers: Mapping[str, Handler], spawn: Spawn
+    ) -> AsyncIterator[tuple[Process, Channel]]:
+        async with super().start(role, handlers, spawn) as (process, channel):
+            if role == "ranker":
+
+                async def hello(found: dict[str, str]) -> Any:
+                    terms = await handlers["hello"](found)
+                    cast(LocalProcess, process).child.kill()
+                    return terms
+
+                channel.know({**handlers, "hello": hello})
+            yield process, channel
+
+
+async def test_processes_that_die_before_they_ask_for_a_part_stop_the_run(tmp_path: Path) -> None:
+    """They would die again and again for ever."""
+    async with crew_world(tmp_path) as w:
+        job = w.job("several")
+        with anyio.fail_after(60):
+            report = await started_by(job, Hollow(job.key_variables), 1)
+        assert report.exit_code == ExitCode.FAILED
+        assert "3 processes died before they began; the last: killed by SIGKILL" in str(report.reason)
+        assert w.emulator.requests == 0
+
+
+async def started_by(job: Job, starter: Starter, size: int) -> Report:
+    """Run a job in so many processes that a starter starts."""
+
+    class Started(CrewRun):
+        @asynccontextmanager
+        async def _starter(self) -> AsyncIterator[tuple[Starter, int]]:
+            yield starter, size
+
+    return await Started(job).execute()

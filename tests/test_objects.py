@@ -258,7 +258,7 @@ async def test_a_part_of_another_machine_is_sent_from_here(bucket: Bucket, tmp_p
     await handlers["file"]("ranking-00001.jsonl", b"ro", True)
     with pytest.raises(OutputError, match="did not arrive"):
         await handlers["placed"]("ranking-00001.jsonl", hashlib.sha256(b"rows").hexdigest())
-    depot.close()
+    await depot.close()
     assert list(bucket.objects("out")) == ["ranking-00000.jsonl"]
 
 

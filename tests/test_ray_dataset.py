@@ -1,5 +1,6 @@
 """Rows of a Ray data set are ranked on two nodes: the rankings of one process and one bill, whatever dies."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,11 +14,13 @@ import anyio.to_thread
 import pytest
 from against import KEY, World
 from jobs import rows
+from ray_nodes import Nodes
 from test_cluster import crew_world, reached
 
 import batchrank
 from batchrank.errors import JobError
 from batchrank.job.config import Job
+from batchrank.job.sections import Columns
 
 pytestmark = [
     pytest.mark.anyio,
@@ -32,21 +35,15 @@ _PATIENCE = 120.0
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def cluster(cluster: Nodes) -> Iterator[Nodes]:
     """The head, where the account is, and two nodes of one processor each, where the steps of a pipeline run."""
-    cluster_utils = pytest.importorskip("ray.cluster_utils")
     import ray
     import ray.data
 
-    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
     ray.init(address=cluster.address, log_to_driver=False)
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield cluster
     ray.shutdown()
-    cluster.shutdown()
 
 
 def ranked(data: list[dict[str, Any]], job: Job, *, blocks: int = 6, **options: Any) -> list[dict[str, Any]]:
@@ -84,20 +81,8 @@ async def directly(data: list[dict[str, Any]], job: Job) -> list[tuple[Any, ...]
     )
 
 
-def processes(name: str) -> list[int]:
-    """The processes of actors of a class."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if (folder / "cmdline").read_bytes().startswith(f"ray::{name}".encode()):
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
-
-
 async def test_pairs_are_grouped_by_the_recipe_on_nodes_of_one_processor(
-    tmp_path: Path, cluster: Any
+    tmp_path: Path, cluster: Nodes
 ) -> None:
     """The manual's own code, with this cluster and emulator: the rankings of the lists that the pairs were made of."""
     page = (Path(batchrank.__file__).parent / "cluster" / "README.md").read_text()
@@ -136,7 +121,7 @@ async def test_pairs_are_grouped_by_the_recipe_on_nodes_of_one_processor(
         assert len(found) == 30
 
 
-async def test_the_rankings_are_those_of_rerank_sync(tmp_path: Path, cluster: Any) -> None:
+async def test_the_rankings_are_those_of_rerank_sync(tmp_path: Path, cluster: Nodes) -> None:
     """In any order of rows and any batches; a bad row is told in one of its own; asked again, nothing is paid."""
     data = rows(40, 34)
     data[7]["query"] = ""
@@ -156,7 +141,7 @@ async def test_the_rankings_are_those_of_rerank_sync(tmp_path: Path, cluster: An
 
 
 async def test_a_step_that_is_killed_loses_nothing_and_is_not_paid_again(
-    tmp_path: Path, cluster: Any
+    tmp_path: Path, cluster: Nodes
 ) -> None:
     """Its batches come again while the account still ranks them for the dead one."""
     async with crew_world(tmp_path, queries=120, latency=0.05) as w:
@@ -171,14 +156,14 @@ async def test_a_step_that_is_killed_loses_nothing_and_is_not_paid_again(
             group.start_soon(run)
             for requests in (60, 250):
                 await reached(w, before + requests)
-                while not (alive := processes("MapWorker")):  # noqa: ASYNC110 the last one is being replaced
+                while not (alive := cluster.actors("MapWorker")):  # noqa: ASYNC110 the last one is being replaced
                     await anyio.sleep(0.1)
                 os.kill(alive[0], signal.SIGKILL)
         assert listed(found[0]) == expected
         assert set(w.emulator.counts.billed.values()) == {2}
 
 
-async def test_an_account_that_is_killed_goes_on_under_the_same_cap(tmp_path: Path, cluster: Any) -> None:
+async def test_an_account_that_is_killed_goes_on_under_the_same_cap(tmp_path: Path, cluster: Nodes) -> None:
     """What it had in flight is counted as possibly billed; what it had been told is not asked again."""
     async with crew_world(tmp_path, queries=120, latency=0.05) as w:
         data = rows(120, 34)
@@ -192,10 +177,31 @@ async def test_an_account_that_is_killed_goes_on_under_the_same_cap(tmp_path: Pa
         async with anyio.create_task_group() as group:
             group.start_soon(run)
             await reached(w, before + 200)
-            os.kill(processes("_Account")[0], signal.SIGKILL)
+            os.kill(cluster.actors("_Account")[0], signal.SIGKILL)
         assert listed(found[0]) == expected
         assert w.emulator.requests - before <= before + 8
         assert (await in_thread(partial(runs, job))) == 1
+
+
+async def test_a_call_that_gets_no_job_does_not_keep_the_ledger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray repeats calls; the job that one refers to is gone where the pipeline is over, so that it waits for ever."""
+    import pyarrow as pa
+
+    import batchrank.ray
+
+    monkeypatch.chdir(tmp_path)  # as the account does in its own process; here it is undone
+    async with crew_world(tmp_path) as w:
+        job, told = w.job("ray"), asyncio.get_running_loop().create_future()
+        told.set_result(job)
+        batch, account = pa.Table.from_pylist(rows(3, 5)), batchrank.ray._Account("pipeline", str(tmp_path))
+        async with anyio.create_task_group() as group:
+            group.start_soon(account.rank, batch, [asyncio.Future()], Columns())
+            ranked = await account.rank(batch, [told], Columns())
+            assert isinstance(ranked, pa.Table) and len(ranked) == 15
+            assert (await in_thread(partial(runs, job))) == 1
+            group.cancel_scope.cancel()
 
 
 def runs(job: Job) -> int:
@@ -213,7 +219,7 @@ def runs(job: Job) -> int:
     raise AssertionError("the ledger is still in use")
 
 
-async def test_a_cap_stops_the_pipeline_with_its_message(tmp_path: Path, cluster: Any) -> None:
+async def test_a_cap_stops_the_pipeline_with_its_message(tmp_path: Path, cluster: Nodes) -> None:
     """What was billed is within it, by the server's own count; with a higher one the rest is asked."""
     data = rows(40, 34)
     async with crew_world(tmp_path, data=data) as w:
@@ -224,12 +230,12 @@ async def test_a_cap_stops_the_pipeline_with_its_message(tmp_path: Path, cluster
         assert set(w.emulator.counts.billed.values()) == {1}
 
 
-async def test_the_key_is_in_no_file_of_rays(tmp_path: Path, cluster: Any) -> None:
+async def test_the_key_is_in_no_file_of_rays(tmp_path: Path, cluster: Nodes) -> None:
     """Read by the account alone, from the file on its node; a header's secret is told to nobody else, either."""
     async with crew_world(tmp_path) as w:
         job = w.job("ray", endpoint={"headers": {"X-Team": "team-secret-4711"}})
         assert len(await in_thread(partial(ranked, rows(10, 12), job))) == 120
-        nowhere(w, Path(cluster.head_node.get_session_dir_path()))
+        nowhere(w, cluster.session)
         (tmp_path / "key").unlink()
         with pytest.raises(Exception, match=r"JobError: endpoint\.api_key_file: .*/key: can't be read"):
             await in_thread(partial(ranked, rows(10, 12), job.model_copy(update={"name": "keyless"})))
@@ -245,7 +251,7 @@ def nowhere(w: World, session: Path) -> None:
         assert found.stdout == ""
 
 
-async def test_pairs_are_refused(tmp_path: Path, cluster: Any) -> None:
+async def test_pairs_are_refused(tmp_path: Path, cluster: Nodes) -> None:
     """A batch may end in the midst of a query; what to do is told, and the next pipeline works."""
     pairs = [{"query_id": "1", "query": "a", "doc_id": name, "text": name} for name in "bcd"]
     async with crew_world(tmp_path) as w:
@@ -254,7 +260,7 @@ async def test_pairs_are_refused(tmp_path: Path, cluster: Any) -> None:
         assert len(await in_thread(partial(ranked, rows(2, 3), w.job("ray")))) == 6
 
 
-async def test_a_job_without_a_ledger_is_refused(tmp_path: Path, cluster: Any) -> None:
+async def test_a_job_without_a_ledger_is_refused(tmp_path: Path, cluster: Nodes) -> None:
     """At once, as a batch that Ray asks for again would be paid again."""
     import ray.data
 

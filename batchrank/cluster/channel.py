@@ -43,6 +43,7 @@ class Channel:
             is a task of ``start``'s, so that a call whose caller dies still comes to its end: an answer that is being
             paid for is kept.
         start: starts such a task.
+        lost: called when the other end is gone, before whoever waits for it is told.
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class Channel:
         writer: asyncio.StreamWriter,
         handlers: Mapping[str, Handler] | None,
         start: Callable[..., object],
+        lost: Callable[[], object] = lambda: None,
     ) -> None:
+        self._lost = lost
         self._reader = reader
         self._writer = writer
         self._handlers: Mapping[str, Handler] = {}
@@ -108,7 +111,7 @@ class Channel:
                 for message in pickle.loads(await self._reader.readexactly(size)):  # noqa: S301 our own end
                     self._take(*message)
         except (asyncio.IncompleteReadError, OSError):
-            pass
+            self._lost()
         finally:
             self.close()
             writing.cancel()

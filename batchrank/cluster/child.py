@@ -48,18 +48,17 @@ async def serve(
 
     reader, writer = await connect()
     async with anyio.create_task_group() as group:
-        channel = Channel(reader, writer, None, group.start_soon)
-        logger = logging.getLogger("batchrank")
-        logger.addHandler(_Told(channel, asyncio.get_running_loop()))
-        logger.propagate = False
         ended = False
 
-        async def until_gone() -> None:
-            await channel.serve()
+        def end_with_it() -> None:
             if not ended:
                 os._exit(0)  # a thread may be in the midst of something that nobody wants any more
 
-        group.start_soon(until_gone)
+        channel = Channel(reader, writer, None, group.start_soon, end_with_it)
+        logger = logging.getLogger("batchrank")
+        logger.addHandler(_Told(channel, asyncio.get_running_loop()))
+        logger.propagate = False
+        group.start_soon(channel.serve)
         try:
             terms = await channel.call("hello", versions())
         except BatchrankError:

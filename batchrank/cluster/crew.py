@@ -181,7 +181,7 @@ class Crew:
             await channel.serve()
             group.cancel_scope.cancel()
         if not self.exhausted and self.reason is None:
-            self.stop(RunStoppedError(f"the process that reads the input died: {process.fate}"))
+            self.stop(RunStoppedError(f"the process that reads the input died: {await process.fate()}"))
 
     async def _end_with_run(self, channel: Channel) -> None:
         await self._stopping.wait()

@@ -3,9 +3,6 @@
 What goes to them is what the reader laid out; what comes back are finished files, which that one puts in place itself.
 """
 
-import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,16 +20,14 @@ _PIECE = 4 * 2**20
 """Bytes that are carried at a time, so that answers are not held up by a part."""
 
 
-@asynccontextmanager
-async def fetched(channel: Channel, part: StagedPart) -> AsyncIterator[StagedPart]:
-    """A part with its items on this machine, for as long as the block lasts."""
-    with tempfile.NamedTemporaryFile(prefix="batchrank-") as file:
-        at = 0
+async def fetch(channel: Channel, part: StagedPart, folder: Path) -> StagedPart:
+    """A part with its items in a folder of this machine, from where the caller removes them."""
+    path, at = folder / part.path.name, 0
+    with path.open("wb") as file:
         while piece := await channel.call("content", part.number, at):
             await anyio.to_thread.run_sync(file.write, piece)
             at += len(piece)
-        await anyio.to_thread.run_sync(file.flush)
-        yield replace(part, path=Path(file.name))
+    return replace(part, path=path)
 
 
 async def hand_over(channel: Channel, checkpoint: Checkpoint, folder: Path) -> None:
@@ -56,6 +51,9 @@ async def hand_over(channel: Channel, checkpoint: Checkpoint, folder: Path) -> N
 class Depot:
     """The other end, for one process that ranks elsewhere.
 
+    A call of one that dies may be served when it was given up already. Nothing of it is written then: another process
+    has its parts, and writes files of the same names.
+
     Args:
         folder: where finished files are put in place.
         parts: the parts that the process has, by number.
@@ -67,6 +65,8 @@ class Depot:
         self._parts = parts
         self._open: dict[str, PendingFile] = {}
         self._held: Destination | None = None
+        self._turn = anyio.Lock()
+        self._closed = False
 
     def handlers(self) -> dict[str, Handler]:
         """What the process may call."""
@@ -88,7 +88,9 @@ class Depot:
                 self._open[name] = self._held.create(name)
             self._open[name].write(piece)
 
-        await anyio.to_thread.run_sync(write)
+        async with self._turn:
+            if not self._closed:
+                await anyio.to_thread.run_sync(write)
 
     async def _placed(self, name: str, digest: str) -> str | None:
         def place() -> str | None:
@@ -104,11 +106,15 @@ class Depot:
             self._held.sync()
             return file.tag
 
-        return await anyio.to_thread.run_sync(place)
+        async with self._turn:
+            return None if self._closed else await anyio.to_thread.run_sync(place)
 
-    def close(self) -> None:
-        """Give up what has not arrived as a whole."""
-        for file in self._open.values():
-            file.discard()
-        if self._held is not None:
-            self._held.close()
+    async def close(self) -> None:
+        """Give up what has not arrived as a whole, once what is being written is."""
+        with anyio.CancelScope(shield=True):
+            async with self._turn:
+                self._closed = True
+                for file in self._open.values():
+                    file.discard()
+                if self._held is not None:
+                    self._held.close()

@@ -86,18 +86,10 @@ async def look_at_nodes(
         MissingExtraError: Ray isn't installed.
         JobError: there is no such cluster.
     """
-    entered = connected(settings, hidden)
-    await anyio.to_thread.run_sync(entered.__enter__)
-    try:
-        import ray
-
-        host = ray.util.get_node_ip_address()
-        async with _answering(host) as (port, secret):
-            there = await anyio.to_thread.run_sync(nodes, settings)
-            looking = partial(_look_at_all, there, settings, name, (host, port, secret), placed)
-            return Cluster(host, await anyio.to_thread.run_sync(looking))
-    finally:
-        await anyio.to_thread.run_sync(entered.__exit__, None, None, None)
+    async with connected(settings, hidden) as host, _answering(host) as (port, secret):
+        there = await anyio.to_thread.run_sync(nodes, settings)
+        looking = partial(_look_at_all, there, settings, name, (host, port, secret), placed)
+        return Cluster(host, await anyio.to_thread.run_sync(looking))
 
 
 @asynccontextmanager

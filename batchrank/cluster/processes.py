@@ -31,8 +31,7 @@ class NotStartedError(RunStoppedError):
 class Process(Protocol):
     """A process of the crew."""
 
-    @property
-    def fate(self) -> str:
+    async def fate(self) -> str:
         """How it ended, for messages."""
 
 
@@ -81,8 +80,7 @@ class LocalProcess:
     def __init__(self, child: "subprocess.Popen[bytes]") -> None:
         self.child = child
 
-    @property
-    def fate(self) -> str:
+    async def fate(self) -> str:
         """How it ended."""
         code = self.child.poll()
         if code is None:

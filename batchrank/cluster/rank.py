@@ -4,14 +4,14 @@ It is the same pipeline as that of one process, whose gateway and ledger are els
 """
 
 from collections.abc import AsyncIterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import anyio.from_thread
 
 from batchrank.cluster.channel import Channel
-from batchrank.cluster.handover import fetched, hand_over
+from batchrank.cluster.handover import fetch, hand_over
 from batchrank.cluster.messages import Finished, Standing, Terms
 from batchrank.cluster.remote import RemoteGateway, RemoteLedger
 from batchrank.cluster.stage import StagedCutter, StagedPart
@@ -177,7 +177,7 @@ async def _rank(channel: Channel, terms: Terms, folder: Where, patience: Patienc
     channel.know({"stop": stop, "head": know_head, "room": know_room})
     async with anyio.create_task_group() as group:
         group.start_soon(_beat, channel, flow, parts, counts)
-        await flow.run(_batches(channel, terms, Preparer(job, shards), driver))
+        await flow.run(_batches(channel, terms, Preparer(job, shards), driver, folder))
         group.cancel_scope.cancel()
     await parts.abort()
     _stand(channel, flow, parts, counts)
@@ -187,19 +187,22 @@ async def _rank(channel: Channel, terms: Terms, folder: Where, patience: Patienc
 
 
 async def _batches(
-    channel: Channel, terms: Terms, preparer: Preparer, driver: Driver
+    channel: Channel, terms: Terms, preparer: Preparer, driver: Driver, folder: Where
 ) -> AsyncIterator[list[Prepared | Outcome]]:
     """What is to be ranked: part after part, as this process gets to them."""
     given: StagedPart
     while (given := await channel.call("part")) is not None:
-        at_hand = nullcontext(given) if terms.written is not None else fetched(channel, given)
-        async with at_hand as part:
+        part = given if terms.written is not None else await fetch(channel, given, Path(folder))
+        try:
             reader = Reader(
                 part.read(), preparer, StagedCutter(part),
                 position=part.position, precompute=driver.precompute, ended=driver.verdicts.record_end,
             )  # fmt: skip
             async for batch in reader.batches():
                 yield batch
+        finally:
+            if part is not given:
+                part.path.unlink(missing_ok=True)
 
 
 async def _beat(channel: Channel, flow: Flow, parts: _Parts, counts: Counts) -> None:

@@ -5,8 +5,8 @@ another one, which finds the answers there.
 """
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,9 @@ from batchrank.send.fleet import Fleet
 log = logging.getLogger(__name__)
 
 _PAUSE = 1.0
-"""Seconds until another process is started in place of one that could not be."""
+"""Seconds until another process is started in place of one that could not be, doubled with each in a row."""
+_DOUBLINGS = 6
+"""How often at most: a machine that is no good is tried, and told of, about once a minute."""
 _PATIENCE = 30.0
 """Seconds that part 0 waits for a process in place of the one that died of it: a cluster may have no room for one."""
 _BEAT = 0.25
@@ -73,7 +75,7 @@ class Rankers:
         self._queue, self._terms, self._commits = queue, terms, commits
         self._folder, self._staging = folder, staging
         self._check, self._stop = check, stop
-        self._stopped, self._seats = False, 0
+        self._stopped, self._seats, self._refused = False, 0, 0
         self._group: TaskGroup
         self._coming: list[anyio.CancelScope] = []
         self.members: list[Member] = []
@@ -147,30 +149,42 @@ class Rankers:
             member = await self._serve(spawn)
         except NotStartedError as error:
             log.warning("%s", error)
-            self._too_many(self._queue.died(), str(error))
-            await anyio.sleep(_PAUSE)
-            return False
+            if not self.members:  # where others rank, a machine was lost, or is no good, which ends no run
+                self._too_many(self._queue.died(), str(error))
+            return await self._pause()
         if member is None:
             return True
         if member in self.members:
             self.members.remove(member)
         self._before += replace(member.standing, open=Totals(), unfinished=0, trouble=None)
         if not member.ended:
-            self._lost(member)
+            await self._lost(member)
         return member.ended
+
+    async def _pause(self) -> bool:
+        """Wait until the next try, longer each time; whether nobody is needed any more."""
+        self._refused += 1
+        with self._awaited() as waiting:
+            await anyio.sleep(_PAUSE * 2 ** min(self._refused - 1, _DOUBLINGS))
+        return waiting.cancelled_caught
+
+    @contextmanager
+    def _awaited(self) -> Iterator[anyio.CancelScope]:
+        """What is cancelled where one that can't be started yet isn't needed any more."""
+        with anyio.CancelScope() as coming:
+            self._coming.append(coming)
+            try:
+                yield coming
+            finally:
+                self._coming.remove(coming)
 
     async def _serve(self, spawn: Spawn) -> Member | None:
         """Serve one process for as long as it is there; None where it was given up before it was."""
         handlers = self._account.handlers()
         async with AsyncExitStack() as stack:
-            with anyio.CancelScope() as coming:
-                self._coming.append(coming)
-                try:
-                    process, channel = await stack.enter_async_context(
-                        self._starter.start("ranker", handlers, spawn)
-                    )
-                finally:
-                    self._coming.remove(coming)
+            with self._awaited() as coming:
+                starting = self._starter.start("ranker", handlers, spawn)
+                process, channel = await stack.enter_async_context(starting)
             if coming.cancelled_caught:
                 return None
             member = Member(process, channel)
@@ -180,7 +194,7 @@ class Rankers:
             try:
                 await channel.serve()
             finally:
-                depot.close()
+                await depot.close()
         return member
 
     def _begin_anew(self, member: Member) -> None:
@@ -190,12 +204,12 @@ class Rankers:
         )
         member.channel.close()
 
-    def _lost(self, member: Member) -> None:
+    async def _lost(self, member: Member) -> None:
         """Give the parts of a process that died to others."""
         numbers = sorted(member.hands.parts)
         killers = self._queue.give_back(member.hands)
         if not self._stopped:
-            fate = member.process.fate
+            fate = await member.process.fate()
             names = ", ".join(map(str, numbers)) or "none"
             log.warning("a process that ranks died: %s; its parts go to another one: %s", fate, names)
             self._too_many(killers, fate)
@@ -219,12 +233,12 @@ class Rankers:
                 error = RunStoppedError(other)
                 self._stop(error)
                 raise error
-            member.heard = anyio.current_time()
-            self._queue.began()
+            member.heard, self._refused = anyio.current_time(), 0
             self.members.append(member)
             return self._terms
 
         async def part() -> StagedPart | None:
+            self._queue.began()
             return await self._queue.take(member.hands)
 
         async def finished(result: Finished) -> None:

@@ -30,9 +30,11 @@ class RayProcess:
     def __init__(self, done: Any) -> None:
         self._done = done
 
-    @property
-    def fate(self) -> str:
-        """How it ended, as far as Ray tells."""
+    async def fate(self) -> str:
+        """How it ended, as far as Ray tells, which takes a while where its machine is lost."""
+        return await anyio.to_thread.run_sync(self._fate)
+
+    def _fate(self) -> str:
         import ray
 
         ready, _ = ray.wait([self._done], timeout=5)
@@ -123,8 +125,8 @@ class RayStarter:
                 await asyncio.wait([connected, ended], timeout=_WAITING, return_when="FIRST_COMPLETED")
                 if ended.done() and not connected.done():
                     ended.exception()  # told below
-                    fate = await anyio.to_thread.run_sync(lambda: process.fate)
-                    raise NotStartedError(f"a process could not be started in the Ray cluster: {fate}")
+                    why = await process.fate()
+                    raise NotStartedError(f"a process could not be started in the Ray cluster: {why}")
                 if not connected.done() and not self._serving:
                     log.warning("waiting for the Ray cluster to have room for a process that ranks")
                 elif not connected.done() and not said:
@@ -175,17 +177,11 @@ async def ray_starter(
         MissingExtraError: Ray isn't installed.
         JobError: there is no such cluster.
     """
-    entered = connected(settings, hidden)
-    await anyio.to_thread.run_sync(entered.__enter__)
-    try:
-        import ray
-
-        starter = RayStarter(settings, name, ray.util.get_node_ip_address(), LocalStarter(hidden))
+    async with connected(settings, hidden) as host:
+        starter = RayStarter(settings, name, host, LocalStarter(hidden))
         if settings.workers == "auto":  # one for each machine, and then what is found out
             size = max(1, sum(node.room > 0 for node in await anyio.to_thread.run_sync(nodes, settings)))
         else:
             size = settings.workers
         async with await starter.listen():
             yield starter, size
-    finally:
-        await anyio.to_thread.run_sync(entered.__exit__, None, None, None)

@@ -4,10 +4,13 @@ import logging
 import os
 import re
 import socket
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import anyio
+import anyio.to_thread
 
 from batchrank.errors import JobError, MissingExtraError, install_line
 from batchrank.job import running
@@ -36,9 +39,9 @@ class Node:
     memory: float
 
 
-@contextmanager
-def connected(settings: running.Ray, hidden: Collection[str]) -> Iterator[None]:
-    """Connect this process to the cluster, unless it is connected already.
+@asynccontextmanager
+async def connected(settings: running.Ray, hidden: Collection[str]) -> AsyncIterator[str]:
+    """Connect this process to the cluster, unless it is connected already; its address in there.
 
     Args:
         settings: what the job says.
@@ -52,14 +55,15 @@ def connected(settings: running.Ray, hidden: Collection[str]) -> Iterator[None]:
         import ray
     except ImportError:
         raise MissingExtraError(f"engine.ray needs Ray: {install_line('ray')}") from None
-    if ray.is_initialized():
-        yield
-        return
-    _connect(settings, hidden)
+    ours = not ray.is_initialized()
+    if ours:
+        await anyio.to_thread.run_sync(_connect, settings, hidden)
     try:
-        yield
+        yield ray.util.get_node_ip_address()
     finally:
-        ray.shutdown()
+        if ours:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(ray.shutdown)
 
 
 def _connect(settings: running.Ray, hidden: Collection[str]) -> None:
@@ -126,4 +130,4 @@ def memory_bytes(text: str) -> int:
 def fate(error: Exception) -> str:
     """What an error of Ray's says, whose text has many lines: the first of its own, or the cause that ends it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next(iter(lines), type(error).__name__)
+    return next(iter(lines), type(error).__name__).rstrip(".")
