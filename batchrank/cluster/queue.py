@@ -6,11 +6,21 @@ from collections.abc import Iterable
 import anyio
 
 from batchrank.cluster.stage import StagedPart
+from batchrank.errors import RunStoppedError
 
 DEATHS = 3
 """Processes that may die of one part before it is held to be the part's fault."""
 NO_PART = -1
 """Stands for those that died before they had one."""
+
+
+def died_of(part: int, fate: str) -> RunStoppedError:
+    """Why a run stops of a part that too many processes died of, the last as ``fate`` tells."""
+    what = "before they began" if part == NO_PART else f"of part {part} of the input"
+    return RunStoppedError(
+        f"{DEATHS} processes died {what}; the last: {fate}. Run the job in one process (engine.processes: 1) to see "
+        "why, or give each more memory"
+    )
 
 
 class Hands:

@@ -21,7 +21,7 @@ from batchrank.cluster.commits import Commits
 from batchrank.cluster.handover import Depot
 from batchrank.cluster.messages import Finished, Standing, Terms, differing, logged
 from batchrank.cluster.processes import Member, NotStartedError, Spawn, Starter
-from batchrank.cluster.queue import DEATHS, NO_PART, PartQueue
+from batchrank.cluster.queue import PartQueue, died_of
 from batchrank.cluster.scaling import Scaling
 from batchrank.cluster.stage import StagedPart
 from batchrank.errors import BatchrankError, RunStoppedError
@@ -188,9 +188,8 @@ class Rankers:
             if coming.cancelled_caught:
                 return None
             member = Member(process, channel)
-            handlers |= self._handlers(member)
             depot = Depot(self._folder, member.hands.parts, self._staging)
-            handlers |= depot.handlers()
+            handlers |= self._handlers(member) | depot.handlers()
             try:
                 await channel.serve()
             finally:
@@ -200,7 +199,7 @@ class Rankers:
     def _begin_anew(self, member: Member) -> None:
         """End one that waits, like all others, for what part 0 comes to, so that one in its place can rank that."""
         log.warning(
-            "there was no room for a process in place of the one that died, so another one that ranks begins anew"
+            "there was no room in place of a process that died, so another one that ranks begins anew"
         )
         member.channel.close()
 
@@ -209,21 +208,14 @@ class Rankers:
         numbers = sorted(member.hands.parts)
         killers = self._queue.give_back(member.hands)
         if not self._stopped:
-            fate = await member.process.fate()
-            names = ", ".join(map(str, numbers)) or "none"
+            fate, names = await member.process.fate(), ", ".join(map(str, numbers)) or "none"
             log.warning("a process that ranks died: %s; its parts go to another one: %s", fate, names)
             self._too_many(killers, fate)
 
     def _too_many(self, parts: Sequence[int], fate: str) -> None:
         """Stop where there is a part that too many processes died of."""
         if parts and not self._stopped:
-            what = "before they began" if parts[0] == NO_PART else f"of part {parts[0]} of the input"
-            self._stop(
-                RunStoppedError(
-                    f"{DEATHS} processes died {what}; the last: {fate}. Run the job in one process "
-                    "(engine.processes: 1) to see why, or give each more memory"
-                )
-            )
+            self._stop(died_of(parts[0], fate))
 
     def _handlers(self, member: Member) -> dict[str, Handler]:
         """What one process that ranks may call besides the account's."""
