@@ -32,6 +32,7 @@ class OnRay(Harness):
     def __init__(self, folder: Path, emulator: Emulator, *, nodes: Nodes, **options: Any) -> None:
         self.nodes = nodes
         self._adding: asyncio.Task[Any] | None = None
+        self._before = _kept()  # others' files, of whatever age
         super().__init__(folder, emulator, **options)
 
     def engine(self) -> dict[str, Any]:
@@ -69,9 +70,9 @@ class OnRay(Harness):
         while left := self.nodes.actors():
             assert time.monotonic() < until, f"actors outlive their job: {left}"
             await asyncio.sleep(0.1)
-        assert not (kept := _kept()), f"files that nobody removes: {kept}"
+        assert not (kept := _kept() - self._before), f"files that nobody removes: {kept}"
 
 
-def _kept() -> list[str]:
+def _kept() -> set[str]:
     """What processes left that is in no folder of theirs, as only those are removed when their process was killed."""
-    return [path.name for path in Path(tempfile.gettempdir()).glob("batchrank-*") if path.is_file()]
+    return {path.name for path in Path(tempfile.gettempdir()).glob("batchrank-*") if path.is_file()}

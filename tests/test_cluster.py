@@ -213,10 +213,12 @@ async def test_a_process_that_is_suspended_holds_up_nothing_for_ever(tmp_path: P
 @pytest.mark.slow
 async def test_a_reader_that_dies_stops_the_run_which_can_go_on(tmp_path: Path) -> None:
     """Without its reader a run can't go on; it says so, and started again it writes the same bytes."""
-    async with crew_world(tmp_path, queries=30, latency=0.02) as w:
+    async with crew_world(
+        tmp_path, data=rows(150, 8), latency=0.02
+    ) as w:  # too many parts to be read before any is ranked
         one = w.job("one")
-        several = w.job("several", output={"part_documents": 40})
-        await ranked(w.job("one", output={"part_documents": 40}), 1)
+        several = w.job("several", output={"part_documents": 8})
+        await ranked(w.job("one", output={"part_documents": 8}), 1)
         before, report = w.emulator.requests, []
 
         async def run() -> None:
