@@ -109,7 +109,7 @@ def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
         "queries",
         f"{progress.queries:,} written ({progress.share:.0%} of the input){failed}, {progress.unfinished:,} under way",
     )
-    yield "documents", f"{progress.documents:,}, {progress.documents / seconds:,.0f}/s"
+    yield "documents", f"{progress.documents:,} in answered requests, {progress.documents / seconds:,.0f}/s"
     per_minute = progress.requests / seconds * 60
     yield (
         "requests",

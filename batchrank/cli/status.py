@@ -157,7 +157,10 @@ def _progress(found: "Status", progress: dict[str, Any]) -> Iterator[tuple[str, 
         yield "forecast", progress["forecast"]
     seconds = max(progress["elapsed"], 1e-6)
     in_flight = f"{progress['in_flight']:,} in flight, " if found.state == "running" else ""
-    yield "documents", f"{progress['documents']:,}, {progress['documents'] / seconds:,.0f}/s"
+    yield (
+        "documents",
+        f"{progress['documents']:,} in answered requests, {progress['documents'] / seconds:,.0f}/s",
+    )
     yield (
         "requests",
         f"{progress['requests']:,} sent, {in_flight}{progress['retries']:,} retries, "
