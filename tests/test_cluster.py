@@ -213,9 +213,8 @@ async def test_a_process_that_is_suspended_holds_up_nothing_for_ever(tmp_path: P
 @pytest.mark.slow
 async def test_a_reader_that_dies_stops_the_run_which_can_go_on(tmp_path: Path) -> None:
     """Without its reader a run can't go on; it says so, and started again it writes the same bytes."""
-    async with crew_world(
-        tmp_path, data=rows(150, 8), latency=0.02
-    ) as w:  # too many parts to be read before any is ranked
+    many = rows(150, 8)  # as many parts, too many to be read before any is ranked
+    async with crew_world(tmp_path, data=many, latency=0.02) as w:
         one = w.job("one")
         several = w.job("several", output={"part_documents": 8})
         await ranked(w.job("one", output={"part_documents": 8}), 1)
@@ -460,7 +459,7 @@ class Lost(LocalStarter):
 async def test_a_run_goes_on_where_others_can_not_be_started_for_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A cluster takes half a minute to notice that a machine is gone, and until then wants to start processes there."""
+    """Until a cluster notices that a machine is gone, it may want to start processes there."""
     monkeypatch.setattr(rankers, "_PAUSE", 0.01)
     async with crew_world(tmp_path, latency=0.05) as w:
         one, several = w.job("one"), w.job("several")

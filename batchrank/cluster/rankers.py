@@ -198,9 +198,7 @@ class Rankers:
 
     def _begin_anew(self, member: Member) -> None:
         """End one that waits, like all others, for what part 0 comes to, so that one in its place can rank that."""
-        log.warning(
-            "there was no room in place of a process that died, so another one that ranks begins anew"
-        )
+        log.warning("there was no room in place of one that died, so another one that ranks begins anew")
         member.channel.close()
 
     async def _lost(self, member: Member) -> None:
